@@ -1,0 +1,324 @@
+package mp1
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/openmep/mep/api/problem"
+)
+
+// Bounds on the members of requests, in characters and elements.
+const (
+	MaxName        = 255
+	MaxVersion     = 64
+	MaxDescription = 1024
+	MaxURI         = 2048
+	MaxList        = 100
+	MaxOpaque      = 16 << 10
+)
+
+var (
+	serviceStates = []ServiceState{StateActive, StateInactive, StateSuspended}
+	localities    = []LocalityType{
+		LocalityMECSystem, LocalityMECHost, LocalityNFVIPop, LocalityZone, LocalityZoneGroup, LocalityNFVINode,
+	}
+	grantTypes = []GrantType{GrantAuthorizationCode, GrantImplicit, GrantResourceOwner, GrantClientCredentials}
+)
+
+// Valid reports whether s is one of the states of the standard.
+func (s ServiceState) Valid() bool { return oneOf(s, serviceStates) }
+
+// Valid reports whether l is one of the scopes of the standard.
+func (l LocalityType) Valid() bool { return oneOf(l, localities) }
+
+// LocalityValues lists the scopes of locality for messages.
+func LocalityValues() string { return list(localities) }
+
+func oneOf[T comparable](v T, among []T) bool {
+	for _, a := range among {
+		if a == v {
+			return true
+		}
+	}
+	return false
+}
+
+func list[T ~string](values []T) string {
+	parts := make([]string, len(values))
+	for i, v := range values {
+		parts[i] = string(v)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// checker records faults below a path.
+type checker struct {
+	at     string
+	faults *problem.InvalidParams
+}
+
+func (c checker) in(name string) checker {
+	return checker{at: c.path(name), faults: c.faults}
+}
+
+func (c checker) item(name string, i int) checker {
+	return checker{at: fmt.Sprintf("%s[%d]", c.path(name), i), faults: c.faults}
+}
+
+func (c checker) path(name string) string {
+	switch {
+	case c.at == "":
+		return name
+	case name == "":
+		return c.at
+	}
+	return c.at + "." + name
+}
+
+func (c checker) fault(name, reason string) {
+	path := c.path(name)
+	// A member whose type was already refused is not reported a second time as missing.
+	for _, f := range *c.faults {
+		if f.Name == path || strings.HasPrefix(f.Name, path+"[") {
+			return
+		}
+	}
+	c.faults.Add(path, reason)
+}
+
+func (c checker) required(name, value string, limit int) {
+	if value == "" {
+		c.fault(name, "is required")
+		return
+	}
+	c.text(name, value, limit)
+}
+
+func (c checker) text(name, value string, limit int) {
+	if utf8.RuneCountInString(value) > limit {
+		c.fault(name, fmt.Sprintf("is longer than %d characters", limit))
+		return
+	}
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		c.fault(name, "contains a control character")
+	}
+}
+
+// uri accepts a URI reference of RFC 3986: absolute, or relative as the examples of the standard use.
+func (c checker) uri(name, value string) {
+	if value == "" {
+		c.fault(name, "is required")
+		return
+	}
+	if len(value) > MaxURI {
+		c.fault(name, fmt.Sprintf("is longer than %d characters", MaxURI))
+		return
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return unicode.IsControl(r) || r == ' ' }) {
+		c.fault(name, "is not a URI: it contains white space or control characters")
+		return
+	}
+	if _, err := url.Parse(value); err != nil {
+		c.fault(name, "is not a URI")
+	}
+}
+
+func (c checker) listLen(name string, n int) {
+	if n > MaxList {
+		c.fault(name, fmt.Sprintf("has more than %d elements", MaxList))
+	}
+}
+
+func checkEnum[T ~string](c checker, name string, value T, among []T) {
+	switch {
+	case value == "":
+		c.fault(name, "is required")
+	case !oneOf(value, among):
+		c.fault(name, "must be one of "+list(among))
+	}
+}
+
+// Check records everything that is wrong with s as the body of a registration or replacement: required
+// members, enumerations, lengths, and that exactly one of transportId and transportInfo is given (both are
+// tolerated when they name the same transport).
+func (s *ServiceInfo) Check(faults *problem.InvalidParams) {
+	c := checker{faults: faults}
+	c.required("serName", s.SerName, MaxName)
+	c.required("version", s.Version, MaxVersion)
+	checkEnum(c, "state", s.State, serviceStates)
+	c.required("serializer", string(s.Serializer), MaxVersion)
+	if s.ScopeOfLocality != "" {
+		checkEnum(c, "scopeOfLocality", s.ScopeOfLocality, localities)
+	}
+	if s.SerCategory != nil {
+		s.SerCategory.check(c.in("serCategory"))
+	}
+	if s.LivenessInterval != nil && *s.LivenessInterval < 0 {
+		c.fault("livenessInterval", "must be 0 or a positive number of seconds")
+	}
+	c.text("transportId", s.TransportID, MaxName)
+	switch {
+	case s.TransportInfo == nil && s.TransportID == "":
+		c.fault("transportInfo", "is required, or transportId instead: exactly one of them")
+	case s.TransportInfo != nil && s.TransportID != "" && s.TransportInfo.ID != s.TransportID:
+		c.fault("transportId", "and transportInfo must not both be present: exactly one of them")
+	case s.TransportInfo != nil:
+		s.TransportInfo.check(c.in("transportInfo"))
+	}
+}
+
+func (r *CategoryRef) check(c checker) {
+	c.uri("href", r.Href)
+	c.required("id", r.ID, MaxName)
+	c.required("name", r.Name, MaxName)
+	c.required("version", r.Version, MaxVersion)
+}
+
+// Check records everything that is wrong with t.
+func (t *TransportInfo) Check(faults *problem.InvalidParams) { t.check(checker{faults: faults}) }
+
+func (t *TransportInfo) check(c checker) {
+	c.required("id", t.ID, MaxName)
+	c.required("name", t.Name, MaxName)
+	c.text("description", t.Description, MaxDescription)
+	c.required("type", string(t.Type), MaxVersion)
+	c.required("protocol", t.Protocol, MaxVersion)
+	c.required("version", t.Version, MaxVersion)
+	if t.Endpoint == nil {
+		c.fault("endpoint", "is required")
+	} else {
+		t.Endpoint.check(c.in("endpoint"))
+	}
+	if t.Security == nil {
+		c.fault("security", "is required; it may be an empty object")
+	} else if t.Security.OAuth2Info != nil {
+		t.Security.OAuth2Info.check(c.in("security.oAuth2Info"))
+	}
+	c.opaque("implSpecificInfo", t.ImplSpecificInfo)
+}
+
+func (c checker) opaque(name string, value []byte) {
+	if len(value) > MaxOpaque {
+		c.fault(name, fmt.Sprintf("is larger than %d bytes", MaxOpaque))
+	}
+}
+
+func (e *EndPointInfo) check(c checker) {
+	var present []string
+	for name, there := range map[string]bool{
+		"uris": len(e.URIs) > 0, "fqdn": len(e.FQDN) > 0,
+		"addresses": len(e.Addresses) > 0, "alternative": len(e.Alternative) > 0,
+	} {
+		if there {
+			present = append(present, name)
+		}
+	}
+	if len(present) != 1 {
+		c.fault("", "must have exactly one of uris, fqdn, addresses and alternative, and it must not be empty")
+	}
+	c.listLen("uris", len(e.URIs))
+	c.listLen("fqdn", len(e.FQDN))
+	c.listLen("addresses", len(e.Addresses))
+	for i, u := range e.URIs {
+		c.item("uris", i).uri("", u)
+	}
+	for i, n := range e.FQDN {
+		if !isDomainName(n) {
+			c.item("fqdn", i).fault("", "is not a domain name")
+		}
+	}
+	for i, a := range e.Addresses {
+		ci := c.item("addresses", i)
+		ci.required("host", a.Host, MaxName)
+		if a.Port < 1 || a.Port > 65535 {
+			ci.fault("port", "must be 1 to 65535")
+		}
+	}
+	c.opaque("alternative", e.Alternative)
+}
+
+// isDomainName accepts the host names of RFC 1123 and underscores, with or without a trailing dot.
+func isDomainName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, r := range label {
+			if r != '-' && r != '_' && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (o *OAuth2Info) check(c checker) {
+	if n := len(o.GrantTypes); n < 1 || n > 4 {
+		c.fault("grantTypes", "must have 1 to 4 elements")
+	}
+	implicitOnly := len(o.GrantTypes) > 0
+	for i, g := range o.GrantTypes {
+		checkEnum(c.item("grantTypes", i), "", g, grantTypes)
+		implicitOnly = implicitOnly && g == GrantImplicit
+	}
+	if o.TokenEndpoint != "" {
+		c.uri("tokenEndpoint", o.TokenEndpoint)
+	} else if !implicitOnly {
+		c.fault("tokenEndpoint", "is required unless OAUTH2_IMPLICIT_GRANT is the only grant")
+	}
+}
+
+// Check records everything that is wrong with u.
+func (u *ServiceLivenessUpdate) Check(faults *problem.InvalidParams) {
+	if u.State != StateActive {
+		checker{faults: faults}.fault("state", "must be ACTIVE: a heartbeat says that the service is alive")
+	}
+}
+
+// Check records everything that is wrong with s as the body of a subscription request. Whether the platform is willing
+// to call CallbackReference is for the platform to say.
+func (s *SerAvailabilityNotificationSubscription) Check(faults *problem.InvalidParams) {
+	c := checker{faults: faults}
+	if s.SubscriptionType != SubscriptionTypeSerAvailability {
+		c.fault("subscriptionType", "must be "+SubscriptionTypeSerAvailability)
+	}
+	c.uri("callbackReference", s.CallbackReference)
+	if s.FilteringCriteria != nil {
+		s.FilteringCriteria.check(c.in("filteringCriteria"))
+	}
+}
+
+func (f *FilteringCriteria) check(c checker) {
+	given := 0
+	for _, n := range []int{len(f.SerInstanceIDs), len(f.SerNames), len(f.SerCategories)} {
+		if n > 0 {
+			given++
+		}
+	}
+	if given > 1 {
+		c.fault("", "must have at most one of serInstanceIds, serNames and serCategories")
+	}
+	c.listLen("serInstanceIds", len(f.SerInstanceIDs))
+	c.listLen("serNames", len(f.SerNames))
+	c.listLen("serCategories", len(f.SerCategories))
+	c.listLen("states", len(f.States))
+	for i, id := range f.SerInstanceIDs {
+		c.item("serInstanceIds", i).required("", id, MaxName)
+	}
+	for i, n := range f.SerNames {
+		c.item("serNames", i).required("", n, MaxName)
+	}
+	for i := range f.SerCategories {
+		f.SerCategories[i].check(c.item("serCategories", i))
+	}
+	for i, s := range f.States {
+		checkEnum(c.item("states", i), "", s, serviceStates)
+	}
+}

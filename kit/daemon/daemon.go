@@ -1,0 +1,274 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/ops"
+	"github.com/openmep/mep/kit/run"
+	"github.com/openmep/mep/kit/settings"
+	"github.com/openmep/mep/kit/telemetry"
+)
+
+// Part is a component of a program. A part is made wired and bound but idle; Start lets it work, Stop ends it within the
+// context's time and may be called more than once.
+type Part interface {
+	// Name is shown in the log.
+	Name() string
+	// Start begins the work and returns at once.
+	Start(ctx context.Context)
+	// Failed is closed when the part cannot go on; Err says why then.
+	Failed() <-chan struct{}
+	Err() error
+	// Stop ends the part.
+	Stop(ctx context.Context) error
+}
+
+// Program is what a program is made of.
+type Program[C any] struct {
+	// Parts are started in this order and stopped in the reverse one.
+	Parts []Part
+	// Prepare does all that can fail with a new configuration and returns what puts it to use. It may be nil.
+	Prepare func(*C) (apply func(), err error)
+}
+
+// Env is what a program gives its parts.
+type Env struct {
+	// Log is the program's logger.
+	Log *slog.Logger
+	// Metrics takes the parts' metrics.
+	Metrics *prometheus.Registry
+	// HTTP counts the requests of all listeners.
+	HTTP *httpx.Metrics
+	// Health takes the parts' listeners and checks.
+	Health *ops.Health
+	// Ops is the router of the operations listener.
+	Ops Router
+}
+
+// Spec describes a program.
+type Spec[C any] struct {
+	// Name is the name of the program.
+	Name string
+	// Short is one line about it.
+	Short string
+	// RunByDefault makes the program run without the word "run".
+	RunByDefault bool
+	// Common returns the common settings within the configuration.
+	Common func(*C) *Config
+	// Validate checks the configuration; the common settings are checked already.
+	Validate func(*C) error
+	// Build makes the program. When it fails it has released what it took.
+	Build func(ctx context.Context, cfg *C, env *Env) (*Program[C], error)
+}
+
+// Load reads the configuration from all sources and checks it.
+func (s *Spec[C]) Load(src settings.Sources) (*C, error) {
+	cfg := new(C)
+	if err := settings.Load(cfg, src, func() bool { return s.Common(cfg).Dev }); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.Common(cfg).Validate(), s.Validate(cfg)); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// Run starts the program and returns when it was stopped by SIGTERM, SIGINT or the context (nil), or when a part failed.
+// SIGHUP reads the configuration again.
+func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Writer) (err error) {
+	cfg, err := s.Load(src)
+	if err != nil {
+		return err
+	}
+	common := s.Common(cfg)
+	log, err := telemetry.NewLog(stderr, common.LogFormat, common.LogLevel)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	env := &Env{Log: log.Logger, Metrics: telemetry.NewRegistry(Version), Health: ops.NewHealth()}
+	env.HTTP = httpx.NewMetrics(env.Metrics)
+	opsPart, err := newOpsListener(common, env)
+	if err != nil {
+		return err
+	}
+	// The operations listener answers while the others are still being made.
+	opsPart.Start(ctx)
+	env.Health.Check("process", func() (string, string) { return "is starting", "" })
+	parts := []Part{opsPart}
+	defer func() { err = errors.Join(err, stopAll(env, parts, s.Common(cfg).Drain)) }()
+	env.Log.Info("starting", "program", s.Name, "version", Version, "dev", common.Dev, "data_dir", common.DataDir)
+	program, err := s.Build(ctx, cfg, env)
+	if err != nil {
+		return err
+	}
+	parts = append(parts, program.Parts...)
+	for _, p := range program.Parts {
+		p.Start(ctx)
+	}
+	env.Health.Check("process", func() (string, string) { return "", "" })
+	for name, url := range env.Health.Listeners() {
+		env.Log.Info("listening", "listener", name, "url", url)
+	}
+	return s.wait(ctx, hup, cfg, src, log, program, parts)
+}
+
+func (s *Spec[C]) wait(ctx context.Context, hup <-chan os.Signal, cfg *C, src settings.Sources, log *telemetry.Log,
+	program *Program[C], parts []Part,
+) error {
+	failed := make(chan Part, len(parts))
+	for _, p := range parts {
+		go func() {
+			select {
+			case <-p.Failed():
+				failed <- p
+			case <-ctx.Done():
+			}
+		}()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			log.Info("stopping")
+			return nil
+		case p := <-failed:
+			return fmt.Errorf("%s failed: %w", p.Name(), p.Err())
+		case <-hup:
+			next, err := s.reload(cfg, src, log, program)
+			if err != nil {
+				log.Error("configuration not reloaded, the present one stays in force", "error", err)
+				continue
+			}
+			cfg = next
+		}
+	}
+}
+
+// reload applies what can change, all or nothing, and returns the configuration that is in force then.
+func (s *Spec[C]) reload(cfg *C, src settings.Sources, log *telemetry.Log, program *Program[C]) (*C, error) {
+	next, err := s.Load(src)
+	if err != nil {
+		return nil, err
+	}
+	var applied, restart []string
+	for _, set := range settings.Changed(cfg, next) {
+		if set.Reload {
+			applied = append(applied, set.Path)
+		} else {
+			restart = append(restart, set.Path)
+		}
+	}
+	effective := new(C)
+	*effective = *cfg
+	settings.Copy(effective, next)
+	apply := func() {}
+	if program.Prepare != nil {
+		if apply, err = program.Prepare(effective); err != nil {
+			return nil, err
+		}
+	}
+	if err := log.SetLevel(s.Common(effective).LogLevel); err != nil {
+		return nil, err
+	}
+	apply()
+	log.Info("configuration reloaded", "changed", strings.Join(applied, " "))
+	if len(restart) > 0 {
+		log.Warn("some changed settings need a restart", "settings", strings.Join(restart, " "))
+	}
+	return effective, nil
+}
+
+// stopAll stops the parts in the reverse order of their start.
+func stopAll(env *Env, parts []Part, drain time.Duration) error {
+	env.Health.Stopping()
+	ctx, cancel := context.WithTimeout(context.Background(), drain+1500*time.Millisecond)
+	defer cancel()
+	var faults []error
+	for _, p := range slices.Backward(parts) {
+		if err := p.Stop(ctx); err != nil {
+			faults = append(faults, fmt.Errorf("stop %s: %w", p.Name(), err))
+		}
+	}
+	env.Log.Info("stopped")
+	return errors.Join(faults...)
+}
+
+// Workers is a Part made of goroutines that end together.
+type Workers struct {
+	name  string
+	work  map[string]func(context.Context) error
+	order []string
+	group *run.Group
+}
+
+// NewWorkers makes a part without workers.
+func NewWorkers(name string) *Workers {
+	return &Workers{name: name, work: make(map[string]func(context.Context) error)}
+}
+
+// Add adds a worker. Call it before Start.
+func (w *Workers) Add(name string, work func(context.Context) error) {
+	w.order = append(w.order, name)
+	w.work[name] = work
+}
+
+// Name implements Part.
+func (w *Workers) Name() string { return w.name }
+
+// Start implements Part. The workers do not end with ctx but with Stop, so that parts end in order.
+func (w *Workers) Start(ctx context.Context) {
+	w.group = run.NewGroup(context.WithoutCancel(ctx))
+	for _, name := range w.order {
+		w.group.Go(name, w.work[name])
+	}
+}
+
+// Failed implements Part.
+func (w *Workers) Failed() <-chan struct{} { return w.group.Failed() }
+
+// Err implements Part.
+func (w *Workers) Err() error { return w.group.Err() }
+
+// Stop implements Part.
+func (w *Workers) Stop(ctx context.Context) error {
+	if w.group == nil {
+		return nil
+	}
+	return w.group.Stop(ctx)
+}
+
+// Closer makes a Part that only has to be closed at the end.
+func Closer(name string, closeIt func() error) Part {
+	return &closer{name: name, close: sync.OnceValue(closeIt)}
+}
+
+type closer struct {
+	name  string
+	close func() error
+}
+
+func (c *closer) Name() string               { return c.name }
+func (c *closer) Start(context.Context)      {}
+func (c *closer) Failed() <-chan struct{}    { return nil }
+func (c *closer) Err() error                 { return nil }
+func (c *closer) Stop(context.Context) error { return c.close() }

@@ -1,0 +1,147 @@
+// Package etcd connects a daemon to etcd and turns etcd's errors into the platform's.
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/openmep/mep/kit/errs"
+)
+
+// DefaultTimeout bounds one request to etcd.
+const DefaultTimeout = 3 * time.Second
+
+// Config says how etcd is reached.
+type Config struct {
+	// Endpoints are URLs or host:port pairs.
+	Endpoints []string
+	// TLS is nil for a plain connection.
+	TLS *tls.Config
+	// Timeout bounds one write; default DefaultTimeout.
+	Timeout time.Duration
+}
+
+// Store is the connection of a process to etcd. It writes; reading is what package watched is for.
+type Store struct {
+	// Client is a gRPC connection, used for lists, watches and leases.
+	Client *clientv3.Client
+	kv     clientv3.KV
+	wait   time.Duration
+	guard  func() error
+}
+
+// Dial makes a client. It does not wait for etcd to answer: a daemon can start while etcd is away.
+func Dial(cfg Config) (*Store, error) {
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:            cfg.Endpoints,
+		TLS:                  cfg.TLS,
+		DialTimeout:          5 * time.Second,
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
+		MaxCallRecvMsgSize:   64 << 20,
+		Logger:               zap.NewNop(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to etcd at %v: %w", cfg.Endpoints, err)
+	}
+	return NewStore(client, client.KV, cfg.Timeout), nil
+}
+
+// NewStore makes a store that watches over client and writes through kv, which may be in process.
+func NewStore(client *clientv3.Client, kv clientv3.KV, timeout time.Duration) *Store {
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	return &Store{Client: client, kv: kv, wait: timeout, guard: func() error { return nil }}
+}
+
+// SetGuard installs a check that runs before every write; its error is the write's. Call it before the store is used.
+func (s *Store) SetGuard(guard func() error) { s.guard = guard }
+
+// Close ends the connection.
+func (s *Store) Close() error { return s.Client.Close() }
+
+// Txn runs one transaction. Errors are of the kinds errs.Unavailable, errs.InsufficientStorage and errs.TooLarge,
+// or errs.Internal for what should not happen. After errs.Unavailable the transaction may still have been, or come to be,
+// committed as a whole.
+func (s *Store) Txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+	if err := s.guard(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	resp, err := s.kv.Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
+	return resp, Error(err)
+}
+
+// Do runs one operation, with the errors of Txn. Only writes pass the guard.
+func (s *Store) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
+	if !op.IsGet() {
+		if err := s.guard(); err != nil {
+			return clientv3.OpResponse{}, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	resp, err := s.kv.Do(ctx, op)
+	return resp, Error(err)
+}
+
+// Error gives an error of the etcd client its kind. It returns nil for nil.
+func Error(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case is(err, rpctypes.ErrNoSpace):
+		return errs.Wrap(errs.InsufficientStorage, err, "the platform's store is full: nothing was changed; free space on its disk or raise its quota")
+	case is(err, rpctypes.ErrRequestTooLarge):
+		return errs.Wrap(errs.TooLarge, err, "the record is larger than the platform's store accepts")
+	case errors.Is(err, context.Canceled):
+		return errs.Wrap(errs.Unavailable, err, "the request was given up").After(time.Second)
+	case errors.Is(err, context.DeadlineExceeded), passing(err):
+		return errs.Wrap(errs.Unavailable, err,
+			"the platform's store does not answer at present: the change may or may not have been made; read it back and try again").
+			After(2 * time.Second)
+	}
+	return fmt.Errorf("etcd: %w", err)
+}
+
+// is compares with one of the typed errors of etcd, in process or over gRPC.
+func is(err, typed error) bool {
+	if errors.Is(err, typed) {
+		return true
+	}
+	var mine rpctypes.EtcdError
+	return errors.As(rpctypes.Error(err), &mine) && errors.Is(mine, typed)
+}
+
+// passing reports whether err is one that a later try may not meet.
+func passing(err error) bool {
+	for _, e := range []error{
+		rpctypes.ErrNoLeader, rpctypes.ErrNotCapable, rpctypes.ErrStopped, rpctypes.ErrTimeout, rpctypes.ErrTooManyRequests,
+		rpctypes.ErrTimeoutDueToLeaderFail, rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrUnhealthy, rpctypes.ErrLeaderChanged,
+		clientv3.ErrNoAvailableEndpoints,
+	} {
+		if is(err, e) {
+			return true
+		}
+	}
+	var coded rpctypes.EtcdError
+	if errors.As(err, &coded) && (coded.Code() == codes.Unavailable || coded.Code() == codes.DeadlineExceeded) {
+		return true
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Aborted:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,67 @@
+package httpx
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/api/problem"
+	"github.com/openmep/mep/kit/bind"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// Checker is a request body that can say everything that is wrong with it.
+type Checker interface {
+	Check(*problem.InvalidParams)
+}
+
+// Body reads the request's JSON body into dst and checks it. All faults are reported in one error of the kind
+// errs.Invalid; errs.TooLarge and errs.UnsupportedMediaType say what they say. A missing Content-Type is taken for JSON;
+// further media types can be allowed.
+func Body(c *gin.Context, dst Checker, alsoTypes ...string) error {
+	if ct := c.Request.Header.Get("Content-Type"); ct != "" {
+		mt, _, err := mime.ParseMediaType(ct)
+		if err != nil || (mt != "application/json" && !slices.Contains(alsoTypes, mt)) {
+			return errs.New(errs.UnsupportedMediaType, "Content-Type %q is not taken here: send %s",
+				ct, strings.Join(append([]string{"application/json"}, alsoTypes...), " or "))
+		}
+	}
+	data, err := readAll(c.Request)
+	if err != nil {
+		return err
+	}
+	var faults problem.InvalidParams
+	if err := bind.JSON(data, dst, &faults); err != nil {
+		if syn, ok := errors.AsType[*bind.SyntaxError](err); ok {
+			return errs.New(errs.Invalid, "%s", syn.Error())
+		}
+		return err
+	}
+	if len(faults) < bind.MaxFaults {
+		dst.Check(&faults)
+	}
+	return errs.Params(faults)
+}
+
+func readAll(r *http.Request) ([]byte, error) {
+	var data []byte
+	var err error
+	if n := r.ContentLength; n >= 0 && n <= 64<<10 {
+		data = make([]byte, n)
+		_, err = io.ReadFull(r.Body, data)
+	} else {
+		data, err = io.ReadAll(r.Body)
+	}
+	if err == nil {
+		return data, nil
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, errs.New(errs.TooLarge, "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	return nil, errs.Wrap(errs.Invalid, err, "the body could not be read to its end")
+}

@@ -1,0 +1,127 @@
+// Package httpx is the HTTP edge every daemon shares: servers with bounds on everything, the middleware in its order, and the
+// one place where errors become responses.
+package httpx
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// Limits bounds what a client may make a server hold.
+type Limits struct {
+	// Body is the largest request body in bytes; default 1 MiB.
+	Body int64
+	// URI is the longest request target in bytes; default 8 KiB.
+	URI int
+	// Header is the largest request header in bytes, request line included; default 32 KiB.
+	Header int
+	// Connections is how many connections are served at a time; more wait to be accepted. Default 10,000.
+	Connections int
+}
+
+// WithDefaults fills in what is zero.
+func (l Limits) WithDefaults() Limits {
+	if l.Body <= 0 {
+		l.Body = 1 << 20
+	}
+	if l.URI <= 0 {
+		l.URI = 8 << 10
+	}
+	if l.Header <= 0 {
+		l.Header = 32 << 10
+	}
+	if l.Connections <= 0 {
+		l.Connections = 10000
+	}
+	return l
+}
+
+// Server is one listener.
+type Server struct {
+	name string
+	ln   net.Listener
+	http *http.Server
+	tls  bool
+}
+
+// Listen binds addr and prepares to serve handler on it; nothing is served before Run. tlsConfig is nil for plain
+// HTTP.
+func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *tls.Config, log *slog.Logger) (*Server, error) {
+	limits = limits.WithDefaults()
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", name, err)
+	}
+	s := &Server{name: name, ln: ln, tls: tlsConfig != nil}
+	s.http = &http.Server{
+		Handler:           handler,
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    limits.Header,
+		ErrorLog:          slog.NewLogLogger(log.With("listener", name).Handler(), slog.LevelDebug),
+	}
+	s.ln = netutil.LimitListener(ln, limits.Connections)
+	return s, nil
+}
+
+// SetHandler replaces the handler before Run, for handlers that need to know the address.
+func (s *Server) SetHandler(h http.Handler) { s.http.Handler = h }
+
+// Name is the name of the listener.
+func (s *Server) Name() string { return s.name }
+
+// Addr is the address bound, with the real port.
+func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
+
+// URL is the base URL of the listener. An unspecified address is shown as the loopback address.
+func (s *Server) URL() string {
+	scheme := "http"
+	if s.tls {
+		scheme = "https"
+	}
+	addr := *s.Addr()
+	if addr.IP.IsUnspecified() {
+		addr.IP = net.IPv4(127, 0, 0, 1)
+	}
+	return scheme + "://" + addr.String()
+}
+
+// Run serves until the context ends, then lets the requests under way finish for at most drain.
+func (s *Server) Run(ctx context.Context, drain time.Duration) error {
+	failed := make(chan error, 1)
+	go func() {
+		if s.tls {
+			failed <- s.http.ServeTLS(s.ln, "", "")
+			return
+		}
+		failed <- s.http.Serve(s.ln)
+	}()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("listener %s: %w", s.name, err)
+	case <-ctx.Done():
+	}
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := s.http.Shutdown(dctx); err != nil {
+		_ = s.http.Close()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("listener %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// Close releases the address of a server that was never run.
+func (s *Server) Close() error { return s.ln.Close() }

@@ -1,0 +1,430 @@
+// Package watched keeps typed, indexed copies of etcd prefixes in memory and lets readers use them without ever
+// asking etcd.
+//
+// A [Mirror] lists a root prefix at some revision and watches it from the next one; every [Collection] added to it
+// holds the records of one prefix below the root. All collections of a mirror move through the same revisions
+// together, so one barrier ([Mirror.WaitRevision]) gives a writer read-your-writes over all of them, and observers hear
+// of changes in the order in which etcd committed them.
+//
+// Readers get immutable snapshots. When etcd is out of reach they keep getting the last one; when the history
+// the mirror needs was compacted, it lists again and turns the difference into changes.
+package watched
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Config configures a Mirror.
+type Config struct {
+	// Client is used for listing and watching.
+	Client *clientv3.Client
+	// Prefix is the root; it ends in a slash.
+	Prefix string
+	// SnapshotFile is where the last state is kept on disk for a start without etcd; empty switches that off.
+	SnapshotFile string
+	// SnapshotInterval is the least time between two writes of SnapshotFile; default 5 s.
+	SnapshotInterval time.Duration
+	// PageSize is how many keys one list request asks for; default 2000.
+	PageSize int64
+	// ProbeInterval is how often a silent watch is asked for a sign of life; default 1 s. After five silent intervals
+	// the mirror counts as disconnected.
+	ProbeInterval time.Duration
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics; nil leaves them unregistered.
+	Registerer prometheus.Registerer
+}
+
+// Mirror follows one root prefix of etcd. Use New, add collections, then Run.
+type Mirror struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	sources []source // ordered by prefix
+
+	// applying is held while changes are applied, and by Observe.
+	applying sync.Mutex
+	cluster  uint64
+	revision atomic.Int64
+	contact  atomic.Int64 // time of the last sign of life from etcd in Unix nanoseconds, 0 while disconnected
+
+	ready     chan struct{}
+	readyOnce sync.Once
+	restored  atomic.Bool // running on a snapshot from disk, nothing heard from etcd yet
+	dirty     atomic.Bool // changed since the last snapshot was written
+
+	waiting sync.Mutex
+	waiters map[*waiter]struct{}
+	probe   chan struct{}
+	cut     chan struct{}
+}
+
+type waiter struct {
+	revision int64
+	reached  chan struct{}
+}
+
+// source is what the mirror needs of a collection, whatever its value type.
+type source interface {
+	prefix() string
+	apply(ev event)
+	publish(revision int64)
+	flush()
+	diff(kvs []*mvccpb.KeyValue, revision int64) []event
+	freeze() func(func(record) error) error
+}
+
+// event is one change of a key, from a watch or from the difference of two lists.
+type event struct {
+	key            string
+	value          []byte // nil: deleted
+	createRevision int64
+	revision       int64
+	src            source
+}
+
+// New makes a mirror that follows nothing yet.
+func New(cfg Config) *Mirror {
+	if cfg.PageSize <= 0 {
+		cfg.PageSize = 2000
+	}
+	if cfg.ProbeInterval <= 0 {
+		cfg.ProbeInterval = time.Second
+	}
+	if cfg.SnapshotInterval <= 0 {
+		cfg.SnapshotInterval = 5 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	m := &Mirror{
+		cfg: cfg, log: cfg.Logger, ready: make(chan struct{}),
+		waiters: make(map[*waiter]struct{}), probe: make(chan struct{}, 1), cut: make(chan struct{}, 1),
+	}
+	m.metrics = newMetrics(m, cfg.Registerer)
+	return m
+}
+
+func (m *Mirror) add(s source) {
+	if !strings.HasPrefix(s.prefix(), m.cfg.Prefix) || !strings.HasSuffix(s.prefix(), "/") {
+		panic(fmt.Sprintf("watched: collection %q is not below %q or does not end in a slash", s.prefix(), m.cfg.Prefix))
+	}
+	m.sources = append(m.sources, s)
+	sort.Slice(m.sources, func(i, j int) bool { return m.sources[i].prefix() < m.sources[j].prefix() })
+}
+
+func (m *Mirror) sourceOf(key string) source {
+	for _, s := range m.sources {
+		if strings.HasPrefix(key, s.prefix()) {
+			return s
+		}
+	}
+	return nil
+}
+
+// Ready is closed when the collections hold a state, from etcd or, failing that, from disk.
+func (m *Mirror) Ready() <-chan struct{} { return m.ready }
+
+// Revision is the etcd revision all collections have reached.
+func (m *Mirror) Revision() int64 { return m.revision.Load() }
+
+// Status describes how well the mirror follows etcd.
+type Status struct {
+	// Connected says that etcd gave a sign of life lately.
+	Connected bool
+	// Restored says that the state is from disk and etcd has not been reached since the start.
+	Restored bool
+	// Revision is what the collections have reached.
+	Revision int64
+	// LastContact is the time of the last sign of life, zero when there was none.
+	LastContact time.Time
+}
+
+// Status returns the present state of the mirror.
+func (m *Mirror) Status() Status {
+	s := Status{Restored: m.restored.Load(), Revision: m.revision.Load()}
+	if c := m.contact.Load(); c != 0 {
+		s.LastContact = time.Unix(0, c)
+		s.Connected = time.Since(s.LastContact) < 5*m.cfg.ProbeInterval
+	}
+	return s
+}
+
+// WaitRevision returns when the collections have reached the revision, or with the context's error.
+func (m *Mirror) WaitRevision(ctx context.Context, revision int64) error {
+	if m.revision.Load() >= revision {
+		return nil
+	}
+	w := &waiter{revision: revision, reached: make(chan struct{})}
+	m.waiting.Lock()
+	m.waiters[w] = struct{}{}
+	m.waiting.Unlock()
+	defer func() {
+		m.waiting.Lock()
+		delete(m.waiters, w)
+		m.waiting.Unlock()
+	}()
+	if m.revision.Load() >= revision {
+		return nil
+	}
+	start := time.Now()
+	defer func() { m.metrics.barrier.Observe(time.Since(start).Seconds()) }()
+	// The revision may belong to a key outside the root, which only a progress report brings here.
+	ask := time.NewTimer(20 * time.Millisecond)
+	defer ask.Stop()
+	for {
+		select {
+		case <-w.reached:
+			return nil
+		case <-ask.C:
+			select {
+			case m.probe <- struct{}{}:
+			default:
+			}
+			ask.Reset(200 * time.Millisecond)
+		case <-ctx.Done():
+			return fmt.Errorf("wait for revision %d (at %d): %w", revision, m.revision.Load(), ctx.Err())
+		}
+	}
+}
+
+func (m *Mirror) advance(revision int64) {
+	m.revision.Store(revision)
+	m.waiting.Lock()
+	for w := range m.waiters {
+		if w.revision <= revision {
+			close(w.reached)
+			delete(m.waiters, w)
+		}
+	}
+	m.waiting.Unlock()
+}
+
+// Run follows etcd until the context ends. It returns nil then, and never gives up before.
+func (m *Mirror) Run(ctx context.Context) error {
+	var saver sync.WaitGroup
+	if m.cfg.SnapshotFile != "" {
+		m.restore()
+		saver.Go(func() { m.saveLoop(ctx) })
+	}
+	defer saver.Wait()
+	backoff := 50 * time.Millisecond
+	next := int64(0) // where to watch from; 0: list first
+	for ctx.Err() == nil {
+		var err error
+		if next == 0 {
+			err = m.list(ctx)
+		}
+		if err == nil {
+			backoff = 50 * time.Millisecond
+			err = m.watch(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		next = m.revision.Load() + 1
+		switch {
+		case errors.Is(err, errRelist):
+			next = 0
+		case errors.Is(err, rpctypes.ErrCompacted):
+			m.log.Warn("history was compacted, listing again", "prefix", m.cfg.Prefix, "revision", m.revision.Load())
+			m.metrics.relists.WithLabelValues("compacted").Inc()
+			next = 0
+			continue
+		case m.revision.Load() == 0 || m.restored.Load():
+			next = 0
+		}
+		m.log.Warn("etcd connection interrupted, retrying", "prefix", m.cfg.Prefix, "error", err, "in", backoff)
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, 2*time.Second)
+	}
+	return nil
+}
+
+// list reads the whole prefix at one revision and applies what differs from the present state.
+func (m *Mirror) list(ctx context.Context) error {
+	var kvs []*mvccpb.KeyValue
+	key, end := m.cfg.Prefix, clientv3.GetPrefixRangeEnd(m.cfg.Prefix)
+	var revision int64
+	var cluster uint64
+	for {
+		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(m.cfg.PageSize), clientv3.WithRev(revision)}
+		page, cancel := context.WithTimeout(ctx, 10*time.Second)
+		resp, err := m.cfg.Client.Get(page, key, opts...)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("list %s: %w", m.cfg.Prefix, err)
+		}
+		if revision == 0 {
+			revision, cluster = resp.Header.Revision, resp.Header.ClusterId
+		}
+		kvs = append(kvs, resp.Kvs...)
+		if !resp.More || len(resp.Kvs) == 0 {
+			break
+		}
+		key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+	m.alive()
+
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	if revision < m.revision.Load() {
+		m.log.Warn("etcd went back in time, it was probably restored from a backup",
+			"revision", revision, "was", m.revision.Load())
+	}
+	m.cluster = cluster
+	byPrefix := make(map[source][]*mvccpb.KeyValue)
+	for _, kv := range kvs {
+		if s := m.sourceOf(string(kv.Key)); s != nil {
+			byPrefix[s] = append(byPrefix[s], kv)
+		}
+	}
+	var events []event
+	for _, s := range m.sources {
+		events = append(events, s.diff(byPrefix[s], revision)...)
+	}
+	sort.SliceStable(events, func(i, j int) bool { return events[i].revision < events[j].revision })
+	m.restored.Store(false)
+	m.commit(events, revision)
+	return nil
+}
+
+// commit applies events, publishes the new snapshots and wakes those who wait for the revision. The caller holds
+// m.applying.
+func (m *Mirror) commit(events []event, revision int64) {
+	for _, ev := range events {
+		ev.src.apply(ev)
+	}
+	for _, s := range m.sources {
+		s.publish(revision)
+	}
+	// Once for each event, so that observers hear of the events in their order whatever collections they belong to.
+	for _, ev := range events {
+		ev.src.flush()
+	}
+	if len(events) > 0 {
+		m.dirty.Store(true)
+		m.metrics.batch.Observe(float64(len(events)))
+	}
+	m.advance(revision)
+	m.readyOnce.Do(func() { close(m.ready) })
+}
+
+func (m *Mirror) alive() { m.contact.Store(time.Now().UnixNano()) }
+
+// errRelist asks Run to list again.
+var errRelist = errors.New("the mirror no longer matches etcd")
+
+// watch follows the prefix from the next revision until something breaks.
+func (m *Mirror) watch(ctx context.Context) error {
+	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	ch := m.cfg.Client.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(m.revision.Load()+1))
+	ticker := time.NewTicker(m.cfg.ProbeInterval)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case resp, ok := <-ch:
+			if !ok {
+				return errors.New("the watch ended")
+			}
+			last = time.Now()
+			if err := m.receive(resp, ch); err != nil {
+				return err
+			}
+		case <-m.probe:
+			m.requestProgress(wctx)
+		case <-m.cut:
+			return errors.New("the watch was cut")
+		case <-ticker.C:
+			if time.Since(last) > 30*m.cfg.ProbeInterval {
+				return errors.New("the watch has gone silent")
+			}
+			m.requestProgress(wctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (m *Mirror) requestProgress(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.ProbeInterval)
+	defer cancel()
+	// A failure shows as silence on the watch.
+	_ = m.cfg.Client.RequestProgress(ctx)
+}
+
+// receive applies a watch response together with those that are already waiting behind it.
+func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) error {
+	var events []event
+	revision := m.revision.Load()
+	for more := 0; ; more++ {
+		if err := resp.Err(); err != nil {
+			return fmt.Errorf("watch %s: %w", m.cfg.Prefix, err)
+		}
+		if m.cluster != 0 && resp.Header.ClusterId != m.cluster || resp.Header.Revision != 0 && resp.Header.Revision < revision {
+			m.metrics.relists.WithLabelValues("other_store").Inc()
+			return fmt.Errorf("%w: etcd is at revision %d, this process at %d", errRelist, resp.Header.Revision, revision)
+		}
+		m.alive()
+		for _, ev := range resp.Events {
+			revision = ev.Kv.ModRevision
+			e := event{key: string(ev.Kv.Key), createRevision: ev.Kv.CreateRevision, revision: ev.Kv.ModRevision}
+			if e.src = m.sourceOf(e.key); e.src == nil {
+				continue
+			}
+			if ev.Type == mvccpb.Event_PUT {
+				e.value = ev.Kv.Value
+			}
+			events = append(events, e)
+		}
+		// Only a progress report vouches for its header's revision: a response with events may be one of several.
+		if resp.IsProgressNotify() {
+			revision = max(revision, resp.Header.Revision)
+		}
+		if more >= 256 {
+			break
+		}
+		ok := true
+		select {
+		case resp, ok = <-ch:
+		default:
+			ok = false
+		}
+		if !ok {
+			break
+		}
+	}
+	if len(events) == 0 && revision == m.revision.Load() {
+		return nil
+	}
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	m.commit(events, revision)
+	return nil
+}
+
+// CutWatch breaks the present watch, as a fault between here and etcd would. The mirror resumes by itself.
+func (m *Mirror) CutWatch() {
+	select {
+	case m.cut <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,177 @@
+// Package embedded runs an etcd server inside the platform's process, for a node that has no etcd of its own.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/openmep/mep/kit/etcd"
+)
+
+// Config configures the server.
+type Config struct {
+	// Dir is where the data stands.
+	Dir string
+	// Timeout bounds one write.
+	Timeout time.Duration
+	// Quota is the largest size of the database in bytes.
+	Quota int64
+	// OnFatal is told of what etcd cannot go on after, such as a write that the disk refused. It must end the process.
+	OnFatal func(error)
+}
+
+// Server is a running etcd server that only this process talks to.
+type Server struct {
+	etcd    *embed.Etcd
+	store   *etcd.Store
+	writer  *clientv3.Client
+	sockets string
+	once    sync.Once
+}
+
+// readyTimeout bounds the start, which replays the log written since the last snapshot.
+const readyTimeout = time.Minute
+
+// Start runs the server and returns when it serves. The server listens on unix sockets only, in a directory that only this
+// user can enter.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	dir := filepath.Join(cfg.Dir, "etcd")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	// The path of a socket may be 100 characters long at most, that of a data directory is the user's.
+	sockets, err := os.MkdirTemp("", "mep-")
+	if err != nil {
+		return nil, fmt.Errorf("directory for sockets: %w", err)
+	}
+	s := &Server{sockets: sockets}
+	if s.etcd, err = embed.StartEtcd(s.config(dir, cfg)); err != nil {
+		return nil, errors.Join(explain(dir, err), os.RemoveAll(sockets))
+	}
+	select {
+	case <-s.etcd.Server.ReadyNotify():
+	case err = <-s.etcd.Err():
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-time.After(readyTimeout):
+		err = fmt.Errorf("not ready within %s", readyTimeout)
+	}
+	if err == nil {
+		err = s.connect(cfg.Timeout)
+	}
+	if err != nil {
+		return nil, errors.Join(explain(dir, err), s.Close())
+	}
+	return s, nil
+}
+
+func explain(dir string, err error) error {
+	return fmt.Errorf("embedded etcd in %s: %w", dir, err)
+}
+
+func (s *Server) config(dir string, cfg Config) *embed.Config {
+	// Segments are allocated in full; the default of 64 MB is made for larger machines.
+	wal.SegmentSizeBytes = 16 << 20
+	c := embed.NewConfig()
+	c.Name = "mep"
+	c.Dir = dir
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger(cfg.OnFatal))
+	client := url.URL{Scheme: "unix", Path: filepath.Join(s.sockets, "client")}
+	peer := url.URL{Scheme: "unix", Path: filepath.Join(s.sockets, "peer")}
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	c.InitialCluster = c.Name + "=" + peer.String()
+	// A single member elects itself at once; nothing is gained by waiting.
+	c.TickMs, c.ElectionMs = 20, 200
+	c.SnapshotCount, c.SnapshotCatchUpEntries = 5000, 500
+	c.AutoCompactionMode, c.AutoCompactionRetention = "periodic", "30m"
+	c.QuotaBackendBytes = cfg.Quota
+	c.MaxTxnOps = 128
+	return c
+}
+
+// connect makes the store: writes go straight into the server, everything else over gRPC, because watches of in-process
+// clients can hang for minutes after cancellations (etcd #18879, #20716).
+func (s *Server) connect(timeout time.Duration) error {
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:          []string{"unix://" + filepath.Join(s.sockets, "client")},
+		DialTimeout:        5 * time.Second,
+		MaxCallRecvMsgSize: 64 << 20,
+		Logger:             zap.NewNop(),
+	})
+	if err != nil {
+		return err
+	}
+	s.writer = v3client.New(s.etcd.Server)
+	s.store = etcd.NewStore(client, s.writer.KV, timeout)
+	return nil
+}
+
+// logger is silent but for what is fatal.
+func logger(onFatal func(error)) *zap.Logger {
+	core := zapcore.NewNopCore()
+	return zap.New(fatalCore{core}, zap.WithFatalHook(fatalHook{onFatal}))
+}
+
+// fatalCore lets fatal entries through to the hook, which a core that is not enabled would not.
+type fatalCore struct{ zapcore.Core }
+
+func (fatalCore) Enabled(l zapcore.Level) bool { return l >= zapcore.FatalLevel }
+
+func (c fatalCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c fatalCore) With([]zapcore.Field) zapcore.Core { return c }
+
+type fatalHook struct{ tell func(error) }
+
+func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	err := errors.New(e.Message)
+	for _, f := range fields {
+		if cause, ok := f.Interface.(error); ok {
+			err = fmt.Errorf("%s: %w", e.Message, cause)
+		}
+	}
+	h.tell(err)
+	// etcd's state is undefined now: nothing of it may run on.
+	os.Exit(1)
+}
+
+// Store is the connection to the server.
+func (s *Server) Store() *etcd.Store { return s.store }
+
+// Err reports a server that stopped by itself.
+func (s *Server) Err() <-chan error { return s.etcd.Err() }
+
+// Close stops the server.
+func (s *Server) Close() error {
+	var err error
+	s.once.Do(func() {
+		if s.store != nil {
+			err = s.store.Close()
+		}
+		if s.writer != nil {
+			err = errors.Join(err, s.writer.Close())
+		}
+		s.etcd.Close()
+		err = errors.Join(err, os.RemoveAll(s.sockets))
+	})
+	return err
+}

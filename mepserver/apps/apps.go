@@ -1,0 +1,84 @@
+// Package apps knows which application instances exist.
+package apps
+
+import (
+	"encoding/hex"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Directory answers whether an app instance exists.
+type Directory struct {
+	apps *watched.Collection[state.App]
+	dev  bool
+}
+
+// New adds the directory's collection to the mirror. With dev, any UUID is an app instance and is onboarded by its first
+// write.
+func New(m *watched.Mirror, dev bool) *Directory {
+	return &Directory{
+		dev: dev,
+		apps: watched.Add(m, "apps", state.PrefixApps, func(_ string, value []byte, _ int64) (state.App, error) {
+			return state.Decode[state.App](value)
+		}),
+	}
+}
+
+// Exists returns nil when appInstanceID is an app instance, else an error of the kind errs.NotFound.
+func (d *Directory) Exists(appInstanceID string) error {
+	_, err := d.find(appInstanceID)
+	return err
+}
+
+// find returns the instance's record, nil when it will be onboarded by its first write.
+func (d *Directory) find(appInstanceID string) (*watched.Item[state.App], error) {
+	if item, ok := d.apps.Snapshot().Get(state.AppKey(appInstanceID)); ok {
+		return item, nil
+	}
+	if d.dev && IsUUID(appInstanceID) {
+		return nil, nil
+	}
+	return nil, errs.New(errs.NotFound, "there is no application instance %q", appInstanceID)
+}
+
+// Pin returns what a transaction on behalf of the app needs: comparisons that hold as long as the app is what it is now,
+// and operations that onboard it where that is due. Errors are those of Exists.
+func (d *Directory) Pin(appInstanceID string, now time.Time) ([]clientv3.Cmp, []clientv3.Op, error) {
+	item, err := d.find(appInstanceID)
+	if err != nil {
+		return nil, nil, err
+	}
+	key := state.AppKey(appInstanceID)
+	if item != nil {
+		return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", item.ModRevision)}, nil, nil
+	}
+	value, err := state.Encode(state.App{Version: state.Current(), Origin: state.OriginDev, Created: now.UTC()})
+	if err != nil {
+		return nil, nil, err
+	}
+	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil
+}
+
+// IsUUID reports whether s is a UUID in its canonical form of 36 characters, in either case.
+func IsUUID(s string) bool {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return false
+	}
+	var b [16]byte
+	digits := make([]byte, 0, 32)
+	for i := range len(s) {
+		if s[i] != '-' {
+			digits = append(digits, s[i])
+		}
+	}
+	if len(digits) != 32 {
+		return false
+	}
+	_, err := hex.Decode(b[:], digits)
+	return err == nil
+}

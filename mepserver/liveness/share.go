@@ -1,0 +1,88 @@
+package liveness
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/presence"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// share tells the other processes of a cluster of the heartbeats received here: one write a second at most, whatever the
+// number of heartbeats, and none when there is nobody to tell.
+type share struct {
+	store   *etcd.Store
+	self    string
+	present *presence.Presence
+	members *watched.Collection[struct{}]
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	noted map[string]int64
+}
+
+const shareInterval = time.Second
+
+// Share makes the monitor exchange heartbeats with the other members of a cluster. Call it before the mirror runs; the
+// returned worker must be run.
+func (m *Monitor) Share(mirror *watched.Mirror, store *etcd.Store, present *presence.Presence, self, membersPrefix string,
+) func(context.Context) error {
+	s := &share{store: store, self: self, present: present, log: m.log, noted: make(map[string]int64)}
+	s.members = watched.Add(mirror, "members", membersPrefix, func(string, []byte, int64) (struct{}, error) {
+		return struct{}{}, nil
+	})
+	beats := watched.Add(mirror, "heartbeats", state.PrefixHeartbeats, func(_ string, value []byte, _ int64) (state.Heartbeats, error) {
+		return state.Decode[state.Heartbeats](value)
+	})
+	beats.Observe(func(c watched.Change[state.Heartbeats]) {
+		if c.New == nil || c.Key == state.PrefixHeartbeats+self {
+			return
+		}
+		// The sender's clock may differ: what counts is that the service was heard a moment ago.
+		now := time.Now()
+		for id := range c.New.Value.Beats {
+			m.tracker.heard(id, now)
+		}
+	})
+	m.share = s
+	return s.run
+}
+
+func (s *share) note(id string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noted[id] = at.UnixMilli()
+}
+
+func (s *share) run(ctx context.Context) error {
+	tick := time.NewTicker(shareInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		beats := s.noted
+		s.noted = make(map[string]int64)
+		s.mu.Unlock()
+		lease := s.present.Lease()
+		if len(beats) == 0 || lease == 0 || s.members.Snapshot().Len() < 2 {
+			continue
+		}
+		value, err := state.Encode(state.Heartbeats{Version: state.Current(), Beats: beats})
+		if err == nil {
+			_, err = s.store.Do(ctx, clientv3.OpPut(state.PrefixHeartbeats+s.self, value, clientv3.WithLease(lease)))
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("heartbeats not shared with the other members", "heartbeats", len(beats), "error", err)
+		}
+	}
+}

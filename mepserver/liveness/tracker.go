@@ -1,0 +1,272 @@
+// Package liveness watches the heartbeats of services (MEC 011 5.2.12).
+//
+// A heartbeat is remembered in memory and costs no write. A service whose heartbeats stop is suspended by the process that
+// leads; a heartbeat revives it. After a restart every service gets a full interval to be heard.
+package liveness
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/mepserver/registry"
+)
+
+// Grace is how long after its interval a silent service is given: a tenth of the interval, at least 1 s, at most 5 s.
+func Grace(interval time.Duration) time.Duration {
+	return min(max(interval/10, time.Second), 5*time.Second)
+}
+
+// massMinimum is how many services must fall silent together before the platform suspects itself.
+const massMinimum = 20
+
+// tracker knows when each monitored service was last heard and which are due. It does no I/O.
+type tracker struct {
+	mu          sync.Mutex
+	entries     map[string]*entry // by serInstanceId
+	queue       deadlines
+	active      int // entries whose service is ACTIVE
+	removeAfter time.Duration
+	wake        chan struct{}
+	pausedUntil time.Time
+}
+
+type entry struct {
+	app, id   string
+	interval  time.Duration
+	state     mp1.ServiceState
+	last      time.Time // when it was last heard by this process's clock
+	suspended time.Time // when it was seen to be SUSPENDED
+}
+
+// deadline is when the entry is due if nothing is heard of it: to be suspended, or to be removed. ok is false when nothing
+// is ever due.
+func (e *entry) deadline(removeAfter time.Duration) (at time.Time, ok bool) {
+	switch e.state {
+	case mp1.StateActive:
+		return e.last.Add(e.interval + Grace(e.interval)), true
+	case mp1.StateSuspended:
+		return e.suspended.Add(removeAfter), removeAfter > 0
+	}
+	return time.Time{}, false
+}
+
+// waiting is an entry's place in the queue. An entry that is heard is not moved: when its place comes up, the present
+// deadline decides whether it is put back.
+type waiting struct {
+	at time.Time
+	e  *entry
+}
+
+type deadlines []waiting
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
+func (d deadlines) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *deadlines) Push(x any)        { *d = append(*d, x.(waiting)) }
+func (d *deadlines) Pop() any {
+	old := *d
+	x := old[len(old)-1]
+	old[len(old)-1] = waiting{}
+	*d = old[:len(old)-1]
+	return x
+}
+
+func newTracker() *tracker {
+	return &tracker{entries: make(map[string]*entry), wake: make(chan struct{}, 1)}
+}
+
+// changed takes note of a change in the registry.
+func (t *tracker) changed(c registry.Change) {
+	if c.New == nil {
+		t.drop(c.Old.Value.ID)
+		return
+	}
+	svc := c.New.Value
+	if !svc.Monitored() {
+		t.drop(svc.ID)
+		return
+	}
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[svc.ID]
+	known := e != nil
+	if !known {
+		e = &entry{app: svc.AppInstanceID, id: svc.ID}
+		t.entries[svc.ID] = e
+	}
+	heard := !known || c.Old != nil && c.Old.Value.Record.Beat.Before(svc.Record.Beat)
+	interval := time.Duration(*svc.Record.Info.LivenessInterval) * time.Second
+	sooner := interval < e.interval
+	was := e.state
+	e.interval, e.state = interval, svc.Record.Info.State
+	t.count(was, e.state)
+	if heard {
+		e.last = now
+	}
+	if e.state == mp1.StateSuspended && was != mp1.StateSuspended {
+		// The record's clock may be another machine's; a start must not make up for the time nobody was there to listen.
+		e.suspended = now
+	}
+	if !known || was != e.state || sooner {
+		t.enqueue(e)
+	}
+}
+
+func (t *tracker) count(was, is mp1.ServiceState) {
+	if was == mp1.StateActive {
+		t.active--
+	}
+	if is == mp1.StateActive {
+		t.active++
+	}
+}
+
+func (t *tracker) drop(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[id]; e != nil {
+		t.count(e.state, "")
+		e.state = "" // its place in the queue comes to nothing
+		delete(t.entries, id)
+	}
+}
+
+func (t *tracker) enqueue(e *entry) {
+	if at, ok := e.deadline(t.removeAfter); ok {
+		heap.Push(&t.queue, waiting{at, e})
+		if t.queue[0].e == e {
+			select {
+			case t.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// heard notes that a service was heard at a time.
+func (t *tracker) heard(id string, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[id]; e != nil && at.After(e.last) {
+		e.last = at
+	}
+}
+
+// last is when the service was last heard, zero when it is not monitored.
+func (t *tracker) last(id string) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[id]; e != nil {
+		return e.last
+	}
+	return time.Time{}
+}
+
+// restart gives every service a full interval from now, for a process that begins to lead without having heard all
+// heartbeats so far.
+func (t *tracker) restart(removeAfter time.Duration) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeAfter = removeAfter
+	t.queue = t.queue[:0]
+	for _, e := range t.entries {
+		if e.state == mp1.StateActive {
+			e.last = now
+		}
+		if at, ok := e.deadline(removeAfter); ok {
+			t.queue = append(t.queue, waiting{at, e})
+		}
+	}
+	heap.Init(&t.queue)
+}
+
+// due takes the services that are due by now from the queue, split by what is due, and says when to look again. Each
+// service returned must be settled or put back with again.
+func (t *tracker) due(now time.Time) (suspend, remove []*entry, next time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.queue) > 0 && !t.queue[0].at.After(now) {
+		e := heap.Pop(&t.queue).(waiting).e
+		at, ok := e.deadline(t.removeAfter)
+		switch {
+		case !ok:
+		case at.After(now):
+			heap.Push(&t.queue, waiting{at, e})
+		case e.state == mp1.StateActive:
+			suspend = append(suspend, e)
+		default:
+			remove = append(remove, e)
+		}
+	}
+	suspend = t.doubt(suspend, now)
+	next = now.Add(time.Hour)
+	if len(t.queue) > 0 {
+		next = t.queue[0].at
+	}
+	return suspend, remove, next
+}
+
+// doubt holds services back for one interval when more than half of all, and at least massMinimum, would expire within one
+// grace period: then the platform, not the apps, is the likelier fault. Services that were silent through such a pause
+// already are not held back again. The caller holds the lock.
+func (t *tracker) doubt(candidates []*entry, now time.Time) []*entry {
+	if len(candidates) == 0 {
+		return nil
+	}
+	silent := 0
+	for _, e := range t.entries {
+		if at, ok := e.deadline(0); ok && e.state == mp1.StateActive &&
+			!at.After(now.Add(Grace(e.interval))) && now.Before(at.Add(e.interval)) {
+			silent++
+		}
+	}
+	if silent < massMinimum || silent*2 <= t.active {
+		return candidates
+	}
+	kept := candidates[:0]
+	for _, e := range candidates {
+		at, _ := e.deadline(0)
+		if resume := at.Add(e.interval); now.Before(resume) {
+			heap.Push(&t.queue, waiting{resume, e})
+			if resume.After(t.pausedUntil) {
+				t.pausedUntil = resume
+			}
+		} else {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// again puts a service back into the queue for a later try.
+func (t *tracker) again(e *entry, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.entries[e.id] == e {
+		heap.Push(&t.queue, waiting{at, e})
+	}
+}
+
+// silent reports whether a service is still due at a time.
+func (t *tracker) silent(e *entry, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := e.deadline(t.removeAfter)
+	return ok && t.entries[e.id] == e && !at.After(now)
+}
+
+func (t *tracker) paused(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return now.Before(t.pausedUntil)
+}
+
+func (t *tracker) monitored() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.entries)
+}

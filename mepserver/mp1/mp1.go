@@ -1,0 +1,111 @@
+// Package mp1 speaks HTTP at the Mp1 reference point: the MEC service management API of ETSI GS MEC 011 V3.1.1.
+//
+// Handlers decode, call the domain and render. They know nothing of etcd.
+package mp1
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/liveness"
+	"github.com/openmep/mep/mepserver/registry"
+	"github.com/openmep/mep/mepserver/subscription"
+)
+
+// API holds what the handlers need.
+type API struct {
+	// Apps, Registry, Book and Monitor are the domain.
+	Apps     *apps.Directory
+	Registry *registry.Registry
+	Book     *subscription.Book
+	Monitor  *liveness.Monitor
+	// Policy is what applies to registrations at present.
+	Policy func() registry.Policy
+	// PublicURL is what hrefs start with; when it returns "", they start with the scheme and host of the request.
+	PublicURL func() string
+	// EdgeGalleryPrefix is the mount prefix under which a serInstanceId in a registration is ignored, as EdgeGallery does.
+	EdgeGalleryPrefix string
+}
+
+// Mount adds the API to a router below each of the prefixes ("" for none).
+func (a *API) Mount(r *gin.Engine, prefixes []string) {
+	for _, prefix := range prefixes {
+		m := &mount{API: a, prefix: prefix}
+		g := r.Group(prefix + registry.APIRoot)
+		get(g, "/services", m.discover)
+		get(g, "/services/:serviceId", m.service)
+		get(g, "/transports", m.transports)
+
+		app := g.Group("/applications/:appInstanceId", httpx.Handle(m.appExists))
+		get(app, "/services", m.ownServices)
+		app.POST("/services", httpx.Handle(m.register))
+		get(app, "/services/:serviceId", m.ownService)
+		app.PUT("/services/:serviceId", httpx.Handle(m.replace))
+		app.DELETE("/services/:serviceId", httpx.Handle(m.remove))
+		get(app, "/services/:serviceId/liveness", m.livenessInfo)
+		app.PATCH("/services/:serviceId/liveness", httpx.Handle(m.heartbeat))
+		app.PUT("/services/:serviceId/liveness", httpx.Handle(m.heartbeat))
+		get(app, "/subscriptions", m.subscriptions)
+		app.POST("/subscriptions", httpx.Handle(m.subscribe))
+		get(app, "/subscriptions/:subscriptionId", m.subscription)
+		app.DELETE("/subscriptions/:subscriptionId", httpx.Handle(m.unsubscribe))
+	}
+}
+
+// get registers a handler for GET and HEAD; net/http leaves the body of the latter out.
+func get(g *gin.RouterGroup, path string, h httpx.Handler) {
+	g.GET(path, httpx.Handle(h))
+	g.HEAD(path, httpx.Handle(h))
+}
+
+// mount is the API below one prefix.
+type mount struct {
+	*API
+	prefix string
+}
+
+// base is what the hrefs of an answer start with.
+func (m *mount) base(c *gin.Context) string {
+	if u := m.PublicURL(); u != "" {
+		return u + m.prefix
+	}
+	scheme := "http://"
+	if c.Request.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + c.Request.Host + m.prefix
+}
+
+// appExists refuses the whole tree of an application instance that does not exist.
+func (m *mount) appExists(c *gin.Context) error {
+	return m.Apps.Exists(appID(c))
+}
+
+func appID(c *gin.Context) string     { return c.Param("appInstanceId") }
+func serviceID(c *gin.Context) string { return c.Param("serviceId") }
+
+// ifMatch refuses a change of a service whose entity-tag the client does not have.
+func ifMatch(c *gin.Context) registry.Precondition {
+	return func(item *registry.Item) error { return httpx.IfMatch(c, item.Value.ETag) }
+}
+
+// noQuery refuses query parameters where the standard defines none.
+func noQuery(c *gin.Context) error {
+	if c.Request.URL.RawQuery == "" {
+		return nil
+	}
+	name, _, _ := strings.Cut(c.Request.URL.RawQuery, "=")
+	return errs.New(errs.Invalid, "this resource takes no query parameters, but %q was given", name)
+}
+
+func (m *mount) transports(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, m.Policy().Transports)
+}

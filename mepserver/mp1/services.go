@@ -1,0 +1,183 @@
+package mp1
+
+import (
+	"iter"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/problem"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/mepserver/registry"
+)
+
+func (m *mount) discover(c *gin.Context) error {
+	q, err := parseQuery(c.Request.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	return m.list(c, m.Registry.Discover(q))
+}
+
+func (m *mount) ownServices(c *gin.Context) error {
+	q, err := parseQuery(c.Request.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	return m.list(c, m.Registry.DiscoverOwn(appID(c), q))
+}
+
+// listBuffer is what writing a list needs, kept between requests.
+type listBuffer struct {
+	services []*registry.Service
+	out      []byte
+}
+
+var listBuffers = sync.Pool{New: func() any { return &listBuffer{out: make([]byte, 0, chunk+4096)} }}
+
+// chunk is about how much of a list is handed to the connection at a time.
+const chunk = 64 << 10
+
+// list writes services as an array, without holding more of it in memory than a chunk.
+func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item]) error {
+	b := listBuffers.Get().(*listBuffer)
+	defer func() {
+		clear(b.services)
+		b.services, b.out = b.services[:0], b.out[:0]
+		listBuffers.Put(b)
+	}()
+	base := m.base(c)
+	size := len("[]")
+	for item := range services {
+		size += item.Value.JSONLen(base) + 1
+		b.services = append(b.services, item.Value)
+	}
+	if len(b.services) > 0 {
+		size-- // one comma fewer than services
+	}
+	h := c.Writer.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(size)}
+	c.Writer.WriteHeader(http.StatusOK)
+	if c.Request.Method == http.MethodHead {
+		c.Writer.WriteHeaderNow()
+		return nil
+	}
+	b.out = append(b.out, '[')
+	for i, svc := range b.services {
+		if i > 0 {
+			b.out = append(b.out, ',')
+		}
+		b.out = svc.AppendJSON(b.out, base)
+		if len(b.out) >= chunk {
+			if _, err := c.Writer.Write(b.out); err != nil {
+				return nil // the client has gone
+			}
+			b.out = b.out[:0]
+		}
+	}
+	b.out = append(b.out, ']')
+	_, _ = c.Writer.Write(b.out)
+	return nil
+}
+
+var jsonType = []string{"application/json"}
+
+// one writes a service.
+func (m *mount) one(c *gin.Context, status int, svc *registry.Service) {
+	base := m.base(c)
+	b := listBuffers.Get().(*listBuffer)
+	b.out = svc.AppendJSON(b.out, base)
+	httpx.SetETag(c, svc.ETag)
+	httpx.Raw(c, status, b.out)
+	b.out = b.out[:0]
+	listBuffers.Put(b)
+}
+
+// read answers the GET of a service.
+func (m *mount) read(c *gin.Context, item *registry.Item, err error) error {
+	if err == nil {
+		err = noQuery(c)
+	}
+	if err != nil {
+		return err
+	}
+	if !httpx.NotModified(c, item.Value.ETag) {
+		m.one(c, http.StatusOK, item.Value)
+	}
+	return nil
+}
+
+func (m *mount) service(c *gin.Context) error {
+	item, err := m.Registry.Get(serviceID(c))
+	return m.read(c, item, err)
+}
+
+func (m *mount) ownService(c *gin.Context) error {
+	item, err := m.Registry.GetOwn(appID(c), serviceID(c))
+	return m.read(c, item, err)
+}
+
+func (m *mount) register(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	var info mp1.ServiceInfo
+	if err := httpx.Body(c, &info); err != nil {
+		return err
+	}
+	if info.SerInstanceID != "" && m.prefix != m.EdgeGalleryPrefix {
+		var p problem.InvalidParams
+		p.Add("serInstanceId", "must be absent: the platform assigns it")
+		return errs.Params(p)
+	}
+	item, err := m.Registry.Register(c.Request.Context(), appID(c), info)
+	if err != nil {
+		return err
+	}
+	c.Header("Location", m.base(c)+item.Value.Path())
+	m.one(c, http.StatusCreated, item.Value)
+	return nil
+}
+
+func (m *mount) replace(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	// Whether the service can be changed at all comes before what it would be changed to.
+	item, err := m.Registry.ForWrite(appID(c), serviceID(c))
+	if err != nil {
+		return err
+	}
+	var info mp1.ServiceInfo
+	if err := httpx.Body(c, &info); err != nil {
+		return err
+	}
+	if info.SerInstanceID != "" && info.SerInstanceID != item.Value.ID {
+		var p problem.InvalidParams
+		p.Add("serInstanceId", "must be absent or the id in the path")
+		return errs.Params(p)
+	}
+	item, err = m.Registry.Replace(c.Request.Context(), appID(c), serviceID(c), info, ifMatch(c))
+	if err != nil {
+		return err
+	}
+	m.Monitor.Heard(item)
+	m.one(c, http.StatusOK, item.Value)
+	return nil
+}
+
+func (m *mount) remove(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	if err := m.Registry.Remove(c.Request.Context(), appID(c), serviceID(c), ifMatch(c)); err != nil {
+		return err
+	}
+	httpx.NoContent(c)
+	return nil
+}

@@ -1,0 +1,72 @@
+package notify
+
+import (
+	"encoding/json"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/mepserver/registry"
+	"github.com/openmep/mep/mepserver/subscription"
+)
+
+// event is one change one subscriber is told of.
+type event struct {
+	revision int64
+	svc      *registry.Service // after the change, or before a removal
+	change   mp1.ChangeType
+	queued   time.Time
+}
+
+// classify says what a change means to a subscriber (MEC 011 8.1.4.2). ok is false when it means nothing.
+func classify(c registry.Change) (svc *registry.Service, change mp1.ChangeType, ok bool) {
+	switch {
+	case c.New == nil && c.Old == nil:
+		return nil, "", false
+	case c.New == nil:
+		return c.Old.Value, mp1.ChangeRemoved, true
+	case c.Old == nil && c.New.CreateRevision == c.New.ModRevision:
+		return c.New.Value, mp1.ChangeAdded, true
+	case c.Old == nil:
+		// What it was before is no longer known.
+		return c.New.Value, mp1.ChangeAttributes, true
+	}
+	before, after := c.Old.Value.Record.Info, c.New.Value.Record.Info
+	stateChanged := before.State != after.State
+	before.State = after.State
+	switch {
+	case !reflect.DeepEqual(before, after):
+		return c.New.Value, mp1.ChangeAttributes, true
+	case stateChanged:
+		return c.New.Value, mp1.ChangeState, true
+	}
+	return nil, "", false
+}
+
+// id names the notification of an event to a subscriber. It is the same whenever the same event is sent again, also by
+// another process.
+func (e *event) id(subscriptionID string) string {
+	space, err := uuid.Parse(subscriptionID)
+	if err != nil {
+		space = uuid.NameSpaceOID
+	}
+	return uuid.NewSHA1(space, []byte(e.svc.ID+"@"+strconv.FormatInt(e.revision, 10))).String()
+}
+
+// body is the notification as it is sent.
+func (e *event) body(sub *subscription.Subscription, base string) ([]byte, error) {
+	ref := mp1.ServiceReference{
+		SerName: e.svc.Record.Info.SerName, SerInstanceID: e.svc.ID, State: e.svc.Record.Info.State, ChangeType: e.change,
+	}
+	if e.change != mp1.ChangeRemoved {
+		ref.Link = &mp1.LinkType{Href: base + e.svc.Path()}
+	}
+	return json.Marshal(mp1.ServiceAvailabilityNotification{
+		NotificationType:  mp1.NotificationTypeSerAvailability,
+		ServiceReferences: []mp1.ServiceReference{ref},
+		Links:             mp1.SubscriptionRef{Subscription: mp1.LinkType{Href: base + sub.Path()}},
+	})
+}

@@ -1,0 +1,247 @@
+// Package owned stores records that belong to an app instance: services, subscriptions, rules.
+//
+// The key of such a record is PREFIX{appInstanceId}/{id}. Reads come from the watched copy. A write is one transaction that
+// only succeeds if nothing it was decided on has changed, and returns when this process's own copy shows it.
+package owned
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/watched"
+	"github.com/openmep/mep/mepserver/apps"
+)
+
+// Kind describes one kind of record.
+type Kind[V any] struct {
+	// Name is the name of the collection, in the plural, as in metrics and messages.
+	Name string
+	// Noun is one record in messages.
+	Noun string
+	// Prefix is the etcd prefix; it ends in a slash.
+	Prefix string
+	// Decode reads a record.
+	Decode watched.Decoder[V]
+}
+
+// Records holds the records of one kind.
+type Records[V any] struct {
+	kind   Kind[V]
+	store  *etcd.Store
+	mirror *watched.Mirror
+	apps   *apps.Directory
+	items  *watched.Collection[V]
+
+	mu       sync.Mutex
+	reserved map[string]map[string]struct{} // keys of creations under way, by app
+}
+
+// New adds the collection of the kind to the mirror.
+func New[V any](m *watched.Mirror, store *etcd.Store, dir *apps.Directory, kind Kind[V]) *Records[V] {
+	return &Records[V]{
+		kind: kind, store: store, mirror: m, apps: dir,
+		items:    watched.Add(m, kind.Name, kind.Prefix, kind.Decode),
+		reserved: make(map[string]map[string]struct{}),
+	}
+}
+
+// Collection is the watched copy.
+func (r *Records[V]) Collection() *watched.Collection[V] { return r.items }
+
+// Key is the etcd key of a record.
+func (r *Records[V]) Key(appInstanceID, id string) string { return r.of(appInstanceID) + id }
+
+func (r *Records[V]) of(appInstanceID string) string { return r.kind.Prefix + appInstanceID + "/" }
+
+// Of walks over the records of an app.
+func (r *Records[V]) Of(appInstanceID string) iter.Seq[*watched.Item[V]] {
+	return r.items.Snapshot().Prefix(r.of(appInstanceID))
+}
+
+// Get finds a record of an app. The error is of the kind errs.NotFound.
+func (r *Records[V]) Get(appInstanceID, id string) (*watched.Item[V], error) {
+	if item, ok := r.items.Snapshot().Get(r.Key(appInstanceID, id)); ok {
+		return item, nil
+	}
+	return nil, errs.New(errs.NotFound, "application instance %s has no %s %q", appInstanceID, r.kind.Noun, id)
+}
+
+// maxTries bounds how often a write is repeated because another one came first.
+const maxTries = 16
+
+// errContended is what remains when every try was overtaken.
+func errContended() error {
+	return errs.New(errs.Unavailable, "others keep changing the same resource: try again").After(time.Second)
+}
+
+// Create stores a new record of an app that may have at most limit of them, and returns it. Errors are of the kinds
+// errs.NotFound (no such app), errs.Forbidden (over the limit) and those of etcd.Store.Txn.
+func (r *Records[V]) Create(ctx context.Context, appInstanceID, id, value string, limit int) (*watched.Item[V], error) {
+	key := r.Key(appInstanceID, id)
+	for range maxTries {
+		pin, onboard, err := r.apps.Pin(appInstanceID, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		unchanged, release, err := r.reserve(appInstanceID, key, limit)
+		if err != nil {
+			return nil, err
+		}
+		cmps := append(append(pin, clientv3.Compare(clientv3.CreateRevision(key), "=", 0)), unchanged...)
+		item, err := r.commit(ctx, key, value, cmps, append(onboard, clientv3.OpPut(key, value)))
+		release()
+		if item != nil || err != nil {
+			return item, err
+		}
+	}
+	return nil, errContended()
+}
+
+// replicaSlack is how many creations for one app the other processes of a cluster may have under way. Nearer to the limit
+// than this the transaction itself proves that nothing was added since the records were counted.
+const replicaSlack = 512
+
+// reserve claims a place for the key among the records of the app until release is called.
+func (r *Records[V]) reserve(appInstanceID, key string, limit int) ([]clientv3.Cmp, func(), error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	revision := r.mirror.Revision() // before the snapshot, which is then at least as new
+	snap := r.items.Snapshot()
+	have := 0
+	for range snap.Prefix(r.of(appInstanceID)) {
+		have++
+	}
+	pending := r.reserved[appInstanceID]
+	for k := range pending {
+		if _, stored := snap.Get(k); !stored {
+			have++
+		}
+	}
+	if have >= limit {
+		return nil, nil, errs.New(errs.Forbidden, "the application instance has its maximum of %d %s: remove one first", limit, r.kind.Name)
+	}
+	var unchanged []clientv3.Cmp
+	if have+replicaSlack >= limit {
+		unchanged = []clientv3.Cmp{
+			clientv3.Compare(clientv3.CreateRevision(r.of(appInstanceID)), "<", revision+1).WithPrefix(),
+		}
+	}
+	if pending == nil {
+		pending = make(map[string]struct{})
+		r.reserved[appInstanceID] = pending
+	}
+	pending[key] = struct{}{}
+	return unchanged, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if delete(pending, key); len(pending) == 0 {
+			delete(r.reserved, appInstanceID)
+		}
+	}, nil
+}
+
+// commit runs a transaction that writes value under key. It returns nil, nil when the comparisons did not hold and the
+// caller should look again.
+func (r *Records[V]) commit(ctx context.Context, key, value string, cmps []clientv3.Cmp, ops []clientv3.Op) (*watched.Item[V], error) {
+	resp, err := r.store.Txn(ctx, cmps, ops, nil)
+	if err != nil {
+		return nil, err
+	}
+	revision := resp.Header.Revision
+	if !resp.Succeeded {
+		return nil, r.catchUp(ctx, revision)
+	}
+	if r.catchUp(ctx, revision) == nil {
+		if item, ok := r.items.Snapshot().Get(key); ok && item.ModRevision == revision {
+			return item, nil
+		}
+	}
+	// The write is durable, but the copy lags behind it or has already moved on. The answer is about this write.
+	v, err := r.kind.Decode(key, []byte(value), revision)
+	if err != nil {
+		return nil, err
+	}
+	return &watched.Item[V]{Key: key, Value: v, ModRevision: revision}, nil
+}
+
+// catchUp waits until the watched copy has reached a revision.
+func (r *Records[V]) catchUp(ctx context.Context, revision int64) error {
+	if r.mirror.Revision() >= revision {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
+	defer cancel()
+	return etcd.Error(r.mirror.WaitRevision(ctx, revision))
+}
+
+// Update changes a record. find returns the present record, or why it may not be changed; edit returns what to store in its
+// place, or false to leave it as it is. Both are called again when another write came first. Errors are theirs and
+// those of etcd.Store.Txn.
+func (r *Records[V]) Update(ctx context.Context, find func() (*watched.Item[V], error),
+	edit func(*watched.Item[V]) (value string, change bool, err error),
+) (*watched.Item[V], error) {
+	for range maxTries {
+		item, err := find()
+		if err != nil {
+			return nil, err
+		}
+		value, change, err := edit(item)
+		if err != nil || !change {
+			return item, err
+		}
+		updated, err := r.commit(ctx, item.Key, value, same(item), []clientv3.Op{clientv3.OpPut(item.Key, value)})
+		if updated != nil || err != nil {
+			return updated, err
+		}
+	}
+	return nil, errContended()
+}
+
+// same holds as long as the record is what item says.
+func same[V any](item *watched.Item[V]) []clientv3.Cmp {
+	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(item.Key), "=", item.ModRevision)}
+}
+
+// Remove deletes a record. find is as for Update; also returns what is done in the same transaction.
+func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], error),
+	also func(*watched.Item[V]) ([]clientv3.Op, error),
+) error {
+	for range maxTries {
+		item, err := find()
+		if err != nil {
+			return err
+		}
+		ops, err := also(item)
+		if err != nil {
+			return err
+		}
+		resp, err := r.store.Txn(ctx, same(item), append(ops, clientv3.OpDelete(item.Key)), nil)
+		if err != nil {
+			return err
+		}
+		err = r.catchUp(ctx, resp.Header.Revision)
+		if resp.Succeeded {
+			return nil // the copy may lag, but what is gone is gone
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errContended()
+}
+
+// Apply runs a transaction over several records and waits until the watched copy shows it. It reports whether the
+// comparisons held.
+func (r *Records[V]) Apply(ctx context.Context, cmps []clientv3.Cmp, ops []clientv3.Op) (bool, error) {
+	resp, err := r.store.Txn(ctx, cmps, ops, nil)
+	if err != nil {
+		return false, err
+	}
+	return resp.Succeeded, r.catchUp(ctx, resp.Header.Revision)
+}

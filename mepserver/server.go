@@ -1,0 +1,221 @@
+package mepserver
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/leader"
+	"github.com/openmep/mep/kit/presence"
+	"github.com/openmep/mep/kit/watched"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/callback"
+	"github.com/openmep/mep/mepserver/liveness"
+	"github.com/openmep/mep/mepserver/mp1"
+	"github.com/openmep/mep/mepserver/notify"
+	"github.com/openmep/mep/mepserver/registry"
+	"github.com/openmep/mep/mepserver/subscription"
+)
+
+// Server is the Mp1 server.
+type Server struct {
+	// Workers is what works behind the listener.
+	Workers *daemon.Workers
+
+	common   *daemon.Config
+	cfg      *Config
+	listener *httpx.Server
+	serving  *daemon.Workers
+	policies atomic.Pointer[policies]
+	own      callback.Policy
+	mirror   *watched.Mirror
+}
+
+// leaderTTL is how long a dead leader is missed.
+const leaderTTL = 5 * time.Second
+
+// New wires the server and binds its listener. alone says that no other process shares the store, which spares the
+// election.
+func New(common *daemon.Config, cfg *Config, store *etcd.Store, alone bool, env *daemon.Env) (*Server, error) {
+	addr, err := common.Listen("mp1.listen", cfg.Mp1Listen)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		Workers: daemon.NewWorkers("mepserver"), serving: daemon.NewWorkers("mp1 listener"),
+		common: common, cfg: cfg,
+	}
+	limits := func() httpx.Limits { return s.policies.Load().limits }
+	router := httpx.NewRouter("mp1", env.Log, env.HTTP, limits)
+	if s.listener, err = httpx.Listen("mp1", addr, router, cfg.limits(), nil, env.Log); err != nil {
+		return nil, err
+	}
+	env.Health.Listener("mp1", s.listener.URL())
+	for _, u := range env.Health.Listeners() {
+		if ap, err := netip.ParseAddrPort(strings.TrimPrefix(strings.TrimPrefix(u, "http://"), "https://")); err == nil {
+			s.own.Own = append(s.own.Own, ap)
+		}
+	}
+	s.own.Own = append(s.own.Own, s.listener.Addr().AddrPort())
+	s.policies.Store(cfg.policies(s.own, s.publicURL()))
+	s.wire(router, store, alone, env)
+	return s, nil
+}
+
+func (c *Config) limits() httpx.Limits {
+	return httpx.Limits{Body: c.MaxBody, URI: c.MaxURI, Header: c.MaxHeader, Connections: c.MaxConnections}
+}
+
+// publicURL is the base of URLs outside of answers, where there is no request to take it from.
+func (s *Server) publicURL() string {
+	if s.cfg.PublicURL != "" {
+		return strings.TrimSuffix(s.cfg.PublicURL, "/")
+	}
+	return s.listener.URL()
+}
+
+func (s *Server) wire(router *gin.Engine, store *etcd.Store, alone bool, env *daemon.Env) {
+	log := env.Log
+	mirrorCfg := watched.Config{Client: store.Client, Prefix: state.Root, Logger: log, Registerer: env.Metrics}
+	if !alone {
+		mirrorCfg.SnapshotFile = filepath.Join(s.common.DataDir, "snapshots", "mepserver.jsonl")
+	}
+	m := watched.New(mirrorCfg)
+	s.mirror = m
+	registryPolicy := func() registry.Policy { return s.policies.Load().registry }
+	dir := apps.New(m, s.common.Dev)
+	reg := registry.New(m, store, dir, registryPolicy)
+	book := subscription.New(m, store, dir, func() subscription.Policy { return s.policies.Load().subscription })
+	monitor := liveness.New(reg, registryPolicy, func() time.Duration { return s.cfg.LivenessRemoveAfter }, log, env.Metrics)
+	client := callback.NewClient(func() *callback.Policy { return s.policies.Load().subscription.Targets })
+	notifier := notify.New(m, store, reg, book, client,
+		func() string { return s.publicURL() + s.cfg.Prefixes[0] },
+		func() notify.Policy { return s.policies.Load().notify }, log, env.Metrics)
+
+	s.Workers.Add("mirror", m.Run)
+	elector := leader.Alone()
+	if !alone {
+		id := memberID()
+		members := state.PrefixMembers + "mepserver/"
+		present := presence.New(store.Client, members+id, `{"v":1}`, 10*time.Second, log)
+		elector = leader.New(store.Client, state.PrefixElections+"mepserver", id, leaderTTL, log)
+		s.Workers.Add("presence", present.Run)
+		s.Workers.Add("heartbeat exchange", monitor.Share(m, store, present, id, members))
+	}
+	s.Workers.Add("leader", func(ctx context.Context) error {
+		select {
+		case <-m.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		return elector.Run(ctx, func(ctx context.Context, term leader.Term) error {
+			return leadWith(ctx, term, monitor.Expire, notifier.Run)
+		})
+	})
+	s.serving.Add("serve", func(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) })
+	s.mount(router, dir, reg, book, monitor, registryPolicy)
+	s.observe(env, notifier)
+}
+
+// leadWith runs the work of a leader side by side; the first failure ends both.
+func leadWith(ctx context.Context, term leader.Term, work ...func(context.Context, leader.Term) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, len(work))
+	for _, w := range work {
+		go func() { done <- w(ctx, term) }()
+	}
+	var first error
+	for range work {
+		if err := <-done; err != nil && first == nil {
+			first = err
+			cancel()
+		}
+	}
+	return first
+}
+
+func memberID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return host + "-" + uuid.NewString()[:8]
+}
+
+func (s *Server) mount(router *gin.Engine, dir *apps.Directory, reg *registry.Registry, book *subscription.Book,
+	monitor *liveness.Monitor, policy func() registry.Policy,
+) {
+	mp1.MountOpenAPI(router)
+	router.Use(s.gate())
+	api := &mp1.API{
+		Apps: dir, Registry: reg, Book: book, Monitor: monitor, Policy: policy,
+		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
+		EdgeGalleryPrefix: "/mep",
+	}
+	api.Mount(router, s.cfg.Prefixes)
+}
+
+// gate answers 503 until there is a state to answer from.
+func (s *Server) gate() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		select {
+		case <-s.mirror.Ready():
+			c.Next()
+		default:
+			httpx.Fail(c, errs.New(errs.Unavailable, "the platform is starting").After(time.Second))
+		}
+	}
+}
+
+// observe adds what operators see.
+func (s *Server) observe(env *daemon.Env, notifier *notify.Notifier) {
+	env.Health.Check("state", func() (string, string) {
+		select {
+		case <-s.mirror.Ready():
+		default:
+			return "has not been read from etcd yet", ""
+		}
+		st := s.mirror.Status()
+		switch {
+		case st.Restored:
+			return "", "is from the snapshot on disk: etcd has not been reached since the start, changes are refused"
+		case !st.Connected:
+			return "", "may be stale: etcd does not answer, changes are refused"
+		}
+		return "", ""
+	})
+	g := env.Ops.Group("/notifications")
+	g.GET("/subscriptions", httpx.Handle(func(c *gin.Context) error {
+		return httpx.JSON(c, http.StatusOK, notifier.Deliveries())
+	}))
+	g.GET("/dead_letters", httpx.Handle(func(c *gin.Context) error {
+		return httpx.JSON(c, http.StatusOK, notifier.DeadLetters())
+	}))
+}
+
+// Addr is the address Mp1 is bound to.
+func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }
+
+// Parts are the parts of the server in the order of their start. They stop in the reverse order: the listener first, so that
+// answers given are answers kept.
+func (s *Server) Parts() []daemon.Part { return []daemon.Part{s.Workers, s.serving} }
+
+// Prepare makes what depends on the settings that may change; the result puts it to use.
+func (s *Server) Prepare(cfg *Config) func() {
+	p := cfg.policies(s.own, s.publicURL())
+	return func() { s.policies.Store(p) }
+}

@@ -1,0 +1,201 @@
+// Package subscription keeps the subscriptions to service availability notifications (MEC 011 8.2.8, 8.2.9).
+package subscription
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strconv"
+
+	"github.com/google/uuid"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/problem"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/watched"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/callback"
+	"github.com/openmep/mep/mepserver/owned"
+	"github.com/openmep/mep/mepserver/registry"
+)
+
+// Subscription is a subscription as this process holds it. It is shared and must not be changed.
+type Subscription struct {
+	AppInstanceID string
+	ID            string
+	Record        state.Subscription
+	// ETag is the entity-tag of the resource, with quotes.
+	ETag string
+}
+
+// Item is a subscription with its revisions.
+type Item = watched.Item[*Subscription]
+
+// Path is the path of the subscription resource below a mount prefix.
+func (s *Subscription) Path() string { return ListPath(s.AppInstanceID) + "/" + s.ID }
+
+// ListPath is the path of the subscriptions of an app below a mount prefix.
+func ListPath(appInstanceID string) string {
+	return registry.APIRoot + "/applications/" + appInstanceID + "/subscriptions"
+}
+
+// Info is the subscription as the standard shows it; base is put in front of its path.
+func (s *Subscription) Info(base string) mp1.SerAvailabilityNotificationSubscription {
+	return mp1.SerAvailabilityNotificationSubscription{
+		SubscriptionType:  mp1.SubscriptionTypeSerAvailability,
+		CallbackReference: s.Record.CallbackReference,
+		Links:             &mp1.SelfLinks{Self: mp1.LinkType{Href: base + s.Path()}},
+		FilteringCriteria: s.Record.Filter,
+	}
+}
+
+// Matches reports whether a service in the given state is one the subscription is about.
+func (s *Subscription) Matches(svc *registry.Service) bool {
+	f := s.Record.Filter
+	if f == nil {
+		return true
+	}
+	info := &svc.Record.Info
+	switch {
+	case len(f.SerInstanceIDs) > 0 && !slices.Contains(f.SerInstanceIDs, svc.ID),
+		len(f.SerNames) > 0 && !slices.Contains(f.SerNames, info.SerName),
+		len(f.SerCategories) > 0 && !inCategories(info.SerCategory, f.SerCategories),
+		len(f.States) > 0 && !slices.Contains(f.States, info.State),
+		f.IsLocal != nil && !*f.IsLocal: // every service of this host's store is local to it
+		return false
+	}
+	return true
+}
+
+// inCategories compares the id, which is what identifies a category, as discovery does.
+func inCategories(c *mp1.CategoryRef, among []mp1.CategoryRef) bool {
+	return c != nil && slices.ContainsFunc(among, func(o mp1.CategoryRef) bool { return o.ID == c.ID })
+}
+
+// Policy is what an operator decides about subscriptions.
+type Policy struct {
+	// Max is how many subscriptions one app may have.
+	Max int
+	// Targets says where notifications may go.
+	Targets *callback.Policy
+}
+
+// Book holds all subscriptions.
+type Book struct {
+	records *owned.Records[*Subscription]
+	policy  func() Policy
+	about   watched.Index[*Subscription]
+}
+
+// New adds the book's collection to the mirror.
+func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func() Policy) *Book {
+	b := &Book{policy: policy}
+	b.records = owned.New(m, store, dir, owned.Kind[*Subscription]{
+		Name: "subscriptions", Noun: "subscription", Prefix: state.PrefixAvailSubs, Decode: decode,
+	})
+	b.about = watched.NewIndex(b.records.Collection(), subjects)
+	return b
+}
+
+func decode(key string, value []byte, modRevision int64) (*Subscription, error) {
+	app, id, err := state.SplitKey(state.PrefixAvailSubs, key)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := state.Decode[state.Subscription](value)
+	if err != nil {
+		return nil, err
+	}
+	return &Subscription{AppInstanceID: app, ID: id, Record: rec, ETag: `"` + strconv.FormatInt(modRevision, 36) + `"`}, nil
+}
+
+// The index keys of what a subscription is about. Only one of the three criteria can be present.
+const (
+	aboutAll      = "*"
+	aboutInstance = "i "
+	aboutName     = "n "
+	aboutCategory = "c "
+)
+
+func subjects(it *Item) []string {
+	f := it.Value.Record.Filter
+	var keys []string
+	if f != nil {
+		for _, id := range f.SerInstanceIDs {
+			keys = append(keys, aboutInstance+id)
+		}
+		for _, n := range f.SerNames {
+			keys = append(keys, aboutName+n)
+		}
+		for _, c := range f.SerCategories {
+			keys = append(keys, aboutCategory+c.ID)
+		}
+	}
+	if len(keys) == 0 {
+		return []string{aboutAll}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// Interested walks over the subscriptions that match a service. Its cost follows the number of candidates, not of
+// subscriptions.
+func (b *Book) Interested(svc *registry.Service) iter.Seq[*Item] {
+	keys := []string{aboutAll, aboutInstance + svc.ID, aboutName + svc.Record.Info.SerName}
+	if c := svc.Record.Info.SerCategory; c != nil {
+		keys = append(keys, aboutCategory+c.ID)
+	}
+	snap := b.Collection().Snapshot()
+	return func(yield func(*Item) bool) {
+		for _, k := range keys {
+			for item := range snap.Find(b.about, k) {
+				if item.Value.Matches(svc) && !yield(item) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Collection is the watched copy.
+func (b *Book) Collection() *watched.Collection[*Subscription] { return b.records.Collection() }
+
+// Create stores a subscription, which has passed its Check. Errors are of the kinds errs.NotFound (no such app),
+// errs.Invalid (a call-back target that is refused), errs.Forbidden (over the app's limit) and those of etcd.Store.Txn.
+func (b *Book) Create(ctx context.Context, appInstanceID string, sub mp1.SerAvailabilityNotificationSubscription) (*Item, error) {
+	policy := b.policy()
+	if err := policy.Targets.CheckURI(sub.CallbackReference); err != nil {
+		var p problem.InvalidParams
+		p.Add("callbackReference", err.Error())
+		return nil, errs.Params(p)
+	}
+	value, err := state.Encode(state.Subscription{
+		Version: state.Current(), CallbackReference: sub.CallbackReference, Filter: sub.FilteringCriteria,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.records.Create(ctx, appInstanceID, uuid.NewString(), value, policy.Max)
+}
+
+// Get finds a subscription of the app. The error is of the kind errs.NotFound.
+func (b *Book) Get(appInstanceID, id string) (*Item, error) { return b.records.Get(appInstanceID, id) }
+
+// Of walks over the subscriptions of the app.
+func (b *Book) Of(appInstanceID string) iter.Seq[*Item] { return b.records.Of(appInstanceID) }
+
+// Delete ends a subscription of the app. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
+func (b *Book) Delete(ctx context.Context, appInstanceID, id string, pre func(*Item) error) error {
+	return b.records.Remove(ctx, func() (*Item, error) {
+		item, err := b.Get(appInstanceID, id)
+		if err == nil && pre != nil {
+			err = pre(item)
+		}
+		return item, err
+	}, func(*Item) ([]clientv3.Op, error) {
+		return []clientv3.Op{clientv3.OpDelete(state.CursorKey(id))}, nil
+	})
+}
