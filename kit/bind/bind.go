@@ -101,8 +101,7 @@ func (r *reader) syntax(err error) error {
 	if errors.Is(err, errTooManyFaults) {
 		return nil
 	}
-	var mine *SyntaxError
-	if errors.As(err, &mine) {
+	if mine, ok := errors.AsType[*SyntaxError](err); ok {
 		return mine
 	}
 	reason := "malformed"

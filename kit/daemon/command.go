@@ -109,7 +109,7 @@ func askReady(ctx context.Context, addr string) (ops.Readiness, error) {
 	if err != nil {
 		return r, fmt.Errorf("no answer from the operations listener (is the process running, and ops.listen right?): %w", err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
 		return r, fmt.Errorf("what answers at %s is not this platform: %w", addr, err)
 	}

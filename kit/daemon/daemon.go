@@ -267,8 +267,17 @@ type closer struct {
 	close func() error
 }
 
-func (c *closer) Name() string               { return c.name }
-func (c *closer) Start(context.Context)      {}
-func (c *closer) Failed() <-chan struct{}    { return nil }
-func (c *closer) Err() error                 { return nil }
+// Name implements Part.
+func (c *closer) Name() string { return c.name }
+
+// Start implements Part.
+func (c *closer) Start(context.Context) {}
+
+// Failed implements Part.
+func (c *closer) Failed() <-chan struct{} { return nil }
+
+// Err implements Part.
+func (c *closer) Err() error { return nil }
+
+// Stop implements Part.
 func (c *closer) Stop(context.Context) error { return c.close() }

@@ -54,7 +54,7 @@ var kinds = map[Kind]struct {
 }{
 	Internal:             {http.StatusInternalServerError, "Internal error"},
 	Invalid:              {http.StatusBadRequest, "Bad request"},
-	Unauthenticated:      {http.StatusUnauthorized, "Unauthorized"},
+	Unauthenticated:      {http.StatusUnauthorized, "Not authenticated"},
 	Forbidden:            {http.StatusForbidden, "Forbidden"},
 	NotFound:             {http.StatusNotFound, "Not found"},
 	MethodNotAllowed:     {http.StatusMethodNotAllowed, "Method not allowed"},

@@ -28,7 +28,7 @@ type Server struct {
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{dir: tb.TempDir()}
-	short, err := os.MkdirTemp("", "etcd") // a socket's path must be short
+	short, err := os.MkdirTemp("", "etcd") //nolint:usetesting // a socket's path must be short
 	require.NoError(tb, err)
 	tb.Cleanup(func() { _ = os.RemoveAll(short) })
 	s.socket = filepath.Join(short, "c.sock")

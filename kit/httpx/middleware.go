@@ -163,14 +163,14 @@ func observe(listener string, log *slog.Logger, m *Metrics) gin.HandlerFunc {
 	}
 }
 
-func (s *series) count(status int, make func() prometheus.Counter) {
+func (s *series) count(status int, fresh func() prometheus.Counter) {
 	s.mu.RLock()
 	c, ok := s.byStatus[status]
 	s.mu.RUnlock()
 	if !ok {
 		s.mu.Lock()
 		if c, ok = s.byStatus[status]; !ok {
-			c = make()
+			c = fresh()
 			s.byStatus[status] = c
 		}
 		s.mu.Unlock()

@@ -60,8 +60,7 @@ func (e *Elector) Run(ctx context.Context, work func(context.Context, Term) erro
 	}
 	for ctx.Err() == nil {
 		if err := e.term(ctx, work); err != nil {
-			var failed *workError
-			if errors.As(err, &failed) {
+			if failed, ok := errors.AsType[*workError](err); ok {
 				return failed.err
 			}
 			if ctx.Err() == nil {
@@ -85,9 +84,9 @@ func (e *Elector) term(ctx context.Context, work func(context.Context, Term) err
 	if err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
-	defer session.Close() //nolint:errcheck // the lease runs out by itself
+	defer session.Close() // without it the lease runs out by itself
 	election := concurrency.NewElection(session, e.prefix)
-	if err := election.Campaign(ctx, e.id); err != nil {
+	if err = election.Campaign(ctx, e.id); err != nil {
 		return fmt.Errorf("campaign: %w", err)
 	}
 	tctx, cancel := context.WithCancelCause(ctx)

@@ -2,6 +2,7 @@
 package ops
 
 import (
+	"maps"
 	"net/http"
 	"net/http/pprof"
 	"sort"
@@ -59,11 +60,7 @@ func (h *Health) Listener(name, url string) {
 func (h *Health) Listeners() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	urls := make(map[string]string, len(h.listeners))
-	for n, u := range h.listeners {
-		urls[n] = u
-	}
-	return urls
+	return maps.Clone(h.listeners)
 }
 
 // Check adds a named check.
@@ -84,10 +81,7 @@ func (h *Health) Stopping() {
 func (h *Health) Readiness() Readiness {
 	r := Readiness{Listeners: h.Listeners()}
 	h.mu.Lock()
-	checks := make(map[string]Check, len(h.checks))
-	for n, c := range h.checks {
-		checks[n] = c
-	}
+	checks := maps.Clone(h.checks)
 	if h.stopping {
 		r.NotReady = append(r.NotReady, Note{"process", "is stopping"})
 	}

@@ -54,7 +54,7 @@ func (p *Presence) hold(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
-	defer session.Close() //nolint:errcheck // the lease runs out by itself
+	defer session.Close() // without it the lease runs out by itself
 	put, done := context.WithTimeout(sctx, 5*time.Second)
 	defer done()
 	if _, err := p.client.Put(put, p.key, p.value, clientv3.WithLease(session.Lease())); err != nil {

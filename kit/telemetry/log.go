@@ -57,6 +57,7 @@ type urgent struct {
 	out *batchWriter
 }
 
+// Handle implements slog.Handler.
 func (u urgent) Handle(ctx context.Context, r slog.Record) error {
 	err := u.Handler.Handle(ctx, r)
 	if r.Level >= slog.LevelWarn {
@@ -65,10 +66,12 @@ func (u urgent) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
+// WithAttrs implements slog.Handler.
 func (u urgent) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return urgent{u.Handler.WithAttrs(attrs), u.out}
 }
 
+// WithGroup implements slog.Handler.
 func (u urgent) WithGroup(name string) slog.Handler { return urgent{u.Handler.WithGroup(name), u.out} }
 
 // batchWriter gathers small writes: one system call for each line of a busy server's request log would cost more than

@@ -165,7 +165,7 @@ func (c *Collection[V]) apply(ev event) {
 		old = nil
 	}
 	var item *Item[V]
-	if ev.value != nil {
+	if !ev.deleted {
 		v, err := c.decode(ev.key, ev.value, ev.revision)
 		if err != nil {
 			c.mirror.log.Error("record ignored", "key", ev.key, "revision", ev.revision, "error", err)
@@ -251,7 +251,7 @@ func (c *Collection[V]) diff(kvs []*mvccpb.KeyValue, revision int64) []event {
 	}
 	c.items.Ascend(func(it *Item[V]) bool {
 		if _, ok := listed[it.Key]; !ok {
-			events = append(events, event{key: it.Key, revision: revision, src: c})
+			events = append(events, event{key: it.Key, revision: revision, deleted: true, src: c})
 		}
 		return true
 	})

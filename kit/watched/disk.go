@@ -60,7 +60,7 @@ func (m *Mirror) trySave() {
 // save writes all collections as of one revision: JSON lines, then a trailer with their number and checksum. The file
 // is replaced atomically.
 func (m *Mirror) save() (err error) {
-	if err := os.MkdirAll(filepath.Dir(m.cfg.SnapshotFile), 0o700); err != nil {
+	if err = os.MkdirAll(filepath.Dir(m.cfg.SnapshotFile), 0o700); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(m.cfg.SnapshotFile), ".snapshot-*")
@@ -85,7 +85,7 @@ func (m *Mirror) save() (err error) {
 	enc := json.NewEncoder(buf)
 	count := 0
 	for _, write := range writers {
-		if err := write(func(r record) error { count++; return enc.Encode(r) }); err != nil {
+		if err = write(func(r record) error { count++; return enc.Encode(r) }); err != nil {
 			return errors.Join(err, f.Close())
 		}
 	}
@@ -129,7 +129,7 @@ func (m *Mirror) readSnapshot() ([]event, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	var (
 		events  []event
 		sum     = sha256.New()

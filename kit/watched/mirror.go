@@ -90,7 +90,8 @@ type source interface {
 // event is one change of a key, from a watch or from the difference of two lists.
 type event struct {
 	key            string
-	value          []byte // nil: deleted
+	value          []byte
+	deleted        bool
 	createRevision int64
 	revision       int64
 	src            source
@@ -221,7 +222,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		saver.Go(func() { m.saveLoop(ctx) })
 	}
 	defer saver.Wait()
-	backoff := 50 * time.Millisecond
+	backoff := 10 * time.Millisecond
 	next := int64(0) // where to watch from; 0: list first
 	for ctx.Err() == nil {
 		var err error
@@ -229,7 +230,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 			err = m.list(ctx)
 		}
 		if err == nil {
-			backoff = 50 * time.Millisecond
+			backoff = 10 * time.Millisecond
 			err = m.watch(ctx)
 		}
 		if ctx.Err() != nil {
@@ -390,9 +391,7 @@ func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) err
 			if e.src = m.sourceOf(e.key); e.src == nil {
 				continue
 			}
-			if ev.Type == mvccpb.Event_PUT {
-				e.value = ev.Kv.Value
-			}
+			e.value, e.deleted = ev.Kv.Value, ev.Type == mvccpb.Event_DELETE
 			events = append(events, e)
 		}
 		// Only a progress report vouches for its header's revision: a response with events may be one of several.
@@ -402,11 +401,10 @@ func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) err
 		if more >= 256 {
 			break
 		}
-		ok := true
+		var ok bool
 		select {
 		case resp, ok = <-ch:
 		default:
-			ok = false
 		}
 		if !ok {
 			break
