@@ -266,7 +266,7 @@ func (m *Mirror) list(ctx context.Context) error {
 	var cluster uint64
 	for {
 		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(m.cfg.PageSize), clientv3.WithRev(revision)}
-		page, cancel := context.WithTimeout(ctx, 10*time.Second)
+		page, cancel := context.WithTimeout(ctx, 5*time.Second)
 		resp, err := m.cfg.Client.Get(page, key, opts...)
 		cancel()
 		if err != nil {

@@ -1,0 +1,174 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/openmep/mep/api/mp1"
+)
+
+// App is an application instance of the platform: what it offers and what it wants to hear of.
+type App struct {
+	c  *Client
+	id string
+}
+
+// App returns the application instance with this appInstanceId. It sends nothing; an instance the platform does not know shows
+// in the first request, as an error for which IsNotFound holds.
+func (c *Client) App(appInstanceID string) *App { return &App{c: c, id: appInstanceID} }
+
+// request starts a request for a resource of the app.
+func (a *App) request(method string, segments ...string) request {
+	return request{
+		method: method, path: append([]string{"applications", a.id}, segments...),
+		repeatable: method != http.MethodPost,
+	}
+}
+
+// Register offers a service (MEC 011 8.2.6.3.4). info carries exactly one of TransportInfo and TransportID, and no
+// SerInstanceID: the platform assigns it. What comes back may differ from what was asked, the LivenessInterval for one.
+func (a *App) Register(ctx context.Context, info mp1.ServiceInfo) (*Service, error) {
+	r := a.request(http.MethodPost, "services")
+	r.body = info
+	return a.c.service(ctx, r)
+}
+
+// Services lists the app's own services that match q, in any state (MEC 011 8.2.6.3.1).
+func (a *App) Services(ctx context.Context, q Query) ([]mp1.ServiceInfo, error) {
+	r := a.request(http.MethodGet, "services")
+	r.query = q.values()
+	var list []mp1.ServiceInfo
+	_, err := a.c.do(ctx, r, &list)
+	return list, err
+}
+
+// Service reads one of the app's own services (MEC 011 8.2.7.3.1).
+func (a *App) Service(ctx context.Context, id string) (*Service, error) {
+	return a.c.service(ctx, a.request(http.MethodGet, "services", id))
+}
+
+// Precondition makes a change depend on what the platform holds.
+type Precondition func(*request)
+
+// IfMatch lets a change happen only while the resource's entity-tag is etag. Otherwise the change fails with an error for
+// which IsPreconditionFailed holds: somebody else was faster; read the resource again.
+func IfMatch(etag string) Precondition {
+	return func(r *request) {
+		r.ifMatch = etag
+		// An attempt that was answered 503 may have worked; repeating it would then fail for its own success.
+		if r.method == http.MethodPut {
+			r.repeatable = false
+		}
+	}
+}
+
+// Replace puts info, as a whole, in the place of one of the app's services (MEC 011 8.2.7.3.2). What was read may be sent back
+// with changes: Links and IsLocal are ignored.
+func (a *App) Replace(ctx context.Context, id string, info mp1.ServiceInfo, pre ...Precondition) (*Service, error) {
+	r := a.request(http.MethodPut, "services", id)
+	r.body = info
+	r.apply(pre)
+	return a.c.service(ctx, r)
+}
+
+// Remove takes back one of the app's services (MEC 011 8.2.7.3.5).
+func (a *App) Remove(ctx context.Context, id string, pre ...Precondition) error {
+	return a.remove(ctx, pre, "services", id)
+}
+
+func (a *App) remove(ctx context.Context, pre []Precondition, segments ...string) error {
+	r := a.request(http.MethodDelete, segments...)
+	r.apply(pre)
+	ans, err := a.c.do(ctx, r, nil)
+	if ans.attempts > 1 && IsNotFound(err) {
+		return nil // an earlier attempt did it
+	}
+	return err
+}
+
+// Heartbeat says that a service is alive (MEC 011 8.2.10.3.3). imposed is the interval at which the platform wants heartbeats
+// from now on, 0 when it is the one known already. IsConflict holds for the error when the service is INACTIVE, IsNotFound when
+// there is no such service or no heartbeats are expected of it.
+func (a *App) Heartbeat(ctx context.Context, id string) (imposed time.Duration, err error) {
+	r := a.request(http.MethodPatch, "services", id, "liveness")
+	r.body, r.contentType = mp1.ServiceLivenessUpdate{State: mp1.StateActive}, "application/merge-patch+json"
+	var info mp1.ServiceLivenessInfo
+	if _, err := a.c.do(ctx, r, &info); err != nil {
+		return 0, err
+	}
+	return seconds(info.Interval), nil
+}
+
+// Liveness reads when the platform last heard of a service, and how often it wants to (MEC 011 8.2.10.3.1). IsNotFound holds
+// for the error when there is no such service or no heartbeats are expected of it.
+func (a *App) Liveness(ctx context.Context, id string) (mp1.ServiceLivenessInfo, error) {
+	var info mp1.ServiceLivenessInfo
+	_, err := a.c.do(ctx, a.request(http.MethodGet, "services", id, "liveness"), &info)
+	return info, err
+}
+
+// Subscription is a subscription as the platform answered it.
+type Subscription struct {
+	// ID names the subscription.
+	ID string
+	// Info is what was subscribed to.
+	Info mp1.SerAvailabilityNotificationSubscription
+	// ETag is the entity-tag of the subscription.
+	ETag string
+	// Location is the URL of the subscription.
+	Location string
+}
+
+// Subscribe asks for notifications about services (MEC 011 8.2.8.3.4). They are sent to sub.CallbackReference, where a
+// NotificationHandler may receive them. SubscriptionType need not be set.
+func (a *App) Subscribe(ctx context.Context, sub mp1.SerAvailabilityNotificationSubscription) (*Subscription, error) {
+	if sub.SubscriptionType == "" {
+		sub.SubscriptionType = mp1.SubscriptionTypeSerAvailability
+	}
+	r := a.request(http.MethodPost, "subscriptions")
+	r.body = sub
+	return a.subscription(ctx, r)
+}
+
+// Subscriptions lists the app's subscriptions (MEC 011 8.2.8.3.1); IDOf tells the id of each from its Href.
+func (a *App) Subscriptions(ctx context.Context) ([]mp1.SubscriptionLink, error) {
+	var list mp1.SubscriptionLinkList
+	_, err := a.c.do(ctx, a.request(http.MethodGet, "subscriptions"), &list)
+	return list.Links.Subscriptions, err
+}
+
+// Subscription reads one of the app's subscriptions (MEC 011 8.2.9.3.1).
+func (a *App) Subscription(ctx context.Context, id string) (*Subscription, error) {
+	return a.subscription(ctx, a.request(http.MethodGet, "subscriptions", id))
+}
+
+// Unsubscribe ends one of the app's subscriptions (MEC 011 8.2.9.3.5).
+func (a *App) Unsubscribe(ctx context.Context, id string) error {
+	return a.remove(ctx, nil, "subscriptions", id)
+}
+
+func (a *App) subscription(ctx context.Context, r request) (*Subscription, error) {
+	s := &Subscription{}
+	ans, err := a.c.do(ctx, r, &s.Info)
+	if err != nil {
+		return nil, err
+	}
+	s.ETag, s.Location = ans.header.Get("ETag"), ans.header.Get("Location")
+	if s.Location == "" && s.Info.Links != nil {
+		s.Location = s.Info.Links.Self.Href
+	}
+	if s.ID = IDOf(s.Location); s.ID == "" {
+		return nil, errors.New("the platform's answer does not say where the subscription is")
+	}
+	return s, nil
+}
+
+func (r *request) apply(pre []Precondition) {
+	for _, p := range pre {
+		p(r)
+	}
+}
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }

@@ -1,0 +1,77 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/openmep/mep/api/problem"
+)
+
+// Error is an answer of the platform that says no. It wraps the problem document, for errors.As.
+type Error struct {
+	// Method and Path are those of the request.
+	Method, Path string
+	// Problem is what the platform sent, or stands for it when it sent something else. Its Status is the HTTP status.
+	Problem *problem.Details
+	// RetryAfter is how long the platform asks to wait before the request is repeated, 0 when it says nothing.
+	RetryAfter time.Duration
+}
+
+// Error names the request, the status and the reason.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s %s: %d %s", e.Method, e.Path, e.Problem.Status, e.Problem.Error())
+}
+
+// Unwrap returns the problem document.
+func (e *Error) Unwrap() error { return e.Problem }
+
+// Status is the HTTP status of the answer.
+func (e *Error) Status() int { return e.Problem.Status }
+
+// IsNotFound reports whether err is an answer 404: there is no such app, service or subscription.
+func IsNotFound(err error) bool { return hasStatus(err, http.StatusNotFound) }
+
+// IsConflict reports whether err is an answer 409: the state of the resource forbids the request.
+func IsConflict(err error) bool { return hasStatus(err, http.StatusConflict) }
+
+// IsPreconditionFailed reports whether err is an answer 412: the resource is not what IfMatch said.
+func IsPreconditionFailed(err error) bool { return hasStatus(err, http.StatusPreconditionFailed) }
+
+func hasStatus(err error, status int) bool {
+	var p *problem.Details
+	return errors.As(err, &p) && p.Status == status
+}
+
+func newError(resp *http.Response) *Error {
+	e := &Error{
+		Method: resp.Request.Method, Path: resp.Request.URL.EscapedPath(),
+		Problem: &problem.Details{}, RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // what was read tells more than why no more was
+	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if mt != problem.ContentType || json.Unmarshal(body, e.Problem) != nil {
+		e.Problem = &problem.Details{Detail: "the answer carries no problem document: is a MEC platform there?"}
+	}
+	if e.Problem.Title == "" {
+		e.Problem.Title = http.StatusText(resp.StatusCode)
+	}
+	e.Problem.Status = resp.StatusCode
+	return e
+}
+
+// retryAfter reads both forms of the header (RFC 9110 10.2.3).
+func retryAfter(value string) time.Duration {
+	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(n) * time.Second //nolint:gosec // 31 bits
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return 0
+}

@@ -1,0 +1,87 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// minBeatTimeout is what one heartbeat may take at least.
+const minBeatTimeout = 2 * time.Second
+
+// KeepAlive sends heartbeats for a service, the first at once and then a little more often than the platform asks for, until
+// ctx ends; then it returns nil. The service must have been registered with a LivenessInterval.
+//
+// While the platform cannot be reached or is not well, it goes on trying. It returns the platform's error when trying on is of no
+// use: IsNotFound holds for it when the service is gone or no heartbeats are expected of it, IsConflict when the app itself has
+// made the service INACTIVE.
+func (a *App) KeepAlive(ctx context.Context, id string) error {
+	var interval time.Duration
+	failures := 0
+	for {
+		next, err := a.beat(ctx, id, interval)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var wait time.Duration
+		switch {
+		case err == nil:
+			interval, failures = next, 0
+			wait = between(interval*8/10, interval)
+		case final(err):
+			return err
+		default:
+			failures++
+			wait = pause(err, failures, max(interval, time.Second))
+		}
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// beat sends one heartbeat and returns the interval that applies after it. interval is 0 when it is not known yet.
+func (a *App) beat(ctx context.Context, id string, interval time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(interval, minBeatTimeout))
+	defer cancel()
+	if interval == 0 {
+		info, err := a.Liveness(ctx, id)
+		if err != nil {
+			return 0, err
+		}
+		interval = max(seconds(info.Interval), time.Second)
+	}
+	imposed, err := a.Heartbeat(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if imposed > 0 {
+		interval = imposed
+	}
+	return interval, nil
+}
+
+// final reports whether the platform has refused for good. A token may become valid again, so 401 is not final.
+func final(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Status() {
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	}
+	return e.Status() >= 400 && e.Status() <= 499
+}
+
+// pause is how long to wait after a failure: as long as the platform asks for within reason, else a time that grows up to
+// limit.
+func pause(err error, failures int, limit time.Duration) time.Duration {
+	wait := backoff(failures, limit)
+	var e *Error
+	if errors.As(err, &e) {
+		wait = max(wait, min(e.RetryAfter, max(limit, maxRetryWait)))
+	}
+	return wait
+}

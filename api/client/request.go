@@ -1,0 +1,170 @@
+package client
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// maxAnswer bounds what is read of an answer: about 90,000 services of ordinary size.
+	maxAnswer = 64 << 20
+	// maxProblem bounds what is read of an error's body.
+	maxProblem = 64 << 10
+	// maxAttempts is how often a request is sent at most.
+	maxAttempts = 4
+	// maxRetryWait is the longest wait between two attempts. When the platform asks for a longer one, the caller decides.
+	maxRetryWait = 10 * time.Second
+)
+
+// request is what is asked of the platform.
+type request struct {
+	method      string
+	path        []string // below the root of the API, not escaped
+	query       url.Values
+	body        any
+	contentType string // of the body; "" is application/json
+	ifMatch     string
+	repeatable  bool // sending it twice does what sending it once does
+}
+
+// answer is what is known of the platform's answer besides its body.
+type answer struct {
+	header   http.Header
+	attempts int
+}
+
+// do sends a request, again if need be, and decodes the body of the answer into into. It leaves into as it is when there is
+// no body.
+func (c *Client) do(ctx context.Context, r request, into any) (answer, error) {
+	var ans answer
+	target, err := c.url(&r)
+	if err != nil {
+		return ans, err
+	}
+	var body []byte
+	if r.body != nil {
+		if body, err = json.Marshal(r.body); err != nil {
+			return ans, fmt.Errorf("%s %s: %w", r.method, target, err)
+		}
+	}
+	for {
+		ans.attempts++
+		ans.header, err = c.send(ctx, &r, target, body, into)
+		wait, worth := retryWait(err, ans.attempts)
+		if !worth || !r.repeatable || ans.attempts == maxAttempts {
+			return ans, err
+		}
+		// Why the platform refused tells more than that there was no time to try again.
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait || !sleep(ctx, wait) {
+			return ans, err
+		}
+	}
+}
+
+func (c *Client) url(r *request) (string, error) {
+	var b strings.Builder
+	b.WriteString(c.root)
+	for _, segment := range r.path {
+		if segment == "" || segment == "." || segment == ".." {
+			return "", fmt.Errorf("%s of /%s: %q is no id", r.method, strings.Join(r.path, "/"), segment)
+		}
+		b.WriteByte('/')
+		b.WriteString(url.PathEscape(segment))
+	}
+	if len(r.query) > 0 {
+		b.WriteByte('?')
+		b.WriteString(r.query.Encode())
+	}
+	return b.String(), nil
+}
+
+// send makes one attempt.
+func (c *Client) send(ctx context.Context, r *request, target string, body []byte, into any) (http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "mep-client")
+	if r.body != nil {
+		req.Header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
+	}
+	if r.ifMatch != "" {
+		req.Header.Set("If-Match", r.ifMatch)
+	}
+	if c.token != nil {
+		token, err := c.token(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: no token: %w", r.method, target, err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing is lost
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return resp.Header, newError(resp)
+	}
+	if resp.StatusCode != http.StatusNoContent && into != nil {
+		if err := decode(resp, into); err != nil {
+			return resp.Header, fmt.Errorf("%s %s: %s with a body that cannot be read: %w", r.method, target, resp.Status, err)
+		}
+	}
+	return resp.Header, nil
+}
+
+func decode(resp *http.Response, into any) error {
+	body := http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	if err := json.NewDecoder(body).Decode(into); err != nil {
+		return err
+	}
+	_, _ = io.CopyN(io.Discard, body, 1<<10) // to its end, so that the connection can be used again
+	return nil
+}
+
+// retryWait says whether an attempt that failed with err is worth repeating, and after how long.
+func retryWait(err error, attempts int) (time.Duration, bool) {
+	var e *Error
+	if !errors.As(err, &e) || e.Status() != http.StatusServiceUnavailable && e.Status() != http.StatusTooManyRequests {
+		return 0, false
+	}
+	if e.RetryAfter > 0 {
+		return e.RetryAfter, e.RetryAfter <= maxRetryWait
+	}
+	return backoff(attempts, maxRetryWait), true
+}
+
+// backoff is how long to wait after a number of failures: it doubles from 0.2 s up to limit, and is spread over its upper
+// half so that many apps do not come back at the same time.
+func backoff(failures int, limit time.Duration) time.Duration {
+	d := min(100*time.Millisecond<<min(failures, 16), limit)
+	return between(d/2, d)
+}
+
+func between(least, most time.Duration) time.Duration {
+	return least + rand.N(most-least+1)
+}
+
+// sleep reports false when the context ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/openmep/mep/tests/process"
+)
+
+// clients is how many requests are under way at a time.
+const clients = 64
+
+func newHTTPClient() *http.Client {
+	return &http.Client{
+		Timeout:   30 * time.Second,
+		Transport: &http.Transport{MaxIdleConns: 2048, MaxIdleConnsPerHost: 2048, DisableCompression: true},
+	}
+}
+
+var client = newHTTPClient()
+
+// drive runs work from all clients for d and returns how often it was done per second.
+func drive(d time.Duration, work func(worker, n int) error) (float64, error) {
+	var count atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	start := time.Now()
+	for w := range clients {
+		wg.Go(func() {
+			for n := 0; time.Since(start) < d; n++ {
+				if err := work(w, n); err != nil {
+					failed.Store(&err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(count.Load()) / time.Since(start).Seconds(), nil
+}
+
+func get(url string, wantBytes int) error {
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK || wantBytes > 0 && int(n) != wantBytes {
+		return fmt.Errorf("GET %s: status %d, %d bytes, want %d", url, resp.StatusCode, n, wantBytes)
+	}
+	return nil
+}
+
+func post(url string, body []byte) ([]byte, error) {
+	resp, err := client.Post(url, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusCreated {
+		err = fmt.Errorf("POST %s: %d %s", url, resp.StatusCode, answer)
+	}
+	return answer, err
+}
+
+// serviceBody is a ServiceInfo of about 700 bytes.
+func serviceBody(name string, interval int) []byte {
+	heartbeat := ""
+	if interval > 0 {
+		heartbeat = fmt.Sprintf(`"livenessInterval":%d,`, interval)
+	}
+	return fmt.Appendf(nil, `{"serName":%q,"serCategory":{"href":"/catalogue/location","id":"location-1","name":"Location","version":"v2"},`+
+		`"version":"2.2.1","state":"ACTIVE",%s"transportInfo":{"id":"rest-location","name":"REST","description":"REST API of the location service, JSON over HTTP",`+
+		`"type":"REST_HTTP","protocol":"HTTP","version":"2.0","endpoint":{"uris":["http://10.20.30.40:8080/location/v2"]},`+
+		`"security":{"oAuth2Info":{"grantTypes":["OAUTH2_CLIENT_CREDENTIALS"],"tokenEndpoint":"https://10.20.30.40:8443/oauth2/token"}},`+
+		`"implSpecificInfo":{"region":"eu-central","rack":"r-17","note":"filled up to the size of a usual registration"}},`+
+		`"serializer":"JSON","scopeOfLocality":"MEC_HOST","consumedLocalOnly":true}`, name, heartbeat)
+}
+
+const apiRoot = "/mec_service_mgmt/v1"
+
+func servicesURL(p *process.Process, app string) string {
+	return p.URL("mp1") + apiRoot + "/applications/" + app + "/services"
+}
+
+// startPlatform starts the platform on a data directory of its own. Request lines are logged as in production, into a pipe that
+// this process reads.
+func startPlatform(o *options, args ...string) (*process.Process, string, error) {
+	dir := filepath.Join(o.dir, uuid.NewString())
+	p, err := process.Start(o.mep, nil, append([]string{"--data-dir", dir}, args...)...)
+	return p, dir, err
+}
+
+type registered struct{ app, id string }
+
+// preload registers services named svc-0, svc-1, …, 500 to an app.
+func preload(p *process.Process, count, interval int) ([]registered, error) {
+	all := make([]registered, count)
+	apps := make([]string, count/500+1)
+	for i := range apps {
+		apps[i] = uuid.NewString()
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var fault error
+	for range clients {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= count {
+					return
+				}
+				app := apps[i/500]
+				answer, err := post(servicesURL(p, app), serviceBody(fmt.Sprintf("svc-%d", i), interval))
+				var s struct{ SerInstanceID string }
+				if err == nil {
+					err = json.Unmarshal(answer, &s)
+				}
+				if err != nil {
+					mu.Lock()
+					fault = errors.Join(fault, err)
+					mu.Unlock()
+					return
+				}
+				all[i] = registered{app, s.SerInstanceID}
+			}
+		})
+	}
+	wg.Wait()
+	return all, fault
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// yardstick runs this program as one of the things the platform is compared with, until it is killed. It prints its address.
+func yardstick(which string, args []string) error {
+	switch which {
+	case "yardstick-etcd":
+		return yardstickEtcd(args[0])
+	case "yardstick-http":
+		return yardstickHTTP(args[0])
+	}
+	return fmt.Errorf("no yardstick %q", which)
+}
+
+// yardstickEtcd is an etcd server on TCP, with the settings etcd has by itself.
+func yardstickEtcd(dir string) error {
+	addr, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	peer, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	cfg := embed.NewConfig()
+	cfg.Dir = dir
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	clientURL, peerURL := url.URL{Scheme: "http", Host: addr}, url.URL{Scheme: "http", Host: peer}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{clientURL}, []url.URL{clientURL}
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peerURL}, []url.URL{peerURL}
+	cfg.InitialCluster = cfg.Name + "=" + peerURL.String()
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return err
+	}
+	<-e.Server.ReadyNotify()
+	fmt.Println(addr)
+	return <-e.Err()
+}
+
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
+
+// yardstickHTTP is a bare gin handler that writes the bytes of a file.
+func yardstickHTTP(file string) error {
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	e.GET("/mec_service_mgmt/v1/services", func(c *gin.Context) { c.Data(http.StatusOK, "application/json", body) })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(ln.Addr())
+	return http.Serve(ln, e) //nolint:gosec // a yardstick on loopback
+}
+
+// startYardstick starts this program as a yardstick and returns its address.
+func startYardstick(which, arg string) (addr string, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.Command(self, which, arg)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	buf := make([]byte, 64)
+	got := make(chan struct{})
+	go func() {
+		n, _ := out.Read(buf)
+		buf = buf[:n]
+		close(got)
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	select {
+	case <-got:
+		return strings.TrimSpace(string(buf)), stop, nil
+	case <-time.After(20 * time.Second):
+		stop()
+		return "", nil, fmt.Errorf("%s did not start", which)
+	}
+}
