@@ -89,7 +89,7 @@ func (s *Server) publicURL() string {
 
 func (s *Server) wire(router *gin.Engine, store *etcd.Store, alone bool, env *daemon.Env) {
 	log := env.Log
-	mirrorCfg := watched.Config{Client: store.Client, Prefix: state.Root, Logger: log, Registerer: env.Metrics}
+	mirrorCfg := watched.Config{Source: store.Source, Prefix: state.Root, Logger: log, Registerer: env.Metrics}
 	if !alone {
 		mirrorCfg.SnapshotFile = filepath.Join(s.common.DataDir, "snapshots", "mepserver.jsonl")
 	}

@@ -44,8 +44,8 @@ func IsConflict(err error) bool { return hasStatus(err, http.StatusConflict) }
 func IsPreconditionFailed(err error) bool { return hasStatus(err, http.StatusPreconditionFailed) }
 
 func hasStatus(err error, status int) bool {
-	var p *problem.Details
-	return errors.As(err, &p) && p.Status == status
+	p, ok := errors.AsType[*problem.Details](err)
+	return ok && p.Status == status
 }
 
 func newError(resp *http.Response) *Error {
@@ -68,7 +68,7 @@ func newError(resp *http.Response) *Error {
 // retryAfter reads both forms of the header (RFC 9110 10.2.3).
 func retryAfter(value string) time.Duration {
 	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(n) * time.Second //nolint:gosec // 31 bits
+		return time.Duration(n) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return max(time.Until(at), 0)

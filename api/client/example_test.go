@@ -60,7 +60,7 @@ func Example_consumer() {
 			}
 			return nil
 		}))
-	go func() { log.Fatal(http.ListenAndServe("10.0.0.8:9000", nil)) }() //nolint:gosec // an example
+	go func() { log.Fatal(http.ListenAndServe("10.0.0.8:9000", nil)) }()
 
 	_, err = c.App("f81d4fae-7dec-41d0-a765-00a0c91e6bf6").Subscribe(ctx, mp1.SerAvailabilityNotificationSubscription{
 		CallbackReference: "http://10.0.0.8:9000/services-changed",
@@ -96,8 +96,7 @@ func ExampleIfMatch() {
 		if client.IsPreconditionFailed(err) {
 			continue // somebody else was faster
 		}
-		var doc *problem.Details
-		if errors.As(err, &doc) {
+		if doc, ok := errors.AsType[*problem.Details](err); ok {
 			for _, p := range doc.InvalidParams {
 				fmt.Println(p.Name, p.Reason)
 			}

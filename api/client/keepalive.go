@@ -64,8 +64,8 @@ func (a *App) beat(ctx context.Context, id string, interval time.Duration) (time
 
 // final reports whether the platform has refused for good. A token may become valid again, so 401 is not final.
 func final(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
 		return false
 	}
 	switch e.Status() {
@@ -79,8 +79,7 @@ func final(err error) bool {
 // limit.
 func pause(err error, failures int, limit time.Duration) time.Duration {
 	wait := backoff(failures, limit)
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		wait = max(wait, min(e.RetryAfter, max(limit, maxRetryWait)))
 	}
 	return wait

@@ -103,9 +103,9 @@ func (c *Client) send(ctx context.Context, r *request, target string, body []byt
 		req.Header.Set("If-Match", r.ifMatch)
 	}
 	if c.token != nil {
-		token, err := c.token(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: no token: %w", r.method, target, err)
+		token, tokenErr := c.token(ctx)
+		if tokenErr != nil {
+			return nil, fmt.Errorf("%s %s: no token: %w", r.method, target, tokenErr)
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -113,7 +113,7 @@ func (c *Client) send(ctx context.Context, r *request, target string, body []byt
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing is lost
+	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return resp.Header, newError(resp)
 	}
@@ -136,8 +136,8 @@ func decode(resp *http.Response, into any) error {
 
 // retryWait says whether an attempt that failed with err is worth repeating, and after how long.
 func retryWait(err error, attempts int) (time.Duration, bool) {
-	var e *Error
-	if !errors.As(err, &e) || e.Status() != http.StatusServiceUnavailable && e.Status() != http.StatusTooManyRequests {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Status() != http.StatusServiceUnavailable && e.Status() != http.StatusTooManyRequests {
 		return 0, false
 	}
 	if e.RetryAfter > 0 {

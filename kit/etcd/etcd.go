@@ -34,8 +34,10 @@ type Config struct {
 
 // Store is the connection of a process to etcd. It writes; reading is what package watched is for.
 type Store struct {
-	// Client is a gRPC connection, used for lists, watches and leases.
+	// Client is a gRPC connection, used for leases, elections and reading history.
 	Client *clientv3.Client
+	// Source is what package watched lists and watches: the client, or something nearer.
+	Source Source
 	kv     clientv3.KV
 	wait   time.Duration
 	guard  func() error
@@ -60,15 +62,25 @@ func Dial(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %v: %w", cfg.Endpoints, err)
 	}
-	return NewStore(client, client.KV, cfg.Timeout), nil
+	return NewStore(client, client.KV, client, cfg.Timeout), nil
 }
 
-// NewStore makes a store that watches over client and writes through kv, which may be in process.
-func NewStore(client *clientv3.Client, kv clientv3.KV, timeout time.Duration) *Store {
+// Source lists and watches keys. *clientv3.Client is one.
+type Source interface {
+	// Get reads keys.
+	Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error)
+	// Watch follows keys until ctx ends.
+	Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan
+	// RequestProgress asks the watches to say how far they are.
+	RequestProgress(ctx context.Context) error
+}
+
+// NewStore makes a store that writes through kv and is followed through source, which may be in process.
+func NewStore(client *clientv3.Client, kv clientv3.KV, source Source, timeout time.Duration) *Store {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	return &Store{Client: client, kv: kv, wait: timeout, guard: func() error { return nil }}
+	return &Store{Client: client, Source: source, kv: kv, wait: timeout, guard: func() error { return nil }}
 }
 
 // SetGuard installs a check that runs before every write; its error is the write's. Call it before the store is used.

@@ -1,7 +1,6 @@
 package httpx
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -76,8 +75,6 @@ func NewRouter(listener string, log *slog.Logger, m *Metrics, limits func() Limi
 // RequestIDHeader carries the id of a request in both directions.
 const RequestIDHeader = "X-Request-Id"
 
-const requestIDKey = "mep.request"
-
 // requestIDs are a random prefix for each process and a counter: unique without asking for randomness every time.
 var requestIDs = struct {
 	prefix string
@@ -98,7 +95,12 @@ func newRequestID() string {
 }
 
 // RequestID returns the id of the request: the client's X-Request-Id when it is acceptable, else one made here.
-func RequestID(c *gin.Context) string { return c.GetString(requestIDKey) }
+func RequestID(c *gin.Context) string {
+	if v := c.Writer.Header()[RequestIDHeader]; len(v) == 1 {
+		return v[0]
+	}
+	return ""
+}
 
 func acceptableID(id string) bool {
 	if id == "" || len(id) > 64 {
@@ -112,70 +114,72 @@ func acceptableID(id string) bool {
 	return true
 }
 
+// seriesKey is what the metrics of requests are divided by.
+type seriesKey struct {
+	route, method string
+	status        int
+}
+
 type series struct {
 	duration prometheus.Observer
+	requests prometheus.Counter
+}
+
+// seriesCache spares the look-up of metrics by their labels with every request.
+type seriesCache struct {
+	listener string
+	metrics  *Metrics
 	mu       sync.RWMutex
-	byStatus map[int]prometheus.Counter
+	known    map[seriesKey]series
+}
+
+func (c *seriesCache) find(k seriesKey) series {
+	c.mu.RLock()
+	s, ok := c.known[k]
+	c.mu.RUnlock()
+	if ok {
+		return s
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s = series{
+		duration: c.metrics.duration.WithLabelValues(c.listener, k.route, k.method),
+		requests: c.metrics.requests.WithLabelValues(c.listener, k.route, k.method, strconv.Itoa(k.status)),
+	}
+	c.known[k] = s
+	return s
 }
 
 // observe gives each request its id, counts it, and writes its one line to the log.
 func observe(listener string, log *slog.Logger, m *Metrics) gin.HandlerFunc {
-	log = log.With("listener", listener)
+	lines := log.With("listener", listener).Handler()
 	inFlight := m.inFlight.WithLabelValues(listener)
-	type key struct{ route, method string }
-	var known sync.Map // key → *series
-	find := func(k key) *series {
-		if s, ok := known.Load(k); ok {
-			return s.(*series)
-		}
-		s, _ := known.LoadOrStore(k, &series{
-			duration: m.duration.WithLabelValues(listener, k.route, k.method), byStatus: make(map[int]prometheus.Counter),
-		})
-		return s.(*series)
-	}
+	cache := &seriesCache{listener: listener, metrics: m, known: make(map[seriesKey]series)}
 	return func(c *gin.Context) {
 		start := time.Now()
 		id := c.Request.Header.Get(RequestIDHeader)
 		if !acceptableID(id) {
 			id = newRequestID()
 		}
-		c.Set(requestIDKey, id)
 		c.Writer.Header()[RequestIDHeader] = []string{id}
 		inFlight.Inc()
 		c.Next()
 		inFlight.Dec()
 
-		took := time.Since(start)
-		k := key{c.FullPath(), c.Request.Method}
+		end := time.Now()
+		took := end.Sub(start)
+		k := seriesKey{c.FullPath(), c.Request.Method, c.Writer.Status()}
 		if k.route == "" {
 			k.route = "none"
 		}
 		if !standardMethod(k.method) {
 			k.method = "other"
 		}
-		s := find(k)
-		status := c.Writer.Status()
+		s := cache.find(k)
 		s.duration.Observe(took.Seconds())
-		s.count(status, func() prometheus.Counter {
-			return m.requests.WithLabelValues(listener, k.route, k.method, strconv.Itoa(status))
-		})
-		writeLine(c, log, id, k.route, status, took)
+		s.requests.Inc()
+		writeLine(c, lines, id, end, took)
 	}
-}
-
-func (s *series) count(status int, fresh func() prometheus.Counter) {
-	s.mu.RLock()
-	c, ok := s.byStatus[status]
-	s.mu.RUnlock()
-	if !ok {
-		s.mu.Lock()
-		if c, ok = s.byStatus[status]; !ok {
-			c = fresh()
-			s.byStatus[status] = c
-		}
-		s.mu.Unlock()
-	}
-	c.Inc()
 }
 
 // standardMethod keeps invented methods out of the metrics' labels.
@@ -188,29 +192,30 @@ func standardMethod(m string) bool {
 	return false
 }
 
-func writeLine(c *gin.Context, log *slog.Logger, id, route string, status int, took time.Duration) {
+// writeLine hands the line straight to the handler: a Logger would look for its caller first, which takes as long as
+// making the line.
+func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, took time.Duration) {
 	level := slog.LevelInfo
-	if status >= 500 {
+	if c.Writer.Status() >= 500 {
 		level = slog.LevelError
 	}
-	if !log.Enabled(context.Background(), level) {
+	if !lines.Enabled(c.Request.Context(), level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 10)
-	attrs = append(attrs,
+	line := slog.NewRecord(end, level, "request", 0)
+	line.AddAttrs(
 		slog.String("request_id", id),
 		slog.String("method", c.Request.Method),
 		slog.String("path", c.Request.URL.Path),
-		slog.String("route", route),
-		slog.Int("status", status),
+		slog.Int("status", c.Writer.Status()),
 		slog.Int("bytes", max(0, c.Writer.Size())),
 		slog.Int64("micros", took.Microseconds()),
 		slog.String("remote", c.Request.RemoteAddr),
 	)
 	if err, ok := c.Get(errorKey); ok {
-		attrs = append(attrs, slog.String("error", err.(error).Error()))
+		line.AddAttrs(slog.String("error", err.(error).Error()))
 	}
-	log.LogAttrs(context.Background(), level, "request", attrs...)
+	_ = lines.Handle(c.Request.Context(), line) // a log that cannot be written must not stop the platform
 }
 
 // recovery turns a panic into an internal error.

@@ -64,8 +64,9 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 	s.http = &http.Server{
 		Handler:           handler,
 		TLSConfig:         tlsConfig,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		// Equal, so that net/http sets one deadline for both.
+		ReadHeaderTimeout: 15 * time.Second,
+		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    limits.Header,
@@ -74,9 +75,6 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 	s.ln = netutil.LimitListener(ln, limits.Connections)
 	return s, nil
 }
-
-// SetHandler replaces the handler before Run, for handlers that need to know the address.
-func (s *Server) SetHandler(h http.Handler) { s.http.Handler = h }
 
 // Name is the name of the listener.
 func (s *Server) Name() string { return s.name }
@@ -125,3 +123,6 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 
 // Close releases the address of a server that was never run.
 func (s *Server) Close() error { return s.ln.Close() }
+
+// Handler is what the server serves.
+func (s *Server) Handler() http.Handler { return s.http.Handler }

@@ -25,12 +25,14 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/kit/etcd"
 )
 
 // Config configures a Mirror.
 type Config struct {
-	// Client is used for listing and watching.
-	Client *clientv3.Client
+	// Source is what is listed and watched.
+	Source etcd.Source
 	// Prefix is the root; it ends in a slash.
 	Prefix string
 	// SnapshotFile is where the last state is kept on disk for a start without etcd; empty switches that off.
@@ -267,7 +269,7 @@ func (m *Mirror) list(ctx context.Context) error {
 	for {
 		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(m.cfg.PageSize), clientv3.WithRev(revision)}
 		page, cancel := context.WithTimeout(ctx, 5*time.Second)
-		resp, err := m.cfg.Client.Get(page, key, opts...)
+		resp, err := m.cfg.Source.Get(page, key, opts...)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("list %s: %w", m.cfg.Prefix, err)
@@ -336,7 +338,7 @@ var errRelist = errors.New("the mirror no longer matches etcd")
 func (m *Mirror) watch(ctx context.Context) error {
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	ch := m.cfg.Client.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(m.revision.Load()+1))
+	ch := m.cfg.Source.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(m.revision.Load()+1))
 	ticker := time.NewTicker(m.cfg.ProbeInterval)
 	defer ticker.Stop()
 	last := time.Now()
@@ -369,7 +371,7 @@ func (m *Mirror) requestProgress(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.ProbeInterval)
 	defer cancel()
 	// A failure shows as silence on the watch.
-	_ = m.cfg.Client.RequestProgress(ctx)
+	_ = m.cfg.Source.RequestProgress(ctx)
 }
 
 // receive applies a watch response together with those that are already waiting behind it.

@@ -58,7 +58,7 @@ func follow(tb testing.TB, store *etcd.Store, snapshot string) *follower {
 	tb.Helper()
 	f := &follower{}
 	f.mirror = watched.New(watched.Config{
-		Client: store.Client, Prefix: "/t/", PageSize: 7, ProbeInterval: 50 * time.Millisecond,
+		Source: store.Source, Prefix: "/t/", PageSize: 7, ProbeInterval: 50 * time.Millisecond,
 		SnapshotFile: snapshot, SnapshotInterval: 20 * time.Millisecond, Registerer: prometheus.NewRegistry(),
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -228,12 +228,14 @@ func TestStartsFromDiskWithoutEtcdAndTellsTheDifferenceLater(t *testing.T) {
 
 func TestDamagedSnapshotIsSetAside(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{
-		"cut short":        func(b []byte) []byte { return b[:len(b)/2] },
-		"a byte changed":   func(b []byte) []byte { b[10] ^= 1; return b },
-		"emptied":          func([]byte) []byte { return nil },
-		"something else":   func([]byte) []byte { return []byte("hello\nworld\n") },
-		"line removed":     func(b []byte) []byte { return b[strings.Index(string(b), "\n")+1:] },
-		"trailer repeated": func(b []byte) []byte { return append(b, b[strings.LastIndex(strings.TrimSpace(string(b)), "\n")+1:]...) },
+		"cut short":      func(b []byte) []byte { return b[:len(b)/2] },
+		"a byte changed": func(b []byte) []byte { b[10] ^= 1; return b },
+		"emptied":        func([]byte) []byte { return nil },
+		"something else": func([]byte) []byte { return []byte("hello\nworld\n") },
+		"line removed":   func(b []byte) []byte { return b[strings.Index(string(b), "\n")+1:] },
+		"trailer repeated": func(b []byte) []byte {
+			return append(b, b[strings.LastIndex(strings.TrimSpace(string(b)), "\n")+1:]...)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := etcdtest.Start(t)

@@ -103,8 +103,8 @@ func (s *Server) config(dir string, cfg Config) *embed.Config {
 	return c
 }
 
-// connect makes the store: writes go straight into the server, everything else over gRPC, because watches of in-process
-// clients can hang for minutes after cancellations (etcd #18879, #20716).
+// connect makes the store: it writes straight into the server and reads its event stream. Everything else goes over gRPC,
+// because watches of in-process clients can hang for minutes after cancellations (etcd #18879, #20716).
 func (s *Server) connect(timeout time.Duration) error {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:          []string{"unix://" + filepath.Join(s.sockets, "client")},
@@ -116,7 +116,7 @@ func (s *Server) connect(timeout time.Duration) error {
 		return err
 	}
 	s.writer = v3client.New(s.etcd.Server)
-	s.store = etcd.NewStore(client, s.writer.KV, timeout)
+	s.store = etcd.NewStore(client, s.writer.KV, newSource(s.writer.KV, s.etcd.Server), timeout)
 	return nil
 }
 

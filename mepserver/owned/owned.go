@@ -12,6 +12,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/watched"
@@ -38,16 +39,57 @@ type Records[V any] struct {
 	apps   *apps.Directory
 	items  *watched.Collection[V]
 
-	mu       sync.Mutex
-	reserved map[string]map[string]struct{} // keys of creations under way, by app
+	mu    sync.Mutex
+	usage map[string]*usage // by app
+}
+
+// usage is how many records an app has, and the keys of those being created, which are not among them yet.
+type usage struct {
+	stored  int
+	pending map[string]struct{}
 }
 
 // New adds the collection of the kind to the mirror.
 func New[V any](m *watched.Mirror, store *etcd.Store, dir *apps.Directory, kind Kind[V]) *Records[V] {
-	return &Records[V]{
+	r := &Records[V]{
 		kind: kind, store: store, mirror: m, apps: dir,
-		items:    watched.Add(m, kind.Name, kind.Prefix, kind.Decode),
-		reserved: make(map[string]map[string]struct{}),
+		items: watched.Add(m, kind.Name, kind.Prefix, kind.Decode),
+		usage: make(map[string]*usage),
+	}
+	r.items.Observe(r.count)
+	return r
+}
+
+// count keeps usage up to date.
+func (r *Records[V]) count(c watched.Change[V]) {
+	app, _, err := state.SplitKey(r.kind.Prefix, c.Key)
+	if err != nil || c.Old != nil && c.New != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.usageOf(app)
+	if c.New != nil {
+		u.stored++
+		delete(u.pending, c.Key)
+	} else {
+		u.stored--
+	}
+	r.forgetUnused(app, u)
+}
+
+func (r *Records[V]) usageOf(appInstanceID string) *usage {
+	u := r.usage[appInstanceID]
+	if u == nil {
+		u = &usage{pending: make(map[string]struct{})}
+		r.usage[appInstanceID] = u
+	}
+	return u
+}
+
+func (r *Records[V]) forgetUnused(appInstanceID string, u *usage) {
+	if u.stored == 0 && len(u.pending) == 0 && r.usage[appInstanceID] == u {
+		delete(r.usage, appInstanceID)
 	}
 }
 
@@ -111,19 +153,11 @@ const replicaSlack = 512
 func (r *Records[V]) reserve(appInstanceID, key string, limit int) ([]clientv3.Cmp, func(), error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	revision := r.mirror.Revision() // before the snapshot, which is then at least as new
-	snap := r.items.Snapshot()
-	have := 0
-	for range snap.Prefix(r.of(appInstanceID)) {
-		have++
-	}
-	pending := r.reserved[appInstanceID]
-	for k := range pending {
-		if _, stored := snap.Get(k); !stored {
-			have++
-		}
-	}
+	revision := r.mirror.Revision() // before the count, which is then at least as new
+	u := r.usageOf(appInstanceID)
+	have := u.stored + len(u.pending)
 	if have >= limit {
+		r.forgetUnused(appInstanceID, u)
 		return nil, nil, errs.New(errs.Forbidden, "the application instance has its maximum of %d %s: remove one first", limit, r.kind.Name)
 	}
 	var unchanged []clientv3.Cmp
@@ -132,17 +166,12 @@ func (r *Records[V]) reserve(appInstanceID, key string, limit int) ([]clientv3.C
 			clientv3.Compare(clientv3.CreateRevision(r.of(appInstanceID)), "<", revision+1).WithPrefix(),
 		}
 	}
-	if pending == nil {
-		pending = make(map[string]struct{})
-		r.reserved[appInstanceID] = pending
-	}
-	pending[key] = struct{}{}
+	u.pending[key] = struct{}{}
 	return unchanged, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if delete(pending, key); len(pending) == 0 {
-			delete(r.reserved, appInstanceID)
-		}
+		delete(u.pending, key)
+		r.forgetUnused(appInstanceID, u)
 	}, nil
 }
 

@@ -2,18 +2,17 @@
 package process
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -23,32 +22,40 @@ type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
-
-	mu    sync.Mutex
-	ops   string
-	lines []string
-	urls  map[string]string
-	log   io.Writer
-	seen  chan struct{}
+	log  *os.File
+	ops  string
+	urls map[string]string
 }
 
 // readyTimeout bounds a start.
 const readyTimeout = 30 * time.Second
 
-// Start runs a program with the arguments, in development mode with free ports, and returns when it is ready. What it logs is
-// also written to log unless that is nil.
-func Start(program string, log io.Writer, args ...string) (*Process, error) {
-	args = append([]string{"run", "--dev", "--mp1-listen", ":0", "--ops-listen", ":0", "--log-format", "json"}, args...)
-	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{}), log: log, seen: make(chan struct{})}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stderr, err := p.cmd.StderrPipe()
+// Start runs a program with the arguments, in development mode with free ports, and returns when it is ready. It logs into a
+// new file in dir.
+func Start(program, dir string, args ...string) (*Process, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	log, err := os.CreateTemp(dir, "log-*.jsonl")
 	if err != nil {
 		return nil, err
 	}
-	if err := p.cmd.Start(); err != nil {
+	ops, err := freeAddr()
+	if err != nil {
 		return nil, err
 	}
-	go p.read(stderr)
+	args = append([]string{"run", "--dev", "--mp1-listen", ":0", "--ops-listen", ops, "--log-format", "json"}, args...)
+	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{}), log: log, ops: "http://" + ops}
+	p.cmd.Stderr = log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		_ = log.Close()
+		close(p.done)
+	}()
 	if err := p.awaitReady(); err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("%w; its log:\n%s", err, p.Log())
@@ -56,53 +63,30 @@ func Start(program string, log io.Writer, args ...string) (*Process, error) {
 	return p, nil
 }
 
-// read keeps the log, but not the lines of single requests, and finds out where the operations listener is.
-func (p *Process) read(stderr io.Reader) {
-	lines := bufio.NewScanner(stderr)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := lines.Text()
-		if p.log != nil {
-			_, _ = fmt.Fprintln(p.log, line)
-		}
-		if strings.Contains(line, `"msg":"request"`) {
-			continue
-		}
-		var l struct{ Msg, Listener, URL string }
-		_ = json.Unmarshal([]byte(line), &l)
-		p.mu.Lock()
-		p.lines = append(p.lines, line)
-		if l.Msg == "listening" && l.Listener == "ops" && p.ops == "" {
-			p.ops = l.URL
-			close(p.seen)
-		}
-		p.mu.Unlock()
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
 	}
-	p.err = p.cmd.Wait()
-	close(p.done)
+	return ln.Addr().String(), ln.Close()
 }
 
 func (p *Process) awaitReady() error {
 	deadline := time.After(readyTimeout)
-	select {
-	case <-p.seen:
-	case <-p.done:
-		return fmt.Errorf("%s ended: %w", p.cmd.Path, p.err)
-	case <-deadline:
-		return errors.New("no operations listener in time")
-	}
+	var last error
 	for {
 		r, err := p.ready()
 		if err == nil && r.Ready {
 			p.urls = r.Listeners
 			return nil
 		}
+		last = err
 		select {
 		case <-time.After(2 * time.Millisecond):
 		case <-p.done:
 			return fmt.Errorf("%s ended: %w", p.cmd.Path, p.err)
 		case <-deadline:
-			return fmt.Errorf("not ready in time: %+v %w", r, err)
+			return errors.Join(errors.New("not ready in time"), last)
 		}
 	}
 }
@@ -133,9 +117,14 @@ func (p *Process) URL(listener string) string { return p.urls[listener] }
 
 // Log is what the program logged so far, without the lines of single requests.
 func (p *Process) Log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.lines, "\n")
+	data, _ := os.ReadFile(p.log.Name())
+	var kept strings.Builder
+	for line := range strings.Lines(string(data)) {
+		if !strings.Contains(line, `"msg":"request"`) {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
 }
 
 // Pid is the process id.
@@ -177,8 +166,11 @@ func (p *Process) ResidentBytes() (int64, error) {
 }
 
 // CPU is the processor time the program has used.
-func (p *Process) CPU() (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+func (p *Process) CPU() (time.Duration, error) { return CPU(p.Pid()) }
+
+// CPU is the processor time a process has used.
+func CPU(pid int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,10 +30,21 @@ func benchRegister(o *options) error {
 		for i := range apps {
 			apps[i] = uuid.NewString()
 		}
+		conns := newWires()
+		addr := hostOf(p.URL("mp1"))
 		rate, err := drive(o.round, func(w, n int) error {
-			_, err := post(servicesURL(p, apps[(w*4+n%4)]), serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0))
+			c, err := conns.of(w, addr)
+			if err != nil {
+				return err
+			}
+			path := apiRoot + "/applications/" + apps[w*4+n%4] + "/services"
+			status, _, err := c.do("POST", path, serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0))
+			if err == nil && status != http.StatusCreated {
+				err = fmt.Errorf("POST %s: status %d", path, status)
+			}
 			return err
 		})
+		conns.close()
 		p.Kill()
 		if err != nil {
 			return err
@@ -51,7 +63,7 @@ func benchRegister(o *options) error {
 }
 
 func rawPuts(o *options, conns int) (float64, error) {
-	addr, stop, err := startYardstick("yardstick-etcd", filepath.Join(o.dir, uuid.NewString()))
+	addr, _, stop, err := startYardstick("yardstick-etcd", filepath.Join(o.dir, uuid.NewString()))
 	if err != nil {
 		return 0, err
 	}
@@ -70,21 +82,60 @@ func rawPuts(o *options, conns int) (float64, error) {
 	})
 }
 
-// alternate measures two URLs in turn.
-func alternate(o *options, a, b string, size int) (ours, theirs []float64, err error) {
+// side is one of two servers that are compared.
+type side struct {
+	url   string
+	pid   int
+	rates []float64
+	// micros is the processor time of the server for each request.
+	micros []float64
+}
+
+// alternate measures the same GET at both sides in turn; size is the length of the answer, 0 when it may vary.
+func alternate(o *options, size int, sides ...*side) error {
+	conns := newWires()
+	defer conns.close()
 	for range o.rounds {
-		for _, side := range []struct {
-			url  string
-			list *[]float64
-		}{{a, &ours}, {b, &theirs}} {
-			rate, err := drive(o.round, func(int, int) error { return get(side.url, size) })
+		for _, s := range sides {
+			addr := hostOf(s.url)
+			path := strings.TrimPrefix(s.url, "http://"+addr)
+			before, err := process.CPU(s.pid)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
-			*side.list = append(*side.list, rate)
+			rate, err := drive(o.round, func(w, _ int) error {
+				c, err := conns.of(w, addr)
+				if err != nil {
+					return err
+				}
+				status, n, err := c.do("GET", path, nil)
+				if err == nil && (status != http.StatusOK || size > 0 && n != size) {
+					err = fmt.Errorf("GET %s: status %d, %d bytes, want %d", path, status, n, size)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			after, err := process.CPU(s.pid)
+			if err != nil {
+				return err
+			}
+			s.rates = append(s.rates, rate)
+			s.micros = append(s.micros, (after-before).Seconds()*1e6/(rate*o.round.Seconds()))
 		}
 	}
-	return ours, theirs, nil
+	return nil
+}
+
+func compareSides(what string, ours, theirs *side, target float64) {
+	compare(what, "req/s", ours.rates, theirs.rates, target)
+	report("  processor time of the server for a request: ours %.1f µs, yardstick %.1f µs", median(ours.micros), median(theirs.micros))
+}
+
+func hostOf(rawURL string) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(rawURL, "http://"), "/")
+	return host
 }
 
 // againstBare compares a discovery with a bare gin handler that writes the same bytes.
@@ -103,16 +154,17 @@ func againstBare(o *options, p *process.Process, query, what string, target floa
 	if err := os.WriteFile(file, body, 0o600); err != nil {
 		return err
 	}
-	addr, stop, err := startYardstick("yardstick-http", file)
+	addr, pid, stop, err := startYardstick("yardstick-http", file)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	ours, theirs, err := alternate(o, target1, "http://"+addr+apiRoot+"/services"+query, len(body))
-	if err != nil {
+	ours := &side{url: target1, pid: p.Pid()}
+	theirs := &side{url: "http://" + addr + apiRoot + "/services" + query, pid: pid}
+	if err := alternate(o, len(body), ours, theirs); err != nil {
 		return err
 	}
-	compare(fmt.Sprintf("%s (%d bytes)", what, len(body)), "req/s", ours, theirs, target)
+	compareSides(fmt.Sprintf("%s (%d bytes)", what, len(body)), ours, theirs, target)
 	return nil
 }
 
@@ -161,11 +213,11 @@ func benchScale(o *options) error {
 	}
 	report("100,000 services registered in %.1f s", time.Since(start).Seconds())
 	query := apiRoot + "/services?ser_name=svc-77"
-	ours, theirs, err := alternate(o, many.URL("mp1")+query, few.URL("mp1")+query, 0)
-	if err != nil {
+	a, b := &side{url: many.URL("mp1") + query, pid: many.Pid()}, &side{url: few.URL("mp1") + query, pid: few.Pid()}
+	if err := alternate(o, 0, a, b); err != nil {
 		return err
 	}
-	compare("GET /services?ser_name= among 100,000, yardstick: among 100", "req/s", ours, theirs, 0.85)
+	compareSides("GET /services?ser_name= among 100,000, yardstick: among 100", a, b, 0.85)
 	rss, err := many.ResidentBytes()
 	if err != nil {
 		return err

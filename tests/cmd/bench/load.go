@@ -53,22 +53,6 @@ func drive(d time.Duration, work func(worker, n int) error) (float64, error) {
 	return float64(count.Load()) / time.Since(start).Seconds(), nil
 }
 
-func get(url string, wantBytes int) error {
-	resp, err := client.Get(url)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK || wantBytes > 0 && int(n) != wantBytes {
-		return fmt.Errorf("GET %s: status %d, %d bytes, want %d", url, resp.StatusCode, n, wantBytes)
-	}
-	return nil
-}
-
 func post(url string, body []byte) ([]byte, error) {
 	resp, err := client.Post(url, "application/json", bytes.NewReader(body))
 	if err != nil {
@@ -102,11 +86,11 @@ func servicesURL(p *process.Process, app string) string {
 	return p.URL("mp1") + apiRoot + "/applications/" + app + "/services"
 }
 
-// startPlatform starts the platform on a data directory of its own. Request lines are logged as in production, into a pipe that
-// this process reads.
+// startPlatform starts the platform on a data directory of its own. Request lines are logged as in production, into a
+// file.
 func startPlatform(o *options, args ...string) (*process.Process, string, error) {
 	dir := filepath.Join(o.dir, uuid.NewString())
-	p, err := process.Start(o.mep, nil, append([]string{"--data-dir", dir}, args...)...)
+	p, err := process.Start(o.mep, o.dir, append([]string{"--data-dir", dir}, args...)...)
 	return p, dir, err
 }
 

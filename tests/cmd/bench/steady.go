@@ -156,7 +156,7 @@ func benchStart(o *options) error {
 			return err
 		}
 		begin := time.Now()
-		if p, err = process.Start(o.mep, nil, "--data-dir", dir); err != nil {
+		if p, err = process.Start(o.mep, o.dir, "--data-dir", dir); err != nil {
 			return err
 		}
 		starts = append(starts, time.Since(begin).Seconds()*1e3)

@@ -80,21 +80,21 @@ func yardstickHTTP(file string) error {
 	return http.Serve(ln, e) //nolint:gosec // a yardstick on loopback
 }
 
-// startYardstick starts this program as a yardstick and returns its address.
-func startYardstick(which, arg string) (addr string, stop func(), err error) {
+// startYardstick starts this program as a yardstick and returns its address and process id.
+func startYardstick(which, arg string) (addr string, pid int, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	cmd := exec.Command(self, which, arg)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Kill()
@@ -110,9 +110,9 @@ func startYardstick(which, arg string) (addr string, stop func(), err error) {
 	}()
 	select {
 	case <-got:
-		return strings.TrimSpace(string(buf)), stop, nil
+		return strings.TrimSpace(string(buf)), cmd.Process.Pid, stop, nil
 	case <-time.After(20 * time.Second):
 		stop()
-		return "", nil, fmt.Errorf("%s did not start", which)
+		return "", 0, nil, fmt.Errorf("%s did not start", which)
 	}
 }

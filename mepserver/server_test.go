@@ -1,0 +1,128 @@
+package mepserver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/etcdtest"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/ops"
+	"github.com/openmep/mep/kit/settings"
+	"github.com/openmep/mep/kit/telemetry"
+)
+
+// node is a server wired to a real etcd, with its handlers at hand.
+type node struct {
+	*Server
+	mp1, ops http.Handler
+}
+
+func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]string) *node {
+	tb.Helper()
+	cfg := new(DaemonConfig)
+	given := map[string]string{
+		"dev": "true", "mp1-listen": ":0", "data-dir": tb.TempDir(), "etcd-endpoints": "unused", "etcd-timeout": "1s",
+	}
+	for k, v := range flags {
+		given[k] = v
+	}
+	require.NoError(tb, settings.Load(cfg, settings.Sources{Flags: given}, func() bool { return true }))
+	require.NoError(tb, cfg.Server.Validate(&cfg.Common))
+	env := &daemon.Env{
+		Log: slog.New(slog.DiscardHandler), Metrics: telemetry.NewRegistry("test"), Health: ops.NewHealth(),
+	}
+	env.HTTP = httpx.NewMetrics(env.Metrics)
+	env.Ops = httpx.NewRouter("ops", env.Log, env.HTTP, func() httpx.Limits { return httpx.Limits{}.WithDefaults() })
+	ops.Mount(env.Ops, env.Health, env.Metrics, false)
+	s, err := New(&cfg.Common, &cfg.Server, store, alone, env)
+	require.NoError(tb, err)
+	for _, p := range s.Parts() {
+		p.Start(tb.Context())
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		for _, p := range []daemon.Part{s.serving, s.Workers} {
+			require.NoError(tb, p.Stop(ctx))
+		}
+	})
+	select {
+	case <-s.mirror.Ready():
+	case <-time.After(20 * time.Second):
+		tb.Fatal("the server was not ready in time")
+	}
+	return &node{Server: s, mp1: s.listener.Handler(), ops: env.Ops}
+}
+
+// call sends a request straight to the handlers.
+func (n *node) call(tb testing.TB, method, path, body string) *httptest.ResponseRecorder {
+	tb.Helper()
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req := httptest.NewRequestWithContext(tb.Context(), method, path, r)
+	rec := httptest.NewRecorder()
+	n.mp1.ServeHTTP(rec, req)
+	return rec
+}
+
+const transport = `"transportInfo":{"id":"t","name":"REST","type":"REST_HTTP","protocol":"HTTP","version":"2.0",` +
+	`"endpoint":{"uris":["http://10.0.0.1/x"]},"security":{}}`
+
+func serviceJSON(name, state string, more string) string {
+	return fmt.Sprintf(`{"serName":%q,"version":"1","state":%q,"serializer":"JSON",%s%s}`, name, state, transport, more)
+}
+
+// discard is a ResponseWriter that keeps nothing.
+type discard struct{ h http.Header }
+
+func (d *discard) Header() http.Header         { return d.h }
+func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discard) WriteHeader(int)             {}
+
+func (n *node) register(tb testing.TB, count int) {
+	tb.Helper()
+	var app string
+	for i := range count {
+		if i%500 == 0 {
+			app = uuid.NewString()
+		}
+		rec := n.call(tb, http.MethodPost, "/mec_service_mgmt/v1/applications/"+app+"/services", serviceJSON(fmt.Sprintf("svc-%d", i), "ACTIVE", ""))
+		require.Equal(tb, http.StatusCreated, rec.Code, rec.Body.String())
+	}
+}
+
+func BenchmarkDiscoverByName(b *testing.B) {
+	n := startNode(b, etcdtest.Start(b).Store(b), true, nil)
+	n.register(b, 1000)
+	req := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/mec_service_mgmt/v1/services?ser_name=svc-77", nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		n.mp1.ServeHTTP(&discard{h: make(http.Header)}, req)
+	}
+}
+
+// TestListAllocatesTheSameForFewAndManyServices compares the allocations of a list of 10 and of 1,000 services.
+func TestListAllocatesTheSameForFewAndManyServices(t *testing.T) {
+	measure := func(count int) float64 {
+		n := startNode(t, etcdtest.Start(t).Store(t), true, nil)
+		n.register(t, count)
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/mec_service_mgmt/v1/services", nil)
+		return testing.AllocsPerRun(200, func() { n.mp1.ServeHTTP(&discard{h: make(http.Header)}, req) })
+	}
+	few, many := measure(10), measure(1000)
+	require.InDelta(t, few, many, 3, "allocations: %v for 10 services, %v for 1,000", few, many)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+)
+
+// wire is an HTTP/1.1 client of a few lines: on two cores a full client would use more processor time than the servers it is
+// to measure.
+type wire struct {
+	addr string
+	conn net.Conn
+	in   *bufio.Reader
+	out  []byte
+}
+
+// wires has one connection for each worker and address.
+type wires struct{ byWorker [clients]map[string]*wire }
+
+func newWires() *wires {
+	w := &wires{}
+	for i := range w.byWorker {
+		w.byWorker[i] = make(map[string]*wire)
+	}
+	return w
+}
+
+func (w *wires) close() {
+	for _, m := range w.byWorker {
+		for _, c := range m {
+			_ = c.conn.Close()
+		}
+	}
+}
+
+func (w *wires) of(worker int, addr string) (*wire, error) {
+	if c := w.byWorker[worker][addr]; c != nil {
+		return c, nil
+	}
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &wire{addr: addr, conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
+	w.byWorker[worker][addr] = c
+	return c, nil
+}
+
+// do sends a request and reads the answer to its end. It returns the status and the length of the body.
+func (c *wire) do(method, path string, body []byte) (status, length int, err error) {
+	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.addr)
+	if body != nil {
+		c.out = fmt.Appendf(c.out, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	c.out = append(append(c.out, "\r\n"...), body...)
+	if _, err := c.conn.Write(c.out); err != nil {
+		return 0, 0, err
+	}
+	line, err := c.in.ReadSlice('\n')
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(line) < 12 {
+		return 0, 0, fmt.Errorf("status line %q", line)
+	}
+	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
+		return 0, 0, err
+	}
+	length = -1
+	for {
+		line, err := c.in.ReadSlice('\n')
+		if err != nil {
+			return 0, 0, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if length, err = strconv.Atoi(string(v)); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	switch {
+	case status == 204:
+		return status, 0, nil
+	case length < 0:
+		return 0, 0, errors.New("an answer without Content-Length")
+	}
+	_, err = io.CopyN(io.Discard, c.in, int64(length))
+	return status, length, err
+}

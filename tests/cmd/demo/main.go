@@ -1,0 +1,45 @@
+// Command demo tells the story of two MEC apps on a platform it starts itself: one offers a service, the other finds it and
+// hears what becomes of it. Every request, answer and notification is real, and shown as it happens. The program fails when
+// anything differs from what it expects, so it is a test as well.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	binary := flag.String("mep", "bin/mep", "the platform's program")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, 28*time.Second, errors.New("the whole story took too long"))
+	defer cancel()
+	if err := run(ctx, *binary); err != nil {
+		fmt.Fprintln(os.Stderr, "\ndemo failed:", err)
+		os.Exit(1)
+	}
+}
+
+// run tells the story and leaves nothing behind: no process, no directory.
+func run(ctx context.Context, binary string) (err error) {
+	dir, err := os.MkdirTemp("", "mep-demo-")
+	if err != nil {
+		return err
+	}
+	p := &platform{binary: binary, dir: dir, mp1Listen: ":0", opsListen: ":0"}
+	defer func() {
+		p.kill()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "\nthe platform's log:\n%s", p.logged())
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	return (&story{screen: newScreen(os.Stdout), platform: p}).tell(ctx)
+}

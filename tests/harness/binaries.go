@@ -1,0 +1,87 @@
+package harness
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// BinEnv names the environment variable with the directory of the built programs. When it is not set the programs are
+// built once for each test process.
+const BinEnv = "MEP_BIN"
+
+// built is the directory the programs were built into by this process, to be removed at its end.
+var built string
+
+// Main runs the tests of a package; call it from TestMain. Most black-box tests wait for processes most of the time, so
+// more of them run at a time than there are processors, unless -parallel says otherwise.
+func Main(m *testing.M) int {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		_ = flag.Set("test.parallel", "12") // a flag of package testing, always there
+	}
+	defer func() {
+		if built != "" {
+			_ = os.RemoveAll(built)
+		}
+	}()
+	return m.Run()
+}
+
+// binary returns the path of a program.
+func binary(tb testing.TB, name string) string {
+	tb.Helper()
+	dir, err := binaries()
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	return filepath.Join(dir, name)
+}
+
+var binaries = sync.OnceValues(func() (string, error) {
+	if dir := os.Getenv(BinEnv); dir != "" {
+		return filepath.Abs(dir)
+	}
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "mep-bin-")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	for _, program := range []string{"mep", "mepserver"} {
+		build := exec.Command("go", "build", "-tags", "nomsgpack", "-o", dir, "./cmd/"+program)
+		build.Dir = filepath.Join(root, program)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", program, err, out)
+		}
+	}
+	return dir, nil
+})
+
+// repository finds the root of the source tree above the directory of the test.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "mep", "cmd", "mep")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("the source of mep is not above the working directory: set %s", BinEnv)
+		}
+		dir = parent
+	}
+}

@@ -1,0 +1,296 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/openmep/mep/tests/contract"
+)
+
+// plain performs exchanges without looking at them.
+var plain = &http.Transport{
+	DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+	MaxIdleConnsPerHost: 64,
+	IdleConnTimeout:     30 * time.Second,
+	DisableCompression:  true,
+}
+
+// Client speaks to one process on behalf of one test. It is safe for concurrent use.
+type Client struct {
+	tb   testing.TB
+	base func() string
+	http *http.Client
+}
+
+// Client returns a client of the Mp1 listener, whose exchanges are all checked against the OpenAPI document. Redirects
+// are not followed.
+func (p *Process) Client(tb testing.TB) *Client {
+	tb.Helper()
+	return newClient(tb, func() string { return p.URL("mp1") }, contract.New(tb, "mec_service_mgmt").Transport(plain))
+}
+
+// Ops returns a client of the operations listener.
+func (p *Process) Ops(tb testing.TB) *Client {
+	tb.Helper()
+	return newClient(tb, func() string { return p.URL("ops") }, contract.New(tb, "ops").Transport(plain))
+}
+
+// Unchecked returns a client of the Mp1 listener whose exchanges are not checked.
+func (p *Process) Unchecked(tb testing.TB) *Client {
+	tb.Helper()
+	return newClient(tb, func() string { return p.URL("mp1") }, plain)
+}
+
+func newClient(tb testing.TB, base func() string, t http.RoundTripper) *Client {
+	return &Client{tb: tb, base: base, http: &http.Client{
+		Transport:     t,
+		Timeout:       Patience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// TB is the test the client works for.
+func (c *Client) TB() testing.TB { return c.tb }
+
+// Base is what relative URLs are relative to.
+func (c *Client) Base() string { return c.base() }
+
+// Answer is a response, read to its end.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+
+	tb testing.TB
+}
+
+// RequestOption changes a request before it is sent.
+type RequestOption func(*http.Request)
+
+// Header sets a header; an empty value takes it away.
+func Header(name, value string) RequestOption {
+	return func(r *http.Request) {
+		if value == "" {
+			r.Header.Del(name)
+		} else {
+			r.Header.Set(name, value)
+		}
+	}
+}
+
+// Headers adds a header with several lines.
+func Headers(name string, values ...string) RequestOption {
+	return func(r *http.Request) { r.Header[http.CanonicalHeaderKey(name)] = values }
+}
+
+// Tolerated marks a request that the OpenAPI document does not allow, and that the platform accepts by a stated decision.
+func Tolerated() RequestOption {
+	return func(r *http.Request) { *r = *r.WithContext(contract.Tolerated(r.Context())) }
+}
+
+// Context gives the request a context.
+func Context(ctx context.Context) RequestOption {
+	return func(r *http.Request) { *r = *r.WithContext(ctx) }
+}
+
+// Do performs an exchange; it ends the test when there is no answer. target is a URL, or a path and query relative to the
+// listener. body is nil for none, a string or []byte to be sent as it is, an io.Reader to be sent in chunks, or anything
+// else to be sent as JSON.
+func (c *Client) Do(method, target string, body any, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	a, err := c.Try(method, target, body, options...)
+	if err != nil {
+		c.tb.Fatalf("%s %s: %v", method, target, err)
+	}
+	return a
+}
+
+// Try is Do for requests that may remain without an answer.
+func (c *Client) Try(method, target string, body any, options ...RequestOption) (*Answer, error) {
+	c.tb.Helper()
+	if !strings.HasPrefix(target, "http://") && !strings.HasPrefix(target, "https://") {
+		target = c.base() + target
+	}
+	var reader io.Reader
+	switch body := body.(type) {
+	case nil:
+	case string:
+		reader = strings.NewReader(body)
+	case []byte:
+		reader = bytes.NewReader(body)
+	case io.Reader:
+		reader = struct{ io.Reader }{body} // of unknown length
+	default:
+		data, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		reader = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(context.Background(), method, target, reader)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for _, option := range options {
+		option(req)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: data, tb: c.tb}, nil
+}
+
+// Get reads a resource.
+func (c *Client) Get(target string, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	return c.Do(http.MethodGet, target, nil, options...)
+}
+
+// Head reads the headers of a resource.
+func (c *Client) Head(target string, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	return c.Do(http.MethodHead, target, nil, options...)
+}
+
+// Post creates a resource.
+func (c *Client) Post(target string, body any, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	return c.Do(http.MethodPost, target, body, options...)
+}
+
+// Put replaces a resource.
+func (c *Client) Put(target string, body any, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	return c.Do(http.MethodPut, target, body, options...)
+}
+
+// Patch changes a resource.
+func (c *Client) Patch(target string, body any, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	return c.Do(http.MethodPatch, target, body, options...)
+}
+
+// Delete removes a resource.
+func (c *Client) Delete(target string, options ...RequestOption) *Answer {
+	c.tb.Helper()
+	return c.Do(http.MethodDelete, target, nil, options...)
+}
+
+// Is ends the test unless the answer has the status, and returns the answer.
+func (a *Answer) Is(status int) *Answer {
+	a.tb.Helper()
+	if a.Status != status {
+		a.tb.Fatalf("answered %d, not %d: %s", a.Status, status, a.Body)
+	}
+	return a
+}
+
+// Into reads the body as JSON.
+func (a *Answer) Into(v any) {
+	a.tb.Helper()
+	if err := json.Unmarshal(a.Body, v); err != nil {
+		a.tb.Fatalf("the body is not what was expected: %v: %s", err, a.Body)
+	}
+}
+
+// Object is a JSON object.
+type Object = map[string]any
+
+// Object reads the body as a JSON object.
+func (a *Answer) Object() Object {
+	a.tb.Helper()
+	var o Object
+	a.Into(&o)
+	return o
+}
+
+// Array reads the body as a JSON array of objects.
+func (a *Answer) Array() []Object {
+	a.tb.Helper()
+	var list []Object
+	a.Into(&list)
+	if list == nil {
+		a.tb.Fatalf("the body is not an array: %s", a.Body)
+	}
+	return list
+}
+
+// ETag is the entity-tag of the answer; the test ends when it has none.
+func (a *Answer) ETag() string {
+	a.tb.Helper()
+	tag := a.Header.Get("ETag")
+	if tag == "" {
+		a.tb.Fatalf("the answer has no ETag: %d %s", a.Status, a.Body)
+	}
+	return tag
+}
+
+// InvalidParam names one offending part of a request.
+type InvalidParam struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// Problem is the body of a refusal.
+type Problem struct {
+	Type          string         `json:"type"`
+	Title         string         `json:"title"`
+	Status        int            `json:"status"`
+	Detail        string         `json:"detail"`
+	Instance      string         `json:"instance"`
+	InvalidParams []InvalidParam `json:"invalidParams"`
+}
+
+// Names lists the parts of the request that were refused.
+func (p Problem) Names() []string {
+	names := make([]string, len(p.InvalidParams))
+	for i, f := range p.InvalidParams {
+		names[i] = f.Name
+	}
+	return names
+}
+
+// Problem ends the test unless the answer is a problem document of the status, and returns the document.
+func (a *Answer) Problem(status int) Problem {
+	a.tb.Helper()
+	a.Is(status)
+	if ct := a.Header.Get("Content-Type"); ct != "application/problem+json" {
+		a.tb.Fatalf("the Content-Type of a refusal is %q: %s", ct, a.Body)
+	}
+	var p Problem
+	a.Into(&p)
+	if p.Status != status {
+		a.tb.Fatalf("the problem's status is %d, that of the answer %d", p.Status, status)
+	}
+	if p.Title == "" || p.Detail == "" {
+		a.tb.Fatalf("the problem lacks title or detail: %s", a.Body)
+	}
+	return p
+}
+
+// Path is the path of a URL that an answer holds; the test ends when it is not absolute.
+func Path(tb testing.TB, href string) string {
+	tb.Helper()
+	u, err := url.Parse(href)
+	if err != nil || !u.IsAbs() || u.Host == "" {
+		tb.Fatalf("%q is not an absolute URL", href)
+	}
+	return u.EscapedPath()
+}

@@ -1,0 +1,10 @@
+// Package harness runs the built programs of the platform for black-box tests: as processes of their own, reached over
+// the network only, as an operator and the apps reach them.
+//
+//	p := harness.Start(t)                    // mep run --dev on free ports, ready
+//	answer := p.Client(t).Get("/mec_service_mgmt/v1/services")
+//	require.Equal(t, 200, answer.Status)
+//
+// Every exchange of a Client is checked against the OpenAPI documents. A process that does not end properly fails its
+// test. Nothing here sleeps to be in time: what has to happen is waited for with Eventually.
+package harness

@@ -1,0 +1,42 @@
+package harness
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// Dial opens a connection to a listener, for requests that no client would send. It is closed when the test ends.
+func (p *Process) Dial(tb testing.TB, listener string) net.Conn {
+	tb.Helper()
+	conn, err := net.DialTimeout("tcp", p.Addr(listener), 5*time.Second)
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	tb.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// Exchange sends bytes over a connection of their own and reads one response; ok is false when the connection was closed
+// without one.
+func (p *Process) Exchange(tb testing.TB, listener, method string, request []byte) (a *Answer, ok bool) {
+	tb.Helper()
+	conn := p.Dial(tb, listener)
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	// The other side may answer and close before it has read everything.
+	_, _ = io.Copy(conn, bytes.NewReader(request))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	if err != nil {
+		return nil, false
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body) // what was read is looked at
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, tb: tb}, true
+}

@@ -1,0 +1,275 @@
+package harness
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/openmep/mep/api/openapi"
+)
+
+// Subscriber is the call-back server of an app. It answers 204 unless it was told otherwise, and records everything it is
+// sent in the order of arrival.
+type Subscriber struct {
+	tb     testing.TB
+	server *httptest.Server
+	ended  chan struct{}
+
+	mu       sync.Mutex
+	behave   Behaviour
+	received []*Delivery
+}
+
+// Behaviour answers one delivery. It may take its time: the request's context ends with the connection.
+type Behaviour func(w http.ResponseWriter, r *http.Request, d Delivery)
+
+// Delivery is one attempt to deliver a notification.
+type Delivery struct {
+	// Path is the path that was called.
+	Path string
+	// ID is X-Notification-Id.
+	ID string
+	// Attempt counts the deliveries with this id on this path, from 1.
+	Attempt int
+	// At is when it arrived.
+	At time.Time
+	// Status is what it was answered with, 0 as long as it was not.
+	Status int
+	// Body is the notification as it was sent.
+	Body []byte
+	// Subscription is the href of the subscription.
+	Subscription string
+	// Change is the one service reference of the notification.
+	Change ServiceReference
+}
+
+// ServiceReference is a reference to a changed service (MEC 011 8.1.4.2).
+type ServiceReference struct {
+	Link *struct {
+		Href string `json:"href"`
+	} `json:"link"`
+	SerName       string `json:"serName"`
+	SerInstanceID string `json:"serInstanceId"`
+	State         string `json:"state"`
+	ChangeType    string `json:"changeType"`
+}
+
+// String is the change in short, such as "ADDED rnis ACTIVE".
+func (c ServiceReference) String() string { return c.ChangeType + " " + c.SerName + " " + c.State }
+
+// NewSubscriber runs a call-back server until the test ends. Every notification must be as the OpenAPI document says.
+func NewSubscriber(tb testing.TB) *Subscriber {
+	tb.Helper()
+	s := &Subscriber{tb: tb, ended: make(chan struct{}), behave: Status(http.StatusNoContent)}
+	s.server = httptest.NewServer(http.HandlerFunc(s.serve))
+	tb.Cleanup(func() {
+		close(s.ended)
+		s.server.CloseClientConnections()
+		s.server.Close()
+	})
+	return s
+}
+
+// URL is the address of a path on the server.
+func (s *Subscriber) URL(path string) string { return s.server.URL + path }
+
+// Behave says how deliveries are answered from now on.
+func (s *Subscriber) Behave(b Behaviour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behave = b
+}
+
+// Status answers with a status and no body.
+func Status(status int) Behaviour {
+	return func(w http.ResponseWriter, _ *http.Request, _ Delivery) { w.WriteHeader(status) }
+}
+
+// Hang does not answer before the caller gives up or the test ends.
+func (s *Subscriber) Hang() Behaviour {
+	return func(_ http.ResponseWriter, r *http.Request, _ Delivery) {
+		select {
+		case <-r.Context().Done():
+		case <-s.ended:
+		}
+	}
+}
+
+// Ended is closed when the test is over.
+func (s *Subscriber) Ended() <-chan struct{} { return s.ended }
+
+func (s *Subscriber) serve(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the platform was killed while it called
+	}
+	d, err := parse(r, body)
+	if err != nil {
+		s.tb.Errorf("notification %s %s: %v: %s", r.Method, r.URL, err, body)
+	}
+	s.mu.Lock()
+	for _, other := range s.received {
+		if other.ID == d.ID && other.Path == d.Path {
+			d.Attempt++
+		}
+	}
+	s.received = append(s.received, d)
+	behave, copied := s.behave, *d
+	s.mu.Unlock()
+	rec := &statusRecorder{ResponseWriter: w}
+	behave(rec, r, copied)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.Status = rec.status
+	if d.Status == 0 && r.Context().Err() == nil {
+		d.Status = http.StatusOK
+	}
+}
+
+func parse(r *http.Request, body []byte) (*Delivery, error) {
+	d := &Delivery{Path: r.URL.Path, ID: r.Header.Get("X-Notification-Id"), Attempt: 1, At: time.Now(), Body: body}
+	var n struct {
+		ServiceReferences []ServiceReference `json:"serviceReferences"`
+		Links             struct {
+			Subscription struct {
+				Href string `json:"href"`
+			} `json:"subscription"`
+		} `json:"_links"`
+	}
+	if err := json.Unmarshal(body, &n); err != nil {
+		return d, err
+	}
+	d.Subscription = n.Links.Subscription.Href
+	if len(n.ServiceReferences) > 0 {
+		d.Change = n.ServiceReferences[0]
+	}
+	switch {
+	case r.Method != http.MethodPost:
+		return d, fmt.Errorf("the method is %s", r.Method)
+	case d.ID == "":
+		return d, fmt.Errorf("there is no X-Notification-Id")
+	case r.Header.Get("Content-Type") != "application/json":
+		return d, fmt.Errorf("the Content-Type is %q", r.Header.Get("Content-Type"))
+	case len(n.ServiceReferences) != 1:
+		return d, fmt.Errorf("there are %d service references", len(n.ServiceReferences))
+	}
+	return d, checkNotification(body)
+}
+
+// notificationSchema is compiled once: subscribers of some tests are sent thousands of notifications.
+var notificationSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	text, _ := openapi.YAML("mec_service_mgmt")
+	doc, err := openapi3.NewLoader().LoadFromData(text)
+	if err != nil {
+		return nil, err
+	}
+	data, err := doc.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	resource, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	const name = "mem:///mec_service_mgmt.json"
+	compiler := jsonschema.NewCompiler()
+	compiler.DefaultDraft(jsonschema.Draft2020)
+	if err := compiler.AddResource(name, resource); err != nil {
+		return nil, err
+	}
+	return compiler.Compile(name + "#/components/schemas/ServiceAvailabilityNotification")
+})
+
+func checkNotification(body []byte) error {
+	schema, err := notificationSchema()
+	if err != nil {
+		return err
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	return schema.Validate(v)
+}
+
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *statusRecorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// All lists the deliveries so far in the order of arrival; with paths only those that called one of them.
+func (s *Subscriber) All(paths ...string) []Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Delivery
+	for _, d := range s.received {
+		if len(paths) == 0 || slices.Contains(paths, d.Path) {
+			list = append(list, *d)
+		}
+	}
+	return list
+}
+
+// Distinct is All without the deliveries of a notification after its first.
+func (s *Subscriber) Distinct(paths ...string) []Delivery {
+	seen := make(map[string]bool)
+	return slices.DeleteFunc(s.All(paths...), func(d Delivery) bool {
+		key := d.Path + " " + d.ID
+		again := seen[key]
+		seen[key] = true
+		return again
+	})
+}
+
+// Changes lists the notifications of a path in short, without repetitions.
+func (s *Subscriber) Changes(paths ...string) []string {
+	list := []string{}
+	for _, d := range s.Distinct(paths...) {
+		list = append(list, d.Change.String())
+	}
+	return list
+}
+
+// Await waits until a delivery is as wanted, and returns the first such one.
+func (s *Subscriber) Await(tb testing.TB, what string, wanted func(Delivery) bool) Delivery {
+	tb.Helper()
+	var found Delivery
+	Eventually(tb, what, func() error {
+		for _, d := range s.All() {
+			if wanted(d) {
+				found = d
+				return nil
+			}
+		}
+		return fmt.Errorf("received so far: %s", strings.Join(s.Changes(), ", "))
+	})
+	return found
+}
+
+// AwaitChange waits for a change of a service by its name on a path, given as ServiceReference.String shows it.
+func (s *Subscriber) AwaitChange(tb testing.TB, path, change string) Delivery {
+	tb.Helper()
+	return s.Await(tb, change+" on "+path, func(d Delivery) bool { return d.Path == path && d.Change.String() == change })
+}

@@ -1,0 +1,31 @@
+package harness
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestNotificationsAreCheckedAgainstTheDocument(t *testing.T) {
+	const links = `"_links":{"subscription":{"href":"http://mep/s"}}`
+	for name, x := range map[string]struct {
+		body string
+		good bool
+	}{
+		"an addition":              {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"link":{"href":"http://mep/x"},"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"ADDED"}],` + links + `}`, true},
+		"a removal":                {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"REMOVED"}],` + links + `}`, true},
+		"a removal with a link":    {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"link":{"href":"http://mep/x"},"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"REMOVED"}],` + links + `}`, false},
+		"an addition without":      {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"ADDED"}],` + links + `}`, false},
+		"the type of 2.1.1":        {`{"notificationType":"SerAvailabilityNotificationSubscription","serviceReferences":[{"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"REMOVED"}],` + links + `}`, false},
+		"no subscription":          {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"REMOVED"}]}`, false},
+		"a change type of its own": {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"link":{"href":"http://mep/x"},"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"MOVED"}],` + links + `}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := checkNotification([]byte(x.body)); x.good {
+				require.NoError(t, err)
+			} else {
+				require.Error(t, err)
+			}
+		})
+	}
+}
