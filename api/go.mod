@@ -2,4 +2,6 @@ module github.com/openmep/mep/api
 
 go 1.26.0
 
-require github.com/go-json-experiment/json v1.27.2
+require github.com/stretchr/testify v1.12.1
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect

@@ -2,6 +2,7 @@
 package mep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,9 +93,10 @@ func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*etcd.Store, []
 		return nil, nil, errors.Join(err, unlock())
 	}
 	server.Store().SetGuard(guard.Check)
-	env.Health.Check("storage", func() (string, string) { return "", guard.Full() })
+	env.Health.Check("storage", func() (string, string) { return "", cmp.Or(guard.Full(), server.Full()) })
 	watcher := daemon.NewWorkers("storage")
 	watcher.Add("disk guard", guard.Run)
+	watcher.Add("room", func(ctx context.Context) error { return server.KeepRoom(ctx, cfg.DiskQuota, env.Log) })
 	watcher.Add("embedded etcd", func(ctx context.Context) error {
 		select {
 		case err := <-server.Err():

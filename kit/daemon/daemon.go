@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/ops"
 	"github.com/openmep/mep/kit/run"
@@ -50,7 +48,7 @@ type Env struct {
 	// Log is the program's logger.
 	Log *slog.Logger
 	// Metrics takes the parts' metrics.
-	Metrics *prometheus.Registry
+	Metrics telemetry.Registry
 	// HTTP counts the requests of all listeners.
 	HTTP *httpx.Metrics
 	// Health takes the parts' listeners and checks.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/ops"
+	"github.com/openmep/mep/kit/telemetry"
 )
 
 // Router is where parts add resources to the operations listener.
@@ -28,5 +29,6 @@ func newOpsListener(cfg *Config, env *Env) (Part, error) {
 	env.Health.Listener("ops", srv.URL())
 	w := NewWorkers("ops listener")
 	w.Add("serve", func(ctx context.Context) error { return srv.Run(ctx, cfg.Drain/2) })
+	w.Add("memory", telemetry.TuneGC)
 	return w, nil
 }

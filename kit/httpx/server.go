@@ -62,8 +62,8 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 	}
 	s := &Server{name: name, ln: ln, tls: tlsConfig != nil}
 	s.http = &http.Server{
-		Handler:           handler,
-		TLSConfig:         tlsConfig,
+		Handler:   handler,
+		TLSConfig: tlsConfig,
 		// Equal, so that net/http sets one deadline for both.
 		ReadHeaderTimeout: 15 * time.Second,
 		ReadTimeout:       15 * time.Second,

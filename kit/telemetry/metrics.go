@@ -5,9 +5,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
+// Registry takes metrics and gives them out.
+type Registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // NewRegistry makes a metrics registry with the figures of the Go runtime, the process and the release.
-func NewRegistry(version string) *prometheus.Registry {
+func NewRegistry(version string) Registry {
 	reg := prometheus.NewRegistry()
+	Common(reg, version)
+	return reg
+}
+
+// Common registers the figures of the Go runtime, the process and the release.
+func Common(reg prometheus.Registerer, version string) {
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -17,5 +29,4 @@ func NewRegistry(version string) *prometheus.Registry {
 	}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
 	reg.MustRegister(info)
-	return reg
 }

@@ -39,6 +39,7 @@ type Server struct {
 	store   *etcd.Store
 	writer  *clientv3.Client
 	sockets string
+	quota   int64
 	once    sync.Once
 }
 
@@ -57,7 +58,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory for sockets: %w", err)
 	}
-	s := &Server{sockets: sockets}
+	s := &Server{sockets: sockets, quota: cfg.Quota}
 	if s.etcd, err = embed.StartEtcd(s.config(dir, cfg)); err != nil {
 		return nil, errors.Join(explain(dir, err), os.RemoveAll(sockets))
 	}

@@ -68,14 +68,14 @@ func (m *Monitor) Info(item *registry.Item) (mp1.ServiceLivenessInfo, error) {
 		return mp1.ServiceLivenessInfo{}, errs.New(errs.NotFound,
 			"service %s was registered without livenessInterval: no heartbeats are expected of it", svc.ID)
 	}
-	at := svc.Record.Beat
+	at := svc.Beat
 	if last := m.tracker.last(svc.ID); last.After(at) {
 		at = last
 	}
 	return mp1.ServiceLivenessInfo{
-		State:     svc.Record.Info.State,
+		State:     svc.State,
 		TimeStamp: mp1.TimeStamp{Seconds: uint32(at.Unix()), NanoSeconds: uint32(at.Nanosecond())}, //nolint:gosec // the standard's type, good until 2106
-		Interval:  *svc.Record.Info.LivenessInterval,
+		Interval:  svc.Interval,
 	}, nil
 }
 
@@ -87,23 +87,27 @@ func (m *Monitor) Beat(ctx context.Context, appInstanceID, serInstanceID string,
 	now := time.Now()
 	policy := m.policy()
 	item, err = m.reg.Update(ctx, appInstanceID, serInstanceID, func(it *registry.Item) (*state.Service, error) {
-		rec := it.Value.Record
+		svc := it.Value
 		if _, err := m.Info(it); err != nil {
 			return nil, err
 		}
 		if err := pre(it); err != nil {
 			return nil, err
 		}
-		if rec.Info.State == mp1.StateInactive {
-			return nil, errs.New(errs.Conflict, "service %s is INACTIVE: a heartbeat does not activate it, replace it (PUT) with state ACTIVE", it.Value.ID)
+		if svc.State == mp1.StateInactive {
+			return nil, errs.New(errs.Conflict, "service %s is INACTIVE: a heartbeat does not activate it, replace it (PUT) with state ACTIVE", svc.ID)
 		}
-		interval := policy.Interval(*rec.Asked)
-		imposed = interval != *rec.Info.LivenessInterval
-		if rec.Info.State == mp1.StateActive && !imposed {
+		interval := policy.Interval(svc.Asked)
+		imposed = interval != svc.Interval
+		if svc.State == mp1.StateActive && !imposed {
 			return nil, nil
 		}
-		if rec.Info.State == mp1.StateSuspended {
+		if svc.State == mp1.StateSuspended {
 			m.revivals.Inc()
+		}
+		rec, err := svc.Record()
+		if err != nil {
+			return nil, err
 		}
 		rec.Info.State, rec.Suspended, rec.Beat = mp1.StateActive, time.Time{}, now.UTC()
 		rec.Info.LivenessInterval = &interval
@@ -184,7 +188,7 @@ func (m *Monitor) remove(ctx context.Context, e *entry, now time.Time) {
 		return
 	}
 	err := m.reg.Remove(ctx, e.app, e.id, func(it *registry.Item) error {
-		if it.Value.Record.Info.State != mp1.StateSuspended {
+		if it.Value.State != mp1.StateSuspended {
 			return errs.New(errs.Conflict, "service %s is alive again", e.id)
 		}
 		return nil

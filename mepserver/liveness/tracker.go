@@ -97,11 +97,11 @@ func (t *tracker) changed(c registry.Change) {
 		e = &entry{app: svc.AppInstanceID, id: svc.ID}
 		t.entries[svc.ID] = e
 	}
-	heard := !known || c.Old != nil && c.Old.Value.Record.Beat.Before(svc.Record.Beat)
-	interval := time.Duration(*svc.Record.Info.LivenessInterval) * time.Second
+	heard := !known || c.Old != nil && c.Old.Value.Beat.Before(svc.Beat)
+	interval := time.Duration(svc.Interval) * time.Second
 	sooner := interval < e.interval
 	was := e.state
-	e.interval, e.state = interval, svc.Record.Info.State
+	e.interval, e.state = interval, svc.State
 	t.count(was, e.state)
 	if heard {
 		e.last = now

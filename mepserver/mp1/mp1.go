@@ -91,7 +91,7 @@ func serviceID(c *gin.Context) string { return c.Param("serviceId") }
 
 // ifMatch refuses a change of a service whose entity-tag the client does not have.
 func ifMatch(c *gin.Context) registry.Precondition {
-	return func(item *registry.Item) error { return httpx.IfMatch(c, item.Value.ETag) }
+	return func(item *registry.Item) error { return httpx.IfMatch(c, item.Value.ETag()) }
 }
 
 // noQuery refuses query parameters where the standard defines none.

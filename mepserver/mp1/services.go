@@ -92,7 +92,7 @@ func (m *mount) one(c *gin.Context, status int, svc *registry.Service) {
 	base := m.base(c)
 	b := listBuffers.Get().(*listBuffer)
 	b.out = svc.AppendJSON(b.out, base)
-	httpx.SetETag(c, svc.ETag)
+	httpx.SetETag(c, svc.ETag())
 	httpx.Raw(c, status, b.out)
 	b.out = b.out[:0]
 	listBuffers.Put(b)
@@ -106,7 +106,7 @@ func (m *mount) read(c *gin.Context, item *registry.Item, err error) error {
 	if err != nil {
 		return err
 	}
-	if !httpx.NotModified(c, item.Value.ETag) {
+	if !httpx.NotModified(c, item.Value.ETag()) {
 		m.one(c, http.StatusOK, item.Value)
 	}
 	return nil

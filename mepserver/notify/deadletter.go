@@ -23,7 +23,7 @@ func (n *Notifier) letters(f *feed, events []event, now time.Time) []state.DeadL
 		list[i] = state.DeadLetter{
 			Version: state.Current(), SubscriptionID: sub.ID, AppInstanceID: sub.AppInstanceID,
 			CallbackReference: sub.Record.CallbackReference, Revision: e.revision, ChangeType: e.change,
-			SerInstanceID: e.svc.ID, SerName: e.svc.Record.Info.SerName, FirstAttempt: e.queued.UTC(),
+			SerInstanceID: e.svc.ID, SerName: e.svc.Name, FirstAttempt: e.queued.UTC(),
 			GivenUp: now.UTC(), LastError: f.lastError,
 		}
 	}

@@ -2,7 +2,6 @@ package notify
 
 import (
 	"encoding/json"
-	"reflect"
 	"strconv"
 	"time"
 
@@ -34,11 +33,8 @@ func classify(c registry.Change) (svc *registry.Service, change mp1.ChangeType, 
 		// What it was before is no longer known.
 		return c.New.Value, mp1.ChangeAttributes, true
 	}
-	before, after := c.Old.Value.Record.Info, c.New.Value.Record.Info
-	stateChanged := before.State != after.State
-	before.State = after.State
-	switch {
-	case !reflect.DeepEqual(before, after):
+	switch attributes, stateChanged := c.New.Value.Differs(c.Old.Value); {
+	case attributes:
 		return c.New.Value, mp1.ChangeAttributes, true
 	case stateChanged:
 		return c.New.Value, mp1.ChangeState, true
@@ -59,7 +55,7 @@ func (e *event) id(subscriptionID string) string {
 // body is the notification as it is sent.
 func (e *event) body(sub *subscription.Subscription, base string) ([]byte, error) {
 	ref := mp1.ServiceReference{
-		SerName: e.svc.Record.Info.SerName, SerInstanceID: e.svc.ID, State: e.svc.Record.Info.State, ChangeType: e.change,
+		SerName: e.svc.Name, SerInstanceID: e.svc.ID, State: e.svc.State, ChangeType: e.change,
 	}
 	if e.change != mp1.ChangeRemoved {
 		ref.Link = &mp1.LinkType{Href: base + e.svc.Path()}

@@ -21,7 +21,7 @@ type Query struct {
 func (r *Registry) Discover(q Query) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
 		for item := range r.candidates(q) {
-			if item.Value.Record.Info.State != mp1.StateSuspended && q.matches(item.Value) && !yield(item) {
+			if item.Value.State != mp1.StateSuspended && q.matches(item.Value) && !yield(item) {
 				return
 			}
 		}
@@ -69,25 +69,23 @@ func (r *Registry) candidates(q Query) iter.Seq[*Item] {
 
 // selects applies the members of q that candidates finds by index.
 func (q Query) selects(s *Service) bool {
-	info := &s.Record.Info
 	switch {
 	case len(q.InstanceIDs) > 0:
 		return slices.Contains(q.InstanceIDs, s.ID)
 	case len(q.Names) > 0:
-		return slices.Contains(q.Names, info.SerName)
+		return slices.Contains(q.Names, s.Name)
 	case q.CategoryID != "":
-		return info.SerCategory != nil && info.SerCategory.ID == q.CategoryID
+		return s.CategoryID == q.CategoryID
 	}
 	return true
 }
 
 // matches applies the other members of q.
 func (q Query) matches(s *Service) bool {
-	info := &s.Record.Info
-	if q.Scope != "" && info.ScopeOfLocality != q.Scope {
+	if q.Scope != "" && s.Scope != q.Scope {
 		return false
 	}
-	if q.ConsumedLocalOnly != nil && *info.ConsumedLocalOnly != *q.ConsumedLocalOnly {
+	if q.ConsumedLocalOnly != nil && s.ConsumedLocalOnly != *q.ConsumedLocalOnly {
 		return false
 	}
 	// Every service in this host's store is local to every reader on this host.

@@ -1,9 +1,9 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,12 +65,12 @@ func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func(
 	})
 	c := r.records.Collection()
 	r.byID = watched.NewIndex(c, func(it *Item) []string { return []string{it.Value.ID} })
-	r.byName = watched.NewIndex(c, func(it *Item) []string { return []string{it.Value.Record.Info.SerName} })
+	r.byName = watched.NewIndex(c, func(it *Item) []string { return []string{it.Value.Name} })
 	r.byCategory = watched.NewIndex(c, func(it *Item) []string {
-		if cat := it.Value.Record.Info.SerCategory; cat != nil {
-			return []string{cat.ID}
+		if it.Value.CategoryID == "" {
+			return nil
 		}
-		return nil
+		return []string{it.Value.CategoryID}
 	})
 	return r
 }
@@ -198,8 +198,8 @@ func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID str
 		if err := pre(item); err != nil {
 			return nil, err
 		}
-		was := &item.Value.Record
-		if info.State == mp1.StateSuspended && was.Info.State != mp1.StateSuspended {
+		was := item.Value
+		if info.State == mp1.StateSuspended && was.State != mp1.StateSuspended {
 			return nil, errSuspended()
 		}
 		rec, err := r.record(policy, serInstanceID, info)
@@ -209,7 +209,11 @@ func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID str
 		if info.State == mp1.StateSuspended {
 			rec.Suspended = was.Suspended
 		}
-		if reflect.DeepEqual(rec.Info, was.Info) {
+		encoded, err := encodeInfo(&rec.Info)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Equal(encoded, was.infoJSON()) {
 			return nil, nil
 		}
 		return &rec, nil
@@ -220,7 +224,11 @@ func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID str
 // removal.
 func (r *Registry) Remove(ctx context.Context, appInstanceID, serInstanceID string, pre Precondition) error {
 	return r.records.Remove(ctx, r.found(appInstanceID, serInstanceID, pre), func(item *Item) ([]clientv3.Op, error) {
-		last, err := state.Encode(item.Value.Record)
+		rec, err := item.Value.Record()
+		if err != nil {
+			return nil, err
+		}
+		last, err := state.Encode(rec)
 		if err != nil {
 			return nil, err
 		}
@@ -234,9 +242,12 @@ func (r *Registry) Suspend(ctx context.Context, items []*Item, at time.Time, fen
 	var cmps []clientv3.Cmp
 	var ops []clientv3.Op
 	for _, item := range items {
-		rec := item.Value.Record
-		if rec.Info.State != mp1.StateActive {
+		if item.Value.State != mp1.StateActive {
 			continue
+		}
+		rec, err := item.Value.Record()
+		if err != nil {
+			return 0, err
 		}
 		rec.Info.State, rec.Suspended = mp1.StateSuspended, at.UTC()
 		value, err := state.Encode(rec)

@@ -5,10 +5,15 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
+	"time"
+	"unique"
 
+	"github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/watched"
 )
@@ -16,21 +21,29 @@ import (
 // APIRoot is the path of the service management API below a mount prefix.
 const APIRoot = "/mec_service_mgmt/v1"
 
-// Service is a registered service as this process holds it. It is shared and must not be changed.
+// Service is a registered service as this process holds it: what it is found by, and its JSON. The rest is decoded when it
+// is asked for, because a process holds thousands of services and changes few. It is shared and must not be changed.
 type Service struct {
-	// AppInstanceID is the app that offers the service.
-	AppInstanceID string
-	// ID is its serInstanceId.
-	ID string
-	// Record is what etcd holds.
-	Record state.Service
-	// ETag is the entity-tag of the service resource, with quotes.
-	ETag string
+	// AppInstanceID is the app that offers the service, ID its serInstanceId.
+	AppInstanceID, ID string
+	// Name is its serName and CategoryID the id of its serCategory, "" when it has none.
+	Name, CategoryID string
+	// State and Scope are those of its ServiceInfo.
+	State mp1.ServiceState
+	Scope mp1.LocalityType
+	// ConsumedLocalOnly is that of its ServiceInfo.
+	ConsumedLocalOnly bool
+	// Interval is the heartbeat interval that applies in seconds, 0 when no heartbeats are expected; Asked is what the app
+	// proposed.
+	Interval, Asked int
+	// Beat is the last heartbeat that was written down, Suspended when the service was suspended.
+	Beat, Suspended time.Time
 
-	// rendered is the service as JSON, except that the base URL of its links is missing in two places. The second one is
-	// the end when there is no liveness link.
-	rendered     []byte
-	first, other int
+	modRevision int64
+	// rendered is the service as JSON, except that the base URL of its links is missing at first and at other, which is the
+	// end when there is no liveness link. Up to info it is the stored ServiceInfo, without its closing brace.
+	rendered           []byte
+	info, first, other int
 }
 
 // Item is a service with its revisions.
@@ -44,11 +57,48 @@ func (s *Service) Path() string {
 	return APIRoot + "/applications/" + s.AppInstanceID + "/services/" + s.ID
 }
 
-// LivenessPath is the path of the service's liveness resource below a mount prefix.
-func (s *Service) LivenessPath() string { return s.Path() + "/liveness" }
+// ETag is the entity-tag of the service resource, with quotes.
+func (s *Service) ETag() string { return `"` + strconv.FormatInt(s.modRevision, 36) + `"` }
 
 // Monitored reports whether the platform expects heartbeats of the service.
-func (s *Service) Monitored() bool { return s.Record.Info.LivenessInterval != nil }
+func (s *Service) Monitored() bool { return s.Interval > 0 }
+
+// Info decodes the service as it is stored: without isLocal and _links.
+func (s *Service) Info() (mp1.ServiceInfo, error) {
+	var info mp1.ServiceInfo
+	err := json.Unmarshal(s.infoJSON(), &info)
+	return info, err
+}
+
+func (s *Service) infoJSON() []byte {
+	return append(bytes.Clone(s.rendered[:s.info]), '}')
+}
+
+// Record decodes what etcd holds.
+func (s *Service) Record() (state.Service, error) {
+	info, err := s.Info()
+	rec := state.Service{Version: state.Current(), Info: info, Beat: s.Beat, Suspended: s.Suspended}
+	if s.Monitored() {
+		asked := s.Asked
+		rec.Asked = &asked
+	}
+	return rec, err
+}
+
+// Differs says in what a service differs from an earlier state of itself: in its state, and in anything else.
+func (s *Service) Differs(before *Service) (attributes, stateChanged bool) {
+	stateChanged = s.State != before.State
+	if !stateChanged {
+		return !bytes.Equal(s.rendered[:s.info], before.rendered[:before.info]), false
+	}
+	now, err := s.Info()
+	was, berr := before.Info()
+	if err != nil || berr != nil {
+		return true, true
+	}
+	was.State = now.State
+	return !reflect.DeepEqual(now, was), true
+}
 
 // AppendJSON appends the service as a JSON object whose links start with base: scheme, authority and mount prefix. The
 // reader is on this MEC host, so isLocal is true (every service of this store was registered on this host).
@@ -83,29 +133,32 @@ func Decode(prefix, key string, value []byte, modRevision int64) (*Service, erro
 	if err != nil {
 		return nil, err
 	}
-	rec, err := state.Decode[state.Service](value)
+	h, err := state.DecodeServiceHead(value)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{AppInstanceID: app, ID: id, Record: rec, ETag: `"` + strconv.FormatInt(modRevision, 36) + `"`}
-	if err := s.render(); err != nil {
-		return nil, err
+	s := &Service{
+		AppInstanceID: app, ID: id,
+		Name: h.SerName, CategoryID: unique.Make(h.CategoryID).Value(),
+		State: mp1.ServiceState(unique.Make(string(h.State)).Value()), Scope: mp1.LocalityType(unique.Make(string(h.Scope)).Value()),
+		ConsumedLocalOnly: h.ConsumedLocalOnly, Interval: h.Interval, Asked: h.Asked, Beat: h.Beat, Suspended: h.Suspended,
+		modRevision: modRevision,
 	}
+	s.render(h.Info)
 	return s, nil
 }
 
-func (s *Service) render() error {
-	info := s.Record.Info
-	local := true
-	info.IsLocal, info.Links = &local, nil
-	body, err := json.Marshal(&info)
-	if err != nil {
-		return fmt.Errorf("render service %s: %w", s.ID, err)
-	}
+// render puts the members together that only answers have.
+func (s *Service) render(info []byte) {
 	path := s.Path()
-	out := make([]byte, 0, len(body)+2*len(path)+64)
-	out = append(out, body[:len(body)-1]...)
-	out = append(out, `,"_links":{"self":{"href":"`...)
+	size := len(info) + len(`,"isLocal":true,"_links":{"self":{"href":"`) + len(path) + len(`"}}}`)
+	if s.Monitored() {
+		size += len(`,"liveness":{"href":"`) + len(path) + len(`/liveness"}`)
+	}
+	out := make([]byte, 0, size)
+	out = append(out, info[:len(info)-1]...)
+	s.info = len(out)
+	out = append(out, `,"isLocal":true,"_links":{"self":{"href":"`...)
 	s.first = len(out)
 	out = append(out, path...)
 	if s.Monitored() {
@@ -118,5 +171,13 @@ func (s *Service) render() error {
 		s.other = len(out)
 	}
 	s.rendered = out
-	return nil
+}
+
+// encodeInfo writes a ServiceInfo as it is stored.
+func encodeInfo(info *mp1.ServiceInfo) ([]byte, error) {
+	b, err := json.Marshal(info)
+	if err != nil {
+		return nil, fmt.Errorf("encode service %s: %w", info.SerInstanceID, err)
+	}
+	return b, nil
 }

@@ -58,12 +58,11 @@ func (s *Subscription) Matches(svc *registry.Service) bool {
 	if f == nil {
 		return true
 	}
-	info := &svc.Record.Info
 	switch {
 	case len(f.SerInstanceIDs) > 0 && !slices.Contains(f.SerInstanceIDs, svc.ID),
-		len(f.SerNames) > 0 && !slices.Contains(f.SerNames, info.SerName),
-		len(f.SerCategories) > 0 && !inCategories(info.SerCategory, f.SerCategories),
-		len(f.States) > 0 && !slices.Contains(f.States, info.State),
+		len(f.SerNames) > 0 && !slices.Contains(f.SerNames, svc.Name),
+		len(f.SerCategories) > 0 && !inCategories(svc.CategoryID, f.SerCategories),
+		len(f.States) > 0 && !slices.Contains(f.States, svc.State),
 		f.IsLocal != nil && !*f.IsLocal: // every service of this host's store is local to it
 		return false
 	}
@@ -71,8 +70,8 @@ func (s *Subscription) Matches(svc *registry.Service) bool {
 }
 
 // inCategories compares the id, which is what identifies a category, as discovery does.
-func inCategories(c *mp1.CategoryRef, among []mp1.CategoryRef) bool {
-	return c != nil && slices.ContainsFunc(among, func(o mp1.CategoryRef) bool { return o.ID == c.ID })
+func inCategories(id string, among []mp1.CategoryRef) bool {
+	return id != "" && slices.ContainsFunc(among, func(c mp1.CategoryRef) bool { return c.ID == id })
 }
 
 // Policy is what an operator decides about subscriptions.
@@ -144,9 +143,9 @@ func subjects(it *Item) []string {
 // Interested walks over the subscriptions that match a service. Its cost follows the number of candidates, not of
 // subscriptions.
 func (b *Book) Interested(svc *registry.Service) iter.Seq[*Item] {
-	keys := []string{aboutAll, aboutInstance + svc.ID, aboutName + svc.Record.Info.SerName}
-	if c := svc.Record.Info.SerCategory; c != nil {
-		keys = append(keys, aboutCategory+c.ID)
+	keys := []string{aboutAll, aboutInstance + svc.ID, aboutName + svc.Name}
+	if svc.CategoryID != "" {
+		keys = append(keys, aboutCategory+svc.CategoryID)
 	}
 	snap := b.Collection().Snapshot()
 	return func(yield func(*Item) bool) {

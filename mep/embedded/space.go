@@ -1,0 +1,83 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// spaceInterval is how often a full database is looked after.
+const spaceInterval = 5 * time.Second
+
+// KeepRoom helps the database out when it has reached its quota, until ctx ends. etcd then refuses every write and stays so
+// until someone removes old revisions, gives their room back and takes the alarm away; on a node nobody is there to do it.
+func (s *Server) KeepRoom(ctx context.Context, quota int64, log *slog.Logger) error {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if !s.full() {
+			continue
+		}
+		size, err := s.makeRoom(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			log.Error("the database has reached its quota and old revisions could not be removed, trying again", "quota", quota, "error", err)
+		case err == nil && s.full():
+			log.Error("the database has reached its quota with records in use: raise storage.quota or remove services", "quota", quota, "in_use", size)
+		case err == nil:
+			log.Warn("the database had reached its quota, old revisions were removed", "quota", quota, "in_use", size)
+		}
+	}
+}
+
+// Full says what is the matter, or "" when nothing is.
+func (s *Server) Full() string {
+	if s.full() {
+		return "has reached its quota (storage.quota): changes are refused until there is room again"
+	}
+	return ""
+}
+
+func (s *Server) full() bool {
+	for _, a := range s.etcd.Server.Alarms() {
+		if a.Alarm == etcdserverpb.AlarmType_NOSPACE {
+			return true
+		}
+	}
+	return false
+}
+
+// makeRoom removes all revisions but the present one, shrinks the file, and takes the alarm away if that made room.
+func (s *Server) makeRoom(ctx context.Context) (inUse int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	c := s.store.Client
+	now, err := c.Get(ctx, "x", clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("read the revision: %w", err)
+	}
+	// Compacting twice at a revision fails, and is as good.
+	_, _ = c.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
+	if _, err := c.Defragment(ctx, c.Endpoints()[0]); err != nil {
+		return 0, fmt.Errorf("give room back: %w", err)
+	}
+	status, err := c.Status(ctx, c.Endpoints()[0])
+	if err != nil {
+		return 0, fmt.Errorf("read the size: %w", err)
+	}
+	if status.DbSize*10 < s.quota*9 {
+		if _, err := c.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+			return status.DbSize, fmt.Errorf("take the alarm away: %w", err)
+		}
+	}
+	return status.DbSize, nil
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/ops"
+	"github.com/openmep/mep/kit/settings"
+	"github.com/openmep/mep/mep"
+	"github.com/openmep/mep/mep/embedded"
+	"github.com/openmep/mep/mepserver"
+)
+
+// catalogue is a registry that remembers what was registered, also metrics that have no value yet.
+type catalogue struct {
+	*prometheus.Registry
+	rows map[string]metric
+}
+
+type metric struct{ kind, help, labels string }
+
+var descPattern = regexp.MustCompile(`fqName: "([^"]+)", help: ("(?:[^"\\]|\\.)*"),.* variableLabels: \{([^}]*)\}`)
+
+// Register implements prometheus.Registerer.
+func (c *catalogue) Register(x prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc, 1024)
+	x.Describe(descs)
+	close(descs)
+	for d := range descs {
+		m := descPattern.FindStringSubmatch(d.String())
+		if m == nil {
+			return fmt.Errorf("no name in %s", d)
+		}
+		help, err := strconv.Unquote(m[2])
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(m[1], "mep_") {
+			c.rows[m[1]] = metric{kind: kindOf(x), help: help, labels: m[3]}
+		}
+	}
+	return c.Registry.Register(x)
+}
+
+// kindOf names the type of a metric after the type that holds it.
+func kindOf(x prometheus.Collector) string {
+	kind := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", x), "*prometheus."), "Vec"))
+	if kind == "valuefunc" {
+		return "gauge"
+	}
+	return kind
+}
+
+// MustRegister implements prometheus.Registerer.
+func (c *catalogue) MustRegister(xs ...prometheus.Collector) {
+	for _, x := range xs {
+		if err := c.Register(x); err != nil {
+			panic(err)
+		}
+	}
+}
+
+const metricsHead = `# Metrics
+
+<!-- Written by tools/docgen from the code. Do not edit; run make fix. -->
+
+Served at ` + "`/metrics`" + ` on the operations listener, beside those of the Go runtime (` + "`go_*`" + `) and the process (` + "`process_*`" + `).
+
+| metric | type | labels | meaning |
+| --- | --- | --- | --- |
+`
+
+// metricsPage wires the platform without starting it, and lists what it registered.
+func metricsPage() ([]byte, error) {
+	c := &catalogue{Registry: prometheus.NewRegistry(), rows: make(map[string]metric)}
+	dir, err := os.MkdirTemp("", "docgen-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	cfg := new(mep.Config)
+	flags := map[string]string{"dev": "true", "mp1-listen": ":0", "data-dir": dir}
+	if err := settings.Load(cfg, settings.Sources{Flags: flags}, func() bool { return true }); err != nil {
+		return nil, err
+	}
+	store, err := etcd.Dial(etcd.Config{Endpoints: []string{"unix:///nowhere"}})
+	if err != nil {
+		return nil, err
+	}
+	env := &daemon.Env{Log: slog.New(slog.DiscardHandler), Metrics: c, Health: ops.NewHealth(), HTTP: httpx.NewMetrics(c)}
+	env.Ops = httpx.NewRouter("ops", env.Log, env.HTTP, func() httpx.Limits { return httpx.Limits{} })
+	embedded.NewDiskGuard(dir, 0, env.Log, c)
+	if _, err := mepserver.New(&cfg.Common, &cfg.Server, store, true, env); err != nil {
+		return nil, err
+	}
+	c.rows["mep_build_info"] = metric{kind: "gauge", help: "Always 1; the label says which release this is.", labels: "version"}
+	if len(c.rows) < 10 {
+		return nil, errors.New("hardly any metrics found")
+	}
+	names := make([]string, 0, len(c.rows))
+	for n := range c.rows {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	var b bytes.Buffer
+	b.WriteString(metricsHead)
+	for _, n := range names {
+		m := c.rows[n]
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", n, m.kind, strings.ReplaceAll(m.labels, ",", ", "), m.help)
+	}
+	return b.Bytes(), store.Close()
+}
