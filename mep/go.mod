@@ -6,6 +6,7 @@ require (
 	github.com/openmep/mep/kit v0.0.0
 	github.com/openmep/mep/mepserver v0.0.0
 	github.com/prometheus/client_golang v1.25.0
+	github.com/stretchr/testify v1.12.1
 	go.etcd.io/etcd/api/v3 v3.7.3
 	go.etcd.io/etcd/client/v3 v3.7.3
 	go.etcd.io/etcd/server/v3 v3.7.3

@@ -38,6 +38,7 @@ type entry struct {
 	state     mp1.ServiceState
 	last      time.Time // when it was last heard by this process's clock
 	suspended time.Time // when it was seen to be SUSPENDED
+	place     time.Time // its place in the queue; an older one it left behind does not count
 }
 
 // deadline is when the entry is due if nothing is heard of it: to be suspended, or to be removed. ok is false when nothing
@@ -134,9 +135,14 @@ func (t *tracker) drop(id string) {
 	}
 }
 
+func (t *tracker) push(e *entry, at time.Time) {
+	e.place = at
+	heap.Push(&t.queue, waiting{at, e})
+}
+
 func (t *tracker) enqueue(e *entry) {
 	if at, ok := e.deadline(t.removeAfter); ok {
-		heap.Push(&t.queue, waiting{at, e})
+		t.push(e, at)
 		if t.queue[0].e == e {
 			select {
 			case t.wake <- struct{}{}:
@@ -178,6 +184,7 @@ func (t *tracker) restart(removeAfter time.Duration) {
 			e.last = now
 		}
 		if at, ok := e.deadline(removeAfter); ok {
+			e.place = at
 			t.queue = append(t.queue, waiting{at, e})
 		}
 	}
@@ -190,12 +197,13 @@ func (t *tracker) due(now time.Time) (suspend, remove []*entry, next time.Time) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.queue) > 0 && !t.queue[0].at.After(now) {
-		e := heap.Pop(&t.queue).(waiting).e
+		w := heap.Pop(&t.queue).(waiting)
+		e := w.e
 		at, ok := e.deadline(t.removeAfter)
 		switch {
-		case !ok:
+		case !ok || !w.at.Equal(e.place):
 		case at.After(now):
-			heap.Push(&t.queue, waiting{at, e})
+			t.push(e, at)
 		case e.state == mp1.StateActive:
 			suspend = append(suspend, e)
 		default:
@@ -231,7 +239,7 @@ func (t *tracker) doubt(candidates []*entry, now time.Time) []*entry {
 	for _, e := range candidates {
 		at, _ := e.deadline(0)
 		if resume := at.Add(e.interval); now.Before(resume) {
-			heap.Push(&t.queue, waiting{resume, e})
+			t.push(e, resume)
 			if resume.After(t.pausedUntil) {
 				t.pausedUntil = resume
 			}
@@ -247,7 +255,7 @@ func (t *tracker) again(e *entry, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.entries[e.id] == e {
-		heap.Push(&t.queue, waiting{at, e})
+		t.push(e, at)
 	}
 }
 
