@@ -60,7 +60,7 @@ func New(common *daemon.Config, cfg *Config, store *etcd.Store, alone bool, env 
 	}
 	limits := func() httpx.Limits { return s.policies.Load().limits }
 	router := httpx.NewRouter("mp1", env.Log, env.HTTP, limits)
-	if s.listener, err = httpx.Listen("mp1", addr, router, cfg.limits(), nil, env.Log); err != nil {
+	if s.listener, err = httpx.Listen("mp1", addr, env.Tracer.Wrap("mp1", router), cfg.limits(), nil, env.Log); err != nil {
 		return nil, err
 	}
 	env.Health.Listener("mp1", s.listener.URL())

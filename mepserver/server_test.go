@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -35,9 +36,7 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	given := map[string]string{
 		"dev": "true", "mp1-listen": ":0", "data-dir": tb.TempDir(), "etcd-endpoints": "unused", "etcd-timeout": "1s",
 	}
-	for k, v := range flags {
-		given[k] = v
-	}
+	maps.Copy(given, flags)
 	require.NoError(tb, settings.Load(cfg, settings.Sources{Flags: given}, func() bool { return true }))
 	require.NoError(tb, cfg.Server.Validate(&cfg.Common))
 	env := &daemon.Env{

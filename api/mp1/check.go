@@ -3,6 +3,7 @@ package mp1
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,12 +39,7 @@ func (l LocalityType) Valid() bool { return oneOf(l, localities) }
 func LocalityValues() string { return list(localities) }
 
 func oneOf[T comparable](v T, among []T) bool {
-	for _, a := range among {
-		if a == v {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(among, v)
 }
 
 func list[T ~string](values []T) string {

@@ -203,7 +203,7 @@ const (
 	GrantAuthorizationCode GrantType = "OAUTH2_AUTHORIZATION_CODE"
 	GrantImplicit          GrantType = "OAUTH2_IMPLICIT_GRANT"
 	GrantResourceOwner     GrantType = "OAUTH2_RESOURCE_OWNER"
-	GrantClientCredentials GrantType = "OAUTH2_CLIENT_CREDENTIALS"
+	GrantClientCredentials GrantType = "OAUTH2_CLIENT_CREDENTIALS" //nolint:gosec // the name of a grant
 )
 
 // TimeStamp is a moment since the Unix epoch, UTC (MEC 011 8.1.2.4).

@@ -42,10 +42,10 @@ func TestReadsWhatItKnows(t *testing.T) {
 	require.Equal(t, uint8(255), v.Small)
 	require.Equal(t, []string{"a", "b"}, v.List)
 	require.Equal(t, inner{"n", 80}, *v.Inner)
+	require.Len(t, v.Opaque, len(`{"a":[1,2]}`), "white space is taken out")
 	require.JSONEq(t, `{"a":[1,2]}`, string(v.Opaque))
-	require.Equal(t, `{"a":[1,2]}`, string(v.Opaque), "white space is taken out")
 	require.Empty(t, v.Hidden)
-	require.Equal(t, json.RawMessage("1"), v.Further["z"])
+	require.Equal(t, "1", string(v.Further["z"]))
 }
 
 func TestTakesAliasesAndNullForAbsent(t *testing.T) {

@@ -22,6 +22,7 @@ type Config struct {
 	OpsListen     string        `name:"ops.listen" default:"127.0.0.1:9090" usage:"address of health, readiness, metrics and, with --dev, profiles"`
 	LogLevel      string        `name:"log.level" default:"info" reload:"true" usage:"least level that is logged: debug, info, warn, error"`
 	LogFormat     string        `name:"log.format" default:"json" dev:"text" usage:"json or text"`
+	TracesURL     string        `name:"traces.url" usage:"OpenTelemetry collector (OTLP over HTTP) that gets a span of every request; empty: none"`
 	Drain         time.Duration `name:"drain" default:"3s" reload:"true" usage:"how long requests under way may finish when the process stops"`
 }
 

@@ -49,6 +49,8 @@ type Env struct {
 	Log *slog.Logger
 	// Metrics takes the parts' metrics.
 	Metrics telemetry.Registry
+	// Tracer makes spans of requests; it may be nil.
+	Tracer *telemetry.Tracer
 	// HTTP counts the requests of all listeners.
 	HTTP *httpx.Metrics
 	// Health takes the parts' listeners and checks.
@@ -106,6 +108,9 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 
 	env := &Env{Log: log.Logger, Metrics: telemetry.NewRegistry(Version), Health: ops.NewHealth()}
 	env.HTTP = httpx.NewMetrics(env.Metrics)
+	if env.Tracer, err = telemetry.NewTracer(ctx, common.TracesURL, s.Name, Version); err != nil {
+		return err
+	}
 	opsPart, err := newOpsListener(common, env)
 	if err != nil {
 		return err
@@ -113,7 +118,14 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 	// The operations listener answers while the others are still being made.
 	opsPart.Start(ctx)
 	env.Health.Check("process", func() (string, string) { return "is starting", "" })
-	parts := []Part{opsPart}
+	parts := []Part{Closer("traces", func() error {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if terr := env.Tracer.Close(last); terr != nil {
+			env.Log.Warn("some traces were not sent", "error", terr)
+		}
+		return nil
+	}), opsPart}
 	defer func() { err = errors.Join(err, stopAll(env, parts, s.Common(cfg).Drain)) }()
 	env.Log.Info("starting", "program", s.Name, "version", Version, "dev", common.Dev, "data_dir", common.DataDir)
 	program, err := s.Build(ctx, cfg, env)

@@ -25,7 +25,7 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 	b, _ := elector(t, server, "b")
 	terms := make(chan string, 4)
 	lead := func(id string) func(context.Context, leader.Term) error {
-		return func(ctx context.Context, term leader.Term) error {
+		return func(ctx context.Context, _ leader.Term) error {
 			terms <- id
 			<-ctx.Done()
 			return nil

@@ -130,8 +130,10 @@ func logger(onFatal func(error)) *zap.Logger {
 // fatalCore lets fatal entries through to the hook, which a core that is not enabled would not.
 type fatalCore struct{ zapcore.Core }
 
+// Enabled implements zapcore.Core.
 func (fatalCore) Enabled(l zapcore.Level) bool { return l >= zapcore.FatalLevel }
 
+// Check implements zapcore.Core.
 func (c fatalCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
@@ -139,10 +141,12 @@ func (c fatalCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 	return ce
 }
 
+// With implements zapcore.Core.
 func (c fatalCore) With([]zapcore.Field) zapcore.Core { return c }
 
 type fatalHook struct{ tell func(error) }
 
+// OnWrite implements zapcore.CheckWriteHook.
 func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 	err := errors.New(e.Message)
 	for _, f := range fields {

@@ -203,7 +203,7 @@ func (c *Client) Post(ctx context.Context, target, id string, body []byte) error
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing is lost
+	defer resp.Body.Close()
 	// What follows the status does not matter, but a short body read to its end lets the connection be used again.
 	_, _ = io.CopyN(io.Discard, resp.Body, answerLimit)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {

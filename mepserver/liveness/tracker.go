@@ -62,10 +62,19 @@ type waiting struct {
 
 type deadlines []waiting
 
-func (d deadlines) Len() int           { return len(d) }
+// Len implements heap.Interface.
+func (d deadlines) Len() int { return len(d) }
+
+// Less implements heap.Interface.
 func (d deadlines) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
-func (d deadlines) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
-func (d *deadlines) Push(x any)        { *d = append(*d, x.(waiting)) }
+
+// Swap implements heap.Interface.
+func (d deadlines) Swap(i, j int) { d[i], d[j] = d[j], d[i] }
+
+// Push implements heap.Interface.
+func (d *deadlines) Push(x any) { *d = append(*d, x.(waiting)) }
+
+// Pop implements heap.Interface.
 func (d *deadlines) Pop() any {
 	old := *d
 	x := old[len(old)-1]

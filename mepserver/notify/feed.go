@@ -226,5 +226,5 @@ func backoff(attempts int) time.Duration {
 	if attempts < 8 {
 		d = min(firstBackoff<<(attempts-1), maxBackoff)
 	}
-	return d/2 + rand.N(d/2+1) //nolint:gosec // no secret depends on it
+	return d/2 + rand.N(d/2+1)
 }
