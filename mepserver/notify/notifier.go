@@ -147,14 +147,20 @@ func (n *Notifier) Run(ctx context.Context, term leader.Term) error {
 	n.resume(ctx, cursors, now)
 	flush := time.NewTicker(flushInterval)
 	defer flush.Stop()
+	unsaved := false
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-n.inbox.ready:
 			n.handOut()
 		case <-flush.C:
-			if err := n.saveCursors(ctx, term, time.Now()); err != nil && ctx.Err() == nil {
-				n.log.Warn("delivery cursors not saved yet", "error", err)
+			err := n.saveCursors(ctx, term, time.Now())
+			if failed := err != nil; failed != unsaved && ctx.Err() == nil {
+				if unsaved = failed; failed {
+					n.log.Warn("delivery cursors cannot be saved at present, trying again", "error", err)
+				} else {
+					n.log.Info("delivery cursors are saved again")
+				}
 			}
 		}
 	}

@@ -24,7 +24,7 @@ func Main(m *testing.M) int {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		_ = flag.Set("test.parallel", "12") // a flag of package testing, always there
+		_ = flag.Set("test.parallel", "8") // a flag of package testing, always there
 	}
 	defer func() {
 		if built != "" {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,6 +76,11 @@ func Config(yaml string) Option {
 // DataDir makes the process use a directory that exists already.
 func DataDir(dir string) Option {
 	return func(s *spec) { s.dataDir = dir }
+}
+
+// NoCommand leaves the word "run" out.
+func NoCommand() Option {
+	return func(s *spec) { s.args = s.args[1:] }
 }
 
 // Unready does not wait until the process is ready, only until it says where it listens.
@@ -488,4 +494,22 @@ func tail(text string, lines int) string {
 		all = all[len(all)-lines:]
 	}
 	return strings.Join(all, "\n")
+}
+
+// PeakMemory is the most resident memory the process has had so far, in bytes.
+func (p *Process) PeakMemory() int64 {
+	p.tb.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		p.tb.Skipf("the memory of a process cannot be read here: %v", err)
+	}
+	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	if m == nil {
+		p.tb.Skip("the memory of a process cannot be read here")
+	}
+	kib, err := strconv.ParseInt(string(m[1]), 10, 64)
+	if err != nil {
+		p.tb.Fatalf("harness: %v", err)
+	}
+	return kib << 10
 }

@@ -29,6 +29,7 @@ type Subscriber struct {
 	mu       sync.Mutex
 	behave   Behaviour
 	received []*Delivery
+	attempts map[string]int // by path and id
 }
 
 // Behaviour answers one delivery. It may take its time: the request's context ends with the connection.
@@ -71,7 +72,7 @@ func (c ServiceReference) String() string { return c.ChangeType + " " + c.SerNam
 // NewSubscriber runs a call-back server until the test ends. Every notification must be as the OpenAPI document says.
 func NewSubscriber(tb testing.TB) *Subscriber {
 	tb.Helper()
-	s := &Subscriber{tb: tb, ended: make(chan struct{}), behave: Status(http.StatusNoContent)}
+	s := &Subscriber{tb: tb, ended: make(chan struct{}), behave: Status(http.StatusNoContent), attempts: make(map[string]int)}
 	s.server = httptest.NewServer(http.HandlerFunc(s.serve))
 	tb.Cleanup(func() {
 		close(s.ended)
@@ -119,11 +120,8 @@ func (s *Subscriber) serve(w http.ResponseWriter, r *http.Request) {
 		s.tb.Errorf("notification %s %s: %v: %s", r.Method, r.URL, err, body)
 	}
 	s.mu.Lock()
-	for _, other := range s.received {
-		if other.ID == d.ID && other.Path == d.Path {
-			d.Attempt++
-		}
-	}
+	s.attempts[d.Path+" "+d.ID]++
+	d.Attempt = s.attempts[d.Path+" "+d.ID]
 	s.received = append(s.received, d)
 	behave, copied := s.behave, *d
 	s.mu.Unlock()
