@@ -196,8 +196,11 @@ func standardMethod(m string) bool {
 // making the line.
 func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, took time.Duration) {
 	level := slog.LevelInfo
-	if c.Writer.Status() >= 500 {
+	switch status := c.Writer.Status(); {
+	case status == http.StatusInternalServerError:
 		level = slog.LevelError
+	case status > http.StatusInternalServerError:
+		level = slog.LevelWarn
 	}
 	if !lines.Enabled(c.Request.Context(), level) {
 		return

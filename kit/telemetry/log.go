@@ -80,9 +80,8 @@ type batchWriter struct {
 	mu     sync.Mutex
 	w      io.Writer
 	buf    []byte
+	timer  *time.Timer
 	closed bool
-	stop   chan struct{}
-	done   chan struct{}
 }
 
 const (
@@ -91,28 +90,18 @@ const (
 )
 
 func newBatchWriter(w io.Writer) *batchWriter {
-	b := &batchWriter{w: w, stop: make(chan struct{}), done: make(chan struct{})}
-	go b.run()
+	b := &batchWriter{w: w}
+	b.timer = time.AfterFunc(batchDelay, b.flush)
 	return b
 }
 
-func (b *batchWriter) run() {
-	defer close(b.done)
-	tick := time.NewTicker(batchDelay)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			b.flush()
-		case <-b.stop:
-			return
-		}
-	}
-}
-
+// Write implements io.Writer. It never fails: a log that cannot be written must not stop the platform.
 func (b *batchWriter) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(b.buf) == 0 && !b.closed {
+		b.timer.Reset(batchDelay)
+	}
 	b.buf = append(b.buf, p...)
 	if b.closed || len(b.buf) >= batchBytes {
 		b.write()
@@ -120,7 +109,6 @@ func (b *batchWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// write hands the buffer over. A log that cannot be written must not stop the platform, so errors are dropped.
 func (b *batchWriter) write() {
 	if len(b.buf) > 0 {
 		_, _ = b.w.Write(b.buf)
@@ -135,14 +123,9 @@ func (b *batchWriter) flush() {
 }
 
 func (b *batchWriter) close() {
+	b.timer.Stop()
 	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return
-	}
+	defer b.mu.Unlock()
 	b.closed = true
 	b.write()
-	b.mu.Unlock()
-	close(b.stop)
-	<-b.done
 }
