@@ -52,6 +52,7 @@ require (
 	github.com/modern-go/reflect2 v1.0.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/openmep/mep/api v0.0.0 // indirect
+	github.com/openmep/mep/tests v0.0.0
 	github.com/pelletier/go-toml/v2 v2.2.4 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect
@@ -112,3 +113,5 @@ replace github.com/openmep/mep/kit => ../kit
 replace github.com/openmep/mep/mepserver => ../mepserver
 
 replace github.com/openmep/mep/mep => ../mep
+
+replace github.com/openmep/mep/tests => ../tests

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,8 +31,8 @@ type Process struct {
 // readyTimeout bounds a start.
 const readyTimeout = 30 * time.Second
 
-// Start runs a program with the arguments, in development mode with free ports, and returns when it is ready. It logs into a
-// new file in dir.
+// Start runs a program in development mode with free ports and returns when it is ready. Arguments override these, and the
+// environment's settings of the platform do not count. It logs into a new file in dir.
 func Start(program, dir string, args ...string) (*Process, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -44,9 +45,15 @@ func Start(program, dir string, args ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, a := range args[:max(0, len(args)-1)] {
+		if a == "--ops-listen" {
+			ops = args[i+1]
+		}
+	}
 	args = append([]string{"run", "--dev", "--mp1-listen", ":0", "--ops-listen", ops, "--log-format", "json"}, args...)
 	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{}), log: log, ops: "http://" + ops}
-	p.cmd.Stderr = log
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MEP_") })
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(err, log.Close())
@@ -84,7 +91,7 @@ func (p *Process) awaitReady() error {
 		select {
 		case <-time.After(2 * time.Millisecond):
 		case <-p.done:
-			return fmt.Errorf("%s ended: %w", p.cmd.Path, p.err)
+			return fmt.Errorf("%s ended before it was ready: %s", p.cmd.Path, p.cmd.ProcessState)
 		case <-deadline:
 			return errors.Join(errors.New("not ready in time"), last)
 		}

@@ -8,18 +8,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/openmep/mep/tests/process"
 )
 
 func main() {
@@ -69,12 +67,12 @@ func run(bin, file string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	mp1, ops, stop, err := startPlatform(ctx, filepath.Join(bin, "mep"), dir)
+	platform, err := process.Start(filepath.Join(bin, "mep"), dir, "--data-dir", filepath.Join(dir, "data"))
 	if err != nil {
 		return err
 	}
-	defer stop()
-	outputs, err := runAll(ctx, steps, mp1, ops)
+	defer platform.Kill()
+	outputs, err := runAll(ctx, steps, platform.URL("mp1"), platform.URL("ops"))
 	if err != nil {
 		return err
 	}
@@ -83,58 +81,11 @@ func run(bin, file string) error {
 			return fmt.Errorf("%s:%d: the commands printed\n%s\nbut the file says\n%s", file, s.line, outputs[i], *s.want)
 		}
 	}
+	if err := platform.Stop(); err != nil {
+		return err
+	}
 	fmt.Printf("%s: %d blocks of commands ran as it says\n", file, len(steps))
 	return nil
-}
-
-// startPlatform runs the platform on free ports.
-func startPlatform(ctx context.Context, program, dir string) (mp1, ops string, stop func(), err error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", "", nil, err
-	}
-	ops = "http://" + ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		return "", "", nil, err
-	}
-	cmd := exec.CommandContext(ctx, program, "run", "--dev", "--data-dir", dir, "--mp1-listen", ":0",
-		"--ops-listen", strings.TrimPrefix(ops, "http://"), "--log-level", "warn")
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return "", "", nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if mp1 = ready(ctx, ops); mp1 != "" {
-			return mp1, ops, stop, nil
-		}
-	}
-	stop()
-	return "", "", nil, fmt.Errorf("%s was not ready in time", program)
-}
-
-func ready(ctx context.Context, ops string) (mp1 string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ops+"/readyz", nil)
-	if err != nil {
-		return ""
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	var r struct {
-		Ready     bool
-		Listeners map[string]string
-	}
-	if json.NewDecoder(resp.Body).Decode(&r) != nil || !r.Ready {
-		return ""
-	}
-	return r.Listeners["mp1"]
 }
 
 // mark separates the outputs of the blocks.

@@ -33,7 +33,7 @@ func run(ctx context.Context, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	p := &platform{binary: binary, dir: dir, mp1Listen: ":0", opsListen: ":0"}
+	p := &platform{binary: binary, dir: dir}
 	defer func() {
 		p.kill()
 		if err != nil {

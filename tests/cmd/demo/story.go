@@ -64,11 +64,11 @@ func (s *story) tell(ctx context.Context) (err error) {
 
 func (s *story) begin(ctx context.Context) {
 	s.step("The platform starts, with an empty data directory and on free ports.")
-	must(s.platform.start(ctx))
-	s.base = s.platform.mp1 + "/mec_service_mgmt/v1"
-	s.note("process %d; below, … stands for %s, or for the rest of an id", s.platform.cmd.Process.Pid, s.base)
-	s.producer = newApp(s.screen, "producer", producerID, s.platform.mp1)
-	s.consumer = newApp(s.screen, "consumer", consumerID, s.platform.mp1)
+	must(s.platform.start())
+	s.base = s.platform.mp1() + "/mec_service_mgmt/v1"
+	s.note("process %d; below, … stands for %s, or for the rest of an id", s.platform.running.Pid(), s.base)
+	s.producer = newApp(s.screen, "producer", producerID, s.platform.mp1())
+	s.consumer = newApp(s.screen, "consumer", consumerID, s.platform.mp1())
 }
 
 func (s *story) subscribe(ctx context.Context) (toConsumer, toProducer string) {
@@ -137,12 +137,12 @@ func (s *story) change(ctx context.Context, info mp1.ServiceInfo) *client.Servic
 
 func (s *story) crash(ctx context.Context, want *client.Service) {
 	p := s.platform
-	s.step("The platform is killed (kill -9 %d) and started again on the same data and ports.", p.cmd.Process.Pid)
-	url, start := p.mp1, time.Now()
+	s.step("The platform is killed (kill -9 %d) and started again on the same data and ports.", p.running.Pid())
+	url, start := p.mp1(), time.Now()
 	p.kill()
-	must(p.start(ctx))
-	s.note("process %d was ready after %.1f s", p.cmd.Process.Pid, time.Since(start).Seconds())
-	expect(p.mp1 == url, "Mp1 is at %s now, want %s", p.mp1, url)
+	must(p.start())
+	s.note("process %d was ready after %.1f s", p.running.Pid(), time.Since(start).Seconds())
+	expect(p.mp1() == url, "Mp1 is at %s now, want %s", p.mp1(), url)
 
 	s.step("The service is still there, as it was.")
 	svc, err := s.consumer.platform.Service(ctx, want.Info.SerInstanceID)
@@ -179,9 +179,9 @@ func (s *story) leave(ctx context.Context, id, toConsumer, toProducer string) {
 func (s *story) end() {
 	s.step("The platform is asked to stop (SIGTERM).")
 	start := time.Now()
-	err := s.platform.stop()
+	err := s.platform.running.Stop()
 	expect(err == nil, "the platform did not stop in good order: %v", err)
-	s.note("process %d ended with status 0 after %.2f s", s.platform.cmd.Process.Pid, time.Since(start).Seconds())
+	s.note("process %d ended with status 0 after %.2f s", s.platform.running.Pid(), time.Since(start).Seconds())
 	s.step("That is all; everything was as expected.")
 }
 
