@@ -321,6 +321,7 @@ func TestGuardOfTheDiskRefusesWrites(t *testing.T) {
 	full = true
 	n.mustCall(t, 507, http.MethodPost, root+"/applications/"+app+"/services", serviceJSON("b", "ACTIVE", ""))
 	n.mustCall(t, 200, http.MethodGet, root+"/services/"+id, "")
+	n.remove(t, app, id) // makes room
 }
 
 func TestLeadWithEndsAllOnTheFirstFailure(t *testing.T) {

@@ -2,12 +2,15 @@ package mepserver
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	mp1types "github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/etcdtest"
@@ -124,4 +128,35 @@ func TestListAllocatesTheSameForFewAndManyServices(t *testing.T) {
 	}
 	few, many := measure(10), measure(1000)
 	require.InDelta(t, few, many, 3, "allocations: %v for 10 services, %v for 1,000", few, many)
+}
+
+// TestListIsRightWhetherKeptOrNot asks for the list of all services again and again while the registry changes.
+func TestListIsRightWhetherKeptOrNot(t *testing.T) {
+	n := startNode(t, etcdtest.Start(t).Store(t), true, nil)
+	names := func(host string) []string {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/mec_service_mgmt/v1/services", nil)
+		req.Host = host
+		rec := httptest.NewRecorder()
+		n.mp1.ServeHTTP(rec, req)
+		require.Equal(t, strconv.Itoa(rec.Body.Len()), rec.Header().Get("Content-Length"))
+		var list []mp1types.ServiceInfo
+		require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &list))
+		var names []string
+		for _, s := range list {
+			require.Contains(t, s.Links.Self.Href, "http://"+host+"/")
+			names = append(names, s.SerName)
+		}
+		slices.Sort(names)
+		return names
+	}
+	app := uuid.NewString()
+	var want []string
+	for i := range 6 {
+		for range 3 {
+			require.Equal(t, want, names("a.example"))
+		}
+		require.Equal(t, want, names("b.example"), "another host, other links")
+		n.add(t, app, fmt.Sprint("s", i))
+		want = append(want, fmt.Sprint("s", i))
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -83,7 +84,8 @@ func NewStore(client *clientv3.Client, kv clientv3.KV, source Source, timeout ti
 	return &Store{Client: client, Source: source, kv: kv, wait: timeout, guard: func() error { return nil }}
 }
 
-// SetGuard installs a check that runs before every write; its error is the write's. Call it before the store is used.
+// SetGuard installs a check that runs before everything is written that takes room; its error is the write's. Removals are
+// not checked: they are how room is made. Call it before the store is used.
 func (s *Store) SetGuard(guard func() error) { s.guard = guard }
 
 // Close ends the connection.
@@ -93,8 +95,10 @@ func (s *Store) Close() error { return s.Client.Close() }
 // or errs.Internal for what should not happen. After errs.Unavailable the transaction may still have been, or come to be,
 // committed as a whole.
 func (s *Store) Txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
-	if err := s.guard(); err != nil {
-		return nil, err
+	if slices.ContainsFunc(then, clientv3.Op.IsPut) {
+		if err := s.guard(); err != nil {
+			return nil, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
@@ -102,9 +106,9 @@ func (s *Store) Txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []
 	return resp, Error(err)
 }
 
-// Do runs one operation, with the errors of Txn. Only writes pass the guard.
+// Do runs one operation, with the errors of Txn.
 func (s *Store) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
-	if !op.IsGet() {
+	if op.IsPut() {
 		if err := s.guard(); err != nil {
 			return clientv3.OpResponse{}, err
 		}

@@ -47,14 +47,13 @@ type Server struct {
 const readyTimeout = time.Minute
 
 // Start runs the server and returns when it serves. The server listens on unix sockets only, in a directory that only this
-// user can enter.
+// user can enter; a backup is taken through Dir/sockets/client.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	dir := filepath.Join(cfg.Dir, "etcd")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	// The path of a socket may be 100 characters long at most, that of a data directory is the user's.
-	sockets, err := os.MkdirTemp("", "mep-")
+	sockets, err := socketDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("directory for sockets: %w", err)
 	}
@@ -77,6 +76,25 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, errors.Join(explain(dir, err), s.Close())
 	}
 	return s, nil
+}
+
+// maxSocketPath is what every system takes for the path of a socket.
+const maxSocketPath = 100
+
+// socketDir makes the directory for the server's sockets: "sockets" in the data directory, or a temporary one when the path
+// of that is too long. What a killed process left there is gone then.
+func socketDir(dataDir string) (string, error) {
+	dir, err := filepath.Abs(filepath.Join(dataDir, "sockets"))
+	if err != nil {
+		return "", err
+	}
+	if len(dir)+len("/client") > maxSocketPath {
+		return os.MkdirTemp("", "mep-")
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o700)
 }
 
 func explain(dir string, err error) error {

@@ -10,7 +10,7 @@ import (
 )
 
 // source lists and watches the server from within the process. Its watch reads etcd's own event stream: one hop over a
-// channel, where a watch over gRPC takes eight and encodes and decodes every record on the way (docs/adr/0003).
+// channel, where a watch over gRPC takes eight and encodes and decodes every record on the way (docs/adr/0003-in-process-event-stream.md).
 type source struct {
 	clientv3.KV
 	server   *etcdserver.EtcdServer

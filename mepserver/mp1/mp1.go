@@ -30,6 +30,8 @@ type API struct {
 	PublicURL func() string
 	// EdgeGalleryPrefix is the mount prefix under which a serInstanceId in a registration is ignored, as EdgeGallery does.
 	EdgeGalleryPrefix string
+
+	lists listCache
 }
 
 // Mount adds the API to a router below each of the prefixes ("" for none).

@@ -1,6 +1,7 @@
 package mp1
 
 import (
+	"io"
 	"iter"
 	"net/http"
 	"strconv"
@@ -20,7 +21,16 @@ func (m *mount) discover(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.list(c, m.Registry.Discover(q))
+	snap := m.Registry.Services().Snapshot()
+	if !q.All() {
+		return m.list(c, m.Registry.Discover(snap, q), nil)
+	}
+	key := listKey{state: snap, base: m.base(c)}
+	if body := m.lists.find(key); body != nil {
+		httpx.Raw(c, http.StatusOK, body)
+		return nil
+	}
+	return m.list(c, m.Registry.Discover(snap, q), &key)
 }
 
 func (m *mount) ownServices(c *gin.Context) error {
@@ -28,7 +38,7 @@ func (m *mount) ownServices(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.list(c, m.Registry.DiscoverOwn(appID(c), q))
+	return m.list(c, m.Registry.DiscoverOwn(appID(c), q), nil)
 }
 
 // listBuffer is what writing a list needs, kept between requests.
@@ -42,14 +52,11 @@ var listBuffers = sync.Pool{New: func() any { return &listBuffer{out: make([]byt
 // chunk is about how much of a list is handed to the connection at a time.
 const chunk = 64 << 10
 
-// list writes services as an array, without holding more of it in memory than a chunk.
-func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item]) error {
+// list writes services as an array, without holding more of it in memory than a chunk. With a key the list may be kept for
+// the next request.
+func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item], key *listKey) error {
 	b := listBuffers.Get().(*listBuffer)
-	defer func() {
-		clear(b.services)
-		b.services, b.out = b.services[:0], b.out[:0]
-		listBuffers.Put(b)
-	}()
+	defer b.release()
 	base := m.base(c)
 	size := len("[]")
 	for item := range services {
@@ -59,6 +66,12 @@ func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item]) error {
 	if len(b.services) > 0 {
 		size-- // one comma fewer than services
 	}
+	if key != nil {
+		if body := m.lists.keep(*key, size, func(dst []byte) []byte { return b.render(dst, base, nil) }); body != nil {
+			httpx.Raw(c, http.StatusOK, body)
+			return nil
+		}
+	}
 	h := c.Writer.Header()
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(size)}
@@ -67,22 +80,34 @@ func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item]) error {
 		c.Writer.WriteHeaderNow()
 		return nil
 	}
-	b.out = append(b.out, '[')
-	for i, svc := range b.services {
-		if i > 0 {
-			b.out = append(b.out, ',')
-		}
-		b.out = svc.AppendJSON(b.out, base)
-		if len(b.out) >= chunk {
-			if _, err := c.Writer.Write(b.out); err != nil {
-				return nil // the client has gone
-			}
-			b.out = b.out[:0]
-		}
-	}
-	b.out = append(b.out, ']')
+	b.out = b.render(b.out, base, c.Writer)
 	_, _ = c.Writer.Write(b.out)
 	return nil
+}
+
+// render appends the services as an array. With a writer it hands over what it has whenever that is a chunk, and gives up
+// when the writer fails.
+func (b *listBuffer) render(dst []byte, base string, w io.Writer) []byte {
+	dst = append(dst, '[')
+	for i, svc := range b.services {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = svc.AppendJSON(dst, base)
+		if w != nil && len(dst) >= chunk {
+			if _, err := w.Write(dst); err != nil {
+				return dst[:0]
+			}
+			dst = dst[:0]
+		}
+	}
+	return append(dst, ']')
+}
+
+func (b *listBuffer) release() {
+	clear(b.services)
+	b.services, b.out = b.services[:0], b.out[:0]
+	listBuffers.Put(b)
 }
 
 var jsonType = []string{"application/json"}

@@ -6,6 +6,7 @@ package owned
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
 	"time"
@@ -237,7 +238,8 @@ func same[V any](item *watched.Item[V]) []clientv3.Cmp {
 	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(item.Key), "=", item.ModRevision)}
 }
 
-// Remove deletes a record. find is as for Update; also returns what is done in the same transaction.
+// Remove deletes a record. find is as for Update; also returns what is done in the same transaction. When the store has no
+// room for that, the record is deleted all the same.
 func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], error),
 	also func(*watched.Item[V]) ([]clientv3.Op, error),
 ) error {
@@ -250,7 +252,11 @@ func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], 
 		if err != nil {
 			return err
 		}
-		resp, err := r.store.Txn(ctx, same(item), append(ops, clientv3.OpDelete(item.Key)), nil)
+		gone := clientv3.OpDelete(item.Key)
+		resp, err := r.store.Txn(ctx, same(item), append(ops, gone), nil)
+		if errors.Is(err, errs.InsufficientStorage) {
+			resp, err = r.store.Txn(ctx, same(item), []clientv3.Op{gone}, nil)
+		}
 		if err != nil {
 			return err
 		}

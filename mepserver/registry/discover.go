@@ -17,10 +17,15 @@ type Query struct {
 	ConsumedLocalOnly, IsLocal *bool
 }
 
-// Discover walks over the services that match q and may be consumed: ACTIVE and INACTIVE ones.
-func (r *Registry) Discover(q Query) iter.Seq[*Item] {
+// All reports whether q asks for every service.
+func (q Query) All() bool {
+	return len(q.InstanceIDs)+len(q.Names) == 0 && q.CategoryID == "" && q.Scope == "" && q.ConsumedLocalOnly == nil && q.IsLocal == nil
+}
+
+// Discover walks over the services of a snapshot that match q and may be consumed: ACTIVE and INACTIVE ones.
+func (r *Registry) Discover(snap *Snapshot, q Query) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
-		for item := range r.candidates(q) {
+		for item := range r.candidates(snap, q) {
 			if item.Value.State != mp1.StateSuspended && q.matches(item.Value) && !yield(item) {
 				return
 			}
@@ -40,8 +45,7 @@ func (r *Registry) DiscoverOwn(appInstanceID string, q Query) iter.Seq[*Item] {
 }
 
 // candidates uses the narrowest index there is for q.
-func (r *Registry) candidates(q Query) iter.Seq[*Item] {
-	snap := r.Services().Snapshot()
+func (r *Registry) candidates(snap *Snapshot, q Query) iter.Seq[*Item] {
 	var ix = r.byName
 	keys := q.Names
 	switch {

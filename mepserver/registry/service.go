@@ -49,6 +49,9 @@ type Service struct {
 // Item is a service with its revisions.
 type Item = watched.Item[*Service]
 
+// Snapshot is the state of the registry at one revision.
+type Snapshot = watched.Snapshot[*Service]
+
 // Change is a change of a service.
 type Change = watched.Change[*Service]
 

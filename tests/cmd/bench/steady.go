@@ -79,7 +79,8 @@ func benchHeartbeat(o *options) error {
 		})
 	}
 	defer func() { close(stop); wg.Wait() }()
-	time.Sleep(3 * time.Second)
+	// The first round of heartbeats may find services that fell silent between their registration and now.
+	time.Sleep((interval + 3) * time.Second)
 	cpu0, err := p.CPU()
 	if err != nil {
 		return err
