@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -134,4 +135,21 @@ func TestDatabaseAtItsQuotaHelpsItself(t *testing.T) {
 	require.Empty(t, s.Full())
 	cancel()
 	require.NoError(t, <-done)
+}
+
+func TestBackupCanBeTakenThroughTheSocketWhileItRuns(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir, 1<<30)
+	put(t, s, "k", "v")
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + dir + "/sockets/client"}, DialTimeout: 5 * time.Second})
+	if len(dir) > 80 {
+		t.Skip("the test's directory is too long for a socket")
+	}
+	require.NoError(t, err)
+	defer c.Close()
+	r, err := c.Snapshot(t.Context())
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, r)
+	require.NoError(t, err)
+	require.Greater(t, n, int64(10_000))
 }
