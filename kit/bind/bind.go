@@ -233,16 +233,38 @@ func (r *reader) scalar(v reflect.Value, p *path, kind jsontext.Kind) error {
 	return nil
 }
 
-// integer reads a JSON number that is whole, whichever way it is written: 60, 6e1 and 60.0 are the same.
+// integer reads a JSON number that is whole, whichever way it is written: 60, 6e1 and 60.0 are the same. It is exact: no
+// fraction is too small to count.
 func integer(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, true
 	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
+	exp := 0
+	if exponent != "" {
+		var err error
+		if exp, err = strconv.Atoi(exponent); err != nil {
+			exp = math.MaxInt32 // of which only 0e… is a number that fits
+			if exponent[0] == '-' {
+				exp = -exp
+			}
+		}
+	}
+	sign := ""
+	if mantissa[0] == '-' {
+		sign, mantissa = "-", mantissa[1:]
+	}
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimRight(whole+fraction, "0")
+	exp += len(whole) - len(digits) // digits × 10^exp, with no zero at the end of digits
+	switch digits = strings.TrimLeft(digits, "0"); {
+	case digits == "":
+		return 0, true
+	case exp < 0 || exp > 19:
 		return 0, false
 	}
-	return int64(f), true
+	n, err := strconv.ParseInt(sign+digits+strings.Repeat("0", exp), 10, 64)
+	return n, err == nil
 }
 
 func clip(s string) string {

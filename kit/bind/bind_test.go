@@ -113,6 +113,33 @@ func TestRefusesWhatIsNotAcceptableJSON(t *testing.T) {
 	}
 }
 
+func TestWholeNumbersAreExact(t *testing.T) {
+	for text, want := range map[string]int{
+		"0": 0, "-0": 0, "60": 60, "6e1": 60, "60.0": 60, "0.6E+2": 60, "600e-1": 60, "-1.5e1": -15, "0e999999999999": 0, "0.000": 0,
+		"9007199254740993.0": 9007199254740993, "00.5e1": -1,
+	} {
+		var v target
+		var faults problem.InvalidParams
+		err := bind.JSON([]byte(`{"count":`+text+`}`), &v, &faults)
+		if want == -1 {
+			require.Error(t, err, text)
+			continue
+		}
+		require.NoError(t, err, text)
+		require.Empty(t, faults, text)
+		require.Equal(t, want, *v.Count, text)
+	}
+	for _, text := range []string{
+		"0.5", "1e-1", "1e-400", "1.0000000000000000000000000001", "0." + strings.Repeat("0", 400) + "1", "1e99", "1e999999999999",
+		"1e-999999999999", "9223372036854775808", "-1e19",
+	} {
+		var v target
+		var faults problem.InvalidParams
+		require.NoError(t, bind.JSON([]byte(`{"count":`+text+`}`), &v, &faults), text)
+		require.Len(t, faults, 1, text)
+	}
+}
+
 func TestStopsAfterManyFaults(t *testing.T) {
 	var v target
 	var faults problem.InvalidParams

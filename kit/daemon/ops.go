@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -12,6 +13,9 @@ import (
 
 // Router is where parts add resources to the operations listener.
 type Router = *gin.Engine
+
+// opsDrain is how long requests of operators may finish. The listener is the last to stop and must not make the stop late.
+const opsDrain = 300 * time.Millisecond
 
 // newOpsListener binds the operations listener.
 func newOpsListener(cfg *Config, env *Env) (Part, error) {
@@ -28,7 +32,7 @@ func newOpsListener(cfg *Config, env *Env) (Part, error) {
 	}
 	env.Health.Listener("ops", srv.URL())
 	w := NewWorkers("ops listener")
-	w.Add("serve", func(ctx context.Context) error { return srv.Run(ctx, cfg.Drain/2) })
+	w.Add("serve", func(ctx context.Context) error { return srv.Run(ctx, opsDrain) })
 	w.Add("memory", telemetry.TuneGC)
 	return w, nil
 }

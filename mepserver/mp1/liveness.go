@@ -57,14 +57,14 @@ func (m *mount) heartbeat(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if !imposed {
-		httpx.NoContent(c)
-		return nil
-	}
 	info, err := m.Monitor.Info(item)
 	if err != nil {
 		return err
 	}
 	httpx.SetETag(c, livenessETag(info))
-	return httpx.JSON(c, http.StatusOK, info)
+	if imposed {
+		return httpx.JSON(c, http.StatusOK, info)
+	}
+	httpx.NoContent(c)
+	return nil
 }
