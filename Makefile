@@ -55,7 +55,7 @@ bench: build ## measure the platform and its yardsticks in one run
 	bin/mep-bench -mep bin/mep
 
 fuzz: ## a short run of every fuzz test
-	@for pkg in $$($(GO) list -tags $(TAGS) -f '{{if .TestGoFiles}}{{.Dir}}{{end}}' $(addsuffix /...,$(addprefix ./,$(MODULES)))); do \
+	@for pkg in $$($(GO) list -tags $(TAGS) -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' $(addsuffix /...,$(addprefix ./,$(MODULES)))); do \
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | sed 's/func //'); do \
 	    echo "fuzz $$pkg $$f"; (cd $$pkg && $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) .) || exit 1; \
 	  done; \

@@ -46,7 +46,7 @@ func newReceiver() (*receiver, func(), error) {
 		case <-req.Context().Done():
 		}
 	})
-	srv := &http.Server{Handler: mux} //nolint:gosec // on loopback, for a moment
+	srv := &http.Server{Handler: mux}
 	go func() { _ = srv.Serve(ln) }()
 	return r, func() { close(never); _ = srv.Close() }, nil
 }

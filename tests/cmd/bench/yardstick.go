@@ -77,7 +77,7 @@ func yardstickHTTP(file string) error {
 		return err
 	}
 	fmt.Println(ln.Addr())
-	return http.Serve(ln, e) //nolint:gosec // a yardstick on loopback
+	return http.Serve(ln, e)
 }
 
 // startYardstick starts this program as a yardstick and returns its address and process id.

@@ -50,7 +50,7 @@ func (s *story) tell(ctx context.Context) (err error) {
 			err = fmt.Errorf("in step %d: %w", s.steps, u.error)
 		}
 	}()
-	s.begin(ctx)
+	s.begin()
 	toConsumer, toProducer := s.subscribe(ctx)
 	first := s.register(ctx)
 	s.fallSilentAndComeBack(ctx, first.Info.SerInstanceID)
@@ -62,7 +62,7 @@ func (s *story) tell(ctx context.Context) (err error) {
 	return nil
 }
 
-func (s *story) begin(ctx context.Context) {
+func (s *story) begin() {
 	s.step("The platform starts, with an empty data directory and on free ports.")
 	must(s.platform.start())
 	s.base = s.platform.mp1() + "/mec_service_mgmt/v1"
