@@ -47,17 +47,23 @@ func build(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[C
 	if !cfg.Common.Dev {
 		return nil, mepserver.ErrInsecure
 	}
-	store, parts, err := connect(ctx, cfg, env)
+	db, store, parts, err := connect(ctx, cfg, env)
 	if err != nil {
 		return nil, err
 	}
-	alone := len(cfg.Common.EtcdEndpoints) == 0
-	server, err := mepserver.New(&cfg.Common, &cfg.Server, store, alone, env)
+	server, err := mepserver.New(&cfg.Common, &cfg.Server, store, db != nil, env)
 	if err != nil {
 		for _, p := range parts {
 			err = errors.Join(err, p.Stop(ctx))
 		}
 		return nil, err
+	}
+	if db != nil {
+		room := daemon.NewWorkers("room in the database")
+		room.Add("keep", func(ctx context.Context) error {
+			return db.KeepRoom(ctx, cfg.DiskQuota, server.NeededHistory, env.Log)
+		})
+		parts = append(parts, room)
 	}
 	return &daemon.Program[Config]{
 		Parts:   append(parts, server.Parts()...),
@@ -65,18 +71,18 @@ func build(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[C
 	}, nil
 }
 
-// connect dials the configured etcd or starts an embedded one.
-func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*etcd.Store, []daemon.Part, error) {
+// connect dials the configured etcd, or starts an embedded one and returns that, too.
+func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*embedded.Server, *etcd.Store, []daemon.Part, error) {
 	if len(cfg.Common.EtcdEndpoints) > 0 {
 		store, err := etcd.Dial(etcd.Config{Endpoints: cfg.Common.EtcdEndpoints, Timeout: cfg.Common.EtcdTimeout})
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
-		return store, []daemon.Part{daemon.Closer("etcd connection", store.Close)}, nil
+		return nil, store, []daemon.Part{daemon.Closer("etcd connection", store.Close)}, nil
 	}
 	unlock, err := lock(cfg.Common.DataDir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	guard := embedded.NewDiskGuard(cfg.Common.DataDir, cfg.DiskReserve, env.Log, env.Metrics)
 	if why := guard.Full(); why != "" {
@@ -90,13 +96,12 @@ func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*etcd.Store, []
 		},
 	})
 	if err != nil {
-		return nil, nil, errors.Join(err, unlock())
+		return nil, nil, nil, errors.Join(err, unlock())
 	}
 	server.Store().SetGuard(guard.Check)
 	env.Health.Check("storage", func() (string, string) { return "", cmp.Or(guard.Full(), server.Full()) })
 	watcher := daemon.NewWorkers("storage")
 	watcher.Add("disk guard", guard.Run)
-	watcher.Add("room", func(ctx context.Context) error { return server.KeepRoom(ctx, cfg.DiskQuota, env.Log) })
 	watcher.Add("embedded etcd", func(ctx context.Context) error {
 		select {
 		case err := <-server.Err():
@@ -105,7 +110,7 @@ func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*etcd.Store, []
 			return nil
 		}
 	})
-	return server.Store(), []daemon.Part{
+	return server, server.Store(), []daemon.Part{
 		daemon.Closer("data directory", unlock), daemon.Closer("embedded etcd", server.Close), watcher,
 	}, nil
 }

@@ -42,6 +42,7 @@ type Server struct {
 	policies atomic.Pointer[policies]
 	own      callback.Policy
 	mirror   *watched.Mirror
+	notifier *notify.Notifier
 }
 
 // leaderTTL is how long a dead leader is missed.
@@ -127,6 +128,7 @@ func (s *Server) wire(router *gin.Engine, store *etcd.Store, alone bool, env *da
 	})
 	s.serving.Add("serve", func(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) })
 	s.mount(router, dir, reg, book, monitor, registryPolicy)
+	s.notifier = notifier
 	s.observe(env, notifier)
 }
 
@@ -163,6 +165,7 @@ func (s *Server) mount(router *gin.Engine, dir *apps.Directory, reg *registry.Re
 	router.Use(s.gate())
 	api := &mp1.API{
 		Apps: dir, Registry: reg, Book: book, Monitor: monitor, Policy: policy,
+		OwnURL:            s.listener.URL(),
 		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
 		EdgeGalleryPrefix: "/mep",
 	}
@@ -200,12 +203,21 @@ func (s *Server) observe(env *daemon.Env, notifier *notify.Notifier) {
 	})
 	g := env.Ops.Group("/notifications")
 	g.GET("/subscriptions", httpx.Handle(func(c *gin.Context) error {
+		if err := httpx.NoQuery(c); err != nil {
+			return err
+		}
 		return httpx.JSON(c, http.StatusOK, notifier.Deliveries())
 	}))
 	g.GET("/dead_letters", httpx.Handle(func(c *gin.Context) error {
+		if err := httpx.NoQuery(c); err != nil {
+			return err
+		}
 		return httpx.JSON(c, http.StatusOK, notifier.DeadLetters())
 	}))
 }
+
+// NeededHistory is the etcd revision after which history must be kept for subscribers that have not been told of it yet.
+func (s *Server) NeededHistory() int64 { return s.notifier.Saved() }
 
 // Addr is the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }

@@ -156,6 +156,9 @@ func (r *reader) value(v reflect.Value, p *path) error {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
+		if v.Type().Elem().Kind() == reflect.Struct && kind != '{' {
+			return r.mismatch(p, "an object", kind)
+		}
 		n := reflect.New(v.Type().Elem())
 		before := len(*r.faults)
 		if err := r.value(n.Elem(), p); err != nil {

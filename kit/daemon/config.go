@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/openmep/mep/kit/telemetry"
 )
 
 // Version is the release, set when the program is built.
@@ -37,6 +39,9 @@ func (c *Config) Validate() error {
 	}
 	if c.EtcdTimeout <= 0 || c.EtcdTimeout > time.Minute {
 		faults = append(faults, fmt.Errorf("etcd.timeout must be more than 0 and at most 1m, not %s", c.EtcdTimeout))
+	}
+	if err := telemetry.CheckLog(c.LogFormat, c.LogLevel); err != nil {
+		faults = append(faults, err)
 	}
 	if _, err := c.Listen("ops.listen", c.OpsListen); err != nil {
 		faults = append(faults, err)

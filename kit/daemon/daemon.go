@@ -102,6 +102,8 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 	defer log.Close()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// Whoever read the log may end before the platform does.
+	signal.Ignore(syscall.SIGPIPE)
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)

@@ -38,6 +38,8 @@ const (
 	TooLarge
 	// URITooLong is a request target over the limit: 414.
 	URITooLong
+	// HeaderTooLarge is a request header over the limit: 431.
+	HeaderTooLarge
 	// UnsupportedMediaType is a body of a type the resource does not take: 415.
 	UnsupportedMediaType
 	// TooManyRequests is a caller over its rate or quota: 429.
@@ -62,6 +64,7 @@ var kinds = map[Kind]struct {
 	PreconditionFailed:   {http.StatusPreconditionFailed, "Precondition failed"},
 	TooLarge:             {http.StatusRequestEntityTooLarge, "Content too large"},
 	URITooLong:           {http.StatusRequestURITooLong, "URI too long"},
+	HeaderTooLarge:       {http.StatusRequestHeaderFieldsTooLarge, "Request header fields too large"},
 	UnsupportedMediaType: {http.StatusUnsupportedMediaType, "Unsupported media type"},
 	TooManyRequests:      {http.StatusTooManyRequests, "Too many requests"},
 	Unavailable:          {http.StatusServiceUnavailable, "Service unavailable"},

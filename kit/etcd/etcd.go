@@ -2,6 +2,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -103,7 +104,29 @@ func (s *Store) Txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	resp, err := s.kv.Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
+	if is(err, rpctypes.ErrNoSpace) {
+		if landed := s.landed(ctx, then); landed != nil {
+			return landed, nil
+		}
+	}
 	return resp, Error(err)
+}
+
+// landed finds out whether a transaction was committed that etcd answered with "no space": the ones that reach the quota
+// are. It returns nil when it was not.
+func (s *Store) landed(ctx context.Context, then []clientv3.Op) *clientv3.TxnResponse {
+	for _, op := range then {
+		if !op.IsPut() {
+			continue
+		}
+		r, err := s.kv.Get(ctx, string(op.KeyBytes()))
+		if err != nil || len(r.Kvs) == 0 || !bytes.Equal(r.Kvs[0].Value, op.ValueBytes()) {
+			return nil
+		}
+		r.Header.Revision = r.Kvs[0].ModRevision
+		return &clientv3.TxnResponse{Header: r.Header, Succeeded: true}
+	}
+	return nil
 }
 
 // Do runs one operation, with the errors of Txn.

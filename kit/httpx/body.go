@@ -65,3 +65,12 @@ func readAll(r *http.Request) ([]byte, error) {
 	}
 	return nil, errs.Wrap(errs.Invalid, err, "the body could not be read to its end")
 }
+
+// NoQuery refuses query parameters where none are defined.
+func NoQuery(c *gin.Context) error {
+	if c.Request.URL.RawQuery == "" {
+		return nil
+	}
+	name, _, _ := strings.Cut(c.Request.URL.RawQuery, "=")
+	return errs.New(errs.Invalid, "this resource takes no query parameters, but %q was given", name)
+}

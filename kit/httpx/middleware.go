@@ -240,11 +240,25 @@ func recovery(log *slog.Logger, m *Metrics) gin.HandlerFunc {
 	}
 }
 
+func headerSize(h http.Header) int {
+	size := 0
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return size
+}
+
 func bounds(limits func() Limits) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		l := limits()
 		if len(c.Request.RequestURI) > l.URI {
 			Fail(c, errs.New(errs.URITooLong, "the request target is longer than %d bytes", l.URI))
+			return
+		}
+		if size := headerSize(c.Request.Header); size > l.Header {
+			Fail(c, errs.New(errs.HeaderTooLarge, "the header fields have %d bytes, more than %d", size, l.Header))
 			return
 		}
 		if c.Request.ContentLength > l.Body {

@@ -69,8 +69,9 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    limits.Header,
-		ErrorLog:          slog.NewLogLogger(log.With("listener", name).Handler(), slog.LevelDebug),
+		// What is over the limit but within this is read, so that it can be answered like every other error.
+		MaxHeaderBytes: limits.Header + 256<<10,
+		ErrorLog:       slog.NewLogLogger(log.With("listener", name).Handler(), slog.LevelDebug),
 	}
 	s.ln = netutil.LimitListener(ln, limits.Connections)
 	return s, nil

@@ -250,6 +250,9 @@ func fromYAML(file string, data []byte, byFlag map[string]*Setting, set map[stri
 		return nil
 	}
 	root := doc.Content[0]
+	if root.Tag == "!!null" {
+		return nil
+	}
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d: the file must hold settings as \"name: value\"", file, root.Line)
 	}

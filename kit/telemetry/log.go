@@ -38,6 +38,15 @@ func NewLog(w io.Writer, format, level string) (*Log, error) {
 	return l, nil
 }
 
+// CheckLog returns why a format or level is refused.
+func CheckLog(format, level string) error {
+	l, err := NewLog(io.Discard, format, level)
+	if err == nil {
+		l.Close()
+	}
+	return err
+}
+
 // SetLevel changes the least level that is written.
 func (l *Log) SetLevel(level string) error {
 	var lv slog.Level

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -171,6 +172,9 @@ func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 		if cause, ok := f.Interface.(error); ok {
 			err = fmt.Errorf("%s: %w", e.Message, cause)
 		}
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("the disk is full, make room and start again: %w", syscall.ENOSPC)
 	}
 	h.tell(err)
 	// etcd's state is undefined now: nothing of it may run on.

@@ -127,7 +127,7 @@ func TestDatabaseAtItsQuotaHelpsItself(t *testing.T) {
 	require.Eventually(t, func() bool { return s.Full() != "" }, 5*time.Second, 10*time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.KeepRoom(ctx, 16<<20, silent) }()
+	go func() { done <- s.KeepRoom(ctx, 16<<20, func() int64 { return 0 }, silent) }()
 	require.Eventually(t, func() bool {
 		_, err := s.Store().Do(t.Context(), clientv3.OpPut("same", value))
 		return err == nil

@@ -13,21 +13,31 @@ import (
 // spaceInterval is how often a full database is looked after.
 const spaceInterval = 5 * time.Second
 
+// patience is how many times history that is still needed is spared.
+const patience = 6
+
 // KeepRoom helps the database out when it has reached its quota, until ctx ends. etcd then refuses every write and stays so
 // until someone removes old revisions, gives their room back and takes the alarm away; on a node nobody is there to do it.
-func (s *Server) KeepRoom(ctx context.Context, quota int64, log *slog.Logger) error {
+// History after the revision that needed returns is spared at first, and only given up when sparing it does not help for half
+// a minute.
+func (s *Server) KeepRoom(ctx context.Context, quota int64, needed func() int64, log *slog.Logger) error {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
-	for {
+	for rounds := 0; ; rounds++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 		if !s.full() {
+			rounds = 0
 			continue
 		}
-		size, err := s.makeRoom(ctx)
+		upTo := needed()
+		if rounds > patience {
+			upTo = 0
+		}
+		size, err := s.makeRoom(ctx, upTo)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			log.Error("the database has reached its quota and old revisions could not be removed, trying again", "quota", quota, "error", err)
@@ -56,8 +66,9 @@ func (s *Server) full() bool {
 	return false
 }
 
-// makeRoom removes all revisions but the present one, shrinks the file, and takes the alarm away if that made room.
-func (s *Server) makeRoom(ctx context.Context) (inUse int64, err error) {
+// makeRoom removes the revisions before upTo, or before the present one when that is 0, shrinks the file, and takes the
+// alarm away if that made room.
+func (s *Server) makeRoom(ctx context.Context, upTo int64) (inUse int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	c := s.store.Client
@@ -65,8 +76,11 @@ func (s *Server) makeRoom(ctx context.Context) (inUse int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the revision: %w", err)
 	}
+	if upTo <= 0 || upTo > now.Header.Revision {
+		upTo = now.Header.Revision
+	}
 	// Compacting twice at a revision fails, and is as good.
-	_, _ = c.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
+	_, _ = c.Compact(ctx, upTo, clientv3.WithCompactPhysical())
 	if _, err := c.Defragment(ctx, c.Endpoints()[0]); err != nil {
 		return 0, fmt.Errorf("give room back: %w", err)
 	}

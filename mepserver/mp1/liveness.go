@@ -17,7 +17,7 @@ func livenessETag(i mp1.ServiceLivenessInfo) string {
 }
 
 func (m *mount) livenessInfo(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	item, err := m.Registry.GetOwn(appID(c), serviceID(c))
@@ -37,7 +37,7 @@ func (m *mount) livenessInfo(c *gin.Context) error {
 }
 
 func (m *mount) heartbeat(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	var update mp1.ServiceLivenessUpdate

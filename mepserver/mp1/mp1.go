@@ -9,7 +9,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/mepserver/apps"
 	"github.com/openmep/mep/mepserver/liveness"
@@ -28,6 +27,8 @@ type API struct {
 	Policy func() registry.Policy
 	// PublicURL is what hrefs start with; when it returns "", they start with the scheme and host of the request.
 	PublicURL func() string
+	// OwnURL is what they start with when the request names no usable host.
+	OwnURL string
 	// EdgeGalleryPrefix is the mount prefix under which a serInstanceId in a registration is ignored, as EdgeGallery does.
 	EdgeGalleryPrefix string
 
@@ -76,11 +77,25 @@ func (m *mount) base(c *gin.Context) string {
 	if u := m.PublicURL(); u != "" {
 		return u + m.prefix
 	}
+	if !plainHost(c.Request.Host) {
+		return m.OwnURL + m.prefix
+	}
 	scheme := "http://"
 	if c.Request.TLS != nil {
 		scheme = "https://"
 	}
 	return scheme + c.Request.Host + m.prefix
+}
+
+// plainHost reports whether the host a client says it called can be repeated in an answer as it is. HTTP/1.0 clients may
+// name none, and the request line may hold anything.
+func plainHost(host string) bool {
+	for _, c := range []byte(host) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && !strings.ContainsRune(".-_:[]", rune(c)) {
+			return false
+		}
+	}
+	return host != ""
 }
 
 // appExists refuses the whole tree of an application instance that does not exist.
@@ -96,17 +111,8 @@ func ifMatch(c *gin.Context) registry.Precondition {
 	return func(item *registry.Item) error { return httpx.IfMatch(c, item.Value.ETag()) }
 }
 
-// noQuery refuses query parameters where the standard defines none.
-func noQuery(c *gin.Context) error {
-	if c.Request.URL.RawQuery == "" {
-		return nil
-	}
-	name, _, _ := strings.Cut(c.Request.URL.RawQuery, "=")
-	return errs.New(errs.Invalid, "this resource takes no query parameters, but %q was given", name)
-}
-
 func (m *mount) transports(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	return httpx.JSON(c, http.StatusOK, m.Policy().Transports)

@@ -27,8 +27,12 @@ func parseQuery(raw string) (registry.Query, error) {
 		}
 		rawName, rawValue, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(rawName)
-		if err != nil {
+		switch {
+		case err != nil:
 			faults.Add(rawName, "is not a well-formed parameter name")
+			continue
+		case name == "":
+			faults.Add("query", "has a parameter without a name")
 			continue
 		}
 		setParameter(&q, name, rawValue, &faults)
@@ -66,13 +70,18 @@ func setParameter(q *registry.Query, name, rawValue string, faults *problem.Inva
 		}
 		q.CategoryID = value
 	case "scope_of_locality":
-		if q.Scope = mp1.LocalityType(value); !q.Scope.Valid() {
+		scope := mp1.LocalityType(value)
+		switch {
+		case !scope.Valid():
 			faults.Add(name, "must be one of "+mp1.LocalityValues())
+		case q.Scope != "" && q.Scope != scope:
+			faults.Add(name, "must be given once")
 		}
+		q.Scope = scope
 	case "consumed_local_only":
-		q.ConsumedLocalOnly = boolean(name, value, faults)
+		q.ConsumedLocalOnly = boolean(q.ConsumedLocalOnly, name, value, faults)
 	case "is_local":
-		q.IsLocal = boolean(name, value, faults)
+		q.IsLocal = boolean(q.IsLocal, name, value, faults)
 	default:
 		faults.Add(name, "is not a parameter of this resource")
 	}
@@ -94,11 +103,13 @@ func appendValues(list []string, name, raw string, faults *problem.InvalidParams
 	return list
 }
 
-func boolean(name, value string, faults *problem.InvalidParams) *bool {
+func boolean(before *bool, name, value string, faults *problem.InvalidParams) *bool {
 	b := value == "true"
-	if !b && value != "false" {
+	switch {
+	case !b && value != "false":
 		faults.Add(name, "must be true or false")
-		return nil
+	case before != nil && *before != b:
+		faults.Add(name, "must be given once")
 	}
 	return &b
 }

@@ -126,7 +126,7 @@ func (m *mount) one(c *gin.Context, status int, svc *registry.Service) {
 // read answers the GET of a service.
 func (m *mount) read(c *gin.Context, item *registry.Item, err error) error {
 	if err == nil {
-		err = noQuery(c)
+		err = httpx.NoQuery(c)
 	}
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (m *mount) ownService(c *gin.Context) error {
 }
 
 func (m *mount) register(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	var info mp1.ServiceInfo
@@ -170,7 +170,7 @@ func (m *mount) register(c *gin.Context) error {
 }
 
 func (m *mount) replace(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	// Whether the service can be changed at all comes before what it would be changed to.
@@ -182,10 +182,15 @@ func (m *mount) replace(c *gin.Context) error {
 	if err := httpx.Body(c, &info); err != nil {
 		return err
 	}
+	var faults problem.InvalidParams
 	if info.SerInstanceID != "" && info.SerInstanceID != item.Value.ID {
-		var p problem.InvalidParams
-		p.Add("serInstanceId", "must be absent or the id in the path")
-		return errs.Params(p)
+		faults.Add("serInstanceId", "must be absent or the id in the path")
+	}
+	if info.TransportInfo == nil {
+		faults.Add("transportInfo", "is required: only a registration may name a transport of the platform instead")
+	}
+	if err := errs.Params(faults); err != nil {
+		return err
 	}
 	item, err = m.Registry.Replace(c.Request.Context(), appID(c), serviceID(c), info, ifMatch(c))
 	if err != nil {
@@ -197,7 +202,7 @@ func (m *mount) replace(c *gin.Context) error {
 }
 
 func (m *mount) remove(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	if err := m.Registry.Remove(c.Request.Context(), appID(c), serviceID(c), ifMatch(c)); err != nil {

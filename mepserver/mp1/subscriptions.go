@@ -11,7 +11,7 @@ import (
 )
 
 func (m *mount) subscriptions(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	base := m.base(c)
@@ -30,7 +30,7 @@ func (m *mount) subscriptions(c *gin.Context) error {
 }
 
 func (m *mount) subscribe(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	var sub mp1.SerAvailabilityNotificationSubscription
@@ -48,7 +48,7 @@ func (m *mount) subscribe(c *gin.Context) error {
 }
 
 func (m *mount) subscription(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	item, err := m.Book.Get(appID(c), c.Param("subscriptionId"))
@@ -63,7 +63,7 @@ func (m *mount) subscription(c *gin.Context) error {
 }
 
 func (m *mount) unsubscribe(c *gin.Context) error {
-	if err := noQuery(c); err != nil {
+	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
 	pre := func(item *subscription.Item) error { return httpx.IfMatch(c, item.Value.ETag) }

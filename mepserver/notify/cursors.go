@@ -153,3 +153,16 @@ func (n *Notifier) planCursors(now time.Time) cursorPlan {
 func encodeCursor(revision int64) string {
 	return fmt.Sprintf(`{"v":%d,"revision":%d}`, state.SchemaVersion, revision)
 }
+
+// Saved is the revision up to which every subscriber had been served when the cursors were last saved.
+func (n *Notifier) Saved() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	least := n.saved
+	for _, f := range n.feeds {
+		if f.saved != 0 {
+			least = min(least, f.saved)
+		}
+	}
+	return least
+}

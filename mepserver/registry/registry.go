@@ -213,7 +213,7 @@ func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID str
 		if err != nil {
 			return nil, err
 		}
-		if bytes.Equal(encoded, was.infoJSON()) {
+		if bytes.Equal(encoded, was.infoJSON()) && (rec.Asked == nil || *rec.Asked == was.Asked) {
 			return nil, nil
 		}
 		return &rec, nil
