@@ -35,7 +35,7 @@ test: build ## run all tests of all modules with the race detector
 	CGO_ENABLED=1 MEP_BIN=$(CURDIR)/bin $(GO) test -tags $(TAGS) -race -timeout 10m $(addsuffix /...,$(addprefix ./,$(MODULES)))
 
 verify: build cross lint ## check modules, format, lint, generated files and the README's commands
-	@for m in $(MODULES) tools/lint; do (cd $$m && GOWORK=off $(GO) mod tidy -diff) || { echo "$$m: run make fix"; exit 1; }; done
+	@for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) mod tidy -diff) || { echo "$$m: run make fix"; exit 1; }; done
 	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo "run make fix"; exit 1; }
 	$(GO) vet -tags $(TAGS) $(addsuffix /...,$(addprefix ./,$(MODULES)))
 	$(GO) run -tags $(TAGS) ./tools/docgen -check docs/reference
@@ -45,7 +45,7 @@ lint:
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(LINT) run --build-tags $(TAGS) ./...) || exit 1; done
 
 fix: ## mend what verify complains of, as far as a program can
-	@for m in $(MODULES) tools/lint; do (cd $$m && GOWORK=off $(GO) mod tidy) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) mod tidy) || exit 1; done
 	gofmt -w $(MODULES)
 	@for m in $(MODULES); do (cd $$m && $(LINT) run --fix --build-tags $(TAGS) ./...) || true; done
 	$(GO) run -tags $(TAGS) ./tools/docgen docs/reference
