@@ -228,6 +228,3 @@ func self(o object) string {
 	href, _ := link["href"].(string)
 	return href
 }
-
-// unique is a name no other test uses.
-func unique(name string) string { return name + "-" + uuid.NewString()[:8] }

@@ -118,7 +118,7 @@ func TestHeartbeats(t *testing.T) {
 		a.beat(svc.id, harness.Header("If-Match", stale)).Is(204)
 		current := a.Get(a.liveness(svc.id)).ETag()
 		require.NotEqual(t, stale, current)
-		for _, other := range []string{stale, `"x"`, "x", svc.etag, "W/" + current} {
+		for _, other := range []string{stale, `"no.1"`, "no.1", svc.etag, "W/" + current} {
 			a.beat(svc.id, harness.Header("If-Match", other)).Problem(412)
 			require.Equal(t, current, a.Get(a.liveness(svc.id)).ETag(), "a heartbeat that is refused is none")
 		}
@@ -126,6 +126,13 @@ func TestHeartbeats(t *testing.T) {
 		got := a.Get(services + "/" + svc.id)
 		require.Equal(t, svc.etag, got.ETag())
 		same(t, svc.info, got.Object())
+	})
+	t.Run("by PUT are answered with the new entity-tag", func(t *testing.T) {
+		t.Parallel()
+		a := newApp(p.Client(t))
+		svc := a.register(monitored("x", 60))
+		put := a.Put(a.liveness(svc.id), object{"state": "ACTIVE"}).Is(204)
+		require.Equal(t, a.Get(a.liveness(svc.id)).ETag(), put.ETag()) // decision 6: on every GET, PUT and POST
 	})
 	t.Run("do not activate what is inactive", func(t *testing.T) {
 		t.Parallel()
@@ -317,6 +324,19 @@ func TestAnIntervalThatNoLongerHoldsIsImposedAnew(t *testing.T) {
 	var info livenessInfo
 	a.Put(a.liveness(low.id), object{"state": "ACTIVE"}).Is(200).Into(&info)
 	require.Equal(t, 2, info.Interval, "what the app asked for is not forgotten")
+}
+
+// A replacement asks anew, also when the answer is the same.
+func TestTheIntervalThatWasAskedForLastCounts(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, harness.Config("liveness: {default: 60s}\n"))
+	a := newApp(p.Client(t))
+	svc := a.register(monitored("x", 0))
+	require.EqualValues(t, 60, svc.info["livenessInterval"])
+	require.EqualValues(t, 60, a.replace(svc.id, monitored("x", 60)).info["livenessInterval"])
+	require.True(t, p.Reload("liveness: {default: 40s}\n"))
+	a.beat(svc.id).Is(204)
+	require.Equal(t, 60, a.livenessInfo(svc.id).Interval)
 }
 
 func TestHeartbeatsOutliveARestart(t *testing.T) {

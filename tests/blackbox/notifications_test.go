@@ -3,6 +3,7 @@ package blackbox
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -44,7 +45,7 @@ func TestEachChangeIsOneNotification(t *testing.T) {
 	a.replace(svc.id, but(own("x"), "version", "2", "livenessInterval", 60))
 	a.beat(svc.id).Is(204)
 	a.Put(a.service(svc.id), but(own("x"), "version", 5)).Is(400)
-	a.Put(a.service(svc.id), own("x"), harness.Header("If-Match", `"x"`)).Is(412)
+	a.Put(a.service(svc.id), own("x"), harness.Header("If-Match", `"no.1"`)).Is(412)
 	a.replace(svc.id, but(own("y"), "version", "2", "livenessInterval", 60))
 	a.remove(svc.id)
 	a.register(own("end"))
@@ -198,6 +199,54 @@ func TestAnIDIsStableOverRetries(t *testing.T) {
 	require.NotEqual(t, all[0].ID, cb.AwaitChange(t, "/cb", "ADDED y ACTIVE").ID)
 }
 
+func TestACallThatTakesLongIsGivenUpAndRepeated(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t)
+	cb := harness.NewSubscriber(t)
+	hang := cb.Hang()
+	cb.Behave(func(w http.ResponseWriter, r *http.Request, d harness.Delivery) {
+		if d.Attempt == 1 {
+			hang(w, r, d)
+			return
+		}
+		w.WriteHeader(204)
+	})
+	a := newApp(p.Client(t))
+	a.subscribe(cb.URL("/cb"), nil)
+	a.register(own("x"))
+	second := cb.Await(t, "the second attempt", func(d harness.Delivery) bool { return d.Status == 204 })
+	first := cb.All()[0]
+	require.Equal(t, first.ID, second.ID)
+	require.GreaterOrEqual(t, second.At.Sub(first.At), 5*time.Second)
+}
+
+func TestASubscriberMayStartLater(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := ln.Addr().String()
+	require.NoError(t, ln.Close())
+	a := newApp(p.Client(t))
+	a.subscribe("http://"+addr+"/cb", nil)
+	a.register(own("x"))
+	require.Contains(t, lastError(t, p, "refused"), "refused")
+	ln, err = net.Listen("tcp", addr)
+	require.NoError(t, err)
+	called := make(chan string, 10)
+	srv := &http.Server{ReadHeaderTimeout: harness.Patience, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		called <- r.Header.Get("X-Notification-Id")
+	})}
+	go func() { _ = srv.Serve(ln) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	select {
+	case id := <-called:
+		require.NotEmpty(t, id)
+	case <-time.After(harness.Patience):
+		t.Fatal("the subscriber was not called")
+	}
+}
+
 func TestAny2xxIsSuccess(t *testing.T) {
 	t.Parallel()
 	p := harness.Start(t)
@@ -246,7 +295,7 @@ func TestASubscriberThatMisbehavesDelaysNobody(t *testing.T) {
 	t.Parallel()
 	for name, behave := range map[string]func(*harness.Subscriber) harness.Behaviour{
 		"it never answers": (*harness.Subscriber).Hang,
-		"it streams an endless body": func(cb *harness.Subscriber) harness.Behaviour {
+		"it streams an endless body": func(*harness.Subscriber) harness.Behaviour {
 			return func(w http.ResponseWriter, r *http.Request, _ harness.Delivery) {
 				w.WriteHeader(200)
 				junk := make([]byte, 16<<10)
@@ -281,7 +330,7 @@ func TestASubscriberThatMisbehavesDelaysNobody(t *testing.T) {
 			return func(http.ResponseWriter, *http.Request, harness.Delivery) { panic(http.ErrAbortHandler) }
 		},
 		"it sends endless headers": func(*harness.Subscriber) harness.Behaviour {
-			return func(w http.ResponseWriter, r *http.Request, _ harness.Delivery) {
+			return func(w http.ResponseWriter, _ *http.Request, _ harness.Delivery) {
 				conn, _, err := http.NewResponseController(w).Hijack()
 				if err != nil {
 					return
@@ -294,7 +343,7 @@ func TestASubscriberThatMisbehavesDelaysNobody(t *testing.T) {
 			}
 		},
 		"it answers no HTTP": func(*harness.Subscriber) harness.Behaviour {
-			return func(w http.ResponseWriter, r *http.Request, _ harness.Delivery) {
+			return func(w http.ResponseWriter, _ *http.Request, _ harness.Delivery) {
 				if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 					_, _ = io.WriteString(conn, "\x00\x01 SSH-2.0-OpenSSH\r\n")
 					_ = conn.Close()

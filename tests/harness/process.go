@@ -40,8 +40,9 @@ type Process struct {
 }
 
 type running struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when the process has ended
+	reader *os.File      // what it writes
 }
 
 type spec struct {
@@ -116,7 +117,7 @@ func start(tb testing.TB, program string, opts ...Option) *Process {
 		o(&p.spec)
 	}
 	if p.DataDir = p.spec.dataDir; p.DataDir == "" {
-		p.DataDir = filepath.Join(tb.TempDir(), "data")
+		p.DataDir = filepath.Join(scratch(tb), "data")
 	}
 	p.spec.args = append(p.spec.args, "--data-dir", p.DataDir)
 	if p.spec.config != "" {
@@ -128,18 +129,41 @@ func start(tb testing.TB, program string, opts ...Option) *Process {
 	tb.Cleanup(func() {
 		p.Stop()
 		if tb.Failed() {
-			tb.Logf("end of the log of %s:\n%s", program, tail(p.Log(), 40))
+			tb.Logf("end of the log of %s, without requests that were answered:\n%s", program, tail(answered.ReplaceAllString(p.Log(), ""), 40))
 		}
 	})
 	p.launch()
 	return p
 }
 
+// roomForScratch is how much must be free in memory for data directories to be there.
+const roomForScratch = 4 << 30
+
+// scratch makes a directory for data, in memory where there is room: a disk that many processes write to at a time makes
+// each of them wait for seconds now and then, and what a process wrote outlives its death there, too.
+func scratch(tb testing.TB) string {
+	tb.Helper()
+	const memory = "/dev/shm"
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(memory, &st); err != nil || int64(st.Bavail)*st.Bsize < roomForScratch {
+		return tb.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory, "mept") //nolint:usetesting // that is on the disk
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// answered are the lines of requests that went as expected.
+var answered = regexp.MustCompile(`(?m)^.* msg=request .* status=[234]\d\d .*\n`)
+
 // environment is that of the test without settings of the platform, and with a directory for temporary files of
 // its own, whose path is short enough for sockets.
 func environment(tb testing.TB, vars ...string) []string {
 	tb.Helper()
-	tmp, err := os.MkdirTemp("", "mept")
+	tmp, err := os.MkdirTemp("", "mept") //nolint:usetesting // the path of a socket must be short
 	if err != nil {
 		tb.Fatalf("harness: %v", err)
 	}
@@ -153,29 +177,50 @@ func environment(tb testing.TB, vars ...string) []string {
 	return append(env, vars...)
 }
 
+// errEnded says that a process ended before it was ready.
+var errEnded = errors.New("ended while it was starting")
+
 // launch starts the process and waits for it as the options say.
 func (p *Process) launch() {
 	p.tb.Helper()
+	if err := p.tryLaunch(); err != nil {
+		p.tb.Fatalf("%s is not ready: %v\n%s", p.spec.program, err, tail(p.Log(), 60))
+	}
+}
+
+func (p *Process) tryLaunch() error {
+	p.tb.Helper()
 	log := &logBuffer{}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		p.tb.Fatalf("harness: %v", err)
+	}
 	cmd := exec.Command(binary(p.tb, p.spec.program), p.spec.args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.spec.environment, log, log
-	if err := cmd.Start(); err != nil {
+	cmd.Env, cmd.Stdout, cmd.Stderr = p.spec.environment, writer, writer
+	err = cmd.Start()
+	_ = writer.Close() // the process has its own
+	if err != nil {
 		p.tb.Fatalf("harness: start %s: %v", p.spec.program, err)
 	}
-	r := &running{cmd: cmd, done: make(chan struct{})}
+	r := &running{cmd: cmd, done: make(chan struct{}), reader: reader}
 	go func() {
+		_, _ = io.Copy(log, reader)
 		_ = cmd.Wait() // the outcome is in cmd.ProcessState
+		_ = reader.Close()
 		close(r.done)
 	}()
 	p.mu.Lock()
 	p.running, p.log, p.urls = r, log, nil
 	p.mu.Unlock()
-	EventuallyWithin(p.tb, 2*Patience, p.spec.program+" is ready", func() error {
+	var ended error
+	err = poll(2*Patience, func() error {
 		if r.ended() {
-			p.tb.Fatalf("%s ended while it was starting: %s\n%s", p.spec.program, cmd.ProcessState, log.String())
+			ended = fmt.Errorf("%w: %s", errEnded, cmd.ProcessState)
+			return nil
 		}
 		return p.findListeners()
 	})
+	return errors.Join(err, ended)
 }
 
 func (r *running) ended() bool {
@@ -280,6 +325,13 @@ func (p *Process) Log() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
+}
+
+// CloseLog stops reading what the process writes, as a log collector does that dies.
+func (p *Process) CloseLog() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.running.reader.Close()
 }
 
 // Pid is the id of the process.
@@ -409,6 +461,21 @@ func (p *Process) Restart(opts ...Option) {
 		o(&p.spec)
 	}
 	p.launch()
+}
+
+// RestartOrEnd is Restart for a process that may refuse to start: code is its exit code then.
+func (p *Process) RestartOrEnd() (running bool, code int) {
+	p.tb.Helper()
+	p.Stop()
+	err := p.tryLaunch()
+	switch {
+	case err == nil:
+		return true, 0
+	case errors.Is(err, errEnded):
+		return false, p.Ended()
+	}
+	p.tb.Fatalf("%s is not ready: %v\n%s", p.spec.program, err, tail(p.Log(), 60))
+	return false, 0
 }
 
 // Configure replaces the text of the configuration file.

@@ -266,8 +266,11 @@ func (s *Subscriber) Await(tb testing.TB, what string, wanted func(Delivery) boo
 	return found
 }
 
-// AwaitChange waits for a change of a service by its name on a path, given as ServiceReference.String shows it.
+// AwaitChange waits until a change of a service was delivered on a path and answered with success. The change is given as
+// ServiceReference.String shows it.
 func (s *Subscriber) AwaitChange(tb testing.TB, path, change string) Delivery {
 	tb.Helper()
-	return s.Await(tb, change+" on "+path, func(d Delivery) bool { return d.Path == path && d.Change.String() == change })
+	return s.Await(tb, change+" on "+path, func(d Delivery) bool {
+		return d.Path == path && d.Change.String() == change && d.Status/100 == 2
+	})
 }
