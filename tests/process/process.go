@@ -24,6 +24,7 @@ type Process struct {
 	done chan struct{}
 	err  error
 	log  *os.File
+	text string // of the log, once the process has ended
 	ops  string
 	urls map[string]string
 }
@@ -32,12 +33,16 @@ type Process struct {
 const readyTimeout = 30 * time.Second
 
 // Start runs a program in development mode with free ports and returns when it is ready. Arguments override these, and the
-// environment's settings of the platform do not count. It logs into a new file in dir.
+// environment's settings of the platform do not count. It logs into a file in memory, or in dir.
 func Start(program, dir string, args ...string) (*Process, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	log, err := os.CreateTemp(dir, "log-*.jsonl")
+	// A log on a disk would be written back by the kernel while something is measured.
+	log, err := os.CreateTemp("/dev/shm", "mep-log-*")
+	if err != nil {
+		log, err = os.CreateTemp(dir, "log-*")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +65,10 @@ func Start(program, dir string, args ...string) (*Process, error) {
 	}
 	go func() {
 		p.err = p.cmd.Wait()
+		text, _ := os.ReadFile(log.Name())
+		p.text = withoutRequests(text)
 		_ = log.Close()
+		_ = os.Remove(log.Name())
 		close(p.done)
 	}()
 	if err := p.awaitReady(); err != nil {
@@ -124,9 +132,18 @@ func (p *Process) URL(listener string) string { return p.urls[listener] }
 
 // Log is what the program logged so far, without the lines of single requests.
 func (p *Process) Log() string {
-	data, _ := os.ReadFile(p.log.Name())
+	select {
+	case <-p.done:
+		return p.text
+	default:
+	}
+	text, _ := os.ReadFile(p.log.Name())
+	return withoutRequests(text)
+}
+
+func withoutRequests(text []byte) string {
 	var kept strings.Builder
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(string(text)) {
 		if !strings.Contains(line, `"msg":"request"`) {
 			kept.WriteString(line)
 		}

@@ -97,20 +97,14 @@ func alternate(o *options, size int, sides ...*side) error {
 	defer conns.close()
 	for range o.rounds {
 		for _, s := range sides {
-			addr := hostOf(s.url)
-			path := strings.TrimPrefix(s.url, "http://"+addr)
 			before, err := process.CPU(s.pid)
 			if err != nil {
 				return err
 			}
 			rate, err := drive(o.round, func(w, _ int) error {
-				c, err := conns.of(w, addr)
-				if err != nil {
-					return err
-				}
-				status, n, err := c.do("GET", path, nil)
+				status, n, err := o.get(conns, w, s.url)
 				if err == nil && (status != http.StatusOK || size > 0 && n != size) {
-					err = fmt.Errorf("GET %s: status %d, %d bytes, want %d", path, status, n, size)
+					err = fmt.Errorf("GET %s: status %d, %d bytes, want %d", s.url, status, n, size)
 				}
 				return err
 			})
@@ -126,6 +120,25 @@ func alternate(o *options, size int, sides ...*side) error {
 		}
 	}
 	return nil
+}
+
+// get asks with the bench's own client, or with Go's when goClient is set.
+func (o *options) get(conns *wires, worker int, url string) (status, length int, err error) {
+	if !o.goClient {
+		addr := hostOf(url)
+		c, err := conns.of(worker, addr)
+		if err != nil {
+			return 0, 0, err
+		}
+		return c.do(http.MethodGet, strings.TrimPrefix(url, "http://"+addr), nil)
+	}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, int(n), err
 }
 
 func compareSides(what string, ours, theirs *side, target float64) {
@@ -177,7 +190,12 @@ func benchDiscover(o *options) error {
 	if _, err := preload(p, 10_000, 0); err != nil {
 		return err
 	}
-	return againstBare(o, p, "?ser_name=svc-7777", "GET /services?ser_name= among 10,000", 0.85)
+	if err := againstBare(o, p, "?ser_name=svc-7777", "GET /services?ser_name= among 10,000", 0.85); err != nil {
+		return err
+	}
+	withGo := *o
+	withGo.goClient = true
+	return againstBare(&withGo, p, "?ser_name=svc-7777", "the same asked with Go's HTTP client", 0.85)
 }
 
 func benchList(o *options) error {

@@ -16,6 +16,9 @@ type options struct {
 	rounds int
 	round  time.Duration
 	dir    string
+	// goClient makes requests with Go's HTTP client, as most apps in Go do, instead of the bench's own, which leaves more of
+	// the processor to the server.
+	goClient bool
 }
 
 // measure is one row of the report.
