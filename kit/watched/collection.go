@@ -25,8 +25,10 @@ type Item[V any] struct {
 type Change[V any] struct {
 	Key      string
 	Old, New *Item[V]
-	// Revision is when the change was committed. For a removal found by listing again it is the revision of the list.
+	// Revision is when the change was committed. For a removal found by listing again it is the earliest that can have been,
+	// and Listed is true.
 	Revision int64
+	Listed   bool
 }
 
 // Decoder turns an etcd value into a record.
@@ -177,7 +179,7 @@ func (c *Collection[V]) apply(ev event) {
 			}
 		}
 	}
-	c.pending = append(c.pending, Change[V]{Key: ev.key, Old: old, New: item, Revision: ev.revision})
+	c.pending = append(c.pending, Change[V]{Key: ev.key, Old: old, New: item, Revision: ev.revision, Listed: ev.listed})
 	if old == nil && item == nil {
 		return
 	}
@@ -234,8 +236,9 @@ func (c *Collection[V]) flush() {
 	}
 }
 
-// diff compares a complete list of the prefix with the present state.
-func (c *Collection[V]) diff(kvs []*mvccpb.KeyValue, revision int64) []event {
+// diff compares a complete list of the prefix with the present state. What is no longer listed was removed at the revision
+// earliest or later.
+func (c *Collection[V]) diff(kvs []*mvccpb.KeyValue, earliest int64) []event {
 	var events []event
 	listed := make(map[string]struct{}, len(kvs))
 	for _, kv := range kvs {
@@ -251,7 +254,7 @@ func (c *Collection[V]) diff(kvs []*mvccpb.KeyValue, revision int64) []event {
 	}
 	c.items.Ascend(func(it *Item[V]) bool {
 		if _, ok := listed[it.Key]; !ok {
-			events = append(events, event{key: it.Key, revision: revision, deleted: true, src: c})
+			events = append(events, event{key: it.Key, revision: earliest, deleted: true, listed: true, src: c})
 		}
 		return true
 	})

@@ -85,7 +85,7 @@ type source interface {
 	apply(ev event)
 	publish(revision int64)
 	flush()
-	diff(kvs []*mvccpb.KeyValue, revision int64) []event
+	diff(kvs []*mvccpb.KeyValue, earliest int64) []event
 	freeze() func(func(record) error) error
 }
 
@@ -94,6 +94,7 @@ type event struct {
 	key            string
 	value          []byte
 	deleted        bool
+	listed         bool // the revision is the earliest that it can have been
 	createRevision int64
 	revision       int64
 	src            source
@@ -228,8 +229,10 @@ func (m *Mirror) Run(ctx context.Context) error {
 	next := int64(0) // where to watch from; 0: list first
 	for ctx.Err() == nil {
 		var err error
-		if next == 0 {
+		listed := next != 0
+		if !listed {
 			err = m.list(ctx)
+			listed = err == nil
 		}
 		if err == nil {
 			backoff = 10 * time.Millisecond
@@ -240,15 +243,13 @@ func (m *Mirror) Run(ctx context.Context) error {
 		}
 		next = m.revision.Load() + 1
 		switch {
-		case errors.Is(err, errRelist):
+		case errors.Is(err, errRelist), !listed:
 			next = 0
 		case errors.Is(err, rpctypes.ErrCompacted):
 			m.log.Warn("history was compacted, listing again", "prefix", m.cfg.Prefix, "revision", m.revision.Load())
 			m.metrics.relists.WithLabelValues("compacted").Inc()
 			next = 0
 			continue
-		case m.revision.Load() == 0 || m.restored.Load():
-			next = 0
 		}
 		m.log.Warn("etcd connection interrupted, retrying", "prefix", m.cfg.Prefix, "error", err, "in", backoff)
 		select {
@@ -300,7 +301,7 @@ func (m *Mirror) list(ctx context.Context) error {
 	}
 	var events []event
 	for _, s := range m.sources {
-		events = append(events, s.diff(byPrefix[s], revision)...)
+		events = append(events, s.diff(byPrefix[s], m.revision.Load()+1)...)
 	}
 	sort.SliceStable(events, func(i, j int) bool { return events[i].revision < events[j].revision })
 	m.restored.Store(false)
@@ -338,7 +339,8 @@ var errRelist = errors.New("the mirror no longer matches etcd")
 func (m *Mirror) watch(ctx context.Context) error {
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	ch := m.cfg.Source.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(m.revision.Load()+1))
+	// From the present revision, not the next one: etcd reports no progress to a watch that begins in the future.
+	ch := m.cfg.Source.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(max(1, m.revision.Load())))
 	ticker := time.NewTicker(m.cfg.ProbeInterval)
 	defer ticker.Stop()
 	last := time.Now()
@@ -358,7 +360,7 @@ func (m *Mirror) watch(ctx context.Context) error {
 			return errors.New("the watch was cut")
 		case <-ticker.C:
 			if time.Since(last) > 30*m.cfg.ProbeInterval {
-				return errors.New("the watch has gone silent")
+				return fmt.Errorf("%w: the watch has gone silent", errRelist)
 			}
 			m.requestProgress(wctx)
 		case <-ctx.Done():
@@ -377,7 +379,8 @@ func (m *Mirror) requestProgress(ctx context.Context) {
 // receive applies a watch response together with those that are already waiting behind it.
 func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) error {
 	var events []event
-	revision := m.revision.Load()
+	have := m.revision.Load()
+	revision := have
 	for more := 0; ; more++ {
 		if err := resp.Err(); err != nil {
 			return fmt.Errorf("watch %s: %w", m.cfg.Prefix, err)
@@ -388,6 +391,9 @@ func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) err
 		}
 		m.alive()
 		for _, ev := range resp.Events {
+			if ev.Kv.ModRevision <= have {
+				continue
+			}
 			revision = ev.Kv.ModRevision
 			e := event{key: string(ev.Kv.Key), createRevision: ev.Kv.CreateRevision, revision: ev.Kv.ModRevision}
 			if e.src = m.sourceOf(e.key); e.src == nil {

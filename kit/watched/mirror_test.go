@@ -435,3 +435,13 @@ func TestManyWritersReadTheirWrites(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestIdleMirrorStaysConnected(t *testing.T) {
+	store := etcdtest.Start(t).Store(t)
+	f := follow(t, store, "")
+	f.awaitReady(t)
+	first := f.mirror.Status().LastContact
+	require.Eventually(t, func() bool { return f.mirror.Status().LastContact.Sub(first) > time.Second }, 20*time.Second, 10*time.Millisecond,
+		"etcd gives signs of life although nobody writes")
+	require.True(t, f.mirror.Status().Connected)
+}

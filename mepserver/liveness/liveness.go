@@ -130,6 +130,7 @@ const settleBatch = 100
 // Expire suspends and removes services that are due, until ctx ends. Only the leader runs it.
 func (m *Monitor) Expire(ctx context.Context, term leader.Term) error {
 	m.tracker.restart(m.removeAfter())
+	defer m.tracker.rest()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	wasPaused := false

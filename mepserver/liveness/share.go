@@ -60,6 +60,17 @@ func (s *share) note(id string, at time.Time) {
 	s.noted[id] = at.UnixMilli()
 }
 
+// keep puts heartbeats back that could not be shared, for the next time.
+func (s *share) keep(beats map[string]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range beats {
+		if _, later := s.noted[id]; !later {
+			s.noted[id] = at
+		}
+	}
+}
+
 func (s *share) run(ctx context.Context) error {
 	tick := time.NewTicker(shareInterval)
 	defer tick.Stop()
@@ -73,13 +84,20 @@ func (s *share) run(ctx context.Context) error {
 		beats := s.noted
 		s.noted = make(map[string]int64)
 		s.mu.Unlock()
+		if len(beats) == 0 || s.members.Snapshot().Len() < 2 {
+			continue
+		}
 		lease := s.present.Lease()
-		if len(beats) == 0 || lease == 0 || s.members.Snapshot().Len() < 2 {
+		if lease == 0 {
+			s.keep(beats)
 			continue
 		}
 		value, err := state.Encode(state.Heartbeats{Version: state.Current(), Beats: beats})
 		if err == nil {
 			_, err = s.store.Do(ctx, clientv3.OpPut(state.PrefixHeartbeats+s.self, value, clientv3.WithLease(lease)))
+		}
+		if err != nil {
+			s.keep(beats)
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("heartbeats not shared with the other members", "heartbeats", len(beats), "error", err)

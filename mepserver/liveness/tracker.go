@@ -28,6 +28,7 @@ type tracker struct {
 	queue       deadlines
 	active      int // entries whose service is ACTIVE
 	removeAfter time.Duration
+	leading     bool // only a process that leads has a queue
 	wake        chan struct{}
 	pausedUntil time.Time
 }
@@ -145,6 +146,9 @@ func (t *tracker) drop(id string) {
 }
 
 func (t *tracker) push(e *entry, at time.Time) {
+	if !t.leading {
+		return
+	}
 	e.place = at
 	heap.Push(&t.queue, waiting{at, e})
 }
@@ -152,7 +156,7 @@ func (t *tracker) push(e *entry, at time.Time) {
 func (t *tracker) enqueue(e *entry) {
 	if at, ok := e.deadline(t.removeAfter); ok {
 		t.push(e, at)
-		if t.queue[0].e == e {
+		if len(t.queue) > 0 && t.queue[0].e == e {
 			select {
 			case t.wake <- struct{}{}:
 			default:
@@ -186,8 +190,7 @@ func (t *tracker) restart(removeAfter time.Duration) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.removeAfter = removeAfter
-	t.queue = t.queue[:0]
+	t.removeAfter, t.leading, t.queue = removeAfter, true, nil
 	for _, e := range t.entries {
 		if e.state == mp1.StateActive {
 			e.last = now
@@ -198,6 +201,13 @@ func (t *tracker) restart(removeAfter time.Duration) {
 		}
 	}
 	heap.Init(&t.queue)
+}
+
+// rest forgets the queue of a process that no longer leads.
+func (t *tracker) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leading, t.queue = false, nil
 }
 
 // due takes the services that are due by now from the queue, split by what is due, and says when to look again. Each

@@ -40,6 +40,7 @@ func TestGraceIsATenthWithinBounds(t *testing.T) {
 func TestSilentServiceIsDueAfterIntervalAndGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		tr.changed(added("a", 10))
 		tr.restart(0)
 		time.Sleep(11*time.Second - time.Nanosecond)
@@ -55,6 +56,7 @@ func TestSilentServiceIsDueAfterIntervalAndGrace(t *testing.T) {
 func TestHeartbeatPutsTheDeadlineOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		tr.changed(added("a", 10))
 		for range 5 {
 			time.Sleep(9 * time.Second)
@@ -72,6 +74,7 @@ func TestHeartbeatPutsTheDeadlineOff(t *testing.T) {
 func TestInactiveUnmonitoredAndRemovedServicesAreNeverDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		for _, id := range []string{"inactive", "unmonitored", "removed"} {
 			tr.changed(added(id, 1))
 		}
@@ -91,6 +94,7 @@ func TestSuspendedServiceIsRemovedOnlyWhenAsked(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			tr := newTracker()
+			tr.restart(0)
 			tr.changed(added("a", 1))
 			tr.restart(after)
 			tr.changed(registry.Change{Old: item("a", mp1.StateActive, 1, time.Now()), New: item("a", mp1.StateSuspended, 1, time.Now())})
@@ -104,6 +108,7 @@ func TestSuspendedServiceIsRemovedOnlyWhenAsked(t *testing.T) {
 func TestRestartGivesEveryoneAFullInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		tr.changed(added("a", 10))
 		time.Sleep(time.Hour)
 		tr.restart(0)
@@ -118,6 +123,7 @@ func TestRestartGivesEveryoneAFullInterval(t *testing.T) {
 func TestShorterIntervalTakesEffectAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		tr.changed(added("a", 3600))
 		beat := time.Now()
 		tr.changed(registry.Change{Old: item("a", mp1.StateActive, 3600, beat), New: item("a", mp1.StateActive, 1, beat)})
@@ -130,6 +136,7 @@ func TestShorterIntervalTakesEffectAtOnce(t *testing.T) {
 func TestMassSilencePausesExpiryForOneIntervalOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		for i := range 30 {
 			tr.changed(added(fmt.Sprint("silent", i), 10))
 		}
@@ -159,6 +166,7 @@ func TestMassSilencePausesExpiryForOneIntervalOnce(t *testing.T) {
 func TestMassSilenceThatEndsSuspendsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		for i := range 40 {
 			tr.changed(added(fmt.Sprint(i), 10))
 		}
@@ -177,6 +185,7 @@ func TestMassSilenceThatEndsSuspendsNobody(t *testing.T) {
 func TestFewSilentServicesAreNoMass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
+		tr.restart(0)
 		for i := range 19 {
 			tr.changed(added(fmt.Sprint(i), 10))
 		}
@@ -191,6 +200,7 @@ func TestTrackerAgreesWithAScan(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(*testing.T) {
 			tr := newTracker()
+			tr.restart(0)
 			type svc struct {
 				interval int
 				last     time.Time

@@ -105,7 +105,7 @@ func (n *Notifier) saveCursors(ctx context.Context, term leader.Term, now time.T
 	defer n.mu.Unlock()
 	n.saved = plan.saved
 	for f, c := range plan.cursors {
-		f.saved = c
+		f.saved, f.unsure = c, false
 	}
 	return nil
 }
@@ -129,11 +129,13 @@ func (n *Notifier) planCursors(now time.Time) cursorPlan {
 				position = min(position, c)
 				continue
 			}
-			if c != f.saved {
+			if c != f.saved || f.unsure {
+				f.unsure = true
 				plan.lagging = append(plan.lagging, clientv3.OpPut(state.CursorKey(id), encodeCursor(c)))
 				plan.cursors[f] = c
 			}
-		} else if f.saved != 0 {
+		} else if f.saved != 0 || f.unsure {
+			f.unsure = true
 			plan.caughtUp = append(plan.caughtUp, clientv3.OpDelete(state.CursorKey(id)))
 			plan.cursors[f] = 0
 		}

@@ -18,6 +18,7 @@ type event struct {
 	svc      *registry.Service // after the change, or before a removal
 	change   mp1.ChangeType
 	queued   time.Time
+	listed   bool // the revision is the earliest that it can have been
 }
 
 // classify says what a change means to a subscriber (MEC 011 8.1.4.2). ok is false when it means nothing.

@@ -25,6 +25,7 @@ type feed struct {
 	working     bool      // a worker delivers
 	laggingFrom time.Time // since when the queue has not been empty
 	saved       int64     // the cursor in etcd, 0 when there is none
+	unsure      bool      // a change of the cursor was begun, and is not known to have been made
 
 	// What operators see.
 	delivered, attempted, failingSince time.Time
@@ -48,7 +49,7 @@ func (f *feed) cursor(position int64) int64 {
 
 // offer queues an event. The caller holds the lock.
 func (n *Notifier) offer(f *feed, e event) {
-	if f.behind || e.revision <= f.since || e.revision <= f.sub.CreateRevision {
+	if f.behind || e.revision <= f.since || !e.listed && e.revision <= f.sub.CreateRevision {
 		return
 	}
 	if len(f.queue) >= n.policy().Queue {

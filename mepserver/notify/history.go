@@ -15,8 +15,9 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// resume queues what happened between the cursors and the revision at which the notifier began to observe the registry.
-func (n *Notifier) resume(ctx context.Context, start *startCursors, now int64) {
+// resume queues what happened between the cursors and the revision at which the notifier began to observe the registry. It
+// reports whether it came to its end; if not, the cursors in etcd must stay as they are.
+func (n *Notifier) resume(ctx context.Context, start *startCursors, now int64) bool {
 	n.mu.Lock()
 	orphans := maps.Clone(start.lagging)
 	for item := range n.book.Collection().Snapshot().All() {
@@ -33,60 +34,60 @@ func (n *Notifier) resume(ctx context.Context, start *startCursors, now int64) {
 			n.log.Warn("cursor of a deleted subscription not removed", "subscription", id, "error", err)
 		}
 	}
-	for ctx.Err() == nil {
-		least := start.least()
-		if least >= now {
-			break
-		}
-		err := n.replay(ctx, least+1, now, start)
+	for least := start.least(); least < now; {
+		done, err := n.replay(ctx, least+1, now, start)
 		if err == nil {
 			break
 		}
+		if ctx.Err() != nil {
+			return false
+		}
+		least = max(least, done)
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			n.log.Warn("the history since the last delivery was compacted, subscribers are brought up to date by comparing",
 				"from", least, "to", now)
 			n.compareAll(start)
 			break
 		}
-		if ctx.Err() == nil {
-			n.log.Warn("history not read yet, trying again", "from", least, "error", err)
-		}
+		n.log.Warn("history not read yet, trying again", "from", least, "error", err)
 		select {
 		case <-ctx.Done():
+			return false
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
 	n.mu.Lock()
 	n.position = max(n.position, now)
 	n.mu.Unlock()
+	return true
 }
 
-// replay reads the history of the registry from etcd and hands it out.
-func (n *Notifier) replay(ctx context.Context, from, to int64, start *startCursors) error {
+// replay reads the history of the registry from etcd and hands it out. When it fails it says up to where it came.
+func (n *Notifier) replay(ctx context.Context, from, to int64, start *startCursors) (done int64, err error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), time.Minute)
 	defer cancel()
 	ch := n.store.Client.Watch(ctx, state.PrefixServices, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(from))
 	probe := time.NewTicker(20 * time.Millisecond)
 	defer probe.Stop()
-	done := from - 1
-	for done < to {
+	seen := from - 1
+	for seen < to {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return seen - 1, ctx.Err()
 		case <-probe.C:
 			if err := n.store.Client.RequestProgress(ctx); err != nil {
-				return err
+				return seen - 1, err
 			}
 		case resp, ok := <-ch:
 			if !ok {
-				return errors.New("the watch ended")
+				return seen - 1, errors.New("the watch ended")
 			}
 			if err := resp.Err(); err != nil {
-				return err
+				return seen - 1, err // its last revision may not be complete
 			}
 			n.mu.Lock()
 			for _, ev := range resp.Events {
-				if done = ev.Kv.ModRevision; done > to {
+				if seen = ev.Kv.ModRevision; seen > to {
 					break
 				}
 				c, err := n.historic(ev)
@@ -98,11 +99,11 @@ func (n *Notifier) replay(ctx context.Context, from, to int64, start *startCurso
 			}
 			n.mu.Unlock()
 			if resp.IsProgressNotify() {
-				done = max(done, resp.Header.Revision)
+				seen = max(seen, resp.Header.Revision)
 			}
 		}
 	}
-	return nil
+	return seen, nil
 }
 
 func (n *Notifier) historic(ev *clientv3.Event) (registry.Change, error) {

@@ -144,7 +144,13 @@ func (n *Notifier) Run(ctx context.Context, term leader.Term) error {
 	_, stopSubs := n.book.Collection().Observe(n.subscriptionChanged)
 	defer stopSubs()
 
-	n.resume(ctx, cursors, now)
+	if !n.resume(ctx, cursors, now) {
+		n.workers.Wait()
+		n.mu.Lock()
+		n.leading = false
+		n.mu.Unlock()
+		return nil
+	}
 	flush := time.NewTicker(flushInterval)
 	defer flush.Stop()
 	unsaved := false
@@ -210,7 +216,7 @@ func (n *Notifier) handOut() {
 func (n *Notifier) dispatch(c registry.Change, served *startCursors) {
 	svc, change, ok := classify(c)
 	if ok {
-		e := event{revision: c.Revision, svc: svc, change: change}
+		e := event{revision: c.Revision, svc: svc, change: change, listed: c.Listed}
 		for item := range n.book.Interested(svc) {
 			if served != nil && c.Revision <= served.of(item.Value.ID) {
 				continue
