@@ -1,13 +1,9 @@
 package harness
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,44 +52,6 @@ type spec struct {
 	environment []string
 }
 
-// Option changes how a process is started.
-type Option func(*spec)
-
-// Args adds arguments to the command line.
-func Args(args ...string) Option {
-	return func(s *spec) { s.args = append(s.args, args...) }
-}
-
-// Env adds variables, each as NAME=value, to the environment, which has no other MEP_ variable.
-func Env(vars ...string) Option {
-	return func(s *spec) { s.env = append(s.env, vars...) }
-}
-
-// Config gives the process a configuration file with this text.
-func Config(yaml string) Option {
-	return func(s *spec) { s.config = yaml }
-}
-
-// DataDir makes the process use a directory that exists already.
-func DataDir(dir string) Option {
-	return func(s *spec) { s.dataDir = dir }
-}
-
-// NoCommand leaves the word "run" out.
-func NoCommand() Option {
-	return func(s *spec) { s.args = s.args[1:] }
-}
-
-// Unready does not wait until the process is ready, only until it says where it listens.
-func Unready() Option {
-	return func(s *spec) { s.unready = true }
-}
-
-// MayFail allows the process to end by itself, and with another exit code than 0.
-func MayFail() Option {
-	return func(s *spec) { s.mayFail = true }
-}
-
 // Start runs mep in development mode on free ports, and returns when it is ready. At the end of the test it is sent
 // SIGTERM; the test fails when the process does not exit with 0 within StopWithin then.
 func Start(tb testing.TB, opts ...Option) *Process {
@@ -138,47 +96,6 @@ func start(tb testing.TB, program string, opts ...Option) *Process {
 
 // roomForScratch is how much must be free in memory for data directories to be there.
 const roomForScratch = 4 << 30
-
-// scratch makes a directory for data, in memory where there is room: a disk that many processes write to at a time makes
-// each of them wait for seconds now and then, and what a process wrote outlives its death there, too.
-func scratch(tb testing.TB) string {
-	tb.Helper()
-	const memory = "/dev/shm"
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(memory, &st); err != nil || int64(st.Bavail)*st.Bsize < roomForScratch {
-		return tb.TempDir()
-	}
-	dir, err := os.MkdirTemp(memory, "mept") //nolint:usetesting // that is on the disk
-	if err != nil {
-		return tb.TempDir()
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-// answered are the lines of requests that went as expected.
-var answered = regexp.MustCompile(`(?m)^.* msg=request .* status=[234]\d\d .*\n`)
-
-// environment is that of the test without settings of the platform, and with a directory for temporary files of
-// its own, whose path is short enough for sockets.
-func environment(tb testing.TB, vars ...string) []string {
-	tb.Helper()
-	tmp, err := os.MkdirTemp("", "mept") //nolint:usetesting // the path of a socket must be short
-	if err != nil {
-		tb.Fatalf("harness: %v", err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(tmp) })
-	env := []string{"TMPDIR=" + tmp}
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "MEP_") && !strings.HasPrefix(v, "TMPDIR=") {
-			env = append(env, v)
-		}
-	}
-	return append(env, vars...)
-}
-
-// errEnded says that a process ended before it was ready.
-var errEnded = errors.New("ended while it was starting")
 
 // launch starts the process and waits for it as the options say.
 func (p *Process) launch() {
@@ -233,92 +150,6 @@ func (r *running) ended() bool {
 }
 
 var listening = regexp.MustCompile(`msg=listening listener=(\w+) url=(\S+)`)
-
-// findListeners learns the addresses from the log and, unless it is not to be waited for, asks whether all is ready.
-func (p *Process) findListeners() error {
-	urls := make(map[string]string)
-	for _, m := range listening.FindAllStringSubmatch(p.Log(), -1) {
-		urls[m[1]] = m[2]
-	}
-	if urls["ops"] == "" || urls["mp1"] == "" {
-		return errors.New("the log does not say where it listens")
-	}
-	p.mu.Lock()
-	p.urls = urls
-	p.mu.Unlock()
-	if p.spec.unready {
-		return nil
-	}
-	status, r, err := p.Ready()
-	if err != nil {
-		return err
-	}
-	if status != http.StatusOK || !r.Ready {
-		return fmt.Errorf("/readyz answers %d %+v", status, r)
-	}
-	for name, u := range urls {
-		if r.Listeners[name] != u {
-			return fmt.Errorf("/readyz shows listener %s at %q, the log at %q", name, r.Listeners[name], u)
-		}
-	}
-	return nil
-}
-
-// Note names a part of the platform and what is the matter with it.
-type Note struct {
-	Name   string `json:"name"`
-	Reason string `json:"reason"`
-}
-
-// Readiness is what /readyz answers.
-type Readiness struct {
-	Ready     bool              `json:"ready"`
-	Listeners map[string]string `json:"listeners"`
-	NotReady  []Note            `json:"notReady"`
-	Degraded  []Note            `json:"degraded"`
-}
-
-// IsDegraded reports whether a part works with restrictions.
-func (r Readiness) IsDegraded(name string) bool {
-	for _, n := range r.Degraded {
-		if n.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
-// Ready asks /readyz.
-func (p *Process) Ready() (status int, r Readiness, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL("ops")+"/readyz", nil)
-	if err != nil {
-		return 0, r, err
-	}
-	resp, err := plain.RoundTrip(req)
-	if err != nil {
-		return 0, r, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, r, err
-	}
-	return resp.StatusCode, r, json.Unmarshal(body, &r)
-}
-
-// URL is the base URL of a listener, such as "mp1" or "ops". It may change with a restart.
-func (p *Process) URL(listener string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.urls[listener]
-}
-
-// Addr is the address of a listener as host:port.
-func (p *Process) Addr(listener string) string {
-	return strings.TrimPrefix(p.URL(listener), "http://")
-}
 
 // Log is what the process has written so far, to its output or its error output.
 func (p *Process) Log() string {
@@ -504,63 +335,6 @@ func (p *Process) Reload(yaml string) (accepted bool) {
 		return Not(y > yesBefore || n > noBefore, "the log says nothing of it")
 	})
 	return accepted
-}
-
-// Outcome is how a program that was run to its end did.
-type Outcome struct {
-	Code   int
-	Output string // what it wrote to its output and its error output
-}
-
-// Run runs a program to its end, with nothing but these arguments. Only options that say something about the environment
-// matter.
-func Run(tb testing.TB, program string, args []string, opts ...Option) Outcome {
-	tb.Helper()
-	var s spec
-	for _, o := range opts {
-		o(&s)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(tb, program), args...)
-	cmd.Env = environment(tb, s.env...)
-	cmd.Dir = tb.TempDir()
-	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		tb.Fatalf("%s %s did not end:\n%s", program, strings.Join(args, " "), out)
-	}
-	if err != nil && cmd.ProcessState == nil {
-		tb.Fatalf("harness: run %s: %v", program, err)
-	}
-	return Outcome{Code: cmd.ProcessState.ExitCode(), Output: string(out)}
-}
-
-// logBuffer keeps what a process writes.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String is all of it.
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func tail(text string, lines int) string {
-	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	if len(all) > lines {
-		all = all[len(all)-lines:]
-	}
-	return strings.Join(all, "\n")
 }
 
 // PeakMemory is the most resident memory the process has had so far, in bytes.

@@ -1,0 +1,98 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// findListeners learns the addresses from the log and, unless it is not to be waited for, asks whether all is ready.
+func (p *Process) findListeners() error {
+	urls := make(map[string]string)
+	for _, m := range listening.FindAllStringSubmatch(p.Log(), -1) {
+		urls[m[1]] = m[2]
+	}
+	if urls["ops"] == "" || urls["mp1"] == "" {
+		return errors.New("the log does not say where it listens")
+	}
+	p.mu.Lock()
+	p.urls = urls
+	p.mu.Unlock()
+	if p.spec.unready {
+		return nil
+	}
+	status, r, err := p.Ready()
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK || !r.Ready {
+		return fmt.Errorf("/readyz answers %d %+v", status, r)
+	}
+	for name, u := range urls {
+		if r.Listeners[name] != u {
+			return fmt.Errorf("/readyz shows listener %s at %q, the log at %q", name, r.Listeners[name], u)
+		}
+	}
+	return nil
+}
+
+// Note names a part of the platform and what is the matter with it.
+type Note struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// Readiness is what /readyz answers.
+type Readiness struct {
+	Ready     bool              `json:"ready"`
+	Listeners map[string]string `json:"listeners"`
+	NotReady  []Note            `json:"notReady"`
+	Degraded  []Note            `json:"degraded"`
+}
+
+// IsDegraded reports whether a part works with restrictions.
+func (r Readiness) IsDegraded(name string) bool {
+	for _, n := range r.Degraded {
+		if n.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Ready asks /readyz.
+func (p *Process) Ready() (status int, r Readiness, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL("ops")+"/readyz", nil)
+	if err != nil {
+		return 0, r, err
+	}
+	resp, err := plain.RoundTrip(req)
+	if err != nil {
+		return 0, r, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, r, err
+	}
+	return resp.StatusCode, r, json.Unmarshal(body, &r)
+}
+
+// URL is the base URL of a listener, such as "mp1" or "ops". It may change with a restart.
+func (p *Process) URL(listener string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.urls[listener]
+}
+
+// Addr is the address of a listener as host:port.
+func (p *Process) Addr(listener string) string {
+	return strings.TrimPrefix(p.URL(listener), "http://")
+}
