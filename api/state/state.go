@@ -49,14 +49,6 @@ func RemovedServiceKey(appInstanceID, serInstanceID string) string {
 	return PrefixRemoved + appInstanceID + "/" + serInstanceID
 }
 
-// AppAvailSubs is the prefix of the service availability subscriptions of an app instance.
-func AppAvailSubs(appInstanceID string) string { return PrefixAvailSubs + appInstanceID + "/" }
-
-// AvailSubKey is the key of a service availability subscription.
-func AvailSubKey(appInstanceID, subscriptionID string) string {
-	return AppAvailSubs(appInstanceID) + subscriptionID
-}
-
 // CursorKey says how far a subscriber that lags behind has been served.
 func CursorKey(subscriptionID string) string { return PrefixCursors + subscriptionID }
 

@@ -99,9 +99,6 @@ type Snapshot[V any] struct {
 // Snapshot returns the present state. It costs nothing.
 func (c *Collection[V]) Snapshot() *Snapshot[V] { return c.current.Load() }
 
-// Mirror is the mirror the collection belongs to.
-func (c *Collection[V]) Mirror() *Mirror { return c.mirror }
-
 // Revision is the revision of the last change of the collection that the snapshot holds.
 func (s *Snapshot[V]) Revision() int64 { return s.revision }
 

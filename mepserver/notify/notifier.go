@@ -72,11 +72,11 @@ const (
 
 // New adds the notifier's collections to the mirror. base returns what hrefs in notifications start with.
 func New(m *watched.Mirror, store *etcd.Store, reg *registry.Registry, book *subscription.Book, client *callback.Client,
-	base func() string, policy func() Policy, log *slog.Logger, reg2 prometheus.Registerer,
+	base func() string, policy func() Policy, log *slog.Logger, metrics prometheus.Registerer,
 ) *Notifier {
 	n := &Notifier{
 		store: store, mirror: m, reg: reg, book: book, client: client, base: base, policy: policy, log: log,
-		metrics: newMetrics(reg2), slots: make(chan struct{}, maxCalls), failingSlots: make(chan struct{}, maxFailingCalls),
+		metrics: newMetrics(metrics), slots: make(chan struct{}, maxCalls), failingSlots: make(chan struct{}, maxFailingCalls),
 		feeds: make(map[string]*feed),
 	}
 	n.inbox.ready = make(chan struct{}, 1)
