@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 
+	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/node"
 	"github.com/openmep/mep/mep/embedded"
+	"github.com/openmep/mep/mepauth"
 	"github.com/openmep/mep/mepserver"
 )
 
@@ -19,18 +22,22 @@ import (
 type Config struct {
 	Common daemon.Config
 	Server mepserver.Config
+	Auth   mepauth.Config
 
 	DiskReserve int64 `name:"storage.reserve" default:"134217728" usage:"room in bytes that must stay free on the disk of the data directory; changes are refused below it"`
 	DiskQuota   int64 `name:"storage.quota" default:"2147483648" usage:"largest size of the embedded etcd's database in bytes"`
 }
 
+// Spec describes a program with the configuration of the platform.
+type Spec = daemon.Spec[Config]
+
 // Platform describes the program mep.
-func Platform() *daemon.Spec[Config] {
-	return &daemon.Spec[Config]{
+func Platform() *Spec {
+	s := &Spec{
 		Name: "mep", Short: "ETSI MEC platform in one process",
 		Common: func(c *Config) *daemon.Config { return &c.Common },
 		Validate: func(c *Config) error {
-			faults := []error{c.Server.Validate(&c.Common)}
+			faults := []error{c.Server.Validate(&c.Common), c.Auth.Validate(&c.Common)}
 			if c.DiskReserve < 0 {
 				faults = append(faults, fmt.Errorf("storage.reserve must not be negative"))
 			}
@@ -39,25 +46,47 @@ func Platform() *daemon.Spec[Config] {
 			}
 			return errors.Join(faults...)
 		},
-		Build: build,
+		Listeners: func(c *Config) []string { return []string{c.Server.Mp1Listen, c.Auth.Listen} },
+		Build:     build,
 	}
+	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand())
+	return s
 }
 
 func build(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[Config], error) {
-	if !cfg.Common.Dev {
-		return nil, mepserver.ErrInsecure
-	}
 	db, store, parts, err := connect(ctx, cfg, env)
 	if err != nil {
 		return nil, err
 	}
-	server, err := mepserver.New(&cfg.Common, &cfg.Server, store, db != nil, env)
+	program, err := assemble(ctx, cfg, env, db, store)
 	if err != nil {
-		for _, p := range parts {
+		for _, p := range slices.Backward(parts) {
 			err = errors.Join(err, p.Stop(ctx))
 		}
 		return nil, err
 	}
+	program.Parts = append(parts, program.Parts...)
+	return program, nil
+}
+
+// assemble makes the parts that work on the store.
+func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Server, store *etcd.Store) (*daemon.Program[Config], error) {
+	n, err := node.New(store, db != nil, env)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := mepauth.New(ctx, &cfg.Auth, n, env)
+	if err != nil {
+		return nil, err
+	}
+	server, err := mepserver.New(&cfg.Server, n, env, tokens.MountSigned)
+	if err != nil {
+		return nil, err
+	}
+	if err := tokens.Bootstrap(ctx, map[string]string{auth.AuthListener: tokens.URL(), "mp1": server.URL()}, env); err != nil {
+		return nil, err
+	}
+	parts := []daemon.Part{n.Part()}
 	if db != nil {
 		room := daemon.NewWorkers("room in the database")
 		room.Add("keep", func(ctx context.Context) error {
@@ -66,21 +95,21 @@ func build(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[C
 		parts = append(parts, room)
 	}
 	return &daemon.Program[Config]{
-		Parts:   append(parts, server.Parts()...),
-		Prepare: func(c *Config) (func(), error) { return server.Prepare(&c.Server), nil },
+		Parts: append(append(parts, tokens.Parts()...), server.Parts()...),
+		Prepare: func(c *Config) (func(), error) {
+			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(&c.Server)
+			return func() { auth(); mp1() }, nil
+		},
 	}, nil
 }
 
 // connect dials the configured etcd, or starts an embedded one and returns that, too.
 func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*embedded.Server, *etcd.Store, []daemon.Part, error) {
 	if len(cfg.Common.EtcdEndpoints) > 0 {
-		store, err := etcd.Dial(etcd.Config{Endpoints: cfg.Common.EtcdEndpoints, Timeout: cfg.Common.EtcdTimeout})
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		return nil, store, []daemon.Part{daemon.Closer("etcd connection", store.Close)}, nil
+		store, parts, err := node.Dial(env)
+		return nil, store, parts, err
 	}
-	unlock, err := lock(cfg.Common.DataDir)
+	held, err := lock(cfg.Common.DataDir)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -96,7 +125,10 @@ func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*embedded.Serve
 		},
 	})
 	if err != nil {
-		return nil, nil, nil, errors.Join(err, unlock())
+		return nil, nil, nil, errors.Join(err, held.Close())
+	}
+	if err := held.note(server.Socket()); err != nil {
+		return nil, nil, nil, errors.Join(err, server.Close(), held.Close())
 	}
 	server.Store().SetGuard(guard.Check)
 	env.Health.Check("storage", func() (string, string) { return "", cmp.Or(guard.Full(), server.Full()) })
@@ -111,22 +143,6 @@ func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*embedded.Serve
 		}
 	})
 	return server, server.Store(), []daemon.Part{
-		daemon.Closer("data directory", unlock), daemon.Closer("embedded etcd", server.Close), watcher,
+		daemon.Closer("data directory", held.Close), daemon.Closer("embedded etcd", server.Close), watcher,
 	}, nil
-}
-
-// lock makes sure that one process at a time uses a data directory.
-func lock(dir string) (unlock func() error, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	if err := flock(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("data directory %s is in use by another process (or %w)", dir, err), f.Close())
-	}
-	return f.Close, nil
 }

@@ -39,8 +39,8 @@ func TestDataDirectoryIsUsedByOneProcessAtATime(t *testing.T) {
 	require.NoError(t, err)
 	_, err = lock(dir)
 	require.ErrorContains(t, err, "in use by another process")
-	require.NoError(t, unlock())
+	require.NoError(t, unlock.Close())
 	unlock, err = lock(dir)
 	require.NoError(t, err)
-	require.NoError(t, unlock())
+	require.NoError(t, unlock.Close())
 }

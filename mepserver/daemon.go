@@ -5,7 +5,7 @@ import (
 	"errors"
 
 	"github.com/openmep/mep/kit/daemon"
-	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/node"
 )
 
 // DaemonConfig is the configuration of the program mepserver.
@@ -13,10 +13,6 @@ type DaemonConfig struct {
 	Common daemon.Config
 	Server Config
 }
-
-// ErrInsecure says why a program does not start outside of development mode.
-var ErrInsecure = errors.New("this release cannot check tokens yet: run it with --dev, which serves plain HTTP on loopback only; " +
-	"secure mode comes with the release that has mepauth")
 
 // Daemon describes the program mepserver: the Mp1 server alone, on an etcd that others run.
 func Daemon() *daemon.Spec[DaemonConfig] {
@@ -31,20 +27,22 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 			}
 			return errors.Join(faults...)
 		},
+		Listeners: func(c *DaemonConfig) []string { return []string{c.Server.Mp1Listen} },
 		Build: func(_ context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
-			if !c.Common.Dev {
-				return nil, ErrInsecure
-			}
-			store, err := etcd.Dial(etcd.Config{Endpoints: c.Common.EtcdEndpoints, Timeout: c.Common.EtcdTimeout})
+			store, parts, err := node.Dial(env)
 			if err != nil {
 				return nil, err
 			}
-			s, err := New(&c.Common, &c.Server, store, false, env)
+			n, err := node.New(store, false, env)
+			if err != nil {
+				return nil, errors.Join(err, store.Close())
+			}
+			s, err := New(&c.Server, n, env, nil)
 			if err != nil {
 				return nil, errors.Join(err, store.Close())
 			}
 			return &daemon.Program[DaemonConfig]{
-				Parts:   append([]daemon.Part{daemon.Closer("etcd connection", store.Close)}, s.Parts()...),
+				Parts:   append(append(parts, n.Part()), s.Parts()...),
 				Prepare: func(c *DaemonConfig) (func(), error) { return s.Prepare(&c.Server), nil },
 			}, nil
 		},

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,12 +14,11 @@ import (
 
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/daemon"
-	"github.com/openmep/mep/kit/errs"
-	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/leader"
+	"github.com/openmep/mep/kit/node"
 	"github.com/openmep/mep/kit/presence"
-	"github.com/openmep/mep/kit/watched"
 	"github.com/openmep/mep/mepserver/apps"
 	"github.com/openmep/mep/mepserver/callback"
 	"github.com/openmep/mep/mepserver/liveness"
@@ -37,34 +35,30 @@ type Server struct {
 
 	common   *daemon.Config
 	cfg      *Config
+	node     *node.Node
 	listener *httpx.Server
 	serving  *daemon.Workers
 	policies atomic.Pointer[policies]
 	own      callback.Policy
-	mirror   *watched.Mirror
 	notifier *notify.Notifier
 }
 
 // leaderTTL is how long a dead leader is missed.
 const leaderTTL = 5 * time.Second
 
-// New wires the server and binds its listener. alone says that no other process shares the store, which spares the
-// election.
-func New(common *daemon.Config, cfg *Config, store *etcd.Store, alone bool, env *daemon.Env) (*Server, error) {
-	addr, err := common.Listen("mp1.listen", cfg.Mp1Listen)
+// New wires the server and binds its listener. also adds resources to the listener that are not the server's own; it may be nil.
+func New(cfg *Config, n *node.Node, env *daemon.Env, also func(gin.IRoutes)) (*Server, error) {
+	s := &Server{
+		Workers: daemon.NewWorkers("mepserver"), serving: daemon.NewWorkers("mp1 listener"),
+		common: env.Common, cfg: cfg, node: n,
+	}
+	router, err := env.Router("mp1", func() httpx.Limits { return s.policies.Load().limits })
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		Workers: daemon.NewWorkers("mepserver"), serving: daemon.NewWorkers("mp1 listener"),
-		common: common, cfg: cfg,
-	}
-	limits := func() httpx.Limits { return s.policies.Load().limits }
-	router := httpx.NewRouter("mp1", env.Log, env.HTTP, limits)
-	if s.listener, err = httpx.Listen("mp1", addr, env.Tracer.Wrap("mp1", router), cfg.limits(), nil, env.Log); err != nil {
+	if s.listener, err = env.Listen("mp1", cfg.Mp1Listen, router, cfg.limits()); err != nil {
 		return nil, err
 	}
-	env.Health.Listener("mp1", s.listener.URL())
 	for _, u := range env.Health.Listeners() {
 		if ap, err := netip.ParseAddrPort(strings.TrimPrefix(strings.TrimPrefix(u, "http://"), "https://")); err == nil {
 			s.own.Own = append(s.own.Own, ap)
@@ -72,7 +66,10 @@ func New(common *daemon.Config, cfg *Config, store *etcd.Store, alone bool, env 
 	}
 	s.own.Own = append(s.own.Own, s.listener.Addr().AddrPort())
 	s.policies.Store(cfg.policies(s.own, s.publicURL()))
-	s.wire(router, store, alone, env)
+	if also != nil {
+		also(router)
+	}
+	s.wire(router, env)
 	return s, nil
 }
 
@@ -88,14 +85,8 @@ func (s *Server) publicURL() string {
 	return s.listener.URL()
 }
 
-func (s *Server) wire(router *gin.Engine, store *etcd.Store, alone bool, env *daemon.Env) {
-	log := env.Log
-	mirrorCfg := watched.Config{Source: store.Source, Prefix: state.Root, Logger: log, Registerer: env.Metrics}
-	if !alone {
-		mirrorCfg.SnapshotFile = filepath.Join(s.common.DataDir, "snapshots", "mepserver.jsonl")
-	}
-	m := watched.New(mirrorCfg)
-	s.mirror = m
+func (s *Server) wire(router *gin.Engine, env *daemon.Env) {
+	log, m, store := env.Log, s.node.Mirror, s.node.Store
 	registryPolicy := func() registry.Policy { return s.policies.Load().registry }
 	dir := apps.New(m, s.common.Dev)
 	reg := registry.New(m, store, dir, registryPolicy)
@@ -106,9 +97,8 @@ func (s *Server) wire(router *gin.Engine, store *etcd.Store, alone bool, env *da
 		func() string { return s.publicURL() + s.cfg.Prefixes[0] },
 		func() notify.Policy { return s.policies.Load().notify }, log, env.Metrics)
 
-	s.Workers.Add("mirror", m.Run)
 	elector := leader.Alone()
-	if !alone {
+	if !s.node.Alone {
 		id := memberID()
 		members := state.PrefixMembers + "mepserver/"
 		present := presence.New(store.Client, members+id, `{"v":1}`, 10*time.Second, log)
@@ -129,7 +119,7 @@ func (s *Server) wire(router *gin.Engine, store *etcd.Store, alone bool, env *da
 	s.serving.Add("serve", func(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) })
 	s.mount(router, dir, reg, book, monitor, registryPolicy)
 	s.notifier = notifier
-	s.observe(env, notifier)
+	mountOps(env.Ops, notifier)
 }
 
 // leadWith runs the work of a leader side by side; the first failure ends both.
@@ -161,10 +151,10 @@ func memberID() string {
 func (s *Server) mount(router *gin.Engine, dir *apps.Directory, reg *registry.Registry, book *subscription.Book,
 	monitor *liveness.Monitor, policy func() registry.Policy,
 ) {
-	mp1.MountOpenAPI(router)
-	router.Use(s.gate())
+	httpx.MountOpenAPI(router)
+	router.Use(s.node.Gate(), s.node.Guard.Require("mp1", identity.ScopeMp1))
 	api := &mp1.API{
-		Apps: dir, Registry: reg, Book: book, Monitor: monitor, Policy: policy,
+		Apps: dir, Own: s.node.Guard.Own("mp1", "appInstanceId"), Registry: reg, Book: book, Monitor: monitor, Policy: policy,
 		OwnURL:            s.listener.URL(),
 		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
 		EdgeGalleryPrefix: "/mep",
@@ -172,36 +162,9 @@ func (s *Server) mount(router *gin.Engine, dir *apps.Directory, reg *registry.Re
 	api.Mount(router, s.cfg.Prefixes)
 }
 
-// gate answers 503 until there is a state to answer from.
-func (s *Server) gate() gin.HandlerFunc {
-	return func(c *gin.Context) {
-		select {
-		case <-s.mirror.Ready():
-			c.Next()
-		default:
-			httpx.Fail(c, errs.New(errs.Unavailable, "the platform is starting").After(time.Second))
-		}
-	}
-}
-
-// observe adds what operators see.
-func (s *Server) observe(env *daemon.Env, notifier *notify.Notifier) {
-	env.Health.Check("state", func() (string, string) {
-		select {
-		case <-s.mirror.Ready():
-		default:
-			return "has not been read from etcd yet", ""
-		}
-		st := s.mirror.Status()
-		switch {
-		case st.Restored:
-			return "", "is from the snapshot on disk: etcd has not been reached since the start, changes are refused"
-		case !st.Connected:
-			return "", "may be stale: etcd does not answer, changes are refused"
-		}
-		return "", ""
-	})
-	g := env.Ops.Group("/notifications")
+// mountOps adds what operators see.
+func mountOps(r daemon.Router, notifier *notify.Notifier) {
+	g := r.Group("/notifications")
 	g.GET("/subscriptions", httpx.Handle(func(c *gin.Context) error {
 		if err := httpx.NoQuery(c); err != nil {
 			return err
@@ -218,6 +181,9 @@ func (s *Server) observe(env *daemon.Env, notifier *notify.Notifier) {
 
 // NeededHistory is the etcd revision after which history must be kept for subscribers that have not been told of it yet.
 func (s *Server) NeededHistory() int64 { return s.notifier.Saved() }
+
+// URL is where apps reach Mp1.
+func (s *Server) URL() string { return s.publicURL() }
 
 // Addr is the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }

@@ -81,7 +81,7 @@ func (l *listener) awaitHeard(t *testing.T, want ...string) {
 	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Equal(c, want, l.all()) }, 30*time.Second, 5*time.Millisecond)
 }
 
-func (n *node) mustCall(t *testing.T, status int, method, path, body string) *httptest.ResponseRecorder {
+func (n *testNode) mustCall(t *testing.T, status int, method, path, body string) *httptest.ResponseRecorder {
 	t.Helper()
 	rec := n.call(t, method, path, body)
 	require.Equal(t, status, rec.Code, rec.Body.String())
@@ -90,7 +90,7 @@ func (n *node) mustCall(t *testing.T, status int, method, path, body string) *ht
 
 const root = "/mec_service_mgmt/v1"
 
-func (n *node) subscribe(t *testing.T, app, target, filter string) string {
+func (n *testNode) subscribe(t *testing.T, app, target, filter string) string {
 	t.Helper()
 	rec := n.mustCall(t, 201, http.MethodPost, root+"/applications/"+app+"/subscriptions",
 		fmt.Sprintf(`{"subscriptionType":"SerAvailabilityNotificationSubscription","callbackReference":%q%s}`, target, filter))
@@ -98,7 +98,7 @@ func (n *node) subscribe(t *testing.T, app, target, filter string) string {
 	return loc[len(loc)-36:]
 }
 
-func (n *node) add(t *testing.T, app, name string) string {
+func (n *testNode) add(t *testing.T, app, name string) string {
 	t.Helper()
 	rec := n.mustCall(t, 201, http.MethodPost, root+"/applications/"+app+"/services", serviceJSON(name, "ACTIVE", ""))
 	var s mp1.ServiceInfo
@@ -106,12 +106,12 @@ func (n *node) add(t *testing.T, app, name string) string {
 	return s.SerInstanceID
 }
 
-func (n *node) remove(t *testing.T, app, id string) {
+func (n *testNode) remove(t *testing.T, app, id string) {
 	t.Helper()
 	n.mustCall(t, 204, http.MethodDelete, root+"/applications/"+app+"/services/"+id, "")
 }
 
-func (n *node) stopNow(t *testing.T) {
+func (n *testNode) stopNow(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -122,7 +122,7 @@ func (n *node) stopNow(t *testing.T) {
 func TestLimitHoldsOverSeveralReplicas(t *testing.T) {
 	server := etcdtest.Start(t)
 	flags := map[string]string{"limits-services": "5", "limits-subscriptions": "5"}
-	nodes := []*node{startNode(t, server.Store(t), false, flags), startNode(t, server.Store(t), false, flags)}
+	nodes := []*testNode{startNode(t, server.Store(t), false, flags), startNode(t, server.Store(t), false, flags)}
 	app := uuid.NewString()
 	var mu sync.Mutex
 	codes := make(map[int]int)

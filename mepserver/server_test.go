@@ -22,19 +22,18 @@ import (
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/etcdtest"
-	"github.com/openmep/mep/kit/httpx"
-	"github.com/openmep/mep/kit/ops"
+	"github.com/openmep/mep/kit/node"
 	"github.com/openmep/mep/kit/settings"
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// node is a server wired to a real etcd, with its handlers at hand.
-type node struct {
+// testNode is a server wired to a real etcd, with its handlers at hand.
+type testNode struct {
 	*Server
 	mp1, ops http.Handler
 }
 
-func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]string) *node {
+func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]string) *testNode {
 	tb.Helper()
 	cfg := new(DaemonConfig)
 	given := map[string]string{
@@ -43,34 +42,33 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	maps.Copy(given, flags)
 	require.NoError(tb, settings.Load(cfg, settings.Sources{Flags: given}, func() bool { return true }))
 	require.NoError(tb, cfg.Server.Validate(&cfg.Common))
-	env := &daemon.Env{
-		Log: slog.New(slog.DiscardHandler), Metrics: telemetry.NewRegistry("test"), Health: ops.NewHealth(),
-	}
-	env.HTTP = httpx.NewMetrics(env.Metrics)
-	env.Ops = httpx.NewRouter("ops", env.Log, env.HTTP, func() httpx.Limits { return httpx.Limits{}.WithDefaults() })
-	ops.Mount(env.Ops, env.Health, env.Metrics, false)
-	s, err := New(&cfg.Common, &cfg.Server, store, alone, env)
+	env, err := daemon.NewEnv(tb.Context(), &cfg.Common, "mepserver", nil, slog.New(slog.DiscardHandler), telemetry.NewRegistry("test"))
 	require.NoError(tb, err)
-	for _, p := range s.Parts() {
+	shared, err := node.New(store, alone, env)
+	require.NoError(tb, err)
+	s, err := New(&cfg.Server, shared, env, nil)
+	require.NoError(tb, err)
+	parts := append([]daemon.Part{daemon.Closer("audit stream", env.Audit.Close), shared.Part()}, s.Parts()...)
+	for _, p := range parts {
 		p.Start(tb.Context())
 	}
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		for _, p := range []daemon.Part{s.serving, s.Workers} {
+		for _, p := range slices.Backward(parts) {
 			require.NoError(tb, p.Stop(ctx))
 		}
 	})
 	select {
-	case <-s.mirror.Ready():
+	case <-shared.Mirror.Ready():
 	case <-time.After(20 * time.Second):
 		tb.Fatal("the server was not ready in time")
 	}
-	return &node{Server: s, mp1: s.listener.Handler(), ops: env.Ops}
+	return &testNode{Server: s, mp1: s.listener.Handler(), ops: env.Ops}
 }
 
 // call sends a request straight to the handlers.
-func (n *node) call(tb testing.TB, method, path, body string) *httptest.ResponseRecorder {
+func (n *testNode) call(tb testing.TB, method, path, body string) *httptest.ResponseRecorder {
 	tb.Helper()
 	var r io.Reader
 	if body != "" {
@@ -96,7 +94,7 @@ func (d *discard) Header() http.Header         { return d.h }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discard) WriteHeader(int)             {}
 
-func (n *node) register(tb testing.TB, count int) {
+func (n *testNode) register(tb testing.TB, count int) {
 	tb.Helper()
 	var app string
 	for i := range count {

@@ -91,7 +91,7 @@ require (
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	golang.org/x/time v0.15.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/grpc v1.83.2 // indirect
@@ -108,3 +108,5 @@ replace github.com/openmep/mep/kit => ../kit
 replace github.com/openmep/mep/mepserver => ../mepserver
 
 replace github.com/openmep/mep/mep => ../mep
+
+replace github.com/openmep/mep/mepauth => ../mepauth

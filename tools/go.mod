@@ -5,9 +5,16 @@ go 1.26.0
 require (
 	github.com/openmep/mep/kit v0.0.0
 	github.com/openmep/mep/mep v0.0.0
-	github.com/openmep/mep/mepserver v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	github.com/MicahParks/jwkset v0.11.4 // indirect
+	github.com/MicahParks/keyfunc/v3 v3.9.1 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	github.com/openmep/mep/mepauth v0.0.0 // indirect
+	github.com/openmep/mep/mepserver v0.0.0 // indirect
 )
 
 require (
@@ -96,7 +103,7 @@ require (
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	golang.org/x/time v0.15.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/grpc v1.83.2 // indirect
@@ -115,3 +122,5 @@ replace github.com/openmep/mep/mepserver => ../mepserver
 replace github.com/openmep/mep/mep => ../mep
 
 replace github.com/openmep/mep/tests => ../tests
+
+replace github.com/openmep/mep/mepauth => ../mepauth

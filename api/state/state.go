@@ -77,6 +77,8 @@ type App struct {
 	Name string `json:"name,omitempty"`
 	// Origin says how the instance became known.
 	Origin AppOrigin `json:"origin"`
+	// Requires are the names of the services it declared as required or optional. Empty: no declaration.
+	Requires []string `json:"requires,omitempty"`
 	// Created is when the instance became known.
 	Created time.Time `json:"created"`
 }
@@ -141,13 +143,13 @@ type Heartbeats struct {
 	Beats map[string]int64 `json:"beats"`
 }
 
-// versioned is implemented by every record through the embedded Version.
-type versioned interface{ version() int }
+// Record is every kind of record, through the embedded Version.
+type Record interface{ version() int }
 
 func (v Version) version() int { return v.V }
 
 // Decode reads a record and refuses one of a newer schema than this code knows.
-func Decode[R versioned](value []byte) (R, error) {
+func Decode[R Record](value []byte) (R, error) {
 	var r R
 	if err := json.Unmarshal(value, &r); err != nil {
 		return r, fmt.Errorf("decode %T: %w", r, err)
@@ -159,7 +161,7 @@ func Decode[R versioned](value []byte) (R, error) {
 }
 
 // Encode writes a record. The caller has set its version.
-func Encode[R versioned](r R) (string, error) {
+func Encode[R Record](r R) (string, error) {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return "", fmt.Errorf("encode %T: %w", r, err)

@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -23,39 +26,42 @@ func (s *Spec[C]) Command() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	runIt := func(cmd *cobra.Command, _ []string) error {
-		return s.Run(cmd.Context(), s.sources(cmd), os.Stderr)
+		return s.Run(cmd.Context(), s.Sources(cmd), os.Stderr)
 	}
 	start := &cobra.Command{Use: "run", Short: "Run until SIGTERM; SIGHUP reads the configuration again", Args: cobra.NoArgs, RunE: runIt}
-	s.addFlags(start)
+	s.AddFlags(start)
 	if s.RunByDefault {
 		root.RunE = runIt
-		s.addFlags(root)
+		s.AddFlags(root)
 	}
 	validate := &cobra.Command{
 		Use: "validate", Short: "Check the configuration and print nothing but its faults", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := s.Load(s.sources(cmd))
+			_, err := s.Load(s.Sources(cmd))
 			if err == nil {
 				cmd.Println("the configuration is valid")
 			}
 			return err
 		},
 	}
-	s.addFlags(validate)
+	s.AddFlags(validate)
 	root.AddCommand(start, validate, s.healthcheck(), &cobra.Command{
 		Use: "version", Short: "Print the release", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) { cmd.Println(s.Name, Version) },
 	})
+	root.AddCommand(s.Commands...)
 	root.SetOut(os.Stdout)
 	return root
 }
 
-func (s *Spec[C]) addFlags(cmd *cobra.Command) {
+// AddFlags gives a command the flags of all settings.
+func (s *Spec[C]) AddFlags(cmd *cobra.Command) {
 	settings.Flags(cmd.Flags(), new(C))
 	cmd.Flags().String("config", "", "YAML file with settings ("+settings.EnvPrefix+"CONFIG)")
 }
 
-func (s *Spec[C]) sources(cmd *cobra.Command) settings.Sources {
+// Sources is where the settings of a command come from that has their flags.
+func (s *Spec[C]) Sources(cmd *cobra.Command) settings.Sources {
 	src := settings.Sources{Env: os.LookupEnv, Flags: settings.Given(cmd.Flags())}
 	src.File = src.Flags["config"]
 	if src.File == "" {
@@ -69,10 +75,10 @@ func (s *Spec[C]) healthcheck() *cobra.Command {
 		Use: "healthcheck", Short: "Ask a running process whether it is ready; the exit code is 0 when it is", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := new(C)
-			if err := settings.Load(cfg, s.sources(cmd), func() bool { return s.Common(cfg).Dev }); err != nil {
+			if err := settings.Load(cfg, s.Sources(cmd), func() bool { return s.Common(cfg).Dev }); err != nil {
 				return err
 			}
-			r, err := askReady(cmd.Context(), s.Common(cfg).OpsListen)
+			r, err := AskReady(cmd.Context(), s.Common(cfg))
 			if err != nil {
 				return err
 			}
@@ -90,28 +96,41 @@ func (s *Spec[C]) healthcheck() *cobra.Command {
 			return nil
 		},
 	}
-	s.addFlags(cmd)
+	s.AddFlags(cmd)
 	return cmd
 }
 
-func askReady(ctx context.Context, addr string) (ops.Readiness, error) {
+// AskReady asks a running process on this machine whether it is ready.
+func AskReady(ctx context.Context, cfg *Config) (ops.Readiness, error) {
 	var r ops.Readiness
-	if strings.HasPrefix(addr, ":") {
-		addr = "127.0.0.1" + addr
+	host, port, err := net.SplitHostPort(cfg.OpsListen)
+	if err != nil {
+		return r, fmt.Errorf("ops.listen: %w", err)
+	}
+	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	scheme := "http"
+	if !cfg.Dev && !onLoopback(cfg.OpsListen) {
+		scheme = "https"
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(host, port)+"/readyz", nil)
 	if err != nil {
 		return r, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+		// The question and the answer are no secret, and an expired certificate is nothing to hide from who asks.
+		InsecureSkipVerify: true, //nolint:gosec // see above
+	}}}
+	resp, err := client.Do(req)
 	if err != nil {
 		return r, fmt.Errorf("no answer from the operations listener (is the process running, and ops.listen right?): %w", err)
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-		return r, fmt.Errorf("what answers at %s is not this platform: %w", addr, err)
+		return r, fmt.Errorf("what answers at %s is not this platform: %w", req.URL.Host, err)
 	}
 	return r, nil
 }

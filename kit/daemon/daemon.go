@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/openmep/mep/kit/httpx"
-	"github.com/openmep/mep/kit/ops"
+	"github.com/spf13/cobra"
+
 	"github.com/openmep/mep/kit/run"
 	"github.com/openmep/mep/kit/settings"
 	"github.com/openmep/mep/kit/telemetry"
@@ -43,22 +42,6 @@ type Program[C any] struct {
 	Prepare func(*C) (apply func(), err error)
 }
 
-// Env is what a program gives its parts.
-type Env struct {
-	// Log is the program's logger.
-	Log *slog.Logger
-	// Metrics takes the parts' metrics.
-	Metrics telemetry.Registry
-	// Tracer makes spans of requests; it may be nil.
-	Tracer *telemetry.Tracer
-	// HTTP counts the requests of all listeners.
-	HTTP *httpx.Metrics
-	// Health takes the parts' listeners and checks.
-	Health *ops.Health
-	// Ops is the router of the operations listener.
-	Ops Router
-}
-
 // Spec describes a program.
 type Spec[C any] struct {
 	// Name is the name of the program.
@@ -71,6 +54,11 @@ type Spec[C any] struct {
 	Common func(*C) *Config
 	// Validate checks the configuration; the common settings are checked already.
 	Validate func(*C) error
+	// Listeners are the addresses the listeners besides that of operations will be bound to, as configured: certificates are
+	// made for them.
+	Listeners func(*C) []string
+	// Commands are further commands of the program.
+	Commands []*cobra.Command
 	// Build makes the program. When it fails it has released what it took.
 	Build func(ctx context.Context, cfg *C, env *Env) (*Program[C], error)
 }
@@ -108,19 +96,19 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
-	env := &Env{Log: log.Logger, Metrics: telemetry.NewRegistry(Version), Health: ops.NewHealth()}
-	env.HTTP = httpx.NewMetrics(env.Metrics)
-	if env.Tracer, err = telemetry.NewTracer(ctx, common.TracesURL, s.Name, Version); err != nil {
+	env, err := NewEnv(ctx, common, s.Name, append(s.Listeners(cfg), common.OpsListen), log.Logger,
+		telemetry.NewRegistry(Version))
+	if err != nil {
 		return err
 	}
 	opsPart, err := newOpsListener(common, env)
 	if err != nil {
-		return err
+		return errors.Join(err, env.Audit.Close())
 	}
 	// The operations listener answers while the others are still being made.
 	opsPart.Start(ctx)
 	env.Health.Check("process", func() (string, string) { return "is starting", "" })
-	parts := []Part{Closer("traces", func() error {
+	parts := []Part{Closer("audit stream", env.Audit.Close), Closer("traces", func() error {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if terr := env.Tracer.Close(last); terr != nil {
@@ -128,6 +116,12 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 		}
 		return nil
 	}), opsPart}
+	if env.Certs != nil {
+		certs := NewWorkers("certificates")
+		certs.Add("renew and reload", env.Certs.Run)
+		certs.Start(ctx)
+		parts = append(parts, certs)
+	}
 	defer func() { err = errors.Join(err, stopAll(env, parts, s.Common(cfg).Drain)) }()
 	env.Log.Info("starting", "program", s.Name, "version", Version, "dev", common.Dev, "data_dir", common.DataDir)
 	program, err := s.Build(ctx, cfg, env)
@@ -142,11 +136,11 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 	for name, url := range env.Health.Listeners() {
 		env.Log.Info("listening", "listener", name, "url", url)
 	}
-	return s.wait(ctx, hup, cfg, src, log, program, parts)
+	return s.wait(ctx, hup, cfg, src, log, env, program, parts)
 }
 
 func (s *Spec[C]) wait(ctx context.Context, hup <-chan os.Signal, cfg *C, src settings.Sources, log *telemetry.Log,
-	program *Program[C], parts []Part,
+	env *Env, program *Program[C], parts []Part,
 ) error {
 	failed := make(chan Part, len(parts))
 	for _, p := range parts {
@@ -166,6 +160,7 @@ func (s *Spec[C]) wait(ctx context.Context, hup <-chan os.Signal, cfg *C, src se
 		case p := <-failed:
 			return fmt.Errorf("%s failed: %w", p.Name(), p.Err())
 		case <-hup:
+			env.reopen()
 			next, err := s.reload(cfg, src, log, program)
 			if err != nil {
 				log.Error("configuration not reloaded, the present one stays in force", "error", err)

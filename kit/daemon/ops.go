@@ -6,8 +6,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/openmep/mep/kit/httpx"
-	"github.com/openmep/mep/kit/ops"
 	"github.com/openmep/mep/kit/telemetry"
 )
 
@@ -23,14 +21,11 @@ func newOpsListener(cfg *Config, env *Env) (Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits := httpx.Limits{Connections: 256}.WithDefaults()
-	env.Ops = httpx.NewRouter("ops", env.Log, env.HTTP, func() httpx.Limits { return limits })
-	ops.Mount(env.Ops, env.Health, env.Metrics, cfg.Dev)
-	srv, err := httpx.Listen("ops", addr, env.Ops, limits, nil, env.Log)
+	// On loopback nobody listens in, and those who ask for health and metrics need not be taught whom to trust.
+	srv, err := env.listen("ops", addr, env.Ops, opsLimits(), env.Certs != nil && !onLoopback(addr))
 	if err != nil {
 		return nil, err
 	}
-	env.Health.Listener("ops", srv.URL())
 	w := NewWorkers("ops listener")
 	w.Add("serve", func(ctx context.Context) error { return srv.Run(ctx, opsDrain) })
 	w.Add("memory", telemetry.TuneGC)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"github.com/openmep/mep/kit/errs"
@@ -28,8 +29,9 @@ const DefaultTimeout = 3 * time.Second
 type Config struct {
 	// Endpoints are URLs or host:port pairs.
 	Endpoints []string
-	// TLS is nil for a plain connection.
-	TLS *tls.Config
+	// TLS is nil for a plain connection. Credentials, when there are any, are used in its place for every new connection.
+	TLS         *tls.Config
+	Credentials credentials.TransportCredentials
 	// Timeout bounds one write; default DefaultTimeout.
 	Timeout time.Duration
 }
@@ -47,6 +49,14 @@ type Store struct {
 
 // Dial makes a client. It does not wait for etcd to answer: a daemon can start while etcd is away.
 func Dial(cfg Config) (*Store, error) {
+	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		// gRPC's own waits grow to two minutes, which is how long etcd would stay away after it is back.
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+		MinConnectTimeout: 5 * time.Second,
+	})}
+	if cfg.Credentials != nil {
+		options = append(options, grpc.WithTransportCredentials(cfg.Credentials))
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		TLS:                  cfg.TLS,
@@ -55,11 +65,7 @@ func Dial(cfg Config) (*Store, error) {
 		DialKeepAliveTimeout: 3 * time.Second,
 		MaxCallRecvMsgSize:   64 << 20,
 		Logger:               zap.NewNop(),
-		// gRPC's own waits grow to two minutes, which is how long etcd would stay away after it is back.
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-			MinConnectTimeout: 5 * time.Second,
-		})},
+		DialOptions:          options,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %v: %w", cfg.Endpoints, err)
@@ -140,6 +146,15 @@ func (s *Store) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, er
 	defer cancel()
 	resp, err := s.kv.Do(ctx, op)
 	return resp, Error(err)
+}
+
+// Revision returns the revision etcd is at.
+func (s *Store) Revision(ctx context.Context) (int64, error) {
+	resp, err := s.Do(ctx, clientv3.OpGet("\x00", clientv3.WithCountOnly()))
+	if err != nil {
+		return 0, err
+	}
+	return resp.Get().Header.Revision, nil
 }
 
 // Error gives an error of the etcd client its kind. It returns nil for nil.

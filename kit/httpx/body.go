@@ -48,6 +48,9 @@ func Body(c *gin.Context, dst Checker, alsoTypes ...string) error {
 	return errs.Params(faults)
 }
 
+// ReadBody reads the whole body of a request, with the errors errs.TooLarge and errs.Invalid.
+func ReadBody(c *gin.Context) ([]byte, error) { return readAll(c.Request) }
+
 func readAll(r *http.Request) ([]byte, error) {
 	var data []byte
 	var err error

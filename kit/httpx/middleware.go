@@ -62,6 +62,7 @@ func NewRouter(listener string, log *slog.Logger, m *Metrics, limits func() Limi
 	e.UseRawPath = true
 	e.UnescapePathValues = true
 	e.ContextWithFallback = true
+	_ = e.SetTrustedProxies(nil) // has nothing to parse
 	e.Use(observe(listener, log, m), recovery(log, m), bounds(limits))
 	e.NoRoute(Handle(func(c *gin.Context) error {
 		return errs.New(errs.NotFound, "there is no resource at %s", c.Request.URL.Path)
@@ -215,11 +216,24 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 		slog.Int64("micros", took.Microseconds()),
 		slog.String("remote", c.Request.RemoteAddr),
 	)
+	if caller, ok := c.Get(loggedCaller); ok {
+		line.AddAttrs(slog.String("caller", caller.(string)))
+	}
 	if err, ok := c.Get(errorKey); ok {
 		line.AddAttrs(slog.String("error", err.(error).Error()))
 	}
 	_ = lines.Handle(c.Request.Context(), line) // a log that cannot be written must not stop the platform
 }
+
+// loggedCaller is where SetCaller leaves the caller for the request log.
+const loggedCaller = "mep.caller"
+
+// SetCaller says who makes the request, for the request log.
+func SetCaller(c *gin.Context, subject string) { c.Set(loggedCaller, subject) }
+
+// TrustProxies makes the router believe what proxies in the networks (CIDR) say of the client's address in X-Forwarded-For
+// and X-Real-IP. A router made by NewRouter believes nobody.
+func TrustProxies(e *gin.Engine, networks []string) error { return e.SetTrustedProxies(networks) }
 
 // recovery turns a panic into an internal error.
 func recovery(log *slog.Logger, m *Metrics) gin.HandlerFunc {

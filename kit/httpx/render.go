@@ -29,6 +29,9 @@ func Handle(h Handler) gin.HandlerFunc {
 // errorKey is where Fail leaves the error for the request log.
 const errorKey = "mep.error"
 
+// Refused leaves an error for the request log that the handler renders itself.
+func Refused(c *gin.Context, err error) { c.Set(errorKey, err) }
+
 // Fail renders an error as a problem document and ends the chain. Errors without a kind are internal: the client sees the
 // request's id, the log sees the cause.
 func Fail(c *gin.Context, err error) {

@@ -127,7 +127,7 @@ func (s *Server) config(dir string, cfg Config) *embed.Config {
 // because watches of in-process clients can hang for minutes after cancellations (etcd #18879, #20716).
 func (s *Server) connect(timeout time.Duration) error {
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints:          []string{"unix://" + filepath.Join(s.sockets, "client")},
+		Endpoints:          []string{s.Socket()},
 		DialTimeout:        5 * time.Second,
 		MaxCallRecvMsgSize: 64 << 20,
 		Logger:             zap.NewNop(),
@@ -180,6 +180,9 @@ func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 	// etcd's state is undefined now: nothing of it may run on.
 	os.Exit(1)
 }
+
+// Socket is the address at which other programs of the same user reach the server.
+func (s *Server) Socket() string { return "unix://" + filepath.Join(s.sockets, "client") }
 
 // Store is the connection to the server.
 func (s *Server) Store() *etcd.Store { return s.store }

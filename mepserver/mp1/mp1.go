@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/mepserver/apps"
 	"github.com/openmep/mep/mepserver/liveness"
 	"github.com/openmep/mep/mepserver/registry"
@@ -18,6 +19,8 @@ import (
 
 // API holds what the handlers need.
 type API struct {
+	// Own lets only the application instance in the path use what is below it.
+	Own gin.HandlerFunc
 	// Apps, Registry, Book and Monitor are the domain.
 	Apps     *apps.Directory
 	Registry *registry.Registry
@@ -44,7 +47,7 @@ func (a *API) Mount(r *gin.Engine, prefixes []string) {
 		get(g, "/services/:serviceId", m.service)
 		get(g, "/transports", m.transports)
 
-		app := g.Group("/applications/:appInstanceId", httpx.Handle(m.appExists))
+		app := g.Group("/applications/:appInstanceId", a.Own, httpx.Handle(m.appExists))
 		get(app, "/services", m.ownServices)
 		app.POST("/services", httpx.Handle(m.register))
 		get(app, "/services/:serviceId", m.ownService)
@@ -103,7 +106,7 @@ func (m *mount) appExists(c *gin.Context) error {
 	return m.Apps.Exists(appID(c))
 }
 
-func appID(c *gin.Context) string     { return c.Param("appInstanceId") }
+func appID(c *gin.Context) string     { return identity.CanonicalID(c.Param("appInstanceId")) }
 func serviceID(c *gin.Context) string { return c.Param("serviceId") }
 
 // ifMatch refuses a change of a service whose entity-tag the client does not have.

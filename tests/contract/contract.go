@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -401,7 +402,7 @@ func normaliseBody(req *http.Request) error {
 	if req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if len(data) > 0 {
+	if mt, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type")); len(data) > 0 && strings.HasSuffix(mt, "json") {
 		if data, err = withoutNulls(data); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,13 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/openmep/mep/kit/daemon"
-	"github.com/openmep/mep/kit/etcd"
-	"github.com/openmep/mep/kit/httpx"
-	"github.com/openmep/mep/kit/ops"
 	"github.com/openmep/mep/kit/settings"
 	"github.com/openmep/mep/mep"
-	"github.com/openmep/mep/mep/embedded"
-	"github.com/openmep/mep/mepserver"
 )
 
 // catalogue is a registry that remembers what was registered, also metrics that have no value yet.
@@ -91,19 +87,23 @@ func metricsPage() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	cfg := new(mep.Config)
-	flags := map[string]string{"dev": "true", "mp1-listen": ":0", "data-dir": dir}
-	if err := settings.Load(cfg, settings.Sources{Flags: flags}, func() bool { return true }); err != nil {
+	flags := map[string]string{"mp1-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "data-dir": dir}
+	if err := settings.Load(cfg, settings.Sources{Flags: flags}, nil); err != nil {
 		return nil, err
 	}
-	store, err := etcd.Dial(etcd.Config{Endpoints: []string{"unix:///nowhere"}})
+	ctx := context.Background()
+	env, err := daemon.NewEnv(ctx, &cfg.Common, "mep", []string{cfg.Common.OpsListen}, slog.New(slog.DiscardHandler), c)
 	if err != nil {
 		return nil, err
 	}
-	env := &daemon.Env{Log: slog.New(slog.DiscardHandler), Metrics: c, Health: ops.NewHealth(), HTTP: httpx.NewMetrics(c)}
-	env.Ops = httpx.NewRouter("ops", env.Log, env.HTTP, func() httpx.Limits { return httpx.Limits{} })
-	embedded.NewDiskGuard(dir, 0, env.Log, c)
-	if _, err := mepserver.New(&cfg.Common, &cfg.Server, store, true, env); err != nil {
+	program, err := mep.Platform().Build(ctx, cfg, env)
+	if err != nil {
 		return nil, err
+	}
+	for _, p := range slices.Backward(program.Parts) {
+		if err := p.Stop(ctx); err != nil {
+			return nil, err
+		}
 	}
 	c.rows["mep_build_info"] = metric{kind: "gauge", help: "Always 1; the label says which release this is.", labels: "version"}
 	if len(c.rows) < 10 {
@@ -120,5 +120,5 @@ func metricsPage() ([]byte, error) {
 		m := c.rows[n]
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", n, m.kind, strings.ReplaceAll(m.labels, ",", ", "), m.help)
 	}
-	return b.Bytes(), store.Close()
+	return b.Bytes(), env.Audit.Close()
 }

@@ -1,4 +1,4 @@
-package mp1
+package httpx
 
 import (
 	"encoding/json"
@@ -11,14 +11,17 @@ import (
 
 	"github.com/openmep/mep/api/openapi"
 	"github.com/openmep/mep/kit/errs"
-	"github.com/openmep/mep/kit/httpx"
 )
 
 // MountOpenAPI serves the API descriptions at /openapi/: a list of them, and each as YAML and as JSON.
 func MountOpenAPI(r *gin.Engine) {
 	asJSON := sync.OnceValues(convertDocuments)
 	g := r.Group("/openapi")
-	get(g, "/", func(c *gin.Context) error {
+	get := func(path string, h Handler) {
+		g.GET(path, Handle(h))
+		g.HEAD(path, Handle(h))
+	}
+	get("/", func(c *gin.Context) error {
 		type document struct {
 			Name string `json:"name"`
 			YAML string `json:"yaml"`
@@ -28,9 +31,9 @@ func MountOpenAPI(r *gin.Engine) {
 		for _, name := range openapi.Documents() {
 			list = append(list, document{name, "/openapi/" + name + ".yaml", "/openapi/" + name + ".json"})
 		}
-		return httpx.JSON(c, http.StatusOK, map[string]any{"documents": list})
+		return JSON(c, http.StatusOK, map[string]any{"documents": list})
 	})
-	get(g, "/:file", func(c *gin.Context) error {
+	get("/:file", func(c *gin.Context) error {
 		name, ext, _ := strings.Cut(c.Param("file"), ".")
 		switch data, ok := openapi.YAML(name); {
 		case ok && ext == "yaml":
@@ -41,7 +44,7 @@ func MountOpenAPI(r *gin.Engine) {
 			if err != nil {
 				return err
 			}
-			httpx.Raw(c, http.StatusOK, docs[name])
+			Raw(c, http.StatusOK, docs[name])
 			return nil
 		}
 		return errs.New(errs.NotFound, "there is no API description %q: /openapi/ lists them", c.Param("file"))

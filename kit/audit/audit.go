@@ -1,0 +1,294 @@
+// Package audit writes the audit stream: who did what to which credential, key, app or rule, from where and with what
+// result. It is a file of JSON lines apart from the log, because others read it, for other reasons and for longer.
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+)
+
+// The results of an act.
+const (
+	Success = "success"
+	Denied  = "denied"
+	Failed  = "failed"
+)
+
+// ActionSuppressed is the action of a line that stands for denials that were left out; its member count says how many.
+const ActionSuppressed = "audit.suppressed"
+
+// Entry is one act. Empty strings are left out; of strings longer than 256 bytes the start is written. Action and Result are
+// labels of a metric and must not come from a request.
+type Entry struct {
+	// Action is what was done: noun.verb, such as credential.create, key.rotate, token.issue, access.deny.
+	Action string
+	// Result is Success, Denied or Failed.
+	Result string
+	// Caller is who did it: the subject of the token or certificate, uid:0 and the like for the command line.
+	Caller string
+	// Client is the access key id that was used.
+	Client string
+	// Via is how the caller proved who it is: token, certificate, signature, secret, command line.
+	Via string
+	// Source is the address of the client.
+	Source string
+	// Target is what was acted on: an access key id, kid, app instance id or jti.
+	Target string
+	// Scope is the scope that was asked for or granted.
+	Scope string
+	// RequestID finds the request in the log.
+	RequestID string
+	// Detail is one sentence that never has a secret in it.
+	Detail string
+}
+
+// The defaults of Config, and the least file size: a file has room for the longest line several times over.
+const (
+	DefaultMaxBytes = 16 << 20
+	DefaultKeep     = 10
+	MinMaxBytes     = 64 << 10
+)
+
+// Config is the settings of the stream.
+type Config struct {
+	// File is the path. It and its directory are made when they do not exist, for nobody else to read. A device, a pipe or
+	// a symbolic link is written to but never rotated.
+	File string
+	// MaxBytes is the size, at least MinMaxBytes, at which the file becomes file.1 and a new one begins; 0 counts as
+	// DefaultMaxBytes. Less than 0 leaves rotation to others.
+	MaxBytes int64
+	// Keep is how many old files there may be; 0 counts as DefaultKeep. All together have at most MaxBytes*(Keep+1) bytes,
+	// and what other processes append while one rotates. When files cannot be renamed the one in use grows, and the log says
+	// so: history is worth more than room.
+	Keep int
+	// Log gets the entries that cannot be written to the file, and why; nil discards them.
+	Log *slog.Logger
+	// Registerer takes the metrics, unless it is nil.
+	Registerer prometheus.Registerer
+}
+
+const (
+	batchBytes = 32 << 10
+	batchDelay = 50 * time.Millisecond
+
+	// How many denials a second are written, and how many at once: at that rate a flood of ordinary lines takes hours to push
+	// what others did out of files of the default size.
+	deniedRate      = 50
+	deniedBurst     = 200
+	suppressedDelay = time.Second
+)
+
+// Log is the audit stream. A nil *Log discards everything.
+type Log struct {
+	log     *slog.Logger
+	metrics metrics
+	denials *rate.Limiter
+	late    *time.Timer // writes what Busy left in buf
+	sum     *time.Timer // says how much was suppressed
+
+	mu         sync.Mutex
+	buf        []byte
+	suppressed int
+	closed     bool
+
+	// writing is taken before mu and held while the file is written, so that a slow disk does not stop Busy.
+	writing          sync.Mutex
+	file             file
+	spare            []byte
+	failing, growing bool
+}
+
+// Open opens the file for appending. Other processes may append to it too: what is written at once are whole lines. When the
+// file ends within a line, after a crash or on a full disk, that line gets its end before the next.
+func Open(cfg Config) (*Log, error) {
+	switch {
+	case cfg.File == "":
+		return nil, errors.New("the audit stream has no file")
+	case cfg.MaxBytes == 0:
+		cfg.MaxBytes = DefaultMaxBytes
+	case cfg.MaxBytes > 0 && cfg.MaxBytes < MinMaxBytes:
+		return nil, fmt.Errorf("an audit file of %d bytes is too small: allow at least %d", cfg.MaxBytes, MinMaxBytes)
+	}
+	if cfg.Keep < 0 {
+		return nil, fmt.Errorf("%d old audit files cannot be kept", cfg.Keep)
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = DefaultKeep
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &Log{
+		log:     cfg.Log,
+		denials: rate.NewLimiter(deniedRate, deniedBurst),
+		file:    file{path: cfg.File, maxBytes: cfg.MaxBytes, keep: cfg.Keep},
+	}
+	if err := l.file.open(); err != nil {
+		return nil, fmt.Errorf("open the audit stream: %w", err)
+	}
+	l.metrics = newMetrics(cfg.Registerer)
+	l.file.failures = l.metrics.failures
+	l.late = time.AfterFunc(batchDelay, l.flush)
+	l.sum = time.AfterFunc(suppressedDelay, l.sumUp)
+	return l, nil
+}
+
+// Write writes an entry that matters by itself: it is in the file (though a crash of the machine may lose it) before Write
+// returns. An entry that cannot be written goes to the log as a warning. Write is for acts of those who may act: what a
+// stranger can cause any number of times is for Busy.
+func (l *Log) Write(e Entry) {
+	if l == nil {
+		return
+	}
+	l.metrics.entries.WithLabelValues(e.Action, e.Result).Inc()
+	l.add(&e)
+	l.flush()
+}
+
+// Busy writes an entry of a kind there are many of, at most 50 ms late. Of those whose Result is Denied, 50 a second are
+// written and 200 at once; a line with ActionSuppressed says, at most once a second, how many were not.
+func (l *Log) Busy(e Entry) {
+	if l == nil {
+		return
+	}
+	l.metrics.entries.WithLabelValues(e.Action, e.Result).Inc()
+	if e.Result == Denied && !l.denials.Allow() {
+		l.suppress()
+		return
+	}
+	if l.add(&e) >= batchBytes {
+		l.flush()
+	}
+}
+
+// Reopen opens the path anew, after the file was renamed. Without it that is noticed within a second.
+func (l *Log) Reopen() error {
+	if l == nil {
+		return nil
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.drain()
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return os.ErrClosed
+	}
+	_ = l.file.close()
+	err := l.file.open()
+	if err != nil {
+		l.metrics.failures.Inc()
+	}
+	l.tell(&l.failing, err, "audit file cannot be written", "audit file is written again")
+	return err
+}
+
+// Close writes what is left. Entries that come later go to the log.
+func (l *Log) Close() error {
+	if l == nil {
+		return nil
+	}
+	l.late.Stop()
+	l.sum.Stop()
+	l.sumUp()
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.drain()
+	return l.file.close()
+}
+
+// add appends an entry to what is to be written and returns the size of that.
+func (l *Log) add(e *Entry) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if l.closed {
+		l.lose(appendEntry(nil, now, e))
+		return 0
+	}
+	if len(l.buf) == 0 {
+		l.late.Reset(batchDelay)
+	}
+	l.buf = appendEntry(l.buf, now, e)
+	return len(l.buf)
+}
+
+func (l *Log) suppress() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.suppressed == 0 {
+		l.sum.Reset(suppressedDelay)
+	}
+	l.suppressed++
+}
+
+// sumUp writes how many entries were suppressed since it was last said.
+func (l *Log) sumUp() {
+	l.mu.Lock()
+	if l.suppressed > 0 {
+		line := appendSuppressed(nil, time.Now(), l.suppressed)
+		l.suppressed = 0
+		if l.closed {
+			l.lose(line)
+		} else {
+			l.buf = append(l.buf, line...)
+		}
+	}
+	l.mu.Unlock()
+	l.flush()
+}
+
+func (l *Log) flush() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.drain()
+}
+
+// drain writes what is in buf. Whoever waits for writing while another drains finds its entries written. The caller
+// holds writing.
+func (l *Log) drain() {
+	l.mu.Lock()
+	lines := l.buf
+	l.buf = l.spare
+	l.mu.Unlock()
+	if len(lines) > 0 {
+		done, err := l.file.write(lines)
+		l.lose(lines[done:])
+		l.tell(&l.failing, err, "audit file cannot be written", "audit file is written again")
+		l.tell(&l.growing, l.file.stuck, "audit file cannot be rotated", "audit file is rotated again")
+	}
+	if l.spare = lines[:0]; cap(lines) > 4*batchBytes {
+		l.spare = nil // a slow disk let it grow
+	}
+}
+
+// lose sends lines to the log that the file did not take.
+func (l *Log) lose(lines []byte) {
+	for line := range bytes.Lines(lines) {
+		l.log.Warn("audit entry", "entry", json.RawMessage(bytes.Clone(bytes.TrimSuffix(line, []byte("\n")))))
+	}
+}
+
+// tell logs when the file ceases to work and when it works again.
+func (l *Log) tell(bad *bool, err error, broken, mended string) {
+	switch {
+	case err != nil && !*bad:
+		l.log.Error(broken, "file", l.file.path, "error", err)
+	case err == nil && *bad:
+		l.log.Warn(mended, "file", l.file.path)
+	}
+	*bad = err != nil
+}

@@ -1,0 +1,207 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// lookInterval is how often the path is compared with the open file, and how often a rotation that failed is tried again.
+const lookInterval = time.Second
+
+// file appends whole lines to a path that other processes append to as well and may rename. Its methods are not for
+// concurrent use.
+type file struct {
+	path     string
+	maxBytes int64 // more than the longest line; 0 or less: never rotated
+	keep     int
+	failures prometheus.Counter
+
+	f       *os.File // nil when it has to be opened
+	size    int64
+	torn    bool      // the last line gets its end with the next write
+	rotates bool      // what is open is subject to maxBytes
+	looked  time.Time // when the path was last compared with f
+	stuck   error     // why the last rotation failed
+	tried   time.Time // when it did
+}
+
+// open opens the path if it is not open.
+func (o *file) open() error {
+	if o.f != nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(o.path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(o.path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	o.f, o.size, o.torn, o.rotates, o.looked = f, 0, false, false, time.Now()
+	if !info.Mode().IsRegular() {
+		return nil
+	}
+	o.size, o.torn = info.Size(), torn(f)
+	// Renaming a link would not make room.
+	named, err := os.Lstat(o.path)
+	o.rotates = o.maxBytes > 0 && err == nil && named.Mode().IsRegular()
+	return nil
+}
+
+// torn reports whether the last line has no end: the machine crashed or the disk was full. For a moment it also looks so
+// while another process writes.
+func torn(f *os.File) bool {
+	for range 5 {
+		size, err := f.Seek(0, io.SeekEnd)
+		var last [1]byte
+		if n, _ := f.ReadAt(last[:], size-1); err != nil || n == 0 || last[0] == '\n' {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// close makes the next write open the path again.
+func (o *file) close() error {
+	if o.f == nil {
+		return nil
+	}
+	err := o.f.Close()
+	o.f = nil
+	return err
+}
+
+// write appends lines, as many with each write(2) as the file has room for. It returns how many bytes of whole lines were
+// written, fewer than given only with an error.
+func (o *file) write(lines []byte) (int, error) {
+	o.look()
+	done := 0
+	for done < len(lines) {
+		if err := o.open(); err != nil {
+			o.failures.Inc()
+			return done, err
+		}
+		n := o.fitting(lines[done:])
+		if n == 0 {
+			if o.rotate() {
+				continue
+			}
+			n = len(lines) - done // better a file that is too large than none
+		}
+		n, err := o.append(lines[done : done+n])
+		done += n
+		if err != nil {
+			o.failures.Inc()
+			_ = o.close() // to look afresh at what is there
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// fitting returns the length of the lines the file has room for.
+func (o *file) fitting(lines []byte) int {
+	room := o.maxBytes - o.size - 1 // 1 for the end of a torn line
+	if !o.rotates || room >= int64(len(lines)) {
+		return len(lines)
+	}
+	return bytes.LastIndexByte(lines[:max(0, room)], '\n') + 1
+}
+
+func (o *file) append(lines []byte) (int, error) {
+	if o.torn {
+		if _, err := o.f.WriteString("\n"); err != nil {
+			return 0, err
+		}
+		o.torn = false
+	}
+	n, err := o.f.Write(lines)
+	if err != nil {
+		return bytes.LastIndexByte(lines[:n], '\n') + 1, err
+	}
+	if o.rotates {
+		// Where an append ends is the size of the file, whoever else wrote to it.
+		o.size, err = o.f.Seek(0, io.SeekCurrent)
+	}
+	return n, err
+}
+
+// look closes the file when the path has become another file, or none, since the last interval.
+func (o *file) look() {
+	if o.f == nil || time.Since(o.looked) < lookInterval {
+		return
+	}
+	o.looked = time.Now()
+	if named, err := os.Stat(o.path); err != nil || !o.is(named) {
+		_ = o.close()
+	}
+}
+
+// is reports whether it is the file that is open.
+func (o *file) is(named fs.FileInfo) bool {
+	mine, err := o.f.Stat()
+	return err == nil && os.SameFile(mine, named)
+}
+
+// rotate makes way for a new file and reports whether it did. It does not while another process rotates.
+func (o *file) rotate() bool {
+	if o.stuck != nil && time.Since(o.tried) < lookInterval {
+		return false
+	}
+	// The lock ends when the file is closed. A file system without locks has to do without.
+	if errors.Is(syscall.Flock(int(o.f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		return false
+	}
+	// Another process may have rotated since the path was last looked at.
+	if named, err := os.Lstat(o.path); err == nil && o.is(named) {
+		if o.stuck = o.shift(); o.stuck != nil {
+			o.tried = time.Now()
+			o.failures.Inc()
+			_ = syscall.Flock(int(o.f.Fd()), syscall.LOCK_UN)
+			return false
+		}
+	}
+	_ = o.close()
+	return true
+}
+
+// shift renames the file to file.1, file.1 to file.2 and so on, up to the first number that is free or over the oldest. Files
+// beyond that, from when more were kept, go.
+func (o *file) shift() error {
+	for n := o.keep + 1; o.exists(n); n++ {
+		if err := os.Remove(o.numbered(n)); err != nil {
+			return err
+		}
+	}
+	free := 1
+	for free < o.keep && o.exists(free) {
+		free++
+	}
+	for n := free; n > 1; n-- {
+		if err := os.Rename(o.numbered(n-1), o.numbered(n)); err != nil {
+			return err
+		}
+	}
+	return os.Rename(o.path, o.numbered(1))
+}
+
+func (o *file) exists(n int) bool {
+	_, err := os.Lstat(o.numbered(n))
+	return err == nil
+}
+
+func (o *file) numbered(n int) string { return o.path + "." + strconv.Itoa(n) }

@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/ops"
+	"github.com/openmep/mep/kit/pki"
+	"github.com/openmep/mep/kit/telemetry"
+)
+
+// Env is what a program gives its parts.
+type Env struct {
+	// Program is the name of the program.
+	Program string
+	// Common are the settings every program has.
+	Common *Config
+	// Log is the program's logger.
+	Log *slog.Logger
+	// Audit is the audit stream.
+	Audit *audit.Log
+	// Metrics takes the parts' metrics.
+	Metrics telemetry.Registry
+	// Tracer makes spans of requests; it may be nil.
+	Tracer *telemetry.Tracer
+	// HTTP counts the requests of all listeners.
+	HTTP *httpx.Metrics
+	// Certs holds the server certificate; nil in development mode, where nothing is encrypted.
+	Certs *pki.Keeper
+	// Health takes the parts' listeners and checks.
+	Health *ops.Health
+	// Ops is the router of the operations listener.
+	Ops Router
+
+	opsGuard atomic.Pointer[gin.HandlerFunc]
+}
+
+// NewEnv makes what the parts share. listeners are the addresses of all listeners, as configured. The operations listener is
+// not bound yet.
+func NewEnv(ctx context.Context, common *Config, program string, listeners []string, log *slog.Logger, metrics telemetry.Registry) (*Env, error) {
+	env := &Env{Program: program, Common: common, Log: log, Metrics: metrics, Health: ops.NewHealth()}
+	env.HTTP = httpx.NewMetrics(env.Metrics)
+	var err error
+	if env.Tracer, err = telemetry.NewTracer(ctx, common.TracesURL, program, Version); err != nil {
+		return nil, err
+	}
+	if !common.Dev {
+		env.Certs, err = pki.Open(pki.Config{
+			Dir: common.PKIDir(), CertFile: common.TLSCert, KeyFile: common.TLSKey, ClientCAFiles: common.TLSClientCAs,
+			Names: func() ([]string, error) { return pki.Names(listeners, common.TLSNames) },
+			Log:   log, Registerer: env.Metrics,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("certificates: %w", err)
+		}
+		env.Health.Check("certificates", func() (string, string) {
+			if err := env.Certs.Fault(); err != nil {
+				return "", err.Error()
+			}
+			return "", ""
+		})
+	}
+	env.Audit, err = audit.Open(audit.Config{
+		File: common.AuditPath(), MaxBytes: common.AuditMaxBytes, Keep: common.AuditKeep, Log: log, Registerer: env.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	limits := opsLimits()
+	if env.Ops, err = env.Router("ops", func() httpx.Limits { return limits }); err != nil {
+		return nil, errors.Join(err, env.Audit.Close())
+	}
+	env.Ops.Use(env.guardOps)
+	ops.Mount(env.Ops, env.Health, env.Metrics, common.Dev)
+	return env, nil
+}
+
+func opsLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
+
+// Router makes the router of a listener, which believes the configured proxies.
+func (e *Env) Router(name string, limits func() httpx.Limits) (Router, error) {
+	r := httpx.NewRouter(name, e.Log, e.HTTP, limits)
+	return r, httpx.TrustProxies(r, e.Common.Identity.Proxies)
+}
+
+// Listen binds a listener: with TLS, except in development mode. addr is the value of the setting name.listen.
+func (e *Env) Listen(name, addr string, router Router, limits httpx.Limits) (*httpx.Server, error) {
+	bind, err := e.Common.Listen(name+".listen", addr)
+	if err != nil {
+		return nil, err
+	}
+	return e.listen(name, bind, router, limits, e.Certs != nil)
+}
+
+func (e *Env) listen(name, bind string, router Router, limits httpx.Limits, encrypted bool) (*httpx.Server, error) {
+	var srv *httpx.Server
+	var err error
+	if encrypted {
+		srv, err = httpx.Listen(name, bind, e.Tracer.Wrap(name, router), limits, e.Certs.ServerConfig(), e.Log)
+	} else {
+		srv, err = httpx.Listen(name, bind, e.Tracer.Wrap(name, router), limits, nil, e.Log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.Health.Listener(name, srv.URL())
+	return srv, nil
+}
+
+// SetGuard says who lets callers in to the operations listener. Until then it lets in to health and metrics only.
+func (e *Env) SetGuard(g *identity.Guard) {
+	require := g.Require("ops", identity.ScopeOps)
+	e.opsGuard.Store(&require)
+}
+
+// openOnLoopback are the resources of the operations listener that callers on this machine need no token for.
+var openOnLoopback = map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true}
+
+// guardOps is the middleware of the operations listener.
+func (e *Env) guardOps(c *gin.Context) {
+	if e.Common.Dev || openOnLoopback[c.Request.URL.Path] && identity.Loopback(c) {
+		c.Next()
+		return
+	}
+	require := e.opsGuard.Load()
+	if require == nil {
+		httpx.Fail(c, errs.New(errs.Unavailable, "the platform is starting").After(time.Second))
+		return
+	}
+	(*require)(c)
+}
+
+// reopen looks at files again that others may have replaced.
+func (e *Env) reopen() {
+	if err := e.Audit.Reopen(); err != nil {
+		e.Log.Error("the audit file cannot be opened again, the present one stays in use", "error", err)
+	}
+	if e.Certs != nil {
+		_ = e.Certs.Reload() // faults are in the log
+	}
+}
+
+// onLoopback reports whether an address to bind is reached from this machine only.
+func onLoopback(bind string) bool {
+	host, _, err := net.SplitHostPort(bind)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
+}

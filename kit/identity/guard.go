@@ -1,0 +1,220 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/limit"
+)
+
+// Guard lets callers in to listeners.
+type Guard struct {
+	cfg      *Config
+	verifier *Verifier
+	// open lets those in who prove nothing.
+	open      bool
+	strangers *limit.Limiter
+	audit     *audit.Log
+	checks    *prometheus.CounterVec
+}
+
+// How many tokens that were not seen before are verified for one client address: a verification takes as long as answering
+// several requests.
+const (
+	strangersPerSecond = 500
+	strangersBurst     = 2000
+)
+
+// NewGuard makes a guard. With open, calls without a token are let in, as development mode wants it; a token that is sent is
+// checked all the same.
+func NewGuard(cfg *Config, dir *Directory, open bool, trail *audit.Log, log *slog.Logger, reg prometheus.Registerer) (*Guard, error) {
+	v, err := NewVerifier(cfg, dir, log)
+	if err != nil {
+		return nil, err
+	}
+	g := &Guard{
+		cfg: cfg, verifier: v, open: open, audit: trail,
+		strangers: limit.New(limit.Config{Rate: strangersPerSecond, Burst: strangersBurst}),
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mep_auth_checks_total",
+			Help: "Requests whose caller was looked at, by listener and result: token, certificate, open (nobody had to say), missing, refused, scope, foreign (another application instance), limited, unavailable.",
+		}, []string{"listener", "result"}),
+	}
+	reg.MustRegister(g.checks, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mep_auth_tokens_remembered", Help: "Verified tokens that are remembered.",
+	}, func() float64 { return float64(v.cache.size.Load()) }))
+	return g, nil
+}
+
+// Run keeps the keys of the trusted issuers fresh until the context ends.
+func (g *Guard) Run(ctx context.Context) error { return g.verifier.Run(ctx) }
+
+// Verifier checks tokens outside of requests.
+func (g *Guard) Verifier() *Verifier { return g.verifier }
+
+// Require makes the middleware of a listener that lets callers with the scope in.
+func (g *Guard) Require(listener, scope string) gin.HandlerFunc {
+	results := make(map[string]prometheus.Counter)
+	for _, r := range []string{"token", "certificate", "open", "missing", "refused", "scope", "limited", "unavailable"} {
+		results[r] = g.checks.WithLabelValues(listener, r)
+	}
+	return func(c *gin.Context) {
+		caller, err := g.identify(c)
+		switch {
+		case err != nil:
+			results[g.refused(c, scope, err)].Inc()
+			return
+		case caller == nil:
+			results["open"].Inc()
+		case !caller.Has(scope):
+			results["scope"].Inc()
+			g.deny(c, caller, "the scope "+scope+" is missing")
+			challenge(c, scope, refuse(codeScope, "this needs the scope "+scope+", and the caller has "+heldScopes(caller)))
+			return
+		default:
+			results[caller.Via].Inc()
+			admit(c, caller)
+		}
+		c.Next()
+	}
+}
+
+func heldScopes(c *Caller) string {
+	if len(c.Scopes) == 0 {
+		return "none"
+	}
+	return strings.Join(c.Scopes, " ")
+}
+
+// identify finds out who calls. It returns nil, nil for nobody where that is allowed.
+func (g *Guard) identify(c *gin.Context) (*Caller, error) {
+	headers := c.Request.Header["Authorization"]
+	if len(headers) == 0 {
+		if caller := certificateCaller(g.cfg.Certificates, c.Request.TLS); caller != nil {
+			return caller, nil
+		}
+		if g.open {
+			return nil, nil
+		}
+		return nil, refuse("", "there is no token: send one as Authorization: Bearer TOKEN")
+	}
+	if len(headers) > 1 {
+		return nil, refuse(codeRequest, "there are several Authorization header fields")
+	}
+	token, err := bearer(headers[0])
+	if err != nil {
+		return nil, err
+	}
+	if !g.verifier.dir.ready() {
+		return nil, errs.New(errs.Unavailable, "the platform is starting").After(time.Second)
+	}
+	caller, err := g.verifier.Recall(token)
+	if caller == nil && err == nil {
+		if ok, after := g.strangers.Allow(sourceOf(c)); !ok {
+			return nil, errs.New(errs.TooManyRequests, "too many new tokens come from this address").After(after)
+		}
+		caller, err = g.verifier.Verify(c.Request.Context(), token)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if caller.ClientAddress != "" && caller.ClientAddress != c.ClientIP() {
+		return nil, refuse(codeToken, "the token is bound to another client address")
+	}
+	return caller, nil
+}
+
+// sourceOf is the client address as rates are kept by it.
+func sourceOf(c *gin.Context) string {
+	addr, err := netip.ParseAddr(c.ClientIP())
+	if err != nil {
+		return c.Request.RemoteAddr
+	}
+	return limit.Source(addr)
+}
+
+// bearer takes the token out of the header field (RFC 6750 2.1).
+func bearer(value string) (string, error) {
+	scheme, token, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", refuse("", "there is no token: the Authorization header field must be: Bearer TOKEN")
+	}
+	token = strings.Trim(token, " ")
+	if token == "" || strings.ContainsFunc(token, notToken68) {
+		return "", refuse(codeToken, "the token is malformed: it is not a JWT in the compact form")
+	}
+	return token, nil
+}
+
+func notToken68(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~+/=", r)
+}
+
+// refused answers a request whose caller is not let in, and says which of the metric's results it is.
+func (g *Guard) refused(c *gin.Context, scope string, err error) string {
+	r, ok := errors.AsType[*Refusal](err)
+	if !ok {
+		httpx.Fail(c, err)
+		if errors.Is(err, errs.TooManyRequests) {
+			return "limited"
+		}
+		return "unavailable"
+	}
+	if r.Code != "" {
+		g.deny(c, nil, r.Description)
+	}
+	challenge(c, scope, r)
+	if r.Code == "" {
+		return "missing"
+	}
+	return "refused"
+}
+
+func (g *Guard) deny(c *gin.Context, caller *Caller, why string) {
+	e := audit.Entry{
+		Action: "access.deny", Result: "denied", Source: c.ClientIP(), Target: c.Request.Method + " " + c.Request.URL.Path,
+		RequestID: httpx.RequestID(c), Detail: why,
+	}
+	if caller != nil {
+		e.Caller, e.Client, e.Via = caller.Subject, caller.ClientID, caller.Via
+	}
+	g.audit.Busy(e)
+}
+
+// Own makes the middleware of a tree of resources that belongs to the application instance named by the path parameter. Whoever
+// else calls gets the same answer whether the instance exists or not.
+func (g *Guard) Own(listener, param string) gin.HandlerFunc {
+	foreign := g.checks.WithLabelValues(listener, "foreign")
+	return func(c *gin.Context) {
+		caller := Of(c)
+		if caller == nil || CanonicalID(c.Param(param)) == caller.Subject {
+			c.Next()
+			return
+		}
+		foreign.Inc()
+		g.deny(c, caller, "the resource belongs to another application instance")
+		httpx.Fail(c, errs.New(errs.Forbidden,
+			"the resources of an application instance are its own: the token is for %q, the path names another", caller.Subject))
+	}
+}
+
+// Loopback reports whether the request comes from this machine, over the loopback interface.
+func Loopback(c *gin.Context) bool {
+	host, _, err := net.SplitHostPort(c.Request.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}

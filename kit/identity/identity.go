@@ -1,0 +1,124 @@
+// Package identity decides who makes a request and what they may do: once, at the edge of a listener, before any handler.
+//
+// A caller proves who it is with a bearer token (RFC 6750) that mepauth or a trusted issuer signed, or with a client
+// certificate. What tokens are checked against is watched in etcd: a key that is retired or a credential that is deleted
+// counts everywhere as soon as the change arrives, and no request asks anybody.
+package identity
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+)
+
+// Caller is who makes a request. It is shared and must not be changed.
+type Caller struct {
+	// Subject is the appInstanceId of an app, or the name of a manager.
+	Subject string
+	// ClientID is the access key the token was issued for, empty for others.
+	ClientID string
+	// Scopes is what the caller may do.
+	Scopes []string
+	// Via is how it proved who it is: "token" or "certificate".
+	Via string
+	// Issuer issued the token or the certificate.
+	Issuer string
+	// TokenID is the id (jti) of the token; may be empty.
+	TokenID string
+	// Expires is when the proof ends.
+	Expires time.Time
+	// ClientAddress is the only address the caller may come from, empty for any.
+	ClientAddress string
+}
+
+// Has reports whether the caller holds the scope.
+func (c *Caller) Has(scope string) bool { return slices.Contains(c.Scopes, scope) }
+
+// CanonicalID is the form of an appInstanceId that is stored and compared: a UUID in lower case. Anything else stays as it
+// is.
+func CanonicalID(id string) string {
+	if len(id) == 36 && strings.ContainsAny(id, "ABCDEF") {
+		return strings.ToLower(id)
+	}
+	return id
+}
+
+// Refusal says why a caller is not let in, as RFC 6750 3.1 words it.
+type Refusal struct {
+	// Code is invalid_request, invalid_token or insufficient_scope; empty when there was no token.
+	Code string
+	// Description is for people.
+	Description string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Description }
+
+func refuse(code, description string) *Refusal { return &Refusal{Code: code, Description: description} }
+
+const (
+	codeRequest = "invalid_request"
+	codeToken   = "invalid_token"
+	codeScope   = "insufficient_scope"
+)
+
+// callerKey is where the guard leaves the caller for the handlers.
+const callerKey = "mep.identity"
+
+// Of returns who makes the request, nil when nobody had to say: in development mode without a token.
+func Of(c *gin.Context) *Caller {
+	if v, ok := c.Get(callerKey); ok {
+		return v.(*Caller)
+	}
+	return nil
+}
+
+// Subject returns whom the request is made for, "" when nobody had to say.
+func Subject(c *gin.Context) string {
+	if caller := Of(c); caller != nil {
+		return caller.Subject
+	}
+	return ""
+}
+
+func admit(c *gin.Context, caller *Caller) {
+	c.Set(callerKey, caller)
+	httpx.SetCaller(c, caller.Subject)
+}
+
+// challenge answers a request that proved nothing, with the header field RFC 6750 3 asks for.
+func challenge(c *gin.Context, scope string, r *Refusal) {
+	var b strings.Builder
+	b.WriteString(`Bearer realm="mep"`)
+	if r.Code != "" {
+		b.WriteString(`, error="` + r.Code + `"`)
+	}
+	b.WriteString(`, error_description="` + quotable(r.Description) + `", scope="` + scope + `"`)
+	c.Header("WWW-Authenticate", b.String())
+	kind := errs.Unauthenticated
+	switch r.Code {
+	case codeScope:
+		kind = errs.Forbidden
+	case codeRequest:
+		kind = errs.Invalid
+	}
+	httpx.Fail(c, errs.New(kind, "%s", r.Description))
+}
+
+// quotable leaves out what an error_description must not hold (RFC 6750 3).
+func quotable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r < 0x20 || r > 0x7e || r == '\\':
+			return -1
+		}
+		return r
+	}, s)
+}

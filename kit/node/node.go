@@ -1,0 +1,141 @@
+// Package node is what the parts of one process share: the connection to etcd, the watched copy of the platform's state,
+// and who lets callers in.
+package node
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/pki"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Node is shared by the parts of a process.
+type Node struct {
+	// Store writes to etcd.
+	Store *etcd.Store
+	// Mirror is the copy of everything below state.Root that the parts ask for.
+	Mirror *watched.Mirror
+	// Directory is what tokens are checked against.
+	Directory *identity.Directory
+	// Guard lets callers in.
+	Guard *identity.Guard
+	// Alone says that no other process shares the store, which spares elections.
+	Alone bool
+}
+
+// New makes a node on a store. The parts add their collections to its mirror before its own Part is started.
+func New(store *etcd.Store, alone bool, env *daemon.Env) (*Node, error) {
+	cfg := watched.Config{Source: store.Source, Prefix: state.Root, Logger: env.Log, Registerer: env.Metrics}
+	if !alone {
+		cfg.SnapshotFile = filepath.Join(env.Common.DataDir, "snapshots", env.Program+".jsonl")
+	}
+	n := &Node{Store: store, Mirror: watched.New(cfg), Alone: alone}
+	n.Directory = identity.NewDirectory(n.Mirror)
+	var err error
+	n.Guard, err = identity.NewGuard(&env.Common.Identity, n.Directory, env.Common.Dev, env.Audit, env.Log, env.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	env.SetGuard(n.Guard)
+	env.Health.Check("state", n.check)
+	return n, nil
+}
+
+// check says how well the state is known.
+func (n *Node) check() (notReady, degraded string) {
+	select {
+	case <-n.Mirror.Ready():
+	default:
+		return "has not been read from etcd yet", ""
+	}
+	st := n.Mirror.Status()
+	switch {
+	case st.Restored:
+		return "", "is from the snapshot on disk: etcd has not been reached since the start, changes are refused"
+	case !st.Connected:
+		return "", "may be stale: etcd does not answer, changes are refused"
+	}
+	return "", ""
+}
+
+// Part keeps the state and the keys of trusted issuers up to date. It is started before the parts that use them.
+func (n *Node) Part() daemon.Part {
+	w := daemon.NewWorkers("state")
+	w.Add("mirror", n.Mirror.Run)
+	w.Add("trusted issuers", n.Guard.Run)
+	return w
+}
+
+// Gate makes middleware that answers 503 until there is a state to answer from.
+func (n *Node) Gate() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		select {
+		case <-n.Mirror.Ready():
+			c.Next()
+		default:
+			httpx.Fail(c, errs.New(errs.Unavailable, "the platform is starting").After(time.Second))
+		}
+	}
+}
+
+// Dial connects to the configured etcd, with TLS when it is asked for. The part keeps the certificates of the connection up to
+// date and closes it.
+func Dial(env *daemon.Env) (*etcd.Store, []daemon.Part, error) {
+	store, client, err := dial(env.Common, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	parts := []daemon.Part{daemon.Closer("etcd connection", store.Close)}
+	if client != nil {
+		certs := daemon.NewWorkers("etcd certificates")
+		certs.Add("reload", client.Run)
+		parts = append(parts, certs)
+	}
+	return store, parts, nil
+}
+
+// DialOnce connects to the configured etcd for the time of one command.
+func DialOnce(common *daemon.Config) (*etcd.Store, error) {
+	store, _, err := dial(common, nil)
+	return store, err
+}
+
+func dial(common *daemon.Config, env *daemon.Env) (*etcd.Store, *pki.Client, error) {
+	cfg := etcd.Config{Endpoints: common.EtcdEndpoints, Timeout: common.EtcdTimeout}
+	if !encrypted(common) {
+		store, err := etcd.Dial(cfg)
+		return store, nil, err
+	}
+	pc := pki.ClientConfig{Name: "etcd", CAFile: common.EtcdCA, CertFile: common.EtcdCert, KeyFile: common.EtcdKey}
+	if env != nil {
+		pc.Log, pc.Registerer = env.Log, env.Metrics
+	}
+	client, err := pki.OpenClient(pc)
+	if err != nil {
+		return nil, nil, fmt.Errorf("TLS to etcd: %w", err)
+	}
+	cfg.TLS, cfg.Credentials = client.Config(), client.Credentials()
+	store, err := etcd.Dial(cfg)
+	return store, client, err
+}
+
+// encrypted reports whether the connection to etcd is TLS.
+func encrypted(common *daemon.Config) bool {
+	for _, e := range common.EtcdEndpoints {
+		if strings.HasPrefix(e, "https://") || strings.HasPrefix(e, "unixs://") {
+			return true
+		}
+	}
+	return common.EtcdCA != "" || common.EtcdCert != ""
+}

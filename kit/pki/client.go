@@ -1,0 +1,154 @@
+package pki
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/credentials"
+)
+
+// ClientConfig says whom a client trusts and how it shows who it is.
+type ClientConfig struct {
+	// Name is that of the certificate in metrics; the CAs are Name with "-ca". Default "client".
+	Name string
+	// CAFile is a PEM file of the CAs that may issue the server's certificate; empty: those of the operating system.
+	CAFile string
+	// CertFile and KeyFile are PEM files of the client's certificate and its key; empty: it has none.
+	CertFile, KeyFile string
+	// Poll is how often the files are read; default 2 s.
+	Poll time.Duration
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Log takes what happens to the certificates; nil: nothing.
+	Log *slog.Logger
+	// Registerer takes the metrics. Several keepers and clients may share one; nil: none.
+	Registerer prometheus.Registerer
+}
+
+// Client holds the CAs a client trusts and its certificate.
+type Client struct {
+	poll time.Duration
+	env  *env
+	cas  *follower[pool]
+	pair *follower[pair]
+}
+
+// OpenClient loads the files. Errors about one are a *Fault, which says what to do. Nothing is loaded again before Run.
+func OpenClient(cfg ClientConfig) (*Client, error) {
+	if cfg.Name == "" {
+		cfg.Name = "client"
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = defaultPoll
+	}
+	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
+		return nil, errors.New("a certificate needs a key and a key a certificate: give the files of both or of neither")
+	}
+	c := &Client{poll: cfg.Poll, env: newEnv(cfg.Log, cfg.Now, cfg.Registerer)}
+	if cfg.CAFile != "" {
+		c.cas = followPool(cfg.Name+"-ca", []string{cfg.CAFile}, c.env)
+		if err := c.cas.open(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.CertFile != "" {
+		c.pair = followPair(cfg.Name, cfg.CertFile, cfg.KeyFile, c.env)
+		if err := c.pair.open(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Run reloads until ctx ends. It returns nil: faults of files are logged, and what was loaded before stays in force.
+func (c *Client) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	if c.cas != nil {
+		wg.Go(func() { every(ctx, c.poll, func() { _ = c.cas.check(true) }) })
+	}
+	if c.pair != nil {
+		wg.Go(func() { every(ctx, c.poll, func() { _ = c.pair.check(true) }) })
+	}
+	wg.Wait()
+	return nil
+}
+
+// Reload reloads at once. The errors are those that were logged; what they are about stays as it was.
+func (c *Client) Reload() error {
+	var faults []error
+	if c.cas != nil {
+		faults = append(faults, c.cas.check(false))
+	}
+	if c.pair != nil {
+		faults = append(faults, c.pair.check(false))
+	}
+	return errors.Join(faults...)
+}
+
+// Fault is what is wrong on disk at present, nil when nothing is.
+func (c *Client) Fault() error {
+	var faults []error
+	if c.cas != nil {
+		faults = append(faults, c.cas.err())
+	}
+	if c.pair != nil {
+		faults = append(faults, c.pair.err())
+	}
+	return errors.Join(faults...)
+}
+
+// Config returns a configuration with the CAs in force now. The client's certificate is always the one in force; the CAs of
+// a configuration do not change, so take a new one for each connection.
+//
+// They could change in a configuration that verifies the server by itself, in VerifyConnection. But crypto/tls does not tell
+// that function which IP address a client meant to reach, and a server reached by its address would go unverified.
+func (c *Client) Config() *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites12, Time: c.env.now}
+	if c.cas != nil {
+		config.RootCAs = c.cas.current.Load().cas
+	}
+	if c.pair != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return c.pair.current.Load().cert, nil
+		}
+	}
+	return config
+}
+
+// Credentials makes each connection of a gRPC client with the configuration of its time. A client of etcd gets them through
+// grpc.WithTransportCredentials among its dial options, which override its TLS configuration.
+func (c *Client) Credentials() credentials.TransportCredentials { return &perConnection{c} }
+
+// perConnection implements credentials.TransportCredentials.
+type perConnection struct{ client *Client }
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (p *perConnection) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return p.current().ClientHandshake(ctx, authority, conn)
+}
+
+// ServerHandshake implements credentials.TransportCredentials. It always fails.
+func (p *perConnection) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("these are the credentials of a client")
+}
+
+// Info implements credentials.TransportCredentials.
+func (p *perConnection) Info() credentials.ProtocolInfo { return p.current().Info() }
+
+// Clone implements credentials.TransportCredentials.
+func (p *perConnection) Clone() credentials.TransportCredentials { return &perConnection{p.client} }
+
+// OverrideServerName implements credentials.TransportCredentials. It always fails: the name is that of the endpoint.
+func (p *perConnection) OverrideServerName(string) error {
+	return errors.New("the server is verified by the name of its endpoint")
+}
+
+func (p *perConnection) current() credentials.TransportCredentials {
+	return credentials.NewTLS(p.client.Config())
+}

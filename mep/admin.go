@@ -1,0 +1,121 @@
+package mep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/node"
+	"github.com/openmep/mep/mep/embedded"
+	"github.com/openmep/mep/mepauth/credential"
+	"github.com/openmep/mep/mepauth/keyring"
+	"github.com/openmep/mep/mepauth/seal"
+)
+
+// admin is what a command works with: the platform's state, whether the platform runs or not.
+type admin struct {
+	cfg   *Config
+	store *etcd.Store
+	book  *credential.Book
+	keys  *keyring.Admin
+	audit *audit.Log
+	close func() error
+}
+
+// commandTimeout bounds a command.
+const commandTimeout = 30 * time.Second
+
+// administer adapts a function to a command that changes or shows the platform's state, and gives it the flags of all
+// settings, which say where that is.
+func administer(s *Spec, cmd *cobra.Command, run func(ctx context.Context, cmd *cobra.Command, a *admin, args []string) error) *cobra.Command {
+	s.AddFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		cfg, err := s.Load(s.Sources(cmd))
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), commandTimeout)
+		defer cancel()
+		a, err := openAdmin(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.close()) }()
+		return run(ctx, cmd, a, args)
+	}
+	return cmd
+}
+
+func openAdmin(ctx context.Context, cfg *Config) (*admin, error) {
+	a := &admin{cfg: cfg}
+	var err error
+	if a.store, a.close, err = openStore(ctx, cfg); err != nil {
+		return nil, err
+	}
+	key, err := seal.Open(ctx, cfg.Auth.SealFile(&cfg.Common), a.store)
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	a.book, a.keys = credential.NewBook(a.store, key), keyring.NewAdmin(a.store, key)
+	// Rotation is left to the platform, which knows how many files to keep.
+	if a.audit, err = audit.Open(audit.Config{File: cfg.Common.AuditPath(), MaxBytes: -1}); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	closeStore := a.close
+	a.close = func() error { return errors.Join(a.audit.Close(), closeStore()) }
+	return a, nil
+}
+
+// openStore reaches the platform's etcd: the configured one, that of a running platform on the same data directory, or, when
+// none runs, the database itself.
+func openStore(ctx context.Context, cfg *Config) (*etcd.Store, func() error, error) {
+	if len(cfg.Common.EtcdEndpoints) > 0 {
+		store, err := node.DialOnce(&cfg.Common)
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, store.Close, nil
+	}
+	held, err := lock(cfg.Common.DataDir)
+	if errors.Is(err, errInUse) {
+		address, nerr := noted(cfg.Common.DataDir)
+		if nerr != nil || address == "" {
+			return nil, nil, errors.Join(fmt.Errorf("%w, and does not say how it is reached: try again when it is ready", err), nerr)
+		}
+		store, err := etcd.Dial(etcd.Config{Endpoints: []string{address}, Timeout: cfg.Common.EtcdTimeout})
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, store.Close, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	server, err := embedded.Start(ctx, embedded.Config{
+		Dir: cfg.Common.DataDir, Timeout: cfg.Common.EtcdTimeout, Quota: cfg.DiskQuota,
+		OnFatal: func(err error) { fmt.Fprintf(os.Stderr, "mep: the embedded etcd cannot go on: %v\n", err) },
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, held.Close())
+	}
+	return server.Store(), func() error { return errors.Join(server.Close(), held.Close()) }, nil
+}
+
+// record writes down who did what on the command line.
+func (a *admin) record(action, client, target, detail string, err error) {
+	e := audit.Entry{
+		Action: action, Result: audit.Success, Caller: "uid:" + strconv.Itoa(os.Getuid()), Client: client, Via: "command line",
+		Target: target, Detail: detail,
+	}
+	if err != nil {
+		e.Result, e.Detail = audit.Failed, err.Error()
+	}
+	a.audit.Write(e)
+}

@@ -1,0 +1,57 @@
+package mep
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// dirLock is a data directory in use by this process.
+type dirLock struct{ file *os.File }
+
+// errInUse says that another process uses a data directory.
+var errInUse = errors.New("is in use by another process")
+
+func lockFile(dir string) string { return filepath.Join(dir, "lock") }
+
+// lock makes sure that one process at a time uses a data directory.
+func lock(dir string) (*dirLock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	f, err := os.OpenFile(lockFile(dir), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := flock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s %w (or %w)", dir, errInUse, err), f.Close())
+	}
+	return &dirLock{f}, nil
+}
+
+// note leaves the address of the database in the lock file, for the commands that are used while the platform runs.
+func (l *dirLock) note(address string) error {
+	err := l.file.Truncate(0)
+	if err == nil {
+		_, err = l.file.WriteAt([]byte(address+"\n"), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}
+
+// Close lets others use the directory.
+func (l *dirLock) Close() error { return l.file.Close() }
+
+// noted is the address another process left in the lock file of a data directory; empty when there is none.
+func noted(dir string) (string, error) {
+	text, err := os.ReadFile(lockFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
+}

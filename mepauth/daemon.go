@@ -1,0 +1,54 @@
+package mepauth
+
+import (
+	"context"
+	"errors"
+
+	"github.com/openmep/mep/api/auth"
+	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/node"
+)
+
+// DaemonConfig is the configuration of the program mepauth.
+type DaemonConfig struct {
+	Common daemon.Config
+	Auth   Config
+}
+
+// Daemon describes the program mepauth: the token service alone, on an etcd that others run.
+func Daemon() *daemon.Spec[DaemonConfig] {
+	return &daemon.Spec[DaemonConfig]{
+		Name: "mepauth", Short: "Token service of the MEC platform, on an etcd cluster", RunByDefault: true,
+		Common: func(c *DaemonConfig) *daemon.Config { return &c.Common },
+		Validate: func(c *DaemonConfig) error {
+			faults := []error{c.Auth.Validate(&c.Common)}
+			if len(c.Common.EtcdEndpoints) == 0 {
+				faults = append(faults, errors.New(
+					"etcd.endpoints is required: say where etcd is with --etcd-endpoints, or run mep, which brings its own"))
+			}
+			return errors.Join(faults...)
+		},
+		Listeners: func(c *DaemonConfig) []string { return []string{c.Auth.Listen} },
+		Build: func(ctx context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
+			store, parts, err := node.Dial(env)
+			if err != nil {
+				return nil, err
+			}
+			n, err := node.New(store, false, env)
+			if err != nil {
+				return nil, errors.Join(err, store.Close())
+			}
+			s, err := New(ctx, &c.Auth, n, env)
+			if err == nil {
+				err = s.Bootstrap(ctx, map[string]string{auth.AuthListener: s.URL()}, env)
+			}
+			if err != nil {
+				return nil, errors.Join(err, store.Close())
+			}
+			return &daemon.Program[DaemonConfig]{
+				Parts:   append(append(parts, n.Part()), s.Parts()...),
+				Prepare: func(c *DaemonConfig) (func(), error) { return s.Prepare(&c.Auth), nil },
+			}, nil
+		},
+	}
+}

@@ -1,0 +1,338 @@
+// Package grant decides who gets a token.
+//
+// A client proves that it holds an access key, with a signature or with the secret key itself. Whatever it sends, the order
+// is the same: the rate of its address, the rate of the key, a lock of the key, the proof. An unknown access key and a wrong
+// proof look alike and take the same time.
+package grant
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/api/auth"
+	"github.com/openmep/mep/api/signing"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/limit"
+	"github.com/openmep/mep/mepauth/credential"
+	"github.com/openmep/mep/mepauth/keyring"
+	"github.com/openmep/mep/mepauth/lockout"
+	"github.com/openmep/mep/mepauth/refresh"
+	"github.com/openmep/mep/mepauth/replay"
+)
+
+// Policy is what an operator decides about tokens.
+type Policy struct {
+	// Issuer and Audience are the claims iss and aud.
+	Issuer, Audience string
+	// Lifetime is how long a token is good.
+	Lifetime time.Duration
+	// SignatureWindow is how far the date of a signature may be from now; 0: any date.
+	SignatureWindow time.Duration
+}
+
+// keepSignatures is how long a signature is remembered when its date does not matter.
+const keepSignatures = 24 * time.Hour
+
+// Service grants tokens.
+type Service struct {
+	// Dir, Vault, Lockout, Replay, Refresh and Ring are what it decides by.
+	Dir     *identity.Directory
+	Vault   *credential.Vault
+	Lockout *lockout.Book
+	Replay  *replay.Register
+	Refresh *refresh.Store
+	Ring    *keyring.Ring
+	// Store takes revoked tokens.
+	Store *etcd.Store
+	// Verifier checks tokens that are to be revoked or looked at.
+	Verifier *identity.Verifier
+	// Policy is what applies at present.
+	Policy func() Policy
+	// PerSource and PerKey hold clients to a rate.
+	PerSource, PerKey *limit.Limiter
+	// Audit takes what was granted and refused.
+	Audit *audit.Log
+
+	now    func() time.Time
+	tokens *prometheus.CounterVec
+}
+
+// Init finishes a service whose fields are set.
+func (s *Service) Init(reg prometheus.Registerer) *Service {
+	s.now = time.Now
+	s.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mep_auth_token_requests_total",
+		Help: "Requests for tokens, by grant (signature, client_credentials, refresh_token) and result: issued, limited, locked, refused, unavailable.",
+	}, []string{"grant", "result"})
+	reg.MustRegister(s.tokens)
+	return s
+}
+
+// Origin is where a request comes from.
+type Origin struct {
+	// Address is the client address.
+	Address netip.Addr
+	// RequestID is the id of the request.
+	RequestID string
+}
+
+// The grants, as metrics and the audit stream name them.
+const (
+	bySignature = "signature"
+	bySecret    = "client_credentials"
+	byRefresh   = "refresh_token"
+)
+
+// Signed exchanges a signed request for a token with all the scopes of the access key. Errors are *auth.Error.
+func (s *Service) Signed(ctx context.Context, from Origin, a signing.Authorization, m *signing.Message) (*auth.TokenResponse, error) {
+	now, window := s.now(), s.Policy().SignatureWindow
+	date, err := time.Parse(signing.DateLayout, m.Header.Get(signing.DateHeader))
+	switch {
+	case err != nil:
+		return s.count(bySignature, nil, invalid("%s must have the form %s", signing.DateHeader, signing.DateLayout))
+	case window > 0 && (now.Sub(date) > window || date.Sub(now) > window):
+		return s.count(bySignature, nil, unproven(fmt.Sprintf(
+			"the request was signed at %s, which is more than %s from this server's time, %s: set the client's clock, in UTC",
+			date.Format(time.RFC3339), window, now.UTC().Format(time.RFC3339))))
+	}
+	given, err := hex.DecodeString(a.Signature)
+	if err != nil {
+		return s.count(bySignature, nil, invalid("the signature must be hexadecimal"))
+	}
+	cred, err := s.prove(ctx, from, a.AccessKeyID, func(secret []byte) bool {
+		return hmac.Equal(m.Signature(secret, a.SignedHeaders), given)
+	})
+	if err != nil {
+		return s.count(bySignature, nil, err)
+	}
+	expires := date.Add(window)
+	if window <= 0 {
+		expires = now.Add(keepSignatures)
+	}
+	if err := s.Replay.Take(ctx, a.AccessKeyID, given, expires); errors.Is(err, replay.ErrUsed) {
+		s.record(from, "token.issue", audit.Denied, cred, a.AccessKeyID, bySignature, "", "the signature was used before")
+		return s.count(bySignature, nil, unproven(replay.ErrUsed.Detail))
+	} else if err != nil {
+		return s.count(bySignature, nil, err)
+	}
+	return s.issue(ctx, from, bySignature, a.AccessKeyID, cred, cred.Scopes)
+}
+
+// Secret exchanges a client's secret for a token with the scopes asked for, or all (RFC 6749 4.4). Errors are *auth.Error.
+func (s *Service) Secret(ctx context.Context, from Origin, clientID, secret string, asked []string) (*auth.TokenResponse, error) {
+	cred, err := s.Client(ctx, from, clientID, secret)
+	if err != nil {
+		return s.count(bySecret, nil, err)
+	}
+	scopes, err := narrow(cred.Scopes, asked)
+	if err != nil {
+		return s.count(bySecret, nil, err)
+	}
+	return s.issue(ctx, from, bySecret, clientID, cred, scopes)
+}
+
+// Refreshed exchanges a refresh token for a token (RFC 6749 6). Errors are *auth.Error.
+func (s *Service) Refreshed(ctx context.Context, from Origin, clientID, secret, token string, asked []string) (*auth.TokenResponse, error) {
+	cred, err := s.Client(ctx, from, clientID, secret)
+	if err != nil {
+		return s.count(byRefresh, nil, err)
+	}
+	if !cred.RefreshTokens {
+		return s.count(byRefresh, nil, &auth.Error{
+			Code: auth.CodeUnauthorizedClient, Description: "refresh tokens are switched off for this client", Status: http.StatusBadRequest,
+		})
+	}
+	next, rec, err := s.Refresh.Use(ctx, token, clientID, func(rec state.Refresh) bool {
+		return rec.Epoch == cred.Epoch && (rec.ClientAddress == "" || rec.ClientAddress == from.Address.String())
+	})
+	if errors.Is(err, refresh.ErrInvalid) {
+		s.record(from, "token.refresh", audit.Denied, cred, clientID, bySecret, "", "the refresh token is not good")
+		return s.count(byRefresh, nil, &auth.Error{
+			Code: auth.CodeInvalidGrant, Description: refresh.ErrInvalid.Detail, Status: http.StatusBadRequest,
+		})
+	}
+	if err != nil {
+		return s.count(byRefresh, nil, err)
+	}
+	scopes, err := narrow(rec.Scopes, asked)
+	if err == nil {
+		scopes, err = narrow(cred.Scopes, scopes)
+	}
+	if err != nil {
+		return s.count(byRefresh, nil, err)
+	}
+	resp, err := s.mint(from, byRefresh, clientID, cred, scopes)
+	if err == nil {
+		resp.RefreshToken = next
+	}
+	return s.count(byRefresh, resp, err)
+}
+
+func narrow(held, asked []string) ([]string, error) {
+	if len(asked) == 0 {
+		return held, nil
+	}
+	for _, scope := range asked {
+		if !slices.Contains(held, scope) {
+			return nil, &auth.Error{
+				Code: auth.CodeInvalidScope, Status: http.StatusBadRequest,
+				Description: fmt.Sprintf("the client may not have the scope %q, only %s", scope, strings.Join(held, " ")),
+			}
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(asked))), nil
+}
+
+// Client checks the secret of a client. Errors are *auth.Error.
+func (s *Service) Client(ctx context.Context, from Origin, clientID, secret string) (*state.Credential, error) {
+	if !signing.ValidAccessKeyID(clientID) {
+		// No such client can exist; its address is held to its rate all the same.
+		if err := s.admit(from, ""); err != nil {
+			return nil, err
+		}
+		return nil, unproven(descWrong)
+	}
+	// Hashes have the same length, whatever is compared.
+	given := sha256.Sum256([]byte(secret))
+	return s.prove(ctx, from, clientID, func(secret []byte) bool {
+		want := sha256.Sum256(secret)
+		return hmac.Equal(given[:], want[:])
+	})
+}
+
+// descWrong is the same for an unknown access key and a wrong proof.
+const descWrong = "the access key or its secret is wrong"
+
+// prove checks a proof that a client holds an access key.
+func (s *Service) prove(ctx context.Context, from Origin, accessKeyID string, proves func([]byte) bool) (*state.Credential, error) {
+	if err := s.admit(from, accessKeyID); err != nil {
+		return nil, err
+	}
+	source := limit.Source(from.Address)
+	if wait := s.Lockout.Locked(accessKeyID, source); wait > 0 {
+		s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", "the access key is locked")
+		return nil, locked(wait)
+	}
+	cred := s.Vault.Check(accessKeyID, proves)
+	if cred == nil {
+		_, exists := s.Dir.Credential(accessKeyID)
+		s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", descWrong)
+		if _, err := s.Lockout.Failed(ctx, accessKeyID, source, exists); err != nil {
+			return nil, err
+		}
+		return nil, unproven(descWrong)
+	}
+	s.Lockout.Succeeded(ctx, accessKeyID, source)
+	if cred.Disabled {
+		s.record(from, "token.issue", audit.Denied, cred, accessKeyID, "", "", "the credentials are disabled")
+		return nil, &auth.Error{
+			Code: auth.CodeInvalidClient, Description: "the credentials are disabled: ask whoever provisioned them", Status: http.StatusUnauthorized,
+		}
+	}
+	return cred, nil
+}
+
+// admit holds a client to its rates.
+func (s *Service) admit(from Origin, accessKeyID string) error {
+	ok, wait := s.PerSource.Allow(limit.Source(from.Address))
+	what := "from this address"
+	if ok && accessKeyID != "" {
+		ok, wait = s.PerKey.Allow(accessKeyID)
+		what = "for this access key"
+	}
+	if ok {
+		return nil
+	}
+	return &auth.Error{
+		Code: auth.CodeTemporarilyUnavailable, Status: http.StatusTooManyRequests, RetryAfter: wait,
+		Description: "too many requests " + what + ": keep a token until shortly before it expires",
+	}
+}
+
+func locked(wait time.Duration) *auth.Error {
+	return &auth.Error{
+		Code: auth.CodeAccessDenied, Status: http.StatusForbidden, RetryAfter: wait,
+		Description: fmt.Sprintf("the access key is locked after failed attempts: try again in %d s", int(math.Ceil(wait.Seconds()))),
+	}
+}
+
+func invalid(format string, args ...any) *auth.Error {
+	return &auth.Error{Code: auth.CodeInvalidRequest, Description: fmt.Sprintf(format, args...), Status: http.StatusBadRequest}
+}
+
+func unproven(description string) *auth.Error {
+	return &auth.Error{Code: auth.CodeInvalidClient, Description: description, Status: http.StatusUnauthorized}
+}
+
+// issue makes a token and, where that is switched on, a refresh token.
+func (s *Service) issue(ctx context.Context, from Origin, by, accessKeyID string, cred *state.Credential, scopes []string) (*auth.TokenResponse, error) {
+	resp, err := s.mint(from, by, accessKeyID, cred, scopes)
+	if err == nil && cred.RefreshTokens {
+		rec := state.Refresh{AccessKeyID: accessKeyID, Epoch: cred.Epoch, Scopes: scopes}
+		if cred.BindClientAddress {
+			rec.ClientAddress = from.Address.String()
+		}
+		resp.RefreshToken, err = s.Refresh.Issue(ctx, rec)
+	}
+	return s.count(by, resp, err)
+}
+
+// count records the outcome and gives every error its form.
+func (s *Service) count(by string, resp *auth.TokenResponse, err error) (*auth.TokenResponse, error) {
+	if err == nil {
+		s.tokens.WithLabelValues(by, "issued").Inc()
+		return resp, nil
+	}
+	e := asAuthError(err)
+	result := "refused"
+	switch {
+	case e.Status == http.StatusTooManyRequests:
+		result = "limited"
+	case e.Status == http.StatusForbidden:
+		result = "locked"
+	case e.Status >= http.StatusInternalServerError:
+		result = "unavailable"
+	}
+	s.tokens.WithLabelValues(by, result).Inc()
+	return nil, e
+}
+
+// asAuthError gives an error of the store the form of RFC 6749. Faults without a kind stay what they are inside.
+func asAuthError(err error) *auth.Error {
+	if e, ok := errors.AsType[*auth.Error](err); ok {
+		return e
+	}
+	e := &auth.Error{Code: auth.CodeServerError, Description: "something went wrong inside the platform", Status: http.StatusInternalServerError}
+	if kinded, ok := errors.AsType[*errs.Error](err); ok && kinded.Kind != errs.Internal {
+		e.Code, e.Description, e.Status = auth.CodeTemporarilyUnavailable, kinded.Detail, kinded.Kind.Status()
+		e.RetryAfter = kinded.RetryAfter
+	}
+	return e
+}
+
+func (s *Service) record(from Origin, action, result string, cred *state.Credential, accessKeyID, via, target, detail string) {
+	e := audit.Entry{
+		Action: action, Result: result, Client: accessKeyID, Via: via, Source: from.Address.String(), Target: target,
+		RequestID: from.RequestID, Detail: detail,
+	}
+	if cred != nil {
+		e.Caller = cred.Subject
+	}
+	s.Audit.Busy(e)
+}

@@ -1,0 +1,64 @@
+package grant
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/openmep/mep/api/auth"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/audit"
+)
+
+// mint makes a token. Its payload is put together by hand: this is done once for every request.
+func (s *Service) mint(from Origin, by, accessKeyID string, cred *state.Credential, scopes []string) (*auth.TokenResponse, error) {
+	signer, err := s.Ring.Signer()
+	if err != nil {
+		return nil, err
+	}
+	policy, now := s.Policy(), s.now()
+	life := int64(policy.Lifetime.Seconds())
+	id, scope := uuid.NewString(), strings.Join(scopes, " ")
+	p := make([]byte, 0, 512)
+	p = appendMember(append(p, '{'), "iss", policy.Issuer)
+	p = appendMember(append(p, ','), "sub", cred.Subject)
+	p = appendMember(append(p, ','), "aud", policy.Audience)
+	for _, t := range []struct {
+		name string
+		at   int64
+	}{{"exp", now.Unix() + life}, {"iat", now.Unix()}, {"nbf", now.Unix()}} {
+		p = append(append(append(p, `,"`...), t.name...), `":`...)
+		p = strconv.AppendInt(p, t.at, 10)
+	}
+	p = appendMember(append(p, ','), "jti", id)
+	p = appendMember(append(p, ','), "scope", scope)
+	p = appendMember(append(p, ','), "client_id", accessKeyID)
+	p = appendMember(append(p, ','), "epoch", cred.Epoch)
+	if cred.BindClientAddress {
+		p = appendMember(append(p, ','), "clientip", from.Address.String())
+	}
+	token, err := signer.Sign(append(p, '}'))
+	if err != nil {
+		return nil, err
+	}
+	s.Audit.Busy(audit.Entry{
+		Action: "token.issue", Result: audit.Success, Caller: cred.Subject, Client: accessKeyID, Via: by,
+		Source: from.Address.String(), Target: id, Scope: scope, RequestID: from.RequestID,
+	})
+	return &auth.TokenResponse{AccessToken: token, TokenType: auth.TokenTypeBearer, ExpiresIn: int(life), Scope: scope}, nil
+}
+
+// appendMember appends a member of a JSON object whose value is a string.
+func appendMember(dst []byte, name, value string) []byte {
+	dst = append(append(append(dst, '"'), name...), `":`...)
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(value) // a string can always be written
+			return append(dst, quoted...)
+		}
+	}
+	dst = append(append(dst, '"'), value...)
+	return append(dst, '"')
+}

@@ -1,0 +1,233 @@
+package keyring
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/watched"
+	"github.com/openmep/mep/mepauth/seal"
+)
+
+// Ring is the keys of a running mepauth.
+type Ring struct {
+	admin   *Admin
+	dir     *identity.Directory
+	private *watched.Collection[*state.PrivateKey]
+	seal    *seal.Key
+	policy  func() Policy
+	log     *slog.Logger
+	now     func() time.Time
+	made    *prometheus.CounterVec
+
+	changed chan struct{}
+	current atomic.Pointer[Signer]
+	mu      sync.Mutex
+	opened  map[string]crypto.Signer
+}
+
+// Signer signs tokens.
+type Signer struct {
+	// ID is the key id (kid).
+	ID string
+
+	method jwt.SigningMethod
+	key    crypto.Signer
+	header string // of every token, encoded
+	until  time.Time
+}
+
+// New makes a ring. Its private keys are a collection of the mirror of state.AuthRoot.
+func New(private *watched.Mirror, dir *identity.Directory, admin *Admin, key *seal.Key, policy func() Policy,
+	log *slog.Logger, reg prometheus.Registerer,
+) *Ring {
+	r := &Ring{
+		admin: admin, dir: dir, seal: key, policy: policy, log: log, now: time.Now,
+		changed: make(chan struct{}, 1), opened: make(map[string]crypto.Signer),
+		private: watched.Add(private, "private keys", state.PrefixPrivateKeys,
+			func(_ string, value []byte, _ int64) (*state.PrivateKey, error) {
+				rec, err := state.Decode[state.PrivateKey](value)
+				return &rec, err
+			}),
+		made: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mep_auth_signing_keys_made_total", Help: "Signing keys this process made, by algorithm.",
+		}, []string{"algorithm"}),
+	}
+	r.private.Observe(func(watched.Change[*state.PrivateKey]) { r.kick() })
+	dir.Keys().Observe(func(watched.Change[*identity.Key]) { r.kick() })
+	reg.MustRegister(r.made, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mep_auth_signing_key_age_seconds", Help: "Time since the key that signs began to.",
+	}, r.age), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mep_auth_signing_keys", Help: "Signing keys that sign, verify or are about to.",
+	}, func() float64 { return float64(dir.Keys().Snapshot().Len()) }))
+	return r
+}
+
+func (r *Ring) age() float64 {
+	s := r.current.Load()
+	if s == nil {
+		return 0
+	}
+	item, ok := r.dir.Keys().Snapshot().Get(state.SigningKeyKey(s.ID))
+	if !ok {
+		return 0
+	}
+	return r.now().Sub(item.Value.Record.NotBefore).Seconds()
+}
+
+func (r *Ring) kick() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// reconsider is the longest time between two looks at the keys.
+const reconsider = time.Minute
+
+// Run makes keys when they are due and keeps the present one at hand, until the context ends.
+func (r *Ring) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		wait := reconsider
+		if err := r.tend(ctx); err != nil && ctx.Err() == nil {
+			r.log.Error("the signing keys could not be looked after", "error", err)
+			wait = time.Second
+		}
+		r.current.Store(nil)
+		if s, err := r.Signer(); err == nil {
+			wait = min(wait, max(s.until.Sub(r.now()), 10*time.Millisecond))
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-r.changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+func (r *Ring) tend(ctx context.Context) error {
+	policy := r.policy()
+	kid, err := r.admin.Ensure(ctx, policy)
+	if err != nil {
+		return err
+	}
+	if kid != "" {
+		r.made.WithLabelValues(policy.Algorithm).Inc()
+		r.log.Info("made a signing key", "kid", kid, "algorithm", policy.Algorithm)
+	}
+	return r.admin.Clean(ctx)
+}
+
+// Signer returns the key that signs now. The error is of the kind errs.Unavailable when there is none yet.
+func (r *Ring) Signer() (*Signer, error) {
+	now := r.now()
+	if s := r.current.Load(); s != nil && now.Before(s.until) {
+		return s, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	keys := r.keys()
+	until := now.Add(reconsider)
+	for _, i := range keys {
+		for _, t := range []time.Time{i.Record.NotBefore, i.Record.Retired} {
+			if t.After(now) && t.Before(until) {
+				until = t
+			}
+		}
+	}
+	// One that cannot be used must not stop the platform when there is another.
+	for {
+		kid := choose(keys, now)
+		if kid == "" {
+			return nil, errs.New(errs.Unavailable, "there is no key to sign tokens with yet").After(time.Second)
+		}
+		s, err := r.open(kid)
+		if err == nil {
+			s.until = until
+			r.current.Store(s)
+			return s, nil
+		}
+		r.log.Error("a signing key cannot be used", "kid", kid, "error", err)
+		keys = slices.DeleteFunc(keys, func(i Info) bool { return i.ID == kid })
+	}
+}
+
+func (r *Ring) keys() []Info {
+	var list []Info
+	for item := range r.dir.Keys().Snapshot().All() {
+		list = append(list, Info{ID: item.Value.ID, Record: item.Value.Record})
+	}
+	return list
+}
+
+func (r *Ring) open(kid string) (*Signer, error) {
+	pub, ok := r.dir.Keys().Snapshot().Get(state.SigningKeyKey(kid))
+	if !ok {
+		return nil, fmt.Errorf("the key %s is gone", kid)
+	}
+	algorithm := pub.Value.Record.Algorithm
+	s := &Signer{ID: kid, method: jwt.GetSigningMethod(algorithm), key: r.opened[kid]}
+	if s.method == nil {
+		return nil, fmt.Errorf("the algorithm %q is not known", algorithm)
+	}
+	if s.key == nil {
+		item, ok := r.private.Snapshot().Get(state.PrivateKeyKey(kid))
+		if !ok {
+			return nil, fmt.Errorf("the private part of the key %s is missing", kid)
+		}
+		der, err := r.seal.Open(item.Key, item.Value.Sealed)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(der)
+		key, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return nil, err
+		}
+		if s.key, ok = key.(crypto.Signer); !ok {
+			return nil, fmt.Errorf("a %T cannot sign", key)
+		}
+		for old := range r.opened {
+			if _, ok := r.dir.Keys().Snapshot().Get(state.SigningKeyKey(old)); !ok {
+				delete(r.opened, old)
+			}
+		}
+		r.opened[kid] = s.key
+	}
+	header, err := json.Marshal(map[string]string{"alg": algorithm, "typ": "JWT", "kid": kid})
+	if err != nil {
+		return nil, err
+	}
+	s.header = base64.RawURLEncoding.EncodeToString(header)
+	return s, nil
+}
+
+// Sign makes a JWT in the compact form of a payload, which is a JSON object.
+func (s *Signer) Sign(payload []byte) (string, error) {
+	enc := base64.RawURLEncoding
+	out := make([]byte, 0, len(s.header)+2+enc.EncodedLen(len(payload))+enc.EncodedLen(rsaBits/8))
+	out = append(append(out, s.header...), '.')
+	out = enc.AppendEncode(out, payload)
+	signature, err := s.method.Sign(string(out), s.key)
+	if err != nil {
+		return "", fmt.Errorf("sign a token: %w", err)
+	}
+	return string(enc.AppendEncode(append(out, '.'), signature)), nil
+}

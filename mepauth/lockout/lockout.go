@@ -1,0 +1,266 @@
+// Package lockout stops the guessing of secret keys.
+//
+// Three failures in five minutes lock an access key for the client address they came from, for a quarter of an hour. Failures
+// from many addresses together lock it for all but the addresses it was used from with success before, so that nobody who
+// merely knows an access key can lock its holder out. What is remembered stands in etcd: neither a restart nor another
+// replica forgets it.
+//
+// Access keys that do not exist are treated like those that do, or an attacker could tell them apart. There is no end of
+// them, so at most MaxStrangers are remembered in etcd, and MaxMemory of those beyond in this process.
+package lockout
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Policy is what an operator decides about failures.
+type Policy struct {
+	// Failures within Window lock an access key for the source for Duration.
+	Failures int
+	Window   time.Duration
+	Duration time.Duration
+	// KeyFailures within Window, from all sources, lock it for all sources that are not trusted.
+	KeyFailures int
+}
+
+const (
+	// MaxStrangers is how many access keys are remembered in etcd because of failures, before those that do not exist are
+	// remembered in memory only: about 3 MB there.
+	MaxStrangers = 10000
+	// MaxMemory is how many of the others are remembered: less than 512 bytes each, 8 MiB together.
+	MaxMemory = 16384
+	// maxSources bounds the addresses in one record, maxTrusted those that are trusted.
+	maxSources = 64
+	maxTrusted = 8
+)
+
+// Book remembers failures.
+type Book struct {
+	store    *etcd.Store
+	mirror   *watched.Mirror
+	attempts *watched.Collection[state.Attempts]
+	policy   func() Policy
+	log      *slog.Logger
+	now      func() time.Time
+	locked   *prometheus.CounterVec
+
+	seed    maphash.Seed
+	stripes [64]sync.Mutex
+	memory  *lru.Cache[uint64, state.Failures]
+}
+
+// New adds the collection of attempts to the mirror of state.AuthRoot.
+func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *slog.Logger, reg prometheus.Registerer) *Book {
+	b := &Book{
+		store: store, mirror: private, policy: policy, log: log, now: time.Now, seed: maphash.MakeSeed(),
+		attempts: watched.Add(private, "attempts", state.PrefixAttempts, func(_ string, value []byte, _ int64) (state.Attempts, error) {
+			return state.Decode[state.Attempts](value)
+		}),
+		locked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mep_auth_lockouts_total", Help: "Access keys that were locked, by extent: source or everybody.",
+		}, []string{"extent"}),
+	}
+	b.memory, _ = lru.New[uint64, state.Failures](MaxMemory) // refuses only sizes below 1
+	reg.MustRegister(b.locked, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mep_auth_attempts_remembered", Help: "Access keys whose failures are remembered in memory because too many are in etcd.",
+	}, func() float64 { return float64(b.memory.Len()) }))
+	return b
+}
+
+func (b *Book) memoryKey(accessKeyID, source string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(b.seed)
+	_, _ = h.WriteString(accessKeyID)
+	_ = h.WriteByte(0)
+	_, _ = h.WriteString(source)
+	return h.Sum64()
+}
+
+// Locked returns for how long the access key is still locked for the source; 0 when it is not.
+func (b *Book) Locked(accessKeyID, source string) time.Duration {
+	now := b.now()
+	if f, ok := b.memory.Peek(b.memoryKey(accessKeyID, source)); ok && now.Before(f.Until) {
+		return f.Until.Sub(now)
+	}
+	item, ok := b.attempts.Snapshot().Get(state.AttemptsKey(accessKeyID))
+	if !ok {
+		return 0
+	}
+	return lockedFor(item.Value, source, now)
+}
+
+func lockedFor(a state.Attempts, source string, now time.Time) time.Duration {
+	if f := a.Sources[source]; now.Before(f.Until) {
+		return f.Until.Sub(now)
+	}
+	if now.Before(a.All.Until) && !slices.Contains(a.Trusted, source) {
+		return a.All.Until.Sub(now)
+	}
+	return 0
+}
+
+// Failed records a failure to use the access key from the source. exists says whether there is such an access key. It
+// returns how long the key is locked now, 0 when it is not, and fails only when the failure could not be recorded: then
+// the caller must not tell whether the secret was right.
+func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bool) (time.Duration, error) {
+	if !exists && b.attempts.Snapshot().Len() >= MaxStrangers {
+		return b.remember(accessKeyID, source), nil
+	}
+	var lock time.Duration
+	err := b.change(ctx, accessKeyID, func(a *state.Attempts, now time.Time) bool {
+		b.fail(a, source, now)
+		lock = lockedFor(*a, source, now)
+		return true
+	})
+	return lock, err
+}
+
+// remember counts a failure in memory.
+func (b *Book) remember(accessKeyID, source string) time.Duration {
+	key, now := b.memoryKey(accessKeyID, source), b.now()
+	mu := &b.stripes[key%uint64(len(b.stripes))]
+	mu.Lock()
+	defer mu.Unlock()
+	f, _ := b.memory.Get(key)
+	p := b.policy()
+	f = count(f, p.Failures, p, now)
+	b.memory.Add(key, f)
+	return max(0, f.Until.Sub(now))
+}
+
+// count adds a failure to those of a window and locks when there are too many.
+func count(f state.Failures, most int, p Policy, now time.Time) state.Failures {
+	if f.Count == 0 || now.Sub(f.First) >= p.Window || now.Before(f.First) {
+		f = state.Failures{First: now, Until: f.Until}
+	}
+	f.Count++
+	if f.Count >= most {
+		f.Until = now.Add(p.Duration)
+		f.First, f.Count = time.Time{}, 0
+	}
+	return f
+}
+
+// fail records a failure in a record.
+func (b *Book) fail(a *state.Attempts, source string, now time.Time) {
+	p := b.policy()
+	if a.Sources == nil {
+		a.Sources = make(map[string]state.Failures)
+	}
+	if len(a.Sources) < maxSources || a.Sources[source].Count > 0 {
+		f := count(a.Sources[source], p.Failures, p, now)
+		if f.Until.After(now) {
+			b.locked.WithLabelValues("source").Inc()
+		}
+		a.Sources[source] = f
+	}
+	if !slices.Contains(a.Trusted, source) {
+		was := a.All.Until
+		a.All = count(a.All, p.KeyFailures, p, now)
+		if a.All.Until.After(was) {
+			b.locked.WithLabelValues("everybody").Inc()
+			b.log.Warn("an access key fails from many addresses, it is locked for all that it was not used from before")
+		}
+	}
+}
+
+// Succeeded forgets the failures of the access key from the source, and trusts the source from now on.
+func (b *Book) Succeeded(ctx context.Context, accessKeyID, source string) {
+	b.memory.Remove(b.memoryKey(accessKeyID, source))
+	item, ok := b.attempts.Snapshot().Get(state.AttemptsKey(accessKeyID))
+	if ok && slices.Contains(item.Value.Trusted, source) && item.Value.Sources[source].Count == 0 {
+		return
+	}
+	err := b.change(ctx, accessKeyID, func(a *state.Attempts, _ time.Time) bool {
+		had := a.Sources[source].Count > 0
+		delete(a.Sources, source)
+		if slices.Contains(a.Trusted, source) {
+			return had
+		}
+		a.Trusted = append([]string{source}, a.Trusted...)
+		a.Trusted = a.Trusted[:min(len(a.Trusted), maxTrusted)]
+		return true
+	})
+	if err != nil {
+		// The token is good all the same; the next one tries again.
+		b.log.Warn("a success was not recorded", "error", err)
+	}
+}
+
+// change edits the record of an access key. Within this process one change of it is made at a time.
+func (b *Book) change(ctx context.Context, accessKeyID string, edit func(*state.Attempts, time.Time) bool) error {
+	mu := &b.stripes[b.memoryKey(accessKeyID, "")%uint64(len(b.stripes))]
+	mu.Lock()
+	defer mu.Unlock()
+	key := state.AttemptsKey(accessKeyID)
+	for range 8 {
+		now := b.now().UTC()
+		rec, rev := state.Attempts{}, int64(0)
+		if item, ok := b.attempts.Snapshot().Get(key); ok {
+			rec, rev = item.Value, item.ModRevision
+		}
+		rec.Version = state.Current()
+		rec.Sources, rec.Trusted = maps.Clone(rec.Sources), slices.Clone(rec.Trusted)
+		b.prune(&rec, now)
+		if !edit(&rec, now) {
+			return nil
+		}
+		done, err := b.write(ctx, key, rec, rev)
+		if done || err != nil {
+			return err
+		}
+	}
+	return errs.New(errs.Unavailable, "too many attempts with the same access key at a time").After(time.Second)
+}
+
+// prune drops what has passed.
+func (b *Book) prune(a *state.Attempts, now time.Time) {
+	window := b.policy().Window
+	maps.DeleteFunc(a.Sources, func(_ string, f state.Failures) bool {
+		return now.After(f.Until) && now.Sub(f.First) >= window
+	})
+}
+
+// write writes a record if it is still what was read, and waits until this process sees it. A record that holds nothing but
+// failures ends with them.
+func (b *Book) write(ctx context.Context, key string, rec state.Attempts, rev int64) (bool, error) {
+	value, err := state.Encode(rec)
+	if err != nil {
+		return false, err
+	}
+	var opts []clientv3.OpOption
+	if len(rec.Trusted) == 0 {
+		p := b.policy()
+		lease, err := b.store.Client.Grant(ctx, int64((p.Window+p.Duration)/time.Second)+1)
+		if err != nil {
+			return false, etcd.Error(err)
+		}
+		opts = append(opts, clientv3.WithLease(lease.ID))
+	}
+	resp, err := b.store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", rev)},
+		[]clientv3.Op{clientv3.OpPut(key, value, opts...)}, nil)
+	if err != nil {
+		return false, err
+	}
+	wait, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
+	defer cancel()
+	if err := b.mirror.WaitRevision(wait, resp.Header.Revision); err != nil && !resp.Succeeded {
+		return false, etcd.Error(err)
+	}
+	return resp.Succeeded, nil
+}

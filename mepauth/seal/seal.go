@@ -1,0 +1,161 @@
+// Package seal encrypts what mepauth keeps in etcd: secret keys of clients and private signing keys.
+//
+// The key is made from a key file that never leaves the machine, so that a copy of the database alone is worth nothing.
+package seal
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/etcd"
+)
+
+// MinKeyBytes is the least length of a key file: what it holds is all that stands between the database and its secrets.
+const MinKeyBytes = 32
+
+// Key seals and opens. It is safe for concurrent use.
+type Key struct {
+	aead cipher.AEAD
+	file string
+}
+
+// New makes a key of the contents of a key file, once (decision: never again for every use).
+func New(material []byte) (*Key, error) {
+	if len(material) < MinKeyBytes {
+		return nil, fmt.Errorf("the key file must hold at least %d bytes, not %d", MinKeyBytes, len(material))
+	}
+	derived, err := hkdf.Key(sha256.New, material, nil, "openmep mepauth seal v1", 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(derived)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, err
+	}
+	return &Key{aead: aead}, nil
+}
+
+// Open reads the key file and proves that it is the one the database was sealed with. A missing file is made, with
+// mode 0600, unless the database was sealed with one already.
+func Open(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
+	known, err := store.Do(ctx, clientv3.OpGet(state.KeySeal))
+	if err != nil {
+		return nil, err
+	}
+	sealed := len(known.Get().Kvs) > 0
+	material, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && sealed:
+		return nil, fmt.Errorf("the key file %s is missing, but the database holds secrets that were sealed with it: "+
+			"put it back from a backup, or copy it from another replica of mepauth", file)
+	case errors.Is(err, fs.ErrNotExist):
+		if material, err = create(file); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	k, err := New(material)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	k.file = file
+	return k, k.prove(ctx, store)
+}
+
+// create makes a key file. When another process comes first, its file is used.
+func create(file string) ([]byte, error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
+	material := []byte(base64.StdEncoding.EncodeToString(secret) + "\n")
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".seal-*")
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }()
+	_, err = tmp.Write(material)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	if err := os.Link(tmp.Name(), file); errors.Is(err, fs.ErrExist) {
+		return os.ReadFile(file)
+	} else if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	return material, syncDir(filepath.Dir(file))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// checkText is what stands sealed in the database to tell keys apart.
+const checkText = "this is the key"
+
+// prove finds out whether the database was sealed with this key, and leaves the proof there the first time.
+func (k *Key) prove(ctx context.Context, store *etcd.Store) error {
+	mine := k.Seal(state.KeySeal, []byte(checkText))
+	resp, err := store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(state.KeySeal), "=", 0)},
+		[]clientv3.Op{clientv3.OpPut(state.KeySeal, string(mine))}, []clientv3.Op{clientv3.OpGet(state.KeySeal)})
+	if err != nil || resp.Succeeded {
+		return err
+	}
+	kvs := resp.Responses[0].GetResponseRange().Kvs
+	if len(kvs) == 0 {
+		return errors.New("the proof of the key file went away while it was read: start again")
+	}
+	if _, err := k.Open(state.KeySeal, kvs[0].Value); err != nil {
+		return fmt.Errorf("the key file %s is not the one the secrets in the database were sealed with: "+
+			"every replica of mepauth needs the same file", k.file)
+	}
+	return nil
+}
+
+// Seal encrypts plain (AES-256-GCM, a fresh nonce in front). name is where the result will stand: it opens nowhere else.
+func (k *Key) Seal(name string, plain []byte) []byte {
+	nonce := make([]byte, k.aead.NonceSize(), k.aead.NonceSize()+len(plain)+k.aead.Overhead())
+	_, _ = rand.Read(nonce) // never fails
+	return k.aead.Seal(nonce, nonce, plain, []byte(name))
+}
+
+// Open decrypts what Seal made for the same name.
+func (k *Key) Open(name string, sealed []byte) ([]byte, error) {
+	return k.AppendOpen(nil, name, sealed)
+}
+
+// AppendOpen is Open that appends to dst.
+func (k *Key) AppendOpen(dst []byte, name string, sealed []byte) ([]byte, error) {
+	n := k.aead.NonceSize()
+	if len(sealed) < n+k.aead.Overhead() {
+		return nil, errors.New("what is sealed is too short")
+	}
+	plain, err := k.aead.Open(dst, sealed[:n], sealed[n:], []byte(name))
+	if err != nil {
+		return nil, errors.New("what is sealed was changed, or sealed with another key or for another place")
+	}
+	return plain, nil
+}
