@@ -3,6 +3,7 @@ package apps
 
 import (
 	"encoding/hex"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,7 +25,9 @@ func New(m *watched.Mirror, dev bool) *Directory {
 	return &Directory{
 		dev: dev,
 		apps: watched.Add(m, "apps", state.PrefixApps, func(_ string, value []byte, _ int64) (state.App, error) {
-			return state.Decode[state.App](value)
+			app, err := state.Decode[state.App](value)
+			slices.Sort(app.Requires) // to be searched
+			return app, err
 		}),
 	}
 }
@@ -33,6 +36,35 @@ func New(m *watched.Mirror, dev bool) *Directory {
 func (d *Directory) Exists(appInstanceID string) error {
 	_, err := d.find(appInstanceID)
 	return err
+}
+
+// Reader is who discovers services. The zero value may see all of them.
+type Reader struct {
+	// AppInstanceID is the app that reads, empty when nobody had to say.
+	AppInstanceID string
+	// Requires are the names of the services it declared that it requires, sorted; empty when it declared nothing.
+	Requires []string
+}
+
+// SeesAll reports whether the reader may see every service: an app that declared nothing may.
+func (r Reader) SeesAll() bool { return len(r.Requires) == 0 }
+
+// Sees reports whether the reader may see a service: its own, and those of the names it declared.
+func (r Reader) Sees(owner, name string) bool {
+	if r.SeesAll() || owner == r.AppInstanceID {
+		return true
+	}
+	_, declared := slices.BinarySearch(r.Requires, name)
+	return declared
+}
+
+// Reader returns what the app may see.
+func (d *Directory) Reader(appInstanceID string) Reader {
+	r := Reader{AppInstanceID: appInstanceID}
+	if item, ok := d.apps.Snapshot().Get(state.AppKey(appInstanceID)); ok {
+		r.Requires = item.Value.Requires
+	}
+	return r
 }
 
 // find returns the instance's record, nil when it will be onboarded by its first write.

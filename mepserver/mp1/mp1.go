@@ -109,6 +109,14 @@ func (m *mount) appExists(c *gin.Context) error {
 func appID(c *gin.Context) string     { return identity.CanonicalID(c.Param("appInstanceId")) }
 func serviceID(c *gin.Context) string { return c.Param("serviceId") }
 
+// reader is who makes the request, as far as that decides what may be seen.
+func (m *mount) reader(c *gin.Context) apps.Reader {
+	if caller := identity.Of(c); caller != nil {
+		return m.Apps.Reader(caller.Subject)
+	}
+	return apps.Reader{}
+}
+
 // ifMatch refuses a change of a service whose entity-tag the client does not have.
 func ifMatch(c *gin.Context) registry.Precondition {
 	return func(item *registry.Item) error { return httpx.IfMatch(c, item.Value.ETag()) }

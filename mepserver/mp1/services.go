@@ -21,16 +21,16 @@ func (m *mount) discover(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	snap := m.Registry.Services().Snapshot()
-	if !q.All() {
-		return m.list(c, m.Registry.Discover(snap, q), nil)
+	snap, by := m.Registry.Services().Snapshot(), m.reader(c)
+	if !q.All() || !by.SeesAll() {
+		return m.list(c, m.Registry.Discover(snap, by, q), nil)
 	}
 	key := listKey{state: snap, base: m.base(c)}
 	if body := m.lists.find(key); body != nil {
 		httpx.Raw(c, http.StatusOK, body)
 		return nil
 	}
-	return m.list(c, m.Registry.Discover(snap, q), &key)
+	return m.list(c, m.Registry.Discover(snap, by, q), &key)
 }
 
 func (m *mount) ownServices(c *gin.Context) error {
@@ -138,7 +138,7 @@ func (m *mount) read(c *gin.Context, item *registry.Item, err error) error {
 }
 
 func (m *mount) service(c *gin.Context) error {
-	item, err := m.Registry.Get(serviceID(c))
+	item, err := m.Registry.Get(m.reader(c), serviceID(c))
 	return m.read(c, item, err)
 }
 

@@ -287,7 +287,7 @@ func (n *Notifier) compare(f *feed) {
 	sub := f.sub.Value
 	var events []event
 	for item := range n.reg.Services().Snapshot().All() {
-		if item.ModRevision > since && sub.Matches(item.Value) {
+		if item.ModRevision > since && n.book.Concerns(sub, item.Value) {
 			change := mp1.ChangeAttributes
 			if item.CreateRevision > since {
 				change = mp1.ChangeAdded
@@ -296,7 +296,7 @@ func (n *Notifier) compare(f *feed) {
 		}
 	}
 	for item := range n.removed.Snapshot().All() {
-		if item.ModRevision > since && sub.Matches(item.Value) {
+		if item.ModRevision > since && n.book.Concerns(sub, item.Value) {
 			events = append(events, event{revision: item.ModRevision, svc: item.Value, change: mp1.ChangeRemoved})
 		}
 	}

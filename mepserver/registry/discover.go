@@ -5,6 +5,9 @@ import (
 	"slices"
 
 	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/watched"
+	"github.com/openmep/mep/mepserver/apps"
 )
 
 // Query narrows a discovery (MEC 011 8.2.3.3.1). At most one of InstanceIDs, Names and CategoryID is given.
@@ -22,11 +25,13 @@ func (q Query) All() bool {
 	return len(q.InstanceIDs)+len(q.Names) == 0 && q.CategoryID == "" && q.Scope == "" && q.ConsumedLocalOnly == nil && q.IsLocal == nil
 }
 
-// Discover walks over the services of a snapshot that match q and may be consumed: ACTIVE and INACTIVE ones.
-func (r *Registry) Discover(snap *Snapshot, q Query) iter.Seq[*Item] {
+// Discover walks over the services of a snapshot that match q, that the reader may see, and that may be consumed: ACTIVE and
+// INACTIVE ones.
+func (r *Registry) Discover(snap *Snapshot, by apps.Reader, q Query) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
-		for item := range r.candidates(snap, q) {
-			if item.Value.State != mp1.StateSuspended && q.matches(item.Value) && !yield(item) {
+		for item := range r.candidates(snap, by, q) {
+			svc := item.Value
+			if svc.State != mp1.StateSuspended && by.Sees(svc.AppInstanceID, svc.Name) && q.matches(svc) && !yield(item) {
 				return
 			}
 		}
@@ -45,7 +50,7 @@ func (r *Registry) DiscoverOwn(appInstanceID string, q Query) iter.Seq[*Item] {
 }
 
 // candidates uses the narrowest index there is for q.
-func (r *Registry) candidates(snap *Snapshot, q Query) iter.Seq[*Item] {
+func (r *Registry) candidates(snap *Snapshot, by apps.Reader, q Query) iter.Seq[*Item] {
 	var ix = r.byName
 	keys := q.Names
 	switch {
@@ -53,12 +58,35 @@ func (r *Registry) candidates(snap *Snapshot, q Query) iter.Seq[*Item] {
 		ix, keys = r.byID, q.InstanceIDs
 	case q.CategoryID != "":
 		ix, keys = r.byCategory, []string{q.CategoryID}
-	case len(q.Names) == 0:
+	case len(q.Names) == 0 && by.SeesAll():
 		return snap.All()
+	case len(q.Names) == 0:
+		return r.entitled(snap, by)
 	}
 	if len(keys) == 1 {
 		return snap.Find(ix, keys[0])
 	}
+	return findAll(snap, ix, keys)
+}
+
+// entitled walks over the services a reader may see that may not see all: what it declared, then what is left of its own.
+func (r *Registry) entitled(snap *Snapshot, by apps.Reader) iter.Seq[*Item] {
+	return func(yield func(*Item) bool) {
+		for item := range findAll(snap, r.byName, by.Requires) {
+			if !yield(item) {
+				return
+			}
+		}
+		for item := range snap.Prefix(state.AppServices(by.AppInstanceID)) {
+			if _, declared := slices.BinarySearch(by.Requires, item.Value.Name); !declared && !yield(item) {
+				return
+			}
+		}
+	}
+}
+
+// findAll walks over the services that have one of the keys in the index, each once.
+func findAll(snap *Snapshot, ix watched.Index[*Service], keys []string) iter.Seq[*Item] {
 	distinct := slices.Compact(slices.Sorted(slices.Values(keys)))
 	return func(yield func(*Item) bool) {
 		for _, k := range distinct {

@@ -51,6 +51,7 @@ func (p Policy) transport(id string) (*mp1.TransportInfo, bool) {
 // Registry registers and finds services.
 type Registry struct {
 	records *owned.Records[*Service]
+	apps    *apps.Directory
 	policy  func() Policy
 	now     func() time.Time
 
@@ -59,7 +60,7 @@ type Registry struct {
 
 // New adds the registry's collection to the mirror.
 func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func() Policy) *Registry {
-	r := &Registry{policy: policy, now: time.Now}
+	r := &Registry{apps: dir, policy: policy, now: time.Now}
 	r.records = owned.New(m, store, dir, owned.Kind[*Service]{
 		Name: "services", Noun: "service", Prefix: state.PrefixServices, Decode: decode,
 	})
@@ -78,10 +79,13 @@ func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func(
 // Services is the watched copy.
 func (r *Registry) Services() *watched.Collection[*Service] { return r.records.Collection() }
 
-// Get finds a service by its id, whoever offers it and whatever its state. The error is of the kind errs.NotFound.
-func (r *Registry) Get(serInstanceID string) (*Item, error) {
+// Get finds a service by its id, whatever its state. The error is of the kind errs.NotFound, also for a service that the
+// reader may not see.
+func (r *Registry) Get(by apps.Reader, serInstanceID string) (*Item, error) {
 	for item := range r.Services().Snapshot().Find(r.byID, serInstanceID) {
-		return item, nil
+		if by.Sees(item.Value.AppInstanceID, item.Value.Name) {
+			return item, nil
+		}
 	}
 	return nil, errs.New(errs.NotFound, "there is no service %q", serInstanceID)
 }
@@ -92,13 +96,13 @@ func (r *Registry) GetOwn(appInstanceID, serInstanceID string) (*Item, error) {
 }
 
 // ForWrite finds a service the app wants to change: errs.Forbidden when it belongs to another app, errs.NotFound when there
-// is none.
+// is none that the app may see.
 func (r *Registry) ForWrite(appInstanceID, serInstanceID string) (*Item, error) {
 	item, err := r.GetOwn(appInstanceID, serInstanceID)
 	if err == nil {
 		return item, nil
 	}
-	if _, other := r.Get(serInstanceID); other == nil {
+	if _, other := r.Get(r.apps.Reader(appInstanceID), serInstanceID); other == nil {
 		return nil, errs.New(errs.Forbidden,
 			"service %s belongs to another application instance: only its owner may change or remove it", serInstanceID)
 	}

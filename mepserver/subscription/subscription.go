@@ -85,13 +85,14 @@ type Policy struct {
 // Book holds all subscriptions.
 type Book struct {
 	records *owned.Records[*Subscription]
+	apps    *apps.Directory
 	policy  func() Policy
 	about   watched.Index[*Subscription]
 }
 
 // New adds the book's collection to the mirror.
 func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func() Policy) *Book {
-	b := &Book{policy: policy}
+	b := &Book{apps: dir, policy: policy}
 	b.records = owned.New(m, store, dir, owned.Kind[*Subscription]{
 		Name: "subscriptions", Noun: "subscription", Prefix: state.PrefixAvailSubs, Decode: decode,
 	})
@@ -151,12 +152,17 @@ func (b *Book) Interested(svc *registry.Service) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
 		for _, k := range keys {
 			for item := range snap.Find(b.about, k) {
-				if item.Value.Matches(svc) && !yield(item) {
+				if b.Concerns(item.Value, svc) && !yield(item) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// Concerns reports whether a subscriber is to hear of a service in the given state: it matches, and the app may see it.
+func (b *Book) Concerns(sub *Subscription, svc *registry.Service) bool {
+	return sub.Matches(svc) && b.apps.Reader(sub.AppInstanceID).Sees(svc.AppInstanceID, svc.Name)
 }
 
 // Collection is the watched copy.
