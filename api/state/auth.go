@@ -132,6 +132,8 @@ type SigningKey struct {
 	// signed has expired.
 	Retired time.Time `json:"retired,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
+	// Verify is how long the key verifies after it ceased to sign, in seconds: the longest life of its tokens and a margin.
+	Verify int64 `json:"verify"`
 }
 
 // PrivateKey is the private part of a signing key.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -146,6 +147,17 @@ func (s *Store) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, er
 	defer cancel()
 	resp, err := s.kv.Do(ctx, op)
 	return resp, Error(err)
+}
+
+// Grant makes a lease that ends after the time, rounded up to seconds, with the errors of Txn.
+func (s *Store) Grant(ctx context.Context, life time.Duration) (clientv3.LeaseID, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
+	defer cancel()
+	lease, err := s.Client.Grant(ctx, max(1, int64(math.Ceil(life.Seconds()))))
+	if err != nil {
+		return 0, Error(err)
+	}
+	return lease.ID, nil
 }
 
 // Revision returns the revision etcd is at.

@@ -102,9 +102,10 @@ const (
 // Signed exchanges a signed request for a token with all the scopes of the access key. Errors are *auth.Error.
 func (s *Service) Signed(ctx context.Context, from Origin, a signing.Authorization, m *signing.Message) (*auth.TokenResponse, error) {
 	now, window := s.now(), s.Policy().SignatureWindow
-	date, err := time.Parse(signing.DateLayout, m.Header.Get(signing.DateHeader))
+	stamp := m.Header.Get(signing.DateHeader)
+	date, err := time.Parse(signing.DateLayout, stamp)
 	switch {
-	case err != nil:
+	case err != nil, len(stamp) != len(signing.DateLayout): // time.Parse also takes fractions of a second
 		return s.count(bySignature, nil, invalid("%s must have the form %s", signing.DateHeader, signing.DateLayout))
 	case window > 0 && (now.Sub(date) > window || date.Sub(now) > window):
 		return s.count(bySignature, nil, unproven(fmt.Sprintf(
@@ -158,21 +159,26 @@ func (s *Service) Refreshed(ctx context.Context, from Origin, clientID, secret, 
 			Code: auth.CodeUnauthorizedClient, Description: "refresh tokens are switched off for this client", Status: http.StatusBadRequest,
 		})
 	}
-	next, rec, err := s.Refresh.Use(ctx, token, clientID, func(rec state.Refresh) bool {
-		return rec.Epoch == cred.Epoch && (rec.ClientAddress == "" || rec.ClientAddress == from.Address.String())
+	var scopes []string
+	var scopeErr error
+	next, _, err := s.Refresh.Use(ctx, token, clientID, func(rec state.Refresh) bool {
+		if rec.Epoch != cred.Epoch || rec.ClientAddress != "" && rec.ClientAddress != from.Address.String() {
+			return false
+		}
+		// A mistake in the request must not use the token up.
+		if scopes, scopeErr = narrow(rec.Scopes, asked); scopeErr == nil {
+			scopes, scopeErr = narrow(cred.Scopes, scopes)
+		}
+		return scopeErr == nil
 	})
+	if scopeErr != nil {
+		return s.count(byRefresh, nil, scopeErr)
+	}
 	if errors.Is(err, refresh.ErrInvalid) {
 		s.record(from, "token.refresh", audit.Denied, cred, clientID, bySecret, "", "the refresh token is not good")
 		return s.count(byRefresh, nil, &auth.Error{
 			Code: auth.CodeInvalidGrant, Description: refresh.ErrInvalid.Detail, Status: http.StatusBadRequest,
 		})
-	}
-	if err != nil {
-		return s.count(byRefresh, nil, err)
-	}
-	scopes, err := narrow(rec.Scopes, asked)
-	if err == nil {
-		scopes, err = narrow(cred.Scopes, scopes)
 	}
 	if err != nil {
 		return s.count(byRefresh, nil, err)
@@ -225,18 +231,9 @@ func (s *Service) prove(ctx context.Context, from Origin, accessKeyID string, pr
 		return nil, err
 	}
 	source := limit.Source(from.Address)
-	if wait := s.Lockout.Locked(accessKeyID, source); wait > 0 {
-		s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", "the access key is locked")
-		return nil, locked(wait)
-	}
-	cred := s.Vault.Check(accessKeyID, proves)
-	if cred == nil {
-		_, exists := s.Dir.Credential(accessKeyID)
-		s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", descWrong)
-		if _, err := s.Lockout.Failed(ctx, accessKeyID, source, exists); err != nil {
-			return nil, err
-		}
-		return nil, unproven(descWrong)
+	cred, err := s.judge(ctx, from, accessKeyID, source, proves)
+	if err != nil {
+		return nil, err
 	}
 	s.Lockout.Succeeded(ctx, accessKeyID, source)
 	if cred.Disabled {
@@ -248,12 +245,40 @@ func (s *Service) prove(ctx context.Context, from Origin, accessKeyID string, pr
 	return cred, nil
 }
 
+// judge tries a proof, unless the access key is locked, and records a failure. Proofs with the same access key from the same
+// address are judged one after another.
+func (s *Service) judge(ctx context.Context, from Origin, accessKeyID, source string, proves func([]byte) bool) (*state.Credential, error) {
+	done, err := s.Lockout.Attempt(ctx, accessKeyID, source)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if wait := s.Lockout.Locked(accessKeyID, source); wait > 0 {
+		s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", "the access key is locked")
+		return nil, locked(wait)
+	}
+	if cred := s.Vault.Check(accessKeyID, proves); cred != nil {
+		return cred, nil
+	}
+	_, exists := s.Dir.Credential(accessKeyID)
+	s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", descWrong)
+	if _, err := s.Lockout.Failed(ctx, accessKeyID, source, exists); err != nil {
+		return nil, err
+	}
+	return nil, unproven(descWrong)
+}
+
 // admit holds a client to its rates.
 func (s *Service) admit(from Origin, accessKeyID string) error {
 	ok, wait := s.PerSource.Allow(limit.Source(from.Address))
 	what := "from this address"
 	if ok && accessKeyID != "" {
-		ok, wait = s.PerKey.Allow(accessKeyID)
+		// Strangers share what a key allows, so that they cannot use up what its holder needs.
+		bucket := accessKeyID
+		if source := limit.Source(from.Address); s.Lockout.Trusts(accessKeyID, source) {
+			bucket += " " + source
+		}
+		ok, wait = s.PerKey.Allow(bucket)
 		what = "for this access key"
 	}
 	if ok {

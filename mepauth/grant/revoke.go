@@ -3,7 +3,6 @@ package grant
 import (
 	"context"
 	"errors"
-	"math"
 	"strings"
 	"time"
 
@@ -66,12 +65,11 @@ func (s *Service) revoke(ctx context.Context, caller *identity.Caller) error {
 	if err != nil {
 		return err
 	}
-	ttl := int64(math.Ceil(caller.Expires.Add(leeway).Sub(s.now()).Seconds()))
-	lease, err := s.Store.Client.Grant(ctx, max(ttl, 1))
+	lease, err := s.Store.Grant(ctx, caller.Expires.Add(leeway).Sub(s.now()))
 	if err != nil {
-		return etcd.Error(err)
+		return err
 	}
-	resp, err := s.Store.Do(ctx, clientv3.OpPut(state.RevokedKey(caller.TokenID), value, clientv3.WithLease(lease.ID)))
+	resp, err := s.Store.Do(ctx, clientv3.OpPut(state.RevokedKey(caller.TokenID), value, clientv3.WithLease(lease)))
 	if err != nil {
 		return err
 	}

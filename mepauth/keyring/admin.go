@@ -196,7 +196,7 @@ func errContended() error {
 // add stores a new key that signs from the time from, when the keys before it cease to. It returns "" when others changed
 // the keys meanwhile.
 func (a *Admin) add(ctx context.Context, list []Info, rev int64, p Policy, now, from time.Time) (string, error) {
-	kid, ops, err := a.generate(p.Algorithm, now, from)
+	kid, ops, err := a.generate(p, now, from)
 	if err != nil {
 		return "", err
 	}
@@ -204,7 +204,7 @@ func (a *Admin) add(ctx context.Context, list []Info, rev int64, p Policy, now, 
 		if !i.Record.Retired.IsZero() {
 			continue
 		}
-		i.Record.Retired, i.Record.Expires = from, from.Add(p.Verify)
+		i.Record.Retired, i.Record.Expires = from, from.Add(verifies(i.Record, p))
 		put, err := putKey(i.ID, i.Record)
 		if err != nil {
 			return "", err
@@ -231,8 +231,8 @@ func putKey(kid string, rec state.SigningKey) (clientv3.Op, error) {
 }
 
 // generate makes a key and the operations that store it.
-func (a *Admin) generate(algorithm string, now, from time.Time) (string, []clientv3.Op, error) {
-	private, err := newKey(algorithm)
+func (a *Admin) generate(p Policy, now, from time.Time) (string, []clientv3.Op, error) {
+	private, err := newKey(p.Algorithm)
 	if err != nil {
 		return "", nil, err
 	}
@@ -244,7 +244,7 @@ func (a *Admin) generate(algorithm string, now, from time.Time) (string, []clien
 	_, _ = rand.Read(id) // never fails
 	kid := hex.EncodeToString(id)
 	jwk, err := jwkset.NewJWKFromKey(private.Public(), jwkset.JWKOptions{
-		Metadata: jwkset.JWKMetadataOptions{ALG: jwkset.ALG(algorithm), KID: kid, USE: jwkset.UseSig},
+		Metadata: jwkset.JWKMetadataOptions{ALG: jwkset.ALG(p.Algorithm), KID: kid, USE: jwkset.UseSig},
 	})
 	if err != nil {
 		return "", nil, err
@@ -254,7 +254,8 @@ func (a *Admin) generate(algorithm string, now, from time.Time) (string, []clien
 		return "", nil, err
 	}
 	put, err := putKey(kid, state.SigningKey{
-		Version: state.Current(), Algorithm: algorithm, JWK: public, Created: now, NotBefore: from,
+		Version: state.Current(), Algorithm: p.Algorithm, JWK: public, Created: now, NotBefore: from,
+		Verify: int64(p.Verify / time.Second),
 	})
 	if err != nil {
 		return "", nil, err
@@ -299,7 +300,7 @@ func (a *Admin) Retire(ctx context.Context, kid string, revoke bool, p Policy) (
 		if rec.Retired.IsZero() || rec.Retired.After(now) {
 			rec.Retired = now
 		}
-		if until := rec.Retired.Add(p.Verify); rec.Expires.IsZero() || until.Before(rec.Expires) {
+		if until := rec.Retired.Add(verifies(*rec, p)); rec.Expires.IsZero() || until.Before(rec.Expires) {
 			rec.Expires = until
 		}
 		var ops []clientv3.Op
@@ -330,7 +331,7 @@ func (a *Admin) Retire(ctx context.Context, kid string, revoke bool, p Policy) (
 func (a *Admin) succeed(list []Info, p Policy, now time.Time) (ops []clientv3.Op, kid string, err error) {
 	next := choose(list, now)
 	if next == "" {
-		kid, ops, err = a.generate(p.Algorithm, now, now)
+		kid, ops, err = a.generate(p, now, now)
 		return ops, kid, err
 	}
 	for _, i := range list {
@@ -341,6 +342,40 @@ func (a *Admin) succeed(list []Info, p Policy, now time.Time) (ops []clientv3.Op
 		}
 	}
 	return nil, "", nil
+}
+
+// verifies is how long a key verifies after it ceased to sign: a command that does not know how long tokens live must not let it
+// end before those that it signed.
+func verifies(rec state.SigningKey, p Policy) time.Duration {
+	return max(p.Verify, time.Duration(rec.Verify)*time.Second)
+}
+
+// Extend lets keys verify as long as the policy says, where that is longer than what they were made for.
+func (a *Admin) Extend(ctx context.Context, p Policy) error {
+	list, rev, err := a.list(ctx)
+	if err != nil {
+		return err
+	}
+	var ops []clientv3.Op
+	for _, i := range list {
+		if time.Duration(i.Record.Verify)*time.Second >= p.Verify {
+			continue
+		}
+		i.Record.Verify = int64(p.Verify / time.Second)
+		if !i.Record.Retired.IsZero() {
+			i.Record.Expires = i.Record.Retired.Add(p.Verify)
+		}
+		put, err := putKey(i.ID, i.Record)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, put)
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	_, err = a.commit(ctx, rev, ops, "")
+	return err
 }
 
 // Clean deletes the keys that no longer verify.

@@ -132,6 +132,9 @@ func (r *Ring) tend(ctx context.Context) error {
 		r.made.WithLabelValues(policy.Algorithm).Inc()
 		r.log.Info("made a signing key", "kid", kid, "algorithm", policy.Algorithm)
 	}
+	if err := r.admin.Extend(ctx, policy); err != nil {
+		return err
+	}
 	return r.admin.Clean(ctx)
 }
 

@@ -61,6 +61,7 @@ type Book struct {
 
 	seed    maphash.Seed
 	stripes [64]sync.Mutex
+	turns   [1024]chan struct{} // each with room for the one whose turn it is
 	memory  *lru.Cache[uint64, state.Failures]
 }
 
@@ -74,6 +75,9 @@ func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *
 		locked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mep_auth_lockouts_total", Help: "Access keys that were locked, by extent: source or everybody.",
 		}, []string{"extent"}),
+	}
+	for i := range b.turns {
+		b.turns[i] = make(chan struct{}, 1)
 	}
 	b.memory, _ = lru.New[uint64, state.Failures](MaxMemory) // refuses only sizes below 1
 	reg.MustRegister(b.locked, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -89,6 +93,37 @@ func (b *Book) memoryKey(accessKeyID, source string) uint64 {
 	_ = h.WriteByte(0)
 	_, _ = h.WriteString(source)
 	return h.Sum64()
+}
+
+// Attempt makes the caller the only one in this process who tries the access key from the source, until done is called: of guesses
+// sent at the same time no more are judged than of guesses sent one after another. The error is of the kind errs.Unavailable
+// when the ones before take too long.
+func (b *Book) Attempt(ctx context.Context, accessKeyID, source string) (done func(), err error) {
+	turn := b.turns[b.memoryKey(accessKeyID, source)%uint64(len(b.turns))]
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	default:
+	}
+	wait := time.NewTimer(maxWait)
+	defer wait.Stop()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-wait.C:
+		return nil, errs.New(errs.Unavailable, "too many attempts with the same access key at a time").After(time.Second)
+	case <-ctx.Done():
+		return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "the request was given up").After(time.Second)
+	}
+}
+
+// maxWait is how long an attempt waits for those before it.
+const maxWait = 5 * time.Second
+
+// Trusts reports whether the access key was used with success from the source.
+func (b *Book) Trusts(accessKeyID, source string) bool {
+	item, ok := b.attempts.Snapshot().Get(state.AttemptsKey(accessKeyID))
+	return ok && slices.Contains(item.Value.Trusted, source)
 }
 
 // Locked returns for how long the access key is still locked for the source; 0 when it is not.
@@ -246,11 +281,11 @@ func (b *Book) write(ctx context.Context, key string, rec state.Attempts, rev in
 	var opts []clientv3.OpOption
 	if len(rec.Trusted) == 0 {
 		p := b.policy()
-		lease, err := b.store.Client.Grant(ctx, int64((p.Window+p.Duration)/time.Second)+1)
+		lease, err := b.store.Grant(ctx, p.Window+p.Duration)
 		if err != nil {
-			return false, etcd.Error(err)
+			return false, err
 		}
-		opts = append(opts, clientv3.WithLease(lease.ID))
+		opts = append(opts, clientv3.WithLease(lease))
 	}
 	resp, err := b.store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", rev)},
 		[]clientv3.Op{clientv3.OpPut(key, value, opts...)}, nil)

@@ -7,8 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"math"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -68,11 +66,8 @@ func (s *Store) next(ctx context.Context, rec state.Refresh) (string, clientv3.O
 	if err != nil {
 		return "", clientv3.Op{}, err
 	}
-	lease, err := s.store.Client.Grant(ctx, int64(math.Ceil(life.Seconds())))
-	if err != nil {
-		return "", clientv3.Op{}, etcd.Error(err)
-	}
-	return token, clientv3.OpPut(key, value, clientv3.WithLease(lease.ID)), nil
+	lease, err := s.store.Grant(ctx, life)
+	return token, clientv3.OpPut(key, value, clientv3.WithLease(lease)), err
 }
 
 // Use exchanges a token of an access key for the next one of its family. good says whether what the token was issued for still
@@ -154,17 +149,4 @@ func (s *Store) Look(ctx context.Context, token string) (*state.Refresh, error) 
 		return nil, err
 	}
 	return &rec, nil
-}
-
-// Narrow is the scopes of a refreshed token: those asked for, which must have been granted, or all of them.
-func Narrow(rec state.Refresh, asked []string) ([]string, bool) {
-	if len(asked) == 0 {
-		return rec.Scopes, true
-	}
-	for _, s := range asked {
-		if !slices.Contains(rec.Scopes, s) {
-			return nil, false
-		}
-	}
-	return asked, true
 }

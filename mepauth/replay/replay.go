@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -236,12 +235,9 @@ func (w *worker) lease(ctx context.Context, until time.Time) (clientv3.LeaseID, 
 		}
 	}
 	ttl := time.Unix(end*int64(span/time.Second), 0).Sub(now) + span
-	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
-	defer cancel()
-	l, err := w.store.Client.Grant(ctx, int64(math.Ceil(ttl.Seconds())))
-	if err != nil {
-		return 0, etcd.Error(err)
+	id, err := w.store.Grant(ctx, ttl)
+	if err == nil {
+		w.leases[end] = id
 	}
-	w.leases[end] = l.ID
-	return l.ID, nil
+	return id, err
 }

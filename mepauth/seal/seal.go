@@ -55,16 +55,14 @@ func New(material []byte) (*Key, error) {
 // Open reads the key file and proves that it is the one the database was sealed with. A missing file is made, with
 // mode 0600, unless the database was sealed with one already.
 func Open(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
-	known, err := store.Do(ctx, clientv3.OpGet(state.KeySeal))
+	known, err := proof(ctx, store)
 	if err != nil {
 		return nil, err
 	}
-	sealed := len(known.Get().Kvs) > 0
 	material, err := os.ReadFile(file)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && sealed:
-		return nil, fmt.Errorf("the key file %s is missing, but the database holds secrets that were sealed with it: "+
-			"put it back from a backup, or copy it from another replica of mepauth", file)
+	case errors.Is(err, fs.ErrNotExist) && known != nil:
+		return nil, errMissing(file)
 	case errors.Is(err, fs.ErrNotExist):
 		if material, err = create(file); err != nil {
 			return nil, err
@@ -78,6 +76,47 @@ func Open(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
 	}
 	k.file = file
 	return k, k.prove(ctx, store)
+}
+
+// Verify finds out whether Open would take the key file, and changes nothing. It reports whether the database was sealed with
+// it: when it was not sealed at all, there is no error and the file may be missing. Errors are those of Open.
+func Verify(ctx context.Context, file string, store *etcd.Store) (proven bool, err error) {
+	known, err := proof(ctx, store)
+	if err != nil {
+		return false, err
+	}
+	material, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && known != nil:
+		return false, errMissing(file)
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("key file: %w", err)
+	}
+	k, err := New(material)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", file, err)
+	}
+	k.file = file
+	if known == nil {
+		return false, nil
+	}
+	return true, k.check(known)
+}
+
+// proof is what the database holds to tell keys apart; nil when it was not sealed yet.
+func proof(ctx context.Context, store *etcd.Store) ([]byte, error) {
+	resp, err := store.Do(ctx, clientv3.OpGet(state.KeySeal))
+	if err != nil || len(resp.Get().Kvs) == 0 {
+		return nil, err
+	}
+	return append([]byte{}, resp.Get().Kvs[0].Value...), nil
+}
+
+func errMissing(file string) error {
+	return fmt.Errorf("the key file %s is missing, but the database holds secrets that were sealed with it: "+
+		"put it back from a backup, or copy it from another replica of mepauth", file)
 }
 
 // create makes a key file. When another process comes first, its file is used.
@@ -128,7 +167,12 @@ func (k *Key) prove(ctx context.Context, store *etcd.Store) error {
 	if len(kvs) == 0 {
 		return errors.New("the proof of the key file went away while it was read: start again")
 	}
-	if _, err := k.Open(state.KeySeal, kvs[0].Value); err != nil {
+	return k.check(kvs[0].Value)
+}
+
+// check returns an error when the proof was left by another key.
+func (k *Key) check(proof []byte) error {
+	if _, err := k.Open(state.KeySeal, proof); err != nil {
 		return fmt.Errorf("the key file %s is not the one the secrets in the database were sealed with: "+
 			"every replica of mepauth needs the same file", k.file)
 	}
