@@ -100,7 +100,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 		Dir:     s.node.Directory,
 		Vault:   credential.NewVault(s.private, s.node.Directory, key),
 		Lockout: lockout.New(s.private, store, func() lockout.Policy { return s.policies.Load().lockout }, log, env.Metrics),
-		Replay:  replay.New(store, log, env.Metrics),
+		Replay:  replay.New(s.private, store, log, env.Metrics),
 		Refresh: refresh.New(store, func() time.Duration { return s.policies.Load().refresh }),
 		Ring: keyring.New(s.private, s.node.Directory, admin, key, func() keyring.Policy { return s.policies.Load().keys },
 			log, env.Metrics),
@@ -114,7 +114,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	s.workers.Add("mirror", s.private.Run)
 	s.workers.Add("issuer", s.whenRead(s.announce))
 	s.workers.Add("signing keys", s.whenRead(s.grants.Ring.Run))
-	s.workers.Add("signatures", s.grants.Replay.Run)
+	s.workers.Add("signatures", s.whenRead(s.grants.Replay.Run))
 	s.serving.Add("serve", func(ctx context.Context) error { return s.listener.Run(ctx, env.Common.Drain) })
 	env.Health.Check("tokens", func() (string, string) {
 		if !s.ready() {

@@ -23,18 +23,17 @@ const (
 	PrefixPrivateKeys = AuthRoot + "keys/"
 	PrefixHolders     = AuthRoot + "holders/"
 	PrefixAttempts    = AuthRoot + "attempts/"
+	PrefixReplays     = AuthRoot + "replays/"
+	KeyReplayFence    = AuthRoot + "replay_fence"
 	KeySeal           = AuthRoot + "seal/check"
 	KeyBootstrap      = AuthRoot + "bootstrap/done"
 )
 
-// TokenRoot is the prefix of what mepauth writes with requests for tokens and reads only to refuse what was used before.
+// TokenRoot is the prefix of what mepauth reads when it is asked for, and nobody follows.
 const TokenRoot = "/mep/tokens/v1/" //nolint:gosec // is no token
 
-// The prefixes below TokenRoot.
-const (
-	PrefixReplays = TokenRoot + "replays/"
-	PrefixRefresh = TokenRoot + "refresh/"
-)
+// PrefixRefresh is where refresh tokens are, by the hashes of them.
+const PrefixRefresh = TokenRoot + "refresh/"
 
 // CredentialKey is the key of what is known of an access key, apart from its secrets.
 func CredentialKey(accessKeyID string) string { return PrefixCredentials + url.PathEscape(accessKeyID) }

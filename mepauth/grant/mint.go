@@ -50,6 +50,18 @@ func (s *Service) mint(from Origin, by, accessKeyID string, cred *state.Credenti
 	return &auth.TokenResponse{AccessToken: token, TokenType: auth.TokenTypeBearer, ExpiresIn: int(life), Scope: scope}, nil
 }
 
+// AppendResponse appends the JSON of a response. It is put together by hand, as the token is.
+func AppendResponse(dst []byte, r *auth.TokenResponse) []byte {
+	dst = appendMember(append(dst, '{'), "access_token", r.AccessToken)
+	dst = appendMember(append(dst, ','), "token_type", r.TokenType)
+	dst = strconv.AppendInt(append(dst, `,"expires_in":`...), int64(r.ExpiresIn), 10)
+	dst = appendMember(append(dst, ','), "scope", r.Scope)
+	if r.RefreshToken != "" {
+		dst = appendMember(append(dst, ','), "refresh_token", r.RefreshToken)
+	}
+	return append(dst, '}')
+}
+
 // appendMember appends a member of a JSON object whose value is a string.
 func appendMember(dst []byte, name, value string) []byte {
 	dst = append(append(append(dst, '"'), name...), `":`...)

@@ -1,18 +1,21 @@
 // Package replay takes every signature once.
 //
 // What was taken stands in etcd until it could not be used any more, so that neither a restart nor another replica takes it
-// again. One transaction records as many signatures as are waiting: a transaction for each would limit the rate of
-// tokens to that of etcd.
+// again. A record holds as many signatures as were waiting when it was written: a record for each would limit the rate of
+// tokens to that of etcd. Every process keeps all signatures in memory. It writes a record only on condition that no other
+// process has written one that it does not know yet, which a key that every record changes tells it.
 package replay
 
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -20,48 +23,110 @@ import (
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/watched"
 )
 
 const (
-	// maxBatch is how many signatures one transaction records; etcd takes 128 operations.
-	maxBatch = 120
-	// queue is how many may wait.
-	queue = 4096
+	// MaxSignatures is how many signatures are remembered, in about 64 bytes each. When there are more, no signed request is
+	// taken until some of them have passed.
+	MaxSignatures = 1 << 20
+	// maxBatch is how many signatures one record holds, queue how many may wait.
+	maxBatch = 1024
+	queue    = 4096
 	// span is how far the ends of signatures that share a lease may be apart.
 	span = 5 * time.Minute
-	// workers record side by side, so that one prepares while the other waits for the disk.
-	workers = 2
+	// maxTries bounds how often a record is written again because another process came first.
+	maxTries = 20
 )
+
+// digest stands for a signature.
+type digest [16]byte
+
+// batch is the decoded form of a record.
+type batch []digest
+
+func decode(_ string, value []byte, _ int64) (batch, error) {
+	if len(value)%len(digest{}) != 0 {
+		return nil, fmt.Errorf("decode signatures: %d bytes are no multiple of %d", len(value), len(digest{}))
+	}
+	b := make(batch, 0, len(value)/len(digest{}))
+	for ; len(value) > 0; value = value[len(digest{}):] {
+		b = append(b, digest(value[:len(digest{})]))
+	}
+	return b, nil
+}
 
 // Register remembers signatures.
 type Register struct {
 	store    *etcd.Store
+	mirror   *watched.Mirror
 	log      *slog.Logger
 	incoming chan *entry
 	refused  prometheus.Counter
 	batches  prometheus.Histogram
 	now      func() time.Time
+
+	mu   sync.Mutex
+	used map[digest]struct{}
+
+	// The fields below belong to the worker.
+	fence  int64                      // revision of the fence up to which all records are known
+	leases map[int64]clientv3.LeaseID // by the end of their span
 }
 
 type entry struct {
-	key     string
+	digest  digest
 	expires time.Time
 	done    chan error // has room for the one answer
 }
 
-// New makes a register.
-func New(store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Register {
+// New adds the collection of records to the mirror of state.AuthRoot.
+func New(private *watched.Mirror, store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Register {
 	r := &Register{
-		store: store, log: log, incoming: make(chan *entry, queue), now: time.Now,
+		store: store, mirror: private, log: log, incoming: make(chan *entry, queue), now: time.Now,
+		used: make(map[digest]struct{}), leases: make(map[int64]clientv3.LeaseID),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mep_auth_replays_refused_total", Help: "Signatures that were refused because they had been used before.",
 		}),
 		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "mep_auth_replay_batch_size", Help: "Signatures recorded by one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 8),
+			Name: "mep_auth_replay_batch_size", Help: "Signatures in a record.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
 		}),
 	}
-	reg.MustRegister(r.refused, r.batches)
+	watched.Add(private, "signatures", state.PrefixReplays, decode).Observe(r.changed)
+	reg.MustRegister(r.refused, r.batches, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mep_auth_signatures_remembered", Help: "Signatures that will not be taken again.",
+	}, func() float64 { return float64(r.len()) }))
 	return r
+}
+
+func (r *Register) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.used)
+}
+
+// changed follows the records of all processes.
+func (r *Register) changed(c watched.Change[batch]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.Old != nil {
+		for _, d := range c.Old.Value {
+			delete(r.used, d)
+		}
+	}
+	if c.New != nil {
+		for _, d := range c.New.Value {
+			r.used[d] = struct{}{}
+		}
+	}
+}
+
+func (r *Register) add(list []*entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range list {
+		r.used[e.digest] = struct{}{}
+	}
 }
 
 // ErrUsed says that a signature was taken before.
@@ -75,10 +140,7 @@ func (r *Register) Take(ctx context.Context, accessKeyID string, signature []byt
 	_, _ = h.Write([]byte{0})
 	_, _ = h.Write(signature)
 	var sum [sha256.Size]byte
-	e := &entry{
-		key: state.PrefixReplays + base64.RawURLEncoding.EncodeToString(h.Sum(sum[:0])[:16]), expires: expires,
-		done: make(chan error, 1),
-	}
+	e := &entry{digest: digest(h.Sum(sum[:0])[:len(digest{})]), expires: expires, done: make(chan error, 1)}
 	select {
 	case r.incoming <- e:
 	default:
@@ -97,55 +159,34 @@ func (r *Register) Take(ctx context.Context, accessKeyID string, signature []byt
 
 // Run records signatures until the context ends.
 func (r *Register) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	for range workers {
-		go func() {
-			w := &worker{Register: r, leases: make(map[int64]clientv3.LeaseID)}
-			w.run(ctx)
-			done <- struct{}{}
-		}()
-	}
-	for range workers {
-		<-done
-	}
-	return nil
-}
-
-type worker struct {
-	*Register
-	leases map[int64]clientv3.LeaseID // by the end of their span
-}
-
-func (w *worker) run(ctx context.Context) {
-	batch := make([]*entry, 0, maxBatch)
+	waiting := make([]*entry, 0, maxBatch)
 	for {
-		batch = batch[:0]
+		waiting = waiting[:0]
 		select {
-		case e := <-w.incoming:
-			batch = append(batch, e)
+		case e := <-r.incoming:
+			waiting = append(waiting, e)
 		case <-ctx.Done():
-			w.drain()
-			return
+			r.drain()
+			return nil
 		}
 	gather:
-		for len(batch) < maxBatch {
+		for len(waiting) < maxBatch {
 			select {
-			case e := <-w.incoming:
-				batch = append(batch, e)
+			case e := <-r.incoming:
+				waiting = append(waiting, e)
 			default:
 				break gather
 			}
 		}
-		w.batches.Observe(float64(len(batch)))
-		w.record(ctx, batch)
+		r.record(ctx, waiting)
 	}
 }
 
 // drain answers what nobody will record any more.
-func (w *worker) drain() {
+func (r *Register) drain() {
 	for {
 		select {
-		case e := <-w.incoming:
+		case e := <-r.incoming:
 			e.done <- errs.New(errs.Unavailable, "the platform is stopping").After(time.Second)
 		default:
 			return
@@ -153,91 +194,121 @@ func (w *worker) drain() {
 	}
 }
 
-// record takes a batch: all that are new in one transaction, or finds out which are not and tries again without those.
-func (w *worker) record(ctx context.Context, batch []*entry) {
-	seen := make(map[string]struct{}, len(batch))
-	fresh := make([]*entry, 0, len(batch))
-	for _, e := range batch {
-		if _, twice := seen[e.key]; twice {
+// fresh answers those that were taken before, or are twice in the list, and returns the others.
+func (r *Register) fresh(list []*entry) []*entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept := list[:0]
+	seen := make(map[digest]struct{}, len(list))
+	for _, e := range list {
+		_, used := r.used[e.digest]
+		_, twice := seen[e.digest]
+		if used || twice {
 			e.done <- ErrUsed
 			continue
 		}
-		seen[e.key] = struct{}{}
-		fresh = append(fresh, e)
+		seen[e.digest] = struct{}{}
+		kept = append(kept, e)
 	}
-	for tries := 0; len(fresh) > 0; tries++ {
-		left, err := w.commit(ctx, fresh)
-		switch {
-		case errors.Is(err, rpctypes.ErrLeaseNotFound) && tries < 3:
-			clear(w.leases) // they ended early: the clock jumped, or etcd was restored
-		case err != nil:
-			w.answer(fresh, err)
-			return
-		}
-		fresh = left
-	}
+	return kept
 }
 
-func (w *worker) answer(list []*entry, err error) {
-	if _, ok := errors.AsType[*errs.Error](err); !ok {
-		w.log.Error("signatures could not be recorded", "error", err)
-		err = errs.Wrap(errs.Unavailable, err, "the platform's store does not answer at present").After(time.Second)
+// record takes those of a list that are new.
+func (r *Register) record(ctx context.Context, list []*entry) {
+	if r.len()+len(list) > MaxSignatures {
+		r.answer(list, errs.New(errs.Unavailable, "too many signatures are remembered: ask with the secret itself, or later").After(span))
+		return
+	}
+	for range maxTries {
+		if list = r.fresh(list); len(list) == 0 {
+			return
+		}
+		done, err := r.commit(ctx, list)
+		switch {
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			clear(r.leases) // it ended early: the clock jumped, or etcd was restored
+		case err != nil:
+			r.answer(list, err)
+			return
+		case done:
+			r.batches.Observe(float64(len(list)))
+			r.add(list)
+			r.answer(list, nil)
+			return
+		}
+	}
+	r.answer(list, errs.New(errs.Unavailable, "other replicas keep coming first: try again").After(time.Second))
+}
+
+func (r *Register) answer(list []*entry, err error) {
+	if err != nil {
+		if _, ok := errors.AsType[*errs.Error](err); !ok {
+			r.log.Error("signatures could not be recorded", "error", err)
+			err = errs.Wrap(errs.Unavailable, err, "the platform's store does not answer at present").After(time.Second)
+		}
 	}
 	for _, e := range list {
 		e.done <- err
 	}
 }
 
-// commit runs one transaction and returns what is still to be recorded.
-func (w *worker) commit(ctx context.Context, list []*entry) ([]*entry, error) {
-	cmps := make([]clientv3.Cmp, len(list))
-	puts, gets := make([]clientv3.Op, len(list)), make([]clientv3.Op, len(list))
-	for i, e := range list {
-		lease, err := w.lease(ctx, e.expires)
-		if err != nil {
-			return list, err
+// commit writes a record, unless another process has written one that is not known here; then it waits until it is.
+func (r *Register) commit(ctx context.Context, list []*entry) (bool, error) {
+	until := list[0].expires
+	value := make([]byte, 0, len(list)*len(digest{}))
+	for _, e := range list {
+		value = append(value, e.digest[:]...)
+		if e.expires.After(until) {
+			until = e.expires
 		}
-		cmps[i] = clientv3.Compare(clientv3.CreateRevision(e.key), "=", 0)
-		puts[i] = clientv3.OpPut(e.key, "", clientv3.WithLease(lease))
-		gets[i] = clientv3.OpGet(e.key, clientv3.WithCountOnly())
 	}
-	resp, err := w.store.Txn(ctx, cmps, puts, gets)
+	lease, err := r.lease(ctx, until)
 	if err != nil {
-		return list, err
+		return false, err
+	}
+	resp, err := r.store.Txn(ctx,
+		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(state.KeyReplayFence), "=", r.fence)},
+		[]clientv3.Op{
+			clientv3.OpPut(state.PrefixReplays+uuid.NewString(), string(value), clientv3.WithLease(lease)),
+			clientv3.OpPut(state.KeyReplayFence, ""),
+		},
+		[]clientv3.Op{clientv3.OpGet(state.KeyReplayFence)})
+	if err != nil {
+		return false, err
 	}
 	if resp.Succeeded {
-		for _, e := range list {
-			e.done <- nil
-		}
-		return nil, nil
+		r.fence = resp.Header.Revision
+		return true, nil
 	}
-	var left []*entry
-	for i, e := range list {
-		if resp.Responses[i].GetResponseRange().Count > 0 {
-			e.done <- ErrUsed
-		} else {
-			left = append(left, e)
-		}
+	fence := int64(0)
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+		fence = kvs[0].ModRevision
 	}
-	return left, nil
+	wait, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
+	defer cancel()
+	if err := r.mirror.WaitRevision(wait, fence); err != nil {
+		return false, etcd.Error(err)
+	}
+	r.fence = fence
+	return false, nil
 }
 
 // lease returns a lease that lasts until after the time.
-func (w *worker) lease(ctx context.Context, until time.Time) (clientv3.LeaseID, error) {
-	end := until.Unix()/int64(span/time.Second) + 1
-	if id, ok := w.leases[end]; ok {
+func (r *Register) lease(ctx context.Context, until time.Time) (clientv3.LeaseID, error) {
+	const seconds = int64(span / time.Second)
+	end := until.Unix()/seconds + 1
+	if id, ok := r.leases[end]; ok {
 		return id, nil
 	}
-	now := w.now()
-	for e := range w.leases {
-		if e*int64(span/time.Second) < now.Unix() {
-			delete(w.leases, e)
+	now := r.now()
+	for e := range r.leases {
+		if e*seconds < now.Unix() {
+			delete(r.leases, e)
 		}
 	}
-	ttl := time.Unix(end*int64(span/time.Second), 0).Sub(now) + span
-	id, err := w.store.Grant(ctx, ttl)
+	id, err := r.store.Grant(ctx, time.Unix(end*seconds, 0).Sub(now)+span)
 	if err == nil {
-		w.leases[end] = id
+		r.leases[end] = id
 	}
 	return id, err
 }

@@ -23,7 +23,7 @@ const key = "AAAAAAAAAAAAAAAAAAAA"
 
 func newRegister(t testing.TB, w *authtest.World) *Register {
 	t.Helper()
-	r := New(w.Store, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	r := New(w.Private, w.Store, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	w.Start(t, r.Run)
 	return r
 }
@@ -67,6 +67,23 @@ func TestOneOfManyRacersWins(t *testing.T) {
 	}
 }
 
+func TestTooManySignaturesAreRefusedUntilSomePass(t *testing.T) {
+	w := authtest.New(t)
+	r := newRegister(t, w)
+	require.NoError(t, r.Take(t.Context(), key, []byte("x"), soon()))
+	r.mu.Lock()
+	for i := range MaxSignatures {
+		r.used[digest(binary.BigEndian.AppendUint64(make([]byte, 8), uint64(i)))] = struct{}{}
+	}
+	r.mu.Unlock()
+	require.ErrorIs(t, r.Take(t.Context(), key, []byte("y"), soon()), errs.Unavailable)
+	resp, err := w.Store.Do(t.Context(), clientv3.OpDelete(state.PrefixReplays, clientv3.WithPrefix()))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, resp.Del().Deleted)
+	w.Settle(t)
+	require.Equal(t, MaxSignatures, r.len(), "what has passed is forgotten")
+}
+
 func TestRecordsEndWhenTheSignatureCouldNotBeUsedAnyMore(t *testing.T) {
 	w := authtest.New(t)
 	r := newRegister(t, w)
@@ -93,9 +110,7 @@ func TestLeaseThatEndedEarlyIsReplaced(t *testing.T) {
 		_, err := w.Store.Client.Revoke(t.Context(), l.ID)
 		require.NoError(t, err)
 	}
-	for i := range 8 { // both workers
-		require.NoError(t, r.Take(t.Context(), key, []byte{byte(i)}, until))
-	}
+	require.NoError(t, r.Take(t.Context(), key, []byte("y"), until))
 }
 
 func TestSignatureThatCannotBeRecordedIsNotTaken(t *testing.T) {
@@ -113,7 +128,7 @@ func TestSignatureThatCannotBeRecordedIsNotTaken(t *testing.T) {
 
 func TestStopAnswersThoseWhoWait(t *testing.T) {
 	w := authtest.New(t)
-	r := New(w.Store, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	r := New(w.Private, w.Store, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	answer := make(chan error, 1)

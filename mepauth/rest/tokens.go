@@ -91,7 +91,8 @@ func (t *Tokens) signed(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return httpx.JSON(c, http.StatusOK, resp)
+	httpx.Raw(c, http.StatusOK, grant.AppendResponse(make([]byte, 0, 1024), resp))
+	return nil
 }
 
 func readBody(c *gin.Context) ([]byte, error) {
@@ -112,9 +113,11 @@ func readForm(c *gin.Context) (*form, error) {
 	if c.Request.URL.RawQuery != "" {
 		return nil, badRequest("parameters belong in the body, never in the URL")
 	}
-	mt, _, err := mime.ParseMediaType(c.Request.Header.Get("Content-Type"))
-	if err != nil || mt != "application/x-www-form-urlencoded" {
-		return nil, badRequest("the Content-Type must be application/x-www-form-urlencoded")
+	const want = "application/x-www-form-urlencoded"
+	if ct := c.Request.Header.Get("Content-Type"); ct != want {
+		if mt, _, err := mime.ParseMediaType(ct); err != nil || mt != want {
+			return nil, badRequest("the Content-Type must be " + want)
+		}
 	}
 	body, err := readBody(c)
 	if err != nil {
@@ -198,7 +201,8 @@ func (t *Tokens) token(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return httpx.JSON(c, http.StatusOK, resp)
+	httpx.Raw(c, http.StatusOK, grant.AppendResponse(make([]byte, 0, 1024), resp))
+	return nil
 }
 
 func (f *form) token() (string, error) {

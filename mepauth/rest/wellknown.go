@@ -36,9 +36,6 @@ const keysMaxAge = "public, max-age=60"
 
 // keys answers the keys that verify tokens (RFC 7517 5).
 func (w *WellKnown) keys(c *gin.Context) error {
-	if err := httpx.NoQuery(c); err != nil {
-		return err
-	}
 	set := struct {
 		Keys []json.RawMessage `json:"keys"`
 	}{Keys: []json.RawMessage{}}
@@ -54,9 +51,6 @@ func (w *WellKnown) keys(c *gin.Context) error {
 
 // metadata answers what the service can do (RFC 8414 3).
 func (w *WellKnown) metadata(c *gin.Context) error {
-	if err := httpx.NoQuery(c); err != nil {
-		return err
-	}
 	methods := []string{"client_secret_basic", "client_secret_post"}
 	return httpx.JSON(c, http.StatusOK, auth.Metadata{
 		Issuer: w.Issuer, TokenEndpoint: w.URL + "/oauth2/token", JWKSURI: w.URL + "/.well-known/jwks.json",

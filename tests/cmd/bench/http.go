@@ -38,7 +38,7 @@ func benchRegister(o *options) error {
 				return err
 			}
 			path := apiRoot + "/applications/" + apps[w*4+n%4] + "/services"
-			status, _, err := c.do("POST", path, serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0))
+			status, _, err := c.do("POST", path, jsonHeader, serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0))
 			if err == nil && status != http.StatusCreated {
 				err = fmt.Errorf("POST %s: status %d", path, status)
 			}
@@ -62,6 +62,8 @@ func benchRegister(o *options) error {
 	return nil
 }
 
+const jsonHeader = "Content-Type: application/json\r\n"
+
 func rawPuts(o *options, conns int) (float64, error) {
 	addr, _, stop, err := startYardstick("yardstick-etcd", filepath.Join(o.dir, uuid.NewString()))
 	if err != nil {
@@ -84,9 +86,11 @@ func rawPuts(o *options, conns int) (float64, error) {
 
 // side is one of two servers that are compared.
 type side struct {
-	url   string
-	pid   int
-	rates []float64
+	url string
+	// header is sent with every request: lines with their ends. Go's HTTP client does not send it.
+	header string
+	pid    int
+	rates  []float64
 	// micros is the processor time of the server for each request.
 	micros []float64
 }
@@ -102,7 +106,7 @@ func alternate(o *options, size int, sides ...*side) error {
 				return err
 			}
 			rate, err := drive(o.round, func(w, _ int) error {
-				status, n, err := o.get(conns, w, s.url)
+				status, n, err := o.get(conns, w, s.url, s.header)
 				if err == nil && (status != http.StatusOK || size > 0 && n != size) {
 					err = fmt.Errorf("GET %s: status %d, %d bytes, want %d", s.url, status, n, size)
 				}
@@ -123,14 +127,14 @@ func alternate(o *options, size int, sides ...*side) error {
 }
 
 // get asks with the bench's own client, or with Go's when goClient is set.
-func (o *options) get(conns *wires, worker int, url string) (status, length int, err error) {
+func (o *options) get(conns *wires, worker int, url, header string) (status, length int, err error) {
 	if !o.goClient {
 		addr := hostOf(url)
 		c, err := conns.of(worker, addr)
 		if err != nil {
 			return 0, 0, err
 		}
-		return c.do(http.MethodGet, strings.TrimPrefix(url, "http://"+addr), nil)
+		return c.do(http.MethodGet, strings.TrimPrefix(url, "http://"+addr), header, nil)
 	}
 	resp, err := client.Get(url)
 	if err != nil {

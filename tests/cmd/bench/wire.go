@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 )
 
@@ -20,10 +23,28 @@ type wire struct {
 }
 
 // wires has one connection for each worker and address.
-type wires struct{ byWorker [clients]map[string]*wire }
+type wires struct {
+	byWorker [clients]map[string]*wire
+	dial     func(addr string) (net.Conn, error)
+}
 
 func newWires() *wires {
-	w := &wires{}
+	return newWiresOver(func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) })
+}
+
+// newTLSWires has connections that trust the CAs of the file. They resume sessions.
+func newTLSWires(caFile string) (*wires, error) {
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{RootCAs: x509.NewCertPool(), ClientSessionCache: tls.NewLRUClientSessionCache(clients)}
+	cfg.RootCAs.AppendCertsFromPEM(pem)
+	return newWiresOver(func(addr string) (net.Conn, error) { return tls.Dial("tcp", addr, cfg) }), nil
+}
+
+func newWiresOver(dial func(string) (net.Conn, error)) *wires {
+	w := &wires{dial: dial}
 	for i := range w.byWorker {
 		w.byWorker[i] = make(map[string]*wire)
 	}
@@ -42,7 +63,7 @@ func (w *wires) of(worker int, addr string) (*wire, error) {
 	if c := w.byWorker[worker][addr]; c != nil {
 		return c, nil
 	}
-	conn, err := net.Dial("tcp", addr)
+	conn, err := w.dial(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -51,11 +72,12 @@ func (w *wires) of(worker int, addr string) (*wire, error) {
 	return c, nil
 }
 
-// do sends a request and reads the answer to its end. It returns the status and the length of the body.
-func (c *wire) do(method, path string, body []byte) (status, length int, err error) {
-	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.addr)
+// do sends a request and reads the answer to its end. It returns the status and the length of the body. header is lines with
+// their ends.
+func (c *wire) do(method, path, header string, body []byte) (status, length int, err error) {
+	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\n%s", method, path, c.addr, header)
 	if body != nil {
-		c.out = fmt.Appendf(c.out, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+		c.out = fmt.Appendf(c.out, "Content-Length: %d\r\n", len(body))
 	}
 	c.out = append(append(c.out, "\r\n"...), body...)
 	if _, err := c.conn.Write(c.out); err != nil {
