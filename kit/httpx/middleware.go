@@ -216,8 +216,8 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 		slog.Int64("micros", took.Microseconds()),
 		slog.String("remote", c.Request.RemoteAddr),
 	)
-	if caller, ok := c.Get(loggedCaller); ok {
-		line.AddAttrs(slog.String("caller", caller.(string)))
+	if caller, ok := c.Get(CallerKey); ok {
+		line.AddAttrs(slog.String("caller", caller.(fmt.Stringer).String()))
 	}
 	if err, ok := c.Get(errorKey); ok {
 		line.AddAttrs(slog.String("error", err.(error).Error()))
@@ -225,11 +225,9 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 	_ = lines.Handle(c.Request.Context(), line) // a log that cannot be written must not stop the platform
 }
 
-// loggedCaller is where SetCaller leaves the caller for the request log.
-const loggedCaller = "mep.caller"
-
-// SetCaller says who makes the request, for the request log.
-func SetCaller(c *gin.Context, subject string) { c.Set(loggedCaller, subject) }
+// CallerKey is where the caller of a request is kept in its context, for the request log and the handlers. The value is a
+// fmt.Stringer.
+const CallerKey = "mep.caller"
 
 // TrustProxies makes the router believe what proxies in the networks (CIDR) say of the client's address in X-Forwarded-For
 // and X-Real-IP. A router made by NewRouter believes nobody.

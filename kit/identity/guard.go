@@ -84,7 +84,7 @@ func (g *Guard) Require(listener, scope string) gin.HandlerFunc {
 			return
 		default:
 			results[caller.Via].Inc()
-			admit(c, caller)
+			c.Set(httpx.CallerKey, caller)
 		}
 		c.Next()
 	}

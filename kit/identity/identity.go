@@ -39,6 +39,9 @@ type Caller struct {
 // Has reports whether the caller holds the scope.
 func (c *Caller) Has(scope string) bool { return slices.Contains(c.Scopes, scope) }
 
+// String is the subject.
+func (c *Caller) String() string { return c.Subject }
+
 // CanonicalID is the form of an appInstanceId that is stored and compared: a UUID in lower case. Anything else stays as it
 // is.
 func CanonicalID(id string) string {
@@ -67,12 +70,9 @@ const (
 	codeScope   = "insufficient_scope"
 )
 
-// callerKey is where the guard leaves the caller for the handlers.
-const callerKey = "mep.identity"
-
 // Of returns who makes the request, nil when nobody had to say: in development mode without a token.
 func Of(c *gin.Context) *Caller {
-	if v, ok := c.Get(callerKey); ok {
+	if v, ok := c.Get(httpx.CallerKey); ok {
 		return v.(*Caller)
 	}
 	return nil
@@ -84,11 +84,6 @@ func Subject(c *gin.Context) string {
 		return caller.Subject
 	}
 	return ""
-}
-
-func admit(c *gin.Context, caller *Caller) {
-	c.Set(callerKey, caller)
-	httpx.SetCaller(c, caller.Subject)
 }
 
 // challenge answers a request that proved nothing, with the header field RFC 6750 3 asks for.

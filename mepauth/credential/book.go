@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -80,6 +79,9 @@ type Made struct {
 
 // maxTries bounds the repetition of changes that others came before.
 const maxTries = 8
+
+// newEpoch makes an epoch. It stands in every token, so it is short: enough that no two of a credential are the same.
+func newEpoch() string { return generate(12) }
 
 func errContended() error {
 	return errs.New(errs.Unavailable, "others keep changing the same credentials: try again").After(time.Second)
@@ -269,7 +271,7 @@ func (b *Book) plan(v *view, w Wanted, app bool) (*Made, []clientv3.Op, error) {
 	now := b.now().UTC()
 	made := &Made{Created: !v.cred.exists()}
 	rec := state.Credential{
-		Version: state.Current(), Subject: w.Subject, Name: w.Name, Scopes: w.Scopes, Epoch: uuid.NewString(),
+		Version: state.Current(), Subject: w.Subject, Name: w.Name, Scopes: w.Scopes, Epoch: newEpoch(),
 		RefreshTokens: w.RefreshTokens, BindClientAddress: w.BindClientAddress, Created: now, Changed: now,
 	}
 	if v.cred.exists() {
@@ -288,7 +290,7 @@ func (b *Book) plan(v *view, w Wanted, app bool) (*Made, []clientv3.Op, error) {
 			made.SecretKey = secret
 		}
 		secrets = state.Secrets{Version: state.Current(), Secrets: []state.Secret{b.secret(ak, secret, now)}}
-		rec.Epoch = uuid.NewString()
+		rec.Epoch = newEpoch()
 		if ops, err = appendPut(ops, state.SecretKey(ak), secrets); err != nil {
 			return nil, nil, err
 		}
@@ -356,7 +358,7 @@ func (b *Book) holds(accessKeyID string, secrets state.Secrets, secret string, n
 
 func (b *Book) secret(accessKeyID, secret string, now time.Time) state.Secret {
 	return state.Secret{
-		ID: uuid.NewString()[:8], Sealed: b.key.Seal(state.SecretKey(accessKeyID), []byte(secret)), Created: now,
+		ID: generate(8), Sealed: b.key.Seal(state.SecretKey(accessKeyID), []byte(secret)), Created: now,
 	}
 }
 
@@ -493,7 +495,7 @@ func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit fun
 		rec := v.cred.value
 		edit(&rec)
 		if rec.Disabled && !v.cred.value.Disabled {
-			rec.Epoch = uuid.NewString()
+			rec.Epoch = newEpoch()
 		}
 		k := known(ak, rec, v.secrets.value, v.app.value.Requires, now)
 		was := v.cred.value

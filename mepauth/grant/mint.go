@@ -1,11 +1,11 @@
 package grant
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"strconv"
 	"strings"
-
-	"github.com/google/uuid"
 
 	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/api/state"
@@ -20,7 +20,7 @@ func (s *Service) mint(from Origin, by, accessKeyID string, cred *state.Credenti
 	}
 	policy, now := s.Policy(), s.now()
 	life := int64(policy.Lifetime.Seconds())
-	id, scope := uuid.NewString(), strings.Join(scopes, " ")
+	id, scope := newID(), strings.Join(scopes, " ")
 	p := make([]byte, 0, 512)
 	p = appendMember(append(p, '{'), "iss", policy.Issuer)
 	p = appendMember(append(p, ','), "sub", cred.Subject)
@@ -48,6 +48,13 @@ func (s *Service) mint(from Origin, by, accessKeyID string, cred *state.Credenti
 		Source: from.Address.String(), Target: id, Scope: scope, RequestID: from.RequestID,
 	})
 	return &auth.TokenResponse{AccessToken: token, TokenType: auth.TokenTypeBearer, ExpiresIn: int(life), Scope: scope}, nil
+}
+
+// newID makes the id of a token: 128 random bits, in fewer characters than a UUID has.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // AppendResponse appends the JSON of a response. It is put together by hand, as the token is.
