@@ -54,7 +54,9 @@ func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *dae
 			return err
 		}
 	}
-	if !there || !maps.Equal(c.URLs, urls) {
+	// LoadCredentials has made the present one absolute.
+	stale := c.CAFile == "" && caFile != "" || c.CAFile != "" && c.CAFile != filepath.Join(filepath.Dir(path), caFile)
+	if !there || stale || !maps.Equal(c.URLs, urls) {
 		c.URLs, c.CAFile = urls, caFile
 		if err := WriteCredentials(path, c); err != nil {
 			return err

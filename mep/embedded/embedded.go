@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -59,24 +60,57 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("directory for sockets: %w", err)
 	}
 	s := &Server{sockets: sockets, quota: cfg.Quota}
-	if s.etcd, err = embed.StartEtcd(s.config(dir, cfg)); err != nil {
+	if err = s.create(ctx, dir, cfg); err == nil {
+		s.etcd, err = s.run(ctx, dir, cfg)
+	}
+	if err != nil {
 		return nil, errors.Join(explain(dir, err), os.RemoveAll(sockets))
 	}
+	if err := s.connect(cfg.Timeout); err != nil {
+		return nil, errors.Join(explain(dir, err), s.Close())
+	}
+	return s, nil
+}
+
+// create makes the database when there is none yet. It is made beside its place and moved there when it is complete: etcd cannot
+// start on one that was cut short, and nothing tells such a one from one that has lost what it held.
+func (s *Server) create(ctx context.Context, dir string, cfg Config) error {
+	if _, err := os.Stat(filepath.Join(dir, "member")); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	unborn := dir + ".new"
+	if err := os.RemoveAll(unborn); err != nil {
+		return err
+	}
+	if err := os.Mkdir(unborn, 0o700); err != nil {
+		return err
+	}
+	e, err := s.run(ctx, unborn, cfg)
+	if err != nil {
+		return err
+	}
+	e.Close()
+	// Its place must be empty: what is there and is no database is for the operator to look at.
+	return errors.Join(os.Remove(dir), os.Rename(unborn, dir))
+}
+
+// run starts the server on a directory and returns when it serves.
+func (s *Server) run(ctx context.Context, dir string, cfg Config) (*embed.Etcd, error) {
+	e, err := embed.StartEtcd(s.config(dir, cfg))
+	if err != nil {
+		return nil, err
+	}
 	select {
-	case <-s.etcd.Server.ReadyNotify():
-	case err = <-s.etcd.Err():
+	case <-e.Server.ReadyNotify():
+		return e, nil
+	case err = <-e.Err():
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-time.After(readyTimeout):
 		err = fmt.Errorf("not ready within %s", readyTimeout)
 	}
-	if err == nil {
-		err = s.connect(cfg.Timeout)
-	}
-	if err != nil {
-		return nil, errors.Join(explain(dir, err), s.Close())
-	}
-	return s, nil
+	e.Close()
+	return nil, err
 }
 
 // maxSocketPath is what every system takes for the path of a socket.

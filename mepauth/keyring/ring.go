@@ -95,7 +95,9 @@ func (r *Ring) age() float64 {
 	return r.now().Sub(item.Value.Record.NotBefore).Seconds()
 }
 
+// kick is called when the keys have changed: what signed a moment ago may not sign now.
 func (r *Ring) kick() {
+	r.current.Store(nil)
 	select {
 	case r.changed <- struct{}{}:
 	default:
