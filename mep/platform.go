@@ -49,7 +49,7 @@ func Platform() *Spec {
 		Listeners: func(c *Config) []string { return []string{c.Server.Mp1Listen, c.Auth.Listen} },
 		Build:     build,
 	}
-	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand())
+	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand(), doctorCommand(s))
 	return s
 }
 
@@ -95,7 +95,9 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 		parts = append(parts, room)
 	}
 	return &daemon.Program[Config]{
-		Parts: append(append(parts, tokens.Parts()...), server.Parts()...),
+		Parts: append(parts, tokens.Part(), server.Part(), daemon.Listeners(map[string]func(context.Context) error{
+			"auth": tokens.Serve, "mp1": server.Serve,
+		})),
 		Prepare: func(c *Config) (func(), error) {
 			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(&c.Server)
 			return func() { auth(); mp1() }, nil

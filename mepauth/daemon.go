@@ -46,7 +46,7 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 				return nil, errors.Join(err, store.Close())
 			}
 			return &daemon.Program[DaemonConfig]{
-				Parts:   append(append(parts, n.Part()), s.Parts()...),
+				Parts:   append(parts, n.Part(), s.Part(), daemon.Listeners(map[string]func(context.Context) error{"auth": s.Serve})),
 				Prepare: func(c *DaemonConfig) (func(), error) { return s.Prepare(&c.Auth), nil },
 			}, nil
 		},

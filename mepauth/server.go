@@ -31,7 +31,7 @@ import (
 // Server is the token service.
 type Server struct {
 	workers  *daemon.Workers
-	serving  *daemon.Workers
+	common   *daemon.Config
 	node     *node.Node
 	private  *watched.Mirror
 	listener *httpx.Server
@@ -54,7 +54,7 @@ func New(ctx context.Context, cfg *Config, n *node.Node, env *daemon.Env) (*Serv
 		return nil, err
 	}
 	s := &Server{
-		workers: daemon.NewWorkers("mepauth"), serving: daemon.NewWorkers("auth listener"), node: n,
+		workers: daemon.NewWorkers("mepauth"), node: n, common: env.Common,
 		audience: env.Common.Identity.Audience,
 	}
 	router, err := env.Router("auth", func() httpx.Limits { return s.policies.Load().limits })
@@ -115,7 +115,6 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	s.workers.Add("issuer", s.whenRead(s.announce))
 	s.workers.Add("signing keys", s.whenRead(s.grants.Ring.Run))
 	s.workers.Add("signatures", s.whenRead(s.grants.Replay.Run))
-	s.serving.Add("serve", func(ctx context.Context) error { return s.listener.Run(ctx, env.Common.Drain) })
 	env.Health.Check("tokens", func() (string, string) {
 		if !s.ready() {
 			return "cannot be issued yet: keys and credentials have not been read", ""
@@ -187,8 +186,11 @@ func (s *Server) MountSigned(r gin.IRoutes) {
 // URL is where clients reach the service.
 func (s *Server) URL() string { return s.url }
 
-// Parts are the parts of the service in the order of their start.
-func (s *Server) Parts() []daemon.Part { return []daemon.Part{s.workers, s.serving} }
+// Part is what works behind the listener.
+func (s *Server) Part() daemon.Part { return s.workers }
+
+// Serve answers requests until the context ends. It is to end before Part does.
+func (s *Server) Serve(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) }
 
 // Prepare makes what depends on the settings that may change; the result puts it to use.
 func (s *Server) Prepare(cfg *Config) func() {

@@ -30,16 +30,16 @@ import (
 
 // Server is the Mp1 server.
 type Server struct {
-	// Workers is what works behind the listener.
-	Workers *daemon.Workers
-
+	workers  *daemon.Workers
 	common   *daemon.Config
 	cfg      *Config
 	node     *node.Node
 	listener *httpx.Server
-	serving  *daemon.Workers
 	policies atomic.Pointer[policies]
 	own      callback.Policy
+	apps     *apps.Directory
+	registry *registry.Registry
+	book     *subscription.Book
 	notifier *notify.Notifier
 }
 
@@ -49,8 +49,7 @@ const leaderTTL = 5 * time.Second
 // New wires the server and binds its listener. also adds resources to the listener that are not the server's own; it may be nil.
 func New(cfg *Config, n *node.Node, env *daemon.Env, also func(gin.IRoutes)) (*Server, error) {
 	s := &Server{
-		Workers: daemon.NewWorkers("mepserver"), serving: daemon.NewWorkers("mp1 listener"),
-		common: env.Common, cfg: cfg, node: n,
+		workers: daemon.NewWorkers("mepserver"), common: env.Common, cfg: cfg, node: n,
 	}
 	router, err := env.Router("mp1", func() httpx.Limits { return s.policies.Load().limits })
 	if err != nil {
@@ -103,10 +102,10 @@ func (s *Server) wire(router *gin.Engine, env *daemon.Env) {
 		members := state.PrefixMembers + "mepserver/"
 		present := presence.New(store.Client, members+id, `{"v":1}`, 10*time.Second, log)
 		elector = leader.New(store.Client, state.PrefixElections+"mepserver", id, leaderTTL, log)
-		s.Workers.Add("presence", present.Run)
-		s.Workers.Add("heartbeat exchange", monitor.Share(m, store, present, id, members))
+		s.workers.Add("presence", present.Run)
+		s.workers.Add("heartbeat exchange", monitor.Share(m, store, present, id, members))
 	}
-	s.Workers.Add("leader", func(ctx context.Context) error {
+	s.workers.Add("leader", func(ctx context.Context) error {
 		select {
 		case <-m.Ready():
 		case <-ctx.Done():
@@ -116,9 +115,8 @@ func (s *Server) wire(router *gin.Engine, env *daemon.Env) {
 			return leadWith(ctx, term, monitor.Expire, notifier.Run)
 		})
 	})
-	s.serving.Add("serve", func(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) })
 	s.mount(router, dir, reg, book, monitor, registryPolicy)
-	s.notifier = notifier
+	s.apps, s.registry, s.book, s.notifier = dir, reg, book, notifier
 	mountOps(env.Ops, notifier)
 }
 
@@ -188,9 +186,11 @@ func (s *Server) URL() string { return s.publicURL() }
 // Addr is the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }
 
-// Parts are the parts of the server in the order of their start. They stop in the reverse order: the listener first, so that
-// answers given are answers kept.
-func (s *Server) Parts() []daemon.Part { return []daemon.Part{s.Workers, s.serving} }
+// Part is what works behind the listener.
+func (s *Server) Part() daemon.Part { return s.workers }
+
+// Serve answers requests until the context ends. It is to end before Part does, so that answers given are answers kept.
+func (s *Server) Serve(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) }
 
 // Prepare makes what depends on the settings that may change; the result puts it to use.
 func (s *Server) Prepare(cfg *Config) func() {

@@ -116,7 +116,7 @@ func (n *testNode) stopNow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	require.NoError(t, n.serving.Stop(ctx))
-	require.NoError(t, n.Workers.Stop(ctx))
+	require.NoError(t, n.workers.Stop(ctx))
 }
 
 func TestLimitHoldsOverSeveralReplicas(t *testing.T) {

@@ -19,18 +19,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	mp1types "github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/etcdtest"
 	"github.com/openmep/mep/kit/node"
 	"github.com/openmep/mep/kit/settings"
 	"github.com/openmep/mep/kit/telemetry"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/registry"
+	"github.com/openmep/mep/mepserver/subscription"
 )
 
 // testNode is a server wired to a real etcd, with its handlers at hand.
 type testNode struct {
 	*Server
 	mp1, ops http.Handler
+	serving  daemon.Part
 }
 
 func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]string) *testNode {
@@ -48,7 +54,8 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	require.NoError(tb, err)
 	s, err := New(&cfg.Server, shared, env, nil)
 	require.NoError(tb, err)
-	parts := append([]daemon.Part{daemon.Closer("audit stream", env.Audit.Close), shared.Part()}, s.Parts()...)
+	serving := daemon.Listeners(map[string]func(context.Context) error{"mp1": s.Serve})
+	parts := []daemon.Part{daemon.Closer("audit stream", env.Audit.Close), shared.Part(), s.Part(), serving}
 	for _, p := range parts {
 		p.Start(tb.Context())
 	}
@@ -64,7 +71,7 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	case <-time.After(20 * time.Second):
 		tb.Fatal("the server was not ready in time")
 	}
-	return &testNode{Server: s, mp1: s.listener.Handler(), ops: env.Ops}
+	return &testNode{Server: s, mp1: s.listener.Handler(), ops: env.Ops, serving: serving}
 }
 
 // call sends a request straight to the handlers.
@@ -156,5 +163,50 @@ func TestListIsRightWhetherKeptOrNot(t *testing.T) {
 		require.Equal(t, want, names("b.example"), "another host, other links")
 		n.add(t, app, fmt.Sprint("s", i))
 		want = append(want, fmt.Sprint("s", i))
+	}
+}
+
+// TestAppSeesWhatItDeclaredAndItsOwn asks as an app that declared what it requires, and as one that declared nothing.
+func TestAppSeesWhatItDeclaredAndItsOwn(t *testing.T) {
+	store := etcdtest.Start(t).Store(t)
+	n := startNode(t, store, true, nil)
+	offerer, declared, open := uuid.NewString(), uuid.NewString(), uuid.NewString()
+	ids := make(map[string]string)
+	for _, name := range []string{"location", "radio", "video"} {
+		ids[name] = n.add(t, offerer, name)
+	}
+	ids["own"], ids["own location"] = n.add(t, declared, "own"), n.add(t, declared, "location")
+	value, err := state.Encode(state.App{Version: state.Current(), Origin: state.OriginCredentials, Requires: []string{"video", "location"}})
+	require.NoError(t, err)
+	resp, err := store.Client.Put(t.Context(), state.AppKey(declared), value)
+	require.NoError(t, err)
+	require.NoError(t, n.node.Mirror.WaitRevision(t.Context(), resp.Header.Revision))
+
+	reg, dir := n.registry, n.apps
+	seen := func(app string, q registry.Query) (found []string) {
+		for item := range reg.Discover(reg.Services().Snapshot(), dir.Reader(app), q) {
+			found = append(found, item.Value.ID)
+		}
+		return found
+	}
+	require.ElementsMatch(t, []string{ids["location"], ids["video"], ids["own"], ids["own location"]}, seen(declared, registry.Query{}))
+	require.ElementsMatch(t, []string{ids["location"], ids["own location"]}, seen(declared, registry.Query{Names: []string{"location", "radio"}}))
+	require.Empty(t, seen(declared, registry.Query{InstanceIDs: []string{ids["radio"]}}))
+	require.Len(t, seen(open, registry.Query{}), 5)
+
+	_, err = reg.Get(dir.Reader(declared), ids["radio"])
+	require.ErrorIs(t, err, errs.NotFound)
+	_, err = reg.Get(dir.Reader(declared), ids["video"])
+	require.NoError(t, err)
+	_, err = reg.ForWrite(declared, ids["video"])
+	require.ErrorIs(t, err, errs.Forbidden, "it may know of it, but not change it")
+	_, err = reg.ForWrite(declared, ids["radio"])
+	require.ErrorIs(t, err, errs.NotFound, "it may not even know of it")
+
+	sub := &subscription.Subscription{AppInstanceID: declared}
+	for name, want := range map[string]bool{"location": true, "radio": false, "video": true, "own": true} {
+		item, err := reg.Get(apps.Reader{}, ids[name])
+		require.NoError(t, err)
+		require.Equal(t, want, n.book.Concerns(sub, item.Value), name)
 	}
 }

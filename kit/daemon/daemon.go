@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -128,6 +129,7 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 	if err != nil {
 		return err
 	}
+	env.opsNow.Store(env.Ops)
 	parts = append(parts, program.Parts...)
 	for _, p := range program.Parts {
 		p.Start(ctx)
@@ -262,6 +264,16 @@ func (w *Workers) Stop(ctx context.Context) error {
 		return nil
 	}
 	return w.group.Stop(ctx)
+}
+
+// Listeners makes the part that serves several listeners, by their names. They stop side by side: each lets its connections go in
+// its own time.
+func Listeners(serve map[string]func(context.Context) error) *Workers {
+	w := NewWorkers("listeners")
+	for _, name := range slices.Sorted(maps.Keys(serve)) {
+		w.Add(name, serve[name])
+	}
+	return w
 }
 
 // Closer makes a Part that only has to be closed at the end.

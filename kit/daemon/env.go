@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -41,10 +42,12 @@ type Env struct {
 	Certs *pki.Keeper
 	// Health takes the parts' listeners and checks.
 	Health *ops.Health
-	// Ops is the router of the operations listener.
+	// Ops is the router of the operations listener. It is served once the program is made; until then another one answers
+	// that has health and metrics only.
 	Ops Router
 
 	opsGuard atomic.Pointer[gin.HandlerFunc]
+	opsNow   atomic.Pointer[gin.Engine]
 }
 
 // NewEnv makes what the parts share. listeners are the addresses of all listeners, as configured. The operations listener is
@@ -78,14 +81,30 @@ func NewEnv(ctx context.Context, common *Config, program string, listeners []str
 	if err != nil {
 		return nil, err
 	}
-	limits := opsLimits()
-	if env.Ops, err = env.Router("ops", func() httpx.Limits { return limits }); err != nil {
+	starting, err := env.opsRouter()
+	if err == nil {
+		env.opsNow.Store(starting)
+		env.Ops, err = env.opsRouter()
+	}
+	if err != nil {
 		return nil, errors.Join(err, env.Audit.Close())
 	}
-	env.Ops.Use(env.guardOps)
-	ops.Mount(env.Ops, env.Health, env.Metrics, common.Dev)
 	return env, nil
 }
+
+func (e *Env) opsRouter() (Router, error) {
+	limits := opsLimits()
+	r, err := e.Router("ops", func() httpx.Limits { return limits })
+	if err != nil {
+		return nil, err
+	}
+	r.Use(e.guardOps)
+	ops.Mount(r, e.Health, e.Metrics, e.Common.Dev)
+	return r, nil
+}
+
+// serveOps answers with the router that is ready.
+func (e *Env) serveOps(w http.ResponseWriter, r *http.Request) { e.opsNow.Load().ServeHTTP(w, r) }
 
 func opsLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
 
@@ -104,13 +123,13 @@ func (e *Env) Listen(name, addr string, router Router, limits httpx.Limits) (*ht
 	return e.listen(name, bind, router, limits, e.Certs != nil)
 }
 
-func (e *Env) listen(name, bind string, router Router, limits httpx.Limits, encrypted bool) (*httpx.Server, error) {
+func (e *Env) listen(name, bind string, handler http.Handler, limits httpx.Limits, encrypted bool) (*httpx.Server, error) {
 	var srv *httpx.Server
 	var err error
 	if encrypted {
-		srv, err = httpx.Listen(name, bind, e.Tracer.Wrap(name, router), limits, e.Certs.ServerConfig(), e.Log)
+		srv, err = httpx.Listen(name, bind, e.Tracer.Wrap(name, handler), limits, e.Certs.ServerConfig(), e.Log)
 	} else {
-		srv, err = httpx.Listen(name, bind, e.Tracer.Wrap(name, router), limits, nil, e.Log)
+		srv, err = httpx.Listen(name, bind, e.Tracer.Wrap(name, handler), limits, nil, e.Log)
 	}
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -22,7 +23,7 @@ func newOpsListener(cfg *Config, env *Env) (Part, error) {
 		return nil, err
 	}
 	// On loopback nobody listens in, and those who ask for health and metrics need not be taught whom to trust.
-	srv, err := env.listen("ops", addr, env.Ops, opsLimits(), env.Certs != nil && !onLoopback(addr))
+	srv, err := env.listen("ops", addr, http.HandlerFunc(env.serveOps), opsLimits(), env.Certs != nil && !onLoopback(addr))
 	if err != nil {
 		return nil, err
 	}

@@ -195,6 +195,10 @@ func TestBadTokensAreRefusedWithAReason(t *testing.T) {
 	require.NoError(t, err)
 	good := w.token(nil)
 	parts := strings.Split(good, ".")
+	critical := jwt.NewWithClaims(jwt.SigningMethodES256, w.claims(nil))
+	critical.Header["kid"], critical.Header["crit"] = "k1", []string{"exp"}
+	extended, err := critical.SignedString(w.key)
+	require.NoError(t, err)
 	for name, c := range map[string]struct{ token, want string }{
 		"expired":             {w.token(func(c *Claims) { c.ExpiresAt = at(-time.Minute) }), "expired at"},
 		"no expiry":           {w.token(func(c *Claims) { c.ExpiresAt = nil }), "no expiry"},
@@ -215,6 +219,7 @@ func TestBadTokensAreRefusedWithAReason(t *testing.T) {
 		"other algorithm":     {base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES384","kid":"k1"}`)) + "." + parts[1] + "." + parts[2], "algorithm"},
 		"changed payload":     {parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"x"}`)) + "." + parts[2], "signature is wrong"},
 		"no signature":        {parts[0] + "." + parts[1] + ".", "signature is wrong"},
+		"critical extension":  {extended, "crit"},
 		"two parts":           {parts[0] + "." + parts[1], "malformed"},
 		"five parts":          {good + ".x.y", "malformed"},
 		"not base64":          {"%%%.%%%.%%%", "malformed"},

@@ -109,6 +109,9 @@ func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (*ve
 	claims := &Claims{}
 	var other *issuer
 	parsed, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
+		if _, ok := t.Header["crit"]; ok {
+			return nil, refuse(codeToken, "the token's header asks for extensions (crit), and none are known here")
+		}
 		if e.kid, _ = t.Header["kid"].(string); e.kid == "" {
 			return nil, refuse(codeToken, "the token's header has no kid")
 		}

@@ -6,7 +6,9 @@
 package settings
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -338,6 +340,12 @@ func (s *Setting) decodeStructured(node *yaml.Node) error {
 	}
 	if err := faults.Err(); err != nil {
 		return err
+	}
+	// What a request may hold besides is a mistake in a configuration.
+	strict := json.NewDecoder(bytes.NewReader(data))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(reflect.New(holder.Type().Elem()).Interface()); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
 	s.field.Set(holder.Elem().Field(0))
 	return nil

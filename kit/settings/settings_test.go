@@ -98,6 +98,7 @@ func TestFaultsSayWhereAndWhatToDo(t *testing.T) {
 		"no YAML":             {file: "a: [", want: "c.yaml"},
 		"environment":         {env: map[string]string{"MEP_DEV": "perhaps"}, want: `environment variable MEP_DEV: "perhaps" is not true or false`},
 		"flag":                {flags: map[string]string{"limits-services": "x"}, want: `flag --limits-services: "x" is not a whole number`},
+		"unknown member":      {file: "things:\n- id: a\n  prot: 1", want: `things: unknown field "prot"`},
 		"structured as value": {file: "things: x", want: "value must be an array"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -547,7 +547,11 @@ func (b *Book) Rotate(ctx context.Context, subject, accessKeyID, secretKey strin
 			old.Expires = now.Add(overlap)
 			next.Secrets = append(next.Secrets, old)
 		}
+		v.cred.value.Changed = now
 		ops, err := appendPut(nil, state.SecretKey(ak), next)
+		if err == nil {
+			ops, err = appendPut(ops, v.cred.key, v.cred.value)
+		}
 		if err != nil {
 			return nil, err
 		}
