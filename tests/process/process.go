@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,7 +23,7 @@ type Process struct {
 	done chan struct{}
 	err  error
 	log  *os.File
-	text string // of the log, once the process has ended
+	text []byte // of the log, once the process has ended
 	ops  string
 	urls map[string]string
 }
@@ -32,9 +31,19 @@ type Process struct {
 // readyTimeout bounds a start.
 const readyTimeout = 30 * time.Second
 
-// Start runs a program in development mode with free ports and returns when it is ready. Arguments override these, and the
-// environment's settings of the platform do not count. It logs into a file in memory, or in dir.
+// Start runs the program mep in development mode with free ports and returns when it is ready. Arguments override these, and
+// the environment's settings of the platform do not count. It logs into a file in memory, or in dir.
 func Start(program, dir string, args ...string) (*Process, error) {
+	return start(program, dir, append([]string{"--dev"}, args...))
+}
+
+// StartSecure runs it as Start does, but as on a network that is not trusted: with TLS, and for callers with a token. It listens
+// on loopback all the same. Its operations listener, where health and metrics are open, is without TLS.
+func StartSecure(program, dir string, args ...string) (*Process, error) {
+	return start(program, dir, args)
+}
+
+func start(program, dir string, args []string) (*Process, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -55,18 +64,18 @@ func Start(program, dir string, args ...string) (*Process, error) {
 			ops = args[i+1]
 		}
 	}
-	args = append([]string{"run", "--dev", "--mp1-listen", ":0", "--ops-listen", ops, "--log-format", "json"}, args...)
+	args = append([]string{
+		"run", "--mp1-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", ops, "--log-format", "json",
+	}, args...)
 	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{}), log: log, ops: "http://" + ops}
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MEP_") })
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = log, log, environment()
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		text, _ := os.ReadFile(log.Name())
-		p.text = withoutRequests(text)
+		p.text, _ = os.ReadFile(log.Name())
 		_ = log.Close()
 		_ = os.Remove(log.Name())
 		close(p.done)
@@ -130,20 +139,25 @@ func (p *Process) ready() (readiness, error) {
 // URL is the base URL of a listener.
 func (p *Process) URL(listener string) string { return p.urls[listener] }
 
-// Log is what the program logged so far, without the lines of single requests.
-func (p *Process) Log() string {
+// WholeLog is what the program logged so far.
+func (p *Process) WholeLog() string {
 	select {
 	case <-p.done:
-		return p.text
+		return string(p.text)
 	default:
 	}
-	text, _ := os.ReadFile(p.log.Name())
-	return withoutRequests(text)
+	text, err := os.ReadFile(p.log.Name())
+	if err != nil { // it has just ended
+		<-p.done
+		return string(p.text)
+	}
+	return string(text)
 }
 
-func withoutRequests(text []byte) string {
+// Log is WholeLog without the lines of single requests.
+func (p *Process) Log() string {
 	var kept strings.Builder
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(p.WholeLog()) {
 		if !strings.Contains(line, `"msg":"request"`) {
 			kept.WriteString(line)
 		}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"time"
 
+	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/api/client"
 	"github.com/openmep/mep/api/mp1"
 )
@@ -14,24 +16,62 @@ import (
 // app is a MEC app: it calls the platform, and has an HTTP server that the platform calls.
 type app struct {
 	*client.App
+	screen   *screen
 	name     string
+	creds    *auth.Credentials
+	signed   bool // asks for tokens with a signature
+	tokens   *auth.Source
 	platform *client.Client
 	url      string // of its server
 	heard    chan mp1.ServiceReference
 }
 
-// newApp makes an app and starts its server.
-func newApp(s *screen, name, appInstanceID, mp1URL string) *app {
-	c, err := client.New(mp1URL, client.WithHTTPClient(&http.Client{Transport: window{s, name}, Timeout: 5 * time.Second}))
+// newApp makes an app that holds the credentials and starts its server.
+func newApp(s *screen, name string, creds *auth.Credentials, signed bool) *app {
+	a := &app{screen: s, name: name, creds: creds, signed: signed, heard: make(chan mp1.ServiceReference, 100)}
+	a.tokens = a.source(s.watched(name, a.client()))
+	a.platform = a.calling(s.watched(name, a.client()), func(ctx context.Context) (string, error) { return a.tokens.Token(ctx) })
+	a.App = a.platform.App(creds.AppInstanceID)
+	a.url = a.serve()
+	return a
+}
+
+// client makes an HTTP client that trusts the platform's CA, and nobody else.
+func (a *app) client() *http.Client {
+	h, err := a.creds.HTTPClient()
 	must(err)
+	h.Timeout = 5 * time.Second
+	return h
+}
+
+// source makes a source of tokens for the app's credentials as they are now.
+func (a *app) source(h *http.Client) *auth.Source {
+	if !a.signed {
+		tokens, err := a.creds.Source(h)
+		must(err)
+		return tokens
+	}
+	tokens, err := auth.NewSource(auth.Config{
+		// EdgeGallery's agents know one address, that of Mp1.
+		URL: a.creds.URLs["mp1"], AccessKeyID: a.creds.AccessKeyID, SecretKey: a.creds.SecretKey, HTTPClient: h, Signed: true,
+	})
+	must(err)
+	return tokens
+}
+
+// calling makes a client of Mp1.
+func (a *app) calling(h *http.Client, tokens client.TokenSource) *client.Client {
+	c, err := client.New(a.creds.URLs["mp1"], client.WithHTTPClient(h), client.WithTokenSource(tokens))
+	must(err)
+	return c
+}
+
+// serve starts the app's server, without TLS, and returns its URL.
+func (a *app) serve() string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
-	a := &app{
-		App: c.App(appInstanceID), name: name, platform: c, url: "http://" + listener.Addr().String(),
-		heard: make(chan mp1.ServiceReference, 100),
-	}
 	notifications := client.NotificationHandler(func(ctx context.Context, n mp1.ServiceAvailabilityNotification) error {
-		s.notified(name, n)
+		a.screen.notified(a.name, n)
 		for _, ref := range n.ServiceReferences {
 			select {
 			case a.heard <- ref:
@@ -43,7 +83,33 @@ func newApp(s *screen, name, appInstanceID, mp1URL string) *app {
 	})
 	server := &http.Server{Handler: notifications, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = server.Serve(listener) }() // as long as the program runs
-	return a
+	return "http://" + listener.Addr().String()
+}
+
+// token returns the token the app uses now, and shows what it says.
+func (a *app) token(ctx context.Context) (string, claims) {
+	token, err := a.tokens.Token(ctx)
+	must(err)
+	c, err := read(token)
+	must(err)
+	a.screen.note("the token is signed with the key %s, of %s, scope %s, good for %s", c.KeyID, c.Subject, c.Scope, c.life())
+	expect(c.Issuer == a.creds.URLs[auth.AuthListener], "the issuer is %s", c.Issuer)
+	expect(c.Subject == a.creds.AppInstanceID && c.Scope == "mp1" && c.life() == time.Hour, "the token of the %s says %+v", a.name, c)
+	return token, c
+}
+
+// refused expects an error to be a refusal of the token service with a status, and returns its code.
+func refused(err error, status int) (code string) {
+	e, ok := errors.AsType[*auth.Error](err)
+	expect(ok && e.Status == status, "asking for a token led to %v, want a refusal with status %d", err, status)
+	return e.Code
+}
+
+// denied expects an error to be an answer of Mp1 with a status, and returns what it says.
+func denied(err error, status int) (detail string) {
+	e, ok := errors.AsType[*client.Error](err)
+	expect(ok && e.Status() == status, "the request led to %v, want a problem with status %d", err, status)
+	return e.Problem.Detail
 }
 
 // subscribe asks for notifications about services of a name that are in one of the states after a change.

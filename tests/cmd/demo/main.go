@@ -1,6 +1,7 @@
-// Command demo tells the story of two MEC apps on a platform it starts itself: one offers a service, the other finds it and
-// hears what becomes of it. Every request, answer and notification is real, and shown as it happens. The program fails when
-// anything differs from what it expects, so it is a test as well.
+// Command demo tells the story of two MEC apps on a platform it starts itself, secure as it is by default: the MEPM gives both
+// their credentials, one offers a service, the other finds it and hears what becomes of it, keys are replaced meanwhile, and who
+// may not do something cannot. Every request, answer and notification is real, and shown as it happens, less the secrets. The
+// program fails when anything differs from what it expects, so it is a test as well.
 package main
 
 import (

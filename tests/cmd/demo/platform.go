@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -9,23 +12,52 @@ import (
 
 // platform is a process of the platform's program. It can be started again on the same data and ports.
 type platform struct {
-	binary, dir string // dir holds the data and the log
+	binary, dir string // dir holds the settings, the data and the log
 	running     *process.Process
 	addresses   []string // arguments for the next start
+	logs        string   // of the processes that have ended
+}
+
+// settings is the configuration file: where the data are, and what two apps on loopback and little patience need.
+const settings = `dataDir: %q
+callbacks:
+  allowLoopback: true   # the servers of the two apps are on this machine
+auth:
+  keys:
+    notBefore: 3s       # a new key is published this long before it signs; 5m by default
+`
+
+func (p *platform) configFile() string { return filepath.Join(p.dir, "mep.yaml") }
+
+// file is the path of a file in the data directory.
+func (p *platform) file(path ...string) string {
+	return filepath.Join(append([]string{p.dir, "data"}, path...)...)
+}
+
+// configure writes the configuration file and returns its text.
+func (p *platform) configure() (string, error) {
+	text := fmt.Sprintf(settings, p.file())
+	return text, os.WriteFile(p.configFile(), []byte(text), 0o600)
 }
 
 // start runs the program and waits until it is ready. The ports it got are kept for the next start.
 func (p *platform) start() error {
-	running, err := process.Start(p.binary, p.dir, append([]string{"--data-dir", filepath.Join(p.dir, "data")}, p.addresses...)...)
+	running, err := process.StartSecure(p.binary, p.dir, append([]string{"--config", p.configFile()}, p.addresses...)...)
 	if err != nil {
 		return err
 	}
 	p.running = running
-	p.addresses = []string{
-		"--mp1-listen", strings.TrimPrefix(running.URL("mp1"), "http://"),
-		"--ops-listen", strings.TrimPrefix(running.URL("ops"), "http://"),
+	p.addresses = nil
+	for _, listener := range []string{"mp1", "auth", "ops"} {
+		_, address, _ := strings.Cut(running.URL(listener), "://")
+		p.addresses = append(p.addresses, "--"+listener+"-listen", address)
 	}
 	return nil
+}
+
+// command runs a command of the program as the operator does, beside the running platform.
+func (p *platform) command(ctx context.Context, words ...string) (string, error) {
+	return process.Output(ctx, p.binary, append(words, "--config", p.configFile())...)
 }
 
 // mp1 is the URL of Mp1.
@@ -35,8 +67,18 @@ func (p *platform) mp1() string { return p.running.URL("mp1") }
 func (p *platform) kill() {
 	if p.running != nil {
 		p.running.Kill()
+		p.keepLog()
 	}
 }
+
+// stop ends the process by SIGTERM.
+func (p *platform) stop() error {
+	err := p.running.Stop()
+	p.keepLog()
+	return err
+}
+
+func (p *platform) keepLog() { p.logs += p.running.WholeLog() }
 
 // logged is what the platform has logged since its last start.
 func (p *platform) logged() string {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// act is a line of the audit file.
+type act struct {
+	Time                                                        time.Time
+	Action, Result, Caller, Client, Via, Source, Target, Detail string
+}
+
+// who did it, as far as that was proven, and with what.
+func (a act) who() string {
+	switch name := cmp.Or(a.Caller, "nobody"); name {
+	case producerID:
+		return "producer"
+	case consumerID:
+		return "consumer"
+	default:
+		if strings.HasPrefix(name, "uid:") {
+			return "operator"
+		}
+		return name
+	}
+}
+
+// String is what is expected of an act.
+func (a act) String() string { return a.Action + " " + a.Result + " " + a.who() }
+
+// expectedActs is what the audit file has to say of the story, where the same act several times in a row counts once.
+var expectedActs = []string{
+	"credential.create success platform",
+	"token.issue success mepm",
+	"credential.put success mepm",
+	"token.issue success producer",
+	"token.issue success consumer",
+	"access.deny denied consumer", // the producer's service, and the MEPM's API
+	"token.issue success consumer",
+	"key.rotate success operator",
+	"token.issue success consumer",
+	"token.issue success producer", // signed with the new key
+	"credential.rotate success mepm",
+	"token.issue success producer", // with both secret keys
+	"token.issue denied nobody",    // with the old one
+	"credential.delete success mepm",
+	"access.deny denied nobody",
+	"token.issue denied nobody",
+}
+
+// showAudit shows the acts, those that are repeated on one line, and expects them to be those of the story.
+func (s *story) showAudit(audited []byte) {
+	var acts []act
+	var times []int
+	for line := range strings.Lines(string(audited)) {
+		var a act
+		must(json.Unmarshal([]byte(line), &a))
+		if last := len(acts) - 1; last >= 0 && acts[last].String() == a.String() && acts[last].Detail == a.Detail && acts[last].Via == a.Via {
+			times[last]++
+			continue
+		}
+		acts, times = append(acts, a), append(times, 1)
+	}
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	var told []string
+	for i, a := range acts {
+		detail := clip(cmp.Or(a.Detail, a.Target))
+		if a.Action == "token.issue" {
+			detail = clip(cmp.Or(a.Detail, a.Client))
+		}
+		if times[i] > 1 {
+			detail += fmt.Sprintf(" (%d times)", times[i])
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Time.Format("15:04:05.000"), a.Action, a.Result, a.who(), cmp.Or(a.Via, "-"), detail)
+		told = append(told, a.String())
+	}
+	must(w.Flush())
+	s.text("operator: when, what, result, who, how, whom or why", table.String())
+	told = slices.Compact(told)
+	expect(slices.Equal(told, expectedActs), "the audit file tells\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(expectedActs, "\n"))
+}
+
+// clip shortens what makes a line too long.
+func clip(detail string) string {
+	const most = 60
+	if len(detail) <= most { // in bytes, which are characters here
+		return detail
+	}
+	return detail[:most] + "…"
+}
+
+// expectNoSecret looks for all secrets that went by.
+func (s *story) expectNoSecret(where, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for secret := range s.secrets {
+		expect(len(secret) > 20, "a secret of %d characters went by", len(secret))
+		expect(!strings.Contains(text, secret), "%s has a secret or a token", where)
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+const (
+	indent = "      "
+	width  = 110 // of a line of JSON
+)
+
+// secretMembers are the members of JSON objects whose values are not shown.
+var secretMembers = map[string]bool{"secretKey": true, "access_token": true, "refresh_token": true}
+
+// pretty lays JSON out in few lines, without secrets.
+func (s *screen) pretty(body []byte) string {
+	if !json.Valid(body) {
+		return ""
+	}
+	dec := json.NewDecoder(strings.NewReader(string(body)))
+	dec.UseNumber()
+	return indent + s.layout(dec, indent, false) + "\n"
+}
+
+// layout sets a JSON value on one line when it fits there, else over as few lines as possible.
+func (s *screen) layout(dec *json.Decoder, indent string, secret bool) string {
+	token, _ := dec.Token()
+	start, isDelim := token.(json.Delim)
+	if !isDelim {
+		return s.scalar(token, secret)
+	}
+	var lines []string // the members or elements, as many on one as there is room for
+	for dec.More() {
+		item, secret := "", secret
+		if start == '{' {
+			name, _ := dec.Token()
+			item = fmt.Sprintf("%q: ", name)
+			secret = secret || secretMembers[name.(string)]
+		}
+		item += s.layout(dec, indent+"  ", secret)
+		last := len(lines) - 1
+		if last < 0 || strings.Contains(lines[last]+item, "\n") || len(indent+lines[last]+item) > width {
+			lines = append(lines, item)
+		} else {
+			lines[last] += ", " + item
+		}
+	}
+	end, _ := dec.Token()
+	if len(lines) == 0 || len(lines) == 1 && !strings.Contains(lines[0], "\n") {
+		return fmt.Sprint(start, strings.Join(lines, ""), end)
+	}
+	return fmt.Sprint(start, "\n"+indent+"  ", strings.Join(lines, ",\n"+indent+"  "), "\n"+indent, end)
+}
+
+func (s *screen) scalar(token json.Token, secret bool) string {
+	if text, ok := token.(string); ok {
+		token = s.short(text)
+		if secret {
+			token = s.hide(text)
+		}
+	}
+	text, _ := json.Marshal(token)
+	return string(text)
+}

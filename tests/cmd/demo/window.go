@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/openmep/mep/api/auth"
+	"github.com/openmep/mep/api/signing"
+)
+
+// window is a transport that shows the requests of who and their answers.
+type window struct {
+	*screen
+	who       string
+	transport http.RoundTripper
+}
+
+// watched makes a client show what it does on the screen.
+func (s *screen) watched(who string, h *http.Client) *http.Client {
+	shown := *h
+	shown.Transport = window{s, who, h.Transport}
+	return &shown
+}
+
+// RoundTrip holds the screen from the request to the answer, so that a notification that overtakes the answer is shown after it.
+func (w window) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fmt.Fprintf(w.out, "\n   %s\n", w.paint(blue, w.who+" -> "+r.Method+" "+w.short(r.URL.RequestURI())))
+	w.headers(r.Header, "Authorization", "X-Sdk-Date", "If-Match")
+	if r.GetBody != nil {
+		body, _ := r.GetBody()
+		sent, _ := io.ReadAll(body)
+		fmt.Fprint(w.out, w.body(r.Header, sent))
+	}
+	resp, err := w.transport.RoundTrip(r)
+	if err != nil {
+		fmt.Fprintf(w.out, "   %s\n", w.paint(red, err.Error()))
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	colour := green
+	if resp.StatusCode >= 400 {
+		colour = red
+	}
+	fmt.Fprintf(w.out, "   %s\n", w.paint(colour, resp.Status))
+	w.headers(resp.Header, "WWW-Authenticate", "ETag", "Location")
+	fmt.Fprint(w.out, w.body(resp.Header, body))
+	return resp, err
+}
+
+func (s *screen) headers(h http.Header, names ...string) {
+	for _, name := range names {
+		value := h.Get(name)
+		if name == "Authorization" {
+			value = s.unproven(value)
+		}
+		if value != "" {
+			fmt.Fprintf(s.out, "%s%s: %s\n", indent, name, s.short(value))
+		}
+	}
+}
+
+// unproven is an Authorization header without what proves anything, and nothing for a token: almost every request has one.
+func (s *screen) unproven(authorization string) string {
+	switch scheme, rest, _ := strings.Cut(authorization, " "); scheme {
+	case "", auth.TokenTypeBearer:
+		return ""
+	case signing.Algorithm:
+		claim, proof, _ := strings.Cut(rest, "Signature=")
+		return scheme + " " + claim + "Signature=" + s.hide(proof)
+	default:
+		return scheme + " " + s.hide(rest)
+	}
+}
+
+// body shows JSON, and the forms of OAuth2, which have no secret where the client says who it is in a header.
+func (s *screen) body(h http.Header, body []byte) string {
+	if h.Get("Content-Type") == "application/x-www-form-urlencoded" {
+		return indent + string(body) + "\n"
+	}
+	return s.pretty(body)
+}
+
+// notified shows a notification that who receives.
+func (s *screen) notified(who string, notification any) {
+	body, _ := json.Marshal(notification)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.out, "\n   %s\n%s", s.paint(yellow, who+" <- notification"), s.pretty(body))
+}
