@@ -4,6 +4,8 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -120,6 +122,8 @@ func dial(common *daemon.Config, env *daemon.Env) (*etcd.Store, *pki.Client, err
 	pc := pki.ClientConfig{Name: "etcd", CAFile: common.EtcdCA, CertFile: common.EtcdCert, KeyFile: common.EtcdKey}
 	if env != nil {
 		pc.Log, pc.Registerer = env.Log, env.Metrics
+	} else {
+		pc.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	client, err := pki.OpenClient(pc)
 	if err != nil {

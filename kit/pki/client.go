@@ -37,6 +37,9 @@ type Client struct {
 	env  *env
 	cas  *follower[pool]
 	pair *follower[pair]
+
+	mu   sync.Mutex
+	last string // what was wrong with the last handshake
 }
 
 // OpenClient loads the files. Errors about one are a *Fault, which says what to do. Nothing is loaded again before Run.
@@ -130,7 +133,25 @@ type perConnection struct{ client *Client }
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (p *perConnection) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return p.current().ClientHandshake(ctx, authority, conn)
+	secured, info, err := p.current().ClientHandshake(ctx, authority, conn)
+	p.client.noteHandshake(authority, err)
+	return secured, info, err
+}
+
+// noteHandshake logs what is wrong with a handshake, once: gRPC tries again and again, and tells its callers no more than that
+// the server does not answer.
+func (c *Client) noteHandshake(authority string, err error) {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	c.mu.Lock()
+	was := c.last
+	c.last = now
+	c.mu.Unlock()
+	if now != "" && now != was && !errors.Is(err, context.Canceled) {
+		c.env.log.Warn("no TLS connection: compare the CA and the certificates of both sides", "server", authority, "error", err)
+	}
 }
 
 // ServerHandshake implements credentials.TransportCredentials. It always fails.
