@@ -45,16 +45,28 @@ func credentialsCommand(s *Spec) *cobra.Command {
 	f.Bool("bind-client-address", false, "tokens are good only for the address they were given to")
 	f.String("out", "", "file to write, for nobody else to read; default: standard output")
 	list := &cobra.Command{Use: "list", Short: "List the credentials, without secrets", Args: cobra.NoArgs}
-	disable := &cobra.Command{Use: "disable ACCESS_KEY_ID", Short: "Refuse a credential, and the tokens it has, until it is enabled", Args: cobra.ExactArgs(1)}
-	enable := &cobra.Command{Use: "enable ACCESS_KEY_ID", Short: "Take a disabled credential again; tokens it had stay revoked", Args: cobra.ExactArgs(1)}
-	rotate := &cobra.Command{Use: "rotate ACCESS_KEY_ID", Short: "Give a credential a new secret key; the present one stays good for a while", Args: cobra.ExactArgs(1)}
+	disable := &cobra.Command{Use: "disable ACCESS_KEY_ID", Short: "Refuse a credential, and the tokens it has, until it is enabled"}
+	enable := &cobra.Command{Use: "enable ACCESS_KEY_ID", Short: "Take a disabled credential again; tokens it had stay revoked"}
+	rotate := &cobra.Command{Use: "rotate ACCESS_KEY_ID", Short: "Give a credential a new secret key; the present one stays good for a while"}
 	rotate.Flags().Duration("overlap", 0, "how long the present secret key stays good; default: auth.secretOverlap")
 	rotate.Flags().String("out", "", "file to write, for nobody else to read; default: standard output")
-	remove := &cobra.Command{Use: "delete ACCESS_KEY_ID", Short: "Delete a credential and revoke its tokens", Args: cobra.ExactArgs(1)}
+	remove := &cobra.Command{Use: "delete ACCESS_KEY_ID", Short: "Delete a credential and revoke its tokens"}
+	for _, c := range []*cobra.Command{disable, enable, rotate, remove} {
+		c.Args = oneAccessKey
+	}
 	root.AddCommand(administer(s, create, createCredential), administer(s, list, listCredentials),
 		administer(s, disable, switchCredential(true)), administer(s, enable, switchCredential(false)),
 		administer(s, rotate, rotateCredential), administer(s, remove, deleteCredential))
 	return root
+}
+
+// oneAccessKey takes an access key, and does not repeat what is none: it may be the secret key.
+func oneAccessKey(_ *cobra.Command, args []string) error {
+	if len(args) != 1 || !signing.ValidAccessKeyID(args[0]) {
+		return fmt.Errorf("give one access key id: %d letters, digits and characters of \"_+/=\", as mep credentials list shows it",
+			signing.AccessKeyIDLength)
+	}
+	return nil
 }
 
 // managerName is what a manager may be called: a token's subject that can be no appInstanceId.

@@ -46,6 +46,7 @@ type Config struct {
 	SourceRate  int `name:"auth.rate.source" default:"20" reload:"true" usage:"requests for tokens a second for each client address; 0: no limit"`
 	SourceBurst int `name:"auth.rate.sourceBurst" default:"100" reload:"true" usage:"requests for tokens a client address may make at once"`
 	KeyRate     int `name:"auth.rate.key" default:"5" reload:"true" usage:"requests for tokens a second for each access key; 0: no limit"`
+	FailureRate int `name:"auth.rate.failures" default:"200" reload:"true" usage:"wrong secrets and signatures a second from all addresses together; over it only those are heard who used the access key from the same address before; 0: no limit"`
 	KeyBurst    int `name:"auth.rate.keyBurst" default:"30" reload:"true" usage:"requests for tokens an access key may be used for at once"`
 }
 
@@ -99,7 +100,9 @@ func (c *Config) Validate(common *daemon.Config) error {
 			bad("%s must be at least 1, not %d", name, n)
 		}
 	}
-	for name, n := range map[string]int{"auth.rate.source": c.SourceRate, "auth.rate.key": c.KeyRate} {
+	for name, n := range map[string]int{
+		"auth.rate.source": c.SourceRate, "auth.rate.key": c.KeyRate, "auth.rate.failures": c.FailureRate,
+	} {
 		if n < 0 {
 			bad("%s must not be negative", name)
 		}

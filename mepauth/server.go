@@ -107,6 +107,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 		Store: store, Verifier: s.node.Guard.Verifier(), Policy: func() grant.Policy { return s.policies.Load().grant },
 		PerSource: limit.New(limit.Config{Rate: float64(cfg.SourceRate), Burst: cfg.SourceBurst}),
 		PerKey:    limit.New(limit.Config{Rate: float64(cfg.KeyRate), Burst: cfg.KeyBurst}),
+		Failures:  limit.New(limit.Config{Rate: float64(cfg.FailureRate), Burst: 5 * cfg.FailureRate, Keys: 1}),
 		Audit:     env.Audit,
 	}).Init(env.Metrics)
 	s.tokens = &rest.Tokens{Grants: s.grants}
@@ -199,6 +200,7 @@ func (s *Server) Prepare(cfg *Config) func() {
 		s.policies.Store(p)
 		s.grants.PerSource.Set(float64(cfg.SourceRate), cfg.SourceBurst)
 		s.grants.PerKey.Set(float64(cfg.KeyRate), cfg.KeyBurst)
+		s.grants.Failures.Set(float64(cfg.FailureRate), 5*cfg.FailureRate)
 	}
 }
 

@@ -23,6 +23,7 @@ const (
 	PrefixPrivateKeys = AuthRoot + "keys/"
 	PrefixHolders     = AuthRoot + "holders/"
 	PrefixAttempts    = AuthRoot + "attempts/"
+	KeyOverflow       = AuthRoot + "attempts_overflow"
 	PrefixReplays     = AuthRoot + "replays/"
 	KeyReplayFence    = AuthRoot + "replay_fence"
 	KeySeal           = AuthRoot + "seal/check"

@@ -109,8 +109,22 @@ func (s *Server) run(ctx context.Context, dir string, cfg Config) (*embed.Etcd, 
 	case <-time.After(readyTimeout):
 		err = fmt.Errorf("not ready within %s", readyTimeout)
 	}
-	e.Close()
-	return nil, err
+	return nil, errors.Join(err, giveUp(e))
+}
+
+// giveUp stops a server that is not ready, which etcd may take for ever over.
+func giveUp(e *embed.Etcd) error {
+	done := make(chan struct{})
+	go func() {
+		e.Close()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(2 * time.Second):
+		return errors.New("it does not stop either")
+	}
 }
 
 // maxSocketPath is what every system takes for the path of a socket.

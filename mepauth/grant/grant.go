@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,10 +67,14 @@ type Service struct {
 	Policy func() Policy
 	// PerSource and PerKey hold clients to a rate.
 	PerSource, PerKey *limit.Limiter
+	// Failures holds all clients together to a rate of wrong proofs, each of which is written down. Over it, nobody is heard
+	// who did not use the access key from the same address before.
+	Failures *limit.Limiter
 	// Audit takes what was granted and refused.
 	Audit *audit.Log
 
 	now    func() time.Time
+	calm   atomic.Int64 // until when strangers are not heard, in Unix nanoseconds
 	tokens *prometheus.CounterVec
 	issued map[string]prometheus.Counter // by grant
 }
@@ -135,6 +140,10 @@ func (s *Service) Signed(ctx context.Context, from Origin, a signing.Authorizati
 		s.record(from, "token.issue", audit.Denied, cred, a.AccessKeyID, bySignature, "", "the signature was used before")
 		return s.count(bySignature, nil, unproven(replay.ErrUsed.Detail))
 	} else if err != nil {
+		return s.count(bySignature, nil, err)
+	}
+	// Not before: whoever repeats what somebody else signed has proved nothing.
+	if err := s.accept(ctx, from, a.AccessKeyID, cred); err != nil {
 		return s.count(bySignature, nil, err)
 	}
 	return s.issue(ctx, from, bySignature, a.AccessKeyID, cred, cred.Scopes)
@@ -221,10 +230,14 @@ func (s *Service) Client(ctx context.Context, from Origin, clientID, secret stri
 	}
 	// Hashes have the same length, whatever is compared.
 	given := sha256.Sum256([]byte(secret))
-	return s.prove(ctx, from, clientID, func(secret []byte) bool {
+	cred, err := s.prove(ctx, from, clientID, func(secret []byte) bool {
 		want := sha256.Sum256(secret)
 		return hmac.Equal(given[:], want[:])
 	})
+	if err == nil {
+		err = s.accept(ctx, from, clientID, cred)
+	}
+	return cred, err
 }
 
 // descWrong is the same for an unknown access key and a wrong proof.
@@ -235,19 +248,19 @@ func (s *Service) prove(ctx context.Context, from Origin, accessKeyID string, pr
 	if err := s.admit(from, accessKeyID); err != nil {
 		return nil, err
 	}
-	source := limit.Source(from.Address)
-	cred, err := s.judge(ctx, from, accessKeyID, source, proves)
-	if err != nil {
-		return nil, err
+	return s.judge(ctx, from, accessKeyID, limit.Source(from.Address), proves)
+}
+
+// accept takes a proof that was good: its source is trusted from now on.
+func (s *Service) accept(ctx context.Context, from Origin, accessKeyID string, cred *state.Credential) error {
+	s.Lockout.Succeeded(ctx, accessKeyID, limit.Source(from.Address))
+	if !cred.Disabled {
+		return nil
 	}
-	s.Lockout.Succeeded(ctx, accessKeyID, source)
-	if cred.Disabled {
-		s.record(from, "token.issue", audit.Denied, cred, accessKeyID, "", "", "the credentials are disabled")
-		return nil, &auth.Error{
-			Code: auth.CodeInvalidClient, Description: "the credentials are disabled: ask whoever provisioned them", Status: http.StatusUnauthorized,
-		}
+	s.record(from, "token.issue", audit.Denied, cred, accessKeyID, "", "", "the credentials are disabled")
+	return &auth.Error{
+		Code: auth.CodeInvalidClient, Description: "the credentials are disabled: ask whoever provisioned them", Status: http.StatusUnauthorized,
 	}
-	return cred, nil
 }
 
 // judge tries a proof, unless the access key is locked, and records a failure. Proofs with the same access key from the same
@@ -270,21 +283,29 @@ func (s *Service) judge(ctx context.Context, from Origin, accessKeyID, source st
 	if _, err := s.Lockout.Failed(ctx, accessKeyID, source, exists); err != nil {
 		return nil, err
 	}
+	if ok, wait := s.Failures.Allow(""); !ok {
+		s.calm.Store(s.now().Add(wait).UnixNano())
+	}
 	return nil, unproven(descWrong)
 }
 
 // admit holds a client to its rates.
 func (s *Service) admit(from Origin, accessKeyID string) error {
-	ok, wait := s.PerSource.Allow(limit.Source(from.Address))
+	source := limit.Source(from.Address)
+	ok, wait := s.PerSource.Allow(source)
 	what := "from this address"
 	if ok && accessKeyID != "" {
 		// Strangers share what a key allows, so that they cannot use up what its holder needs.
-		bucket := accessKeyID
-		if source := limit.Source(from.Address); s.Lockout.Trusts(accessKeyID, source) {
+		bucket, trusted := accessKeyID, s.Lockout.Trusts(accessKeyID, source)
+		if trusted {
 			bucket += " " + source
+		} else if wait = time.Duration(s.calm.Load() - s.now().UnixNano()); wait > 0 {
+			ok, what = false, "that fail, from all addresses"
 		}
-		ok, wait = s.PerKey.Allow(bucket)
-		what = "for this access key"
+		if ok {
+			ok, wait = s.PerKey.Allow(bucket)
+			what = "for this access key"
+		}
 	}
 	if ok {
 		return nil

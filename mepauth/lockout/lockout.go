@@ -40,7 +40,7 @@ type Policy struct {
 
 const (
 	// MaxStrangers is how many access keys are remembered in etcd because of failures, before those that do not exist are
-	// remembered in memory only: about 3 MB there.
+	// remembered in memory only: about 3 MB there. (Of those a lock for everybody is not remembered.)
 	MaxStrangers = 10000
 	// MaxMemory is how many of the others are remembered: less than 512 bytes each, 8 MiB together.
 	MaxMemory = 16384
@@ -58,6 +58,7 @@ type Book struct {
 	log      *slog.Logger
 	now      func() time.Time
 	locked   *prometheus.CounterVec
+	leases   *etcd.Leases
 
 	seed    maphash.Seed
 	stripes [64]sync.Mutex
@@ -69,6 +70,7 @@ type Book struct {
 func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *slog.Logger, reg prometheus.Registerer) *Book {
 	b := &Book{
 		store: store, mirror: private, policy: policy, log: log, now: time.Now, seed: maphash.MakeSeed(),
+		leases: etcd.NewLeases(store, leaseSpan),
 		attempts: watched.Add(private, "attempts", state.PrefixAttempts, func(_ string, value []byte, _ int64) (state.Attempts, error) {
 			return state.Decode[state.Attempts](value)
 		}),
@@ -154,7 +156,9 @@ func lockedFor(a state.Attempts, source string, now time.Time) time.Duration {
 // the caller must not tell whether the secret was right.
 func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bool) (time.Duration, error) {
 	if !exists && b.attempts.Snapshot().Len() >= MaxStrangers {
-		return b.remember(accessKeyID, source), nil
+		// A write all the same, or the time it takes would tell those that exist from those that do not.
+		_, err := b.write(ctx, state.KeyOverflow, state.Attempts{Version: state.Current(), All: state.Failures{First: b.now().UTC(), Count: 1}}, 0)
+		return b.remember(accessKeyID, source), err
 	}
 	var lock time.Duration
 	err := b.change(ctx, accessKeyID, func(a *state.Attempts, now time.Time) bool {
@@ -163,6 +167,15 @@ func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bo
 		return true
 	})
 	return lock, err
+}
+
+// leaseSpan is how far the ends of records that share a lease may be apart.
+const leaseSpan = 5 * time.Minute
+
+// lease is what a record ends with that holds nothing but failures.
+func (b *Book) lease(ctx context.Context) (clientv3.LeaseID, error) {
+	p := b.policy()
+	return b.leases.Until(ctx, b.now().Add(p.Window+p.Duration))
 }
 
 // remember counts a failure in memory.
@@ -280,8 +293,7 @@ func (b *Book) write(ctx context.Context, key string, rec state.Attempts, rev in
 	}
 	var opts []clientv3.OpOption
 	if len(rec.Trusted) == 0 {
-		p := b.policy()
-		lease, err := b.store.Grant(ctx, p.Window+p.Duration)
+		lease, err := b.lease(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -289,6 +301,9 @@ func (b *Book) write(ctx context.Context, key string, rec state.Attempts, rev in
 	}
 	resp, err := b.store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", rev)},
 		[]clientv3.Op{clientv3.OpPut(key, value, opts...)}, nil)
+	if b.leases.Lost(err) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}

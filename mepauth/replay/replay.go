@@ -17,7 +17,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/openmep/mep/api/state"
@@ -64,14 +63,13 @@ type Register struct {
 	incoming chan *entry
 	refused  prometheus.Counter
 	batches  prometheus.Histogram
-	now      func() time.Time
 
 	mu   sync.Mutex
 	used map[digest]struct{}
 
 	// The fields below belong to the worker.
-	fence  int64                      // revision of the fence up to which all records are known
-	leases map[int64]clientv3.LeaseID // by the end of their span
+	fence  int64 // revision of the fence up to which all records are known
+	leases *etcd.Leases
 }
 
 type entry struct {
@@ -83,8 +81,8 @@ type entry struct {
 // New adds the collection of records to the mirror of state.AuthRoot.
 func New(private *watched.Mirror, store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Register {
 	r := &Register{
-		store: store, mirror: private, log: log, incoming: make(chan *entry, queue), now: time.Now,
-		used: make(map[digest]struct{}), leases: make(map[int64]clientv3.LeaseID),
+		store: store, mirror: private, log: log, incoming: make(chan *entry, queue),
+		used: make(map[digest]struct{}), leases: etcd.NewLeases(store, span),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mep_auth_replays_refused_total", Help: "Signatures that were refused because they had been used before.",
 		}),
@@ -225,8 +223,7 @@ func (r *Register) record(ctx context.Context, list []*entry) {
 		}
 		done, err := r.commit(ctx, list)
 		switch {
-		case errors.Is(err, rpctypes.ErrLeaseNotFound):
-			clear(r.leases) // it ended early: the clock jumped, or etcd was restored
+		case r.leases.Lost(err):
 		case err != nil:
 			r.answer(list, err)
 			return
@@ -262,7 +259,7 @@ func (r *Register) commit(ctx context.Context, list []*entry) (bool, error) {
 			until = e.expires
 		}
 	}
-	lease, err := r.lease(ctx, until)
+	lease, err := r.leases.Until(ctx, until)
 	if err != nil {
 		return false, err
 	}
@@ -291,24 +288,4 @@ func (r *Register) commit(ctx context.Context, list []*entry) (bool, error) {
 	}
 	r.fence = fence
 	return false, nil
-}
-
-// lease returns a lease that lasts until after the time.
-func (r *Register) lease(ctx context.Context, until time.Time) (clientv3.LeaseID, error) {
-	const seconds = int64(span / time.Second)
-	end := until.Unix()/seconds + 1
-	if id, ok := r.leases[end]; ok {
-		return id, nil
-	}
-	now := r.now()
-	for e := range r.leases {
-		if e*seconds < now.Unix() {
-			delete(r.leases, e)
-		}
-	}
-	id, err := r.store.Grant(ctx, time.Unix(end*seconds, 0).Sub(now)+span)
-	if err == nil {
-		r.leases[end] = id
-	}
-	return id, err
 }

@@ -46,7 +46,7 @@ type secured struct {
 
 func startSecured(o *options, args ...string) (*secured, error) {
 	dir := filepath.Join(o.dir, uuid.NewString())
-	args = append([]string{"--data-dir", dir, "--auth-rate-source", "0", "--auth-rate-key", "0"}, args...)
+	args = append([]string{"--data-dir", dir, "--auth-rate-source", "0", "--auth-rate-key", "0", "--auth-rate-failures", "0"}, args...)
 	p, err := process.StartSecure(o.mep, o.dir, args...)
 	if err != nil {
 		return nil, err
