@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +37,9 @@ const commandTimeout = 30 * time.Second
 
 // administer adapts a function to a command that changes or shows the platform's state, and gives it the flags of all
 // settings, which say where that is.
-func administer(s *Spec, cmd *cobra.Command, run func(ctx context.Context, cmd *cobra.Command, a *admin, args []string) error) *cobra.Command {
+//
+// Only a command that mayCreate makes a database where there is none: with others that is a sign of the wrong directory.
+func administer(s *Spec, cmd *cobra.Command, mayCreate bool, run func(ctx context.Context, cmd *cobra.Command, a *admin, args []string) error) *cobra.Command {
 	s.AddFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		cfg, err := s.Load(s.Sources(cmd))
@@ -43,7 +48,7 @@ func administer(s *Spec, cmd *cobra.Command, run func(ctx context.Context, cmd *
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), commandTimeout)
 		defer cancel()
-		a, err := openAdmin(ctx, cfg)
+		a, err := openAdmin(ctx, cfg, mayCreate)
 		if err != nil {
 			return err
 		}
@@ -53,13 +58,17 @@ func administer(s *Spec, cmd *cobra.Command, run func(ctx context.Context, cmd *
 	return cmd
 }
 
-func openAdmin(ctx context.Context, cfg *Config) (*admin, error) {
+func openAdmin(ctx context.Context, cfg *Config, mayCreate bool) (*admin, error) {
 	a := &admin{cfg: cfg}
 	var err error
-	if a.store, a.close, err = openStore(ctx, cfg); err != nil {
+	if a.store, a.close, err = openStore(ctx, cfg, mayCreate); err != nil {
 		return nil, err
 	}
-	key, err := seal.Open(ctx, cfg.Auth.SealFile(&cfg.Common), a.store)
+	open := seal.OpenKnown
+	if mayCreate && len(cfg.Common.EtcdEndpoints) == 0 {
+		open = seal.Open
+	}
+	key, err := open(ctx, cfg.Auth.SealFile(&cfg.Common), a.store)
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -75,13 +84,16 @@ func openAdmin(ctx context.Context, cfg *Config) (*admin, error) {
 
 // openStore reaches the platform's etcd: the configured one, that of a running platform on the same data directory, or, when
 // none runs, the database itself.
-func openStore(ctx context.Context, cfg *Config) (*etcd.Store, func() error, error) {
+func openStore(ctx context.Context, cfg *Config, mayCreate bool) (*etcd.Store, func() error, error) {
 	if len(cfg.Common.EtcdEndpoints) > 0 {
 		store, err := node.DialOnce(&cfg.Common)
 		if err != nil {
 			return nil, nil, err
 		}
 		return store, store.Close, nil
+	}
+	if err := usable(cfg.Common.DataDir, mayCreate); err != nil {
+		return nil, nil, err
 	}
 	held, err := lock(cfg.Common.DataDir)
 	if errors.Is(err, errInUse) {
@@ -106,6 +118,25 @@ func openStore(ctx context.Context, cfg *Config) (*etcd.Store, func() error, err
 		return nil, nil, errors.Join(err, held.Close())
 	}
 	return server.Store(), func() error { return errors.Join(server.Close(), held.Close()) }, nil
+}
+
+// usable says why a command must not open the database in a directory.
+func usable(dir string, mayCreate bool) error {
+	info, err := os.Stat(filepath.Join(dir, "etcd", "member"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if mayCreate {
+			return nil
+		}
+		return fmt.Errorf("there is no database in %s: say where the platform's data is with --data-dir, or start the platform once", dir)
+	}
+	if err != nil {
+		return err
+	}
+	// What another user, such as root, writes there the platform could not open any more.
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("the database in %s belongs to user %d: run this as that user", dir, st.Uid)
+	}
+	return nil
 }
 
 // record writes down who did what on the command line.

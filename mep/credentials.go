@@ -54,9 +54,9 @@ func credentialsCommand(s *Spec) *cobra.Command {
 	for _, c := range []*cobra.Command{disable, enable, rotate, remove} {
 		c.Args = oneAccessKey
 	}
-	root.AddCommand(administer(s, create, createCredential), administer(s, list, listCredentials),
-		administer(s, disable, switchCredential(true)), administer(s, enable, switchCredential(false)),
-		administer(s, rotate, rotateCredential), administer(s, remove, deleteCredential))
+	root.AddCommand(administer(s, create, true, createCredential), administer(s, list, false, listCredentials),
+		administer(s, disable, false, switchCredential(true)), administer(s, enable, false, switchCredential(false)),
+		administer(s, rotate, false, rotateCredential), administer(s, remove, false, deleteCredential))
 	return root
 }
 
@@ -121,7 +121,23 @@ func wanted(cmd *cobra.Command) (w credential.Wanted, app bool, err error) {
 	return w, false, nil
 }
 
+// writable finds out whether the file of --out can be written, before anything is changed whose outcome would be lost.
+func writable(cmd *cobra.Command) error {
+	out, err := cmd.Flags().GetString("out")
+	if err != nil || out == "" {
+		return err
+	}
+	probe, err := os.CreateTemp(filepath.Dir(out), ".credentials-*")
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
 func createCredential(ctx context.Context, cmd *cobra.Command, a *admin, _ []string) error {
+	if err := writable(cmd); err != nil {
+		return err
+	}
 	w, app, err := wanted(cmd)
 	if err != nil {
 		return err
@@ -252,6 +268,9 @@ func switchCredential(off bool) func(context.Context, *cobra.Command, *admin, []
 }
 
 func rotateCredential(ctx context.Context, cmd *cobra.Command, a *admin, args []string) error {
+	if err := writable(cmd); err != nil {
+		return err
+	}
 	overlap := a.cfg.Auth.SecretOverlap
 	if cmd.Flags().Changed("overlap") {
 		var err error

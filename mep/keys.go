@@ -21,7 +21,7 @@ func keysCommand(s *Spec) *cobra.Command {
 		Short: "Let a key sign no longer; it verifies until the last token it signed has expired",
 	}
 	retire.Flags().Bool("revoke", false, "let it verify no longer either: every token it signed is refused from now on")
-	keys.AddCommand(administer(s, list, listKeys), administer(s, rotate, rotateKeys), administer(s, retire, retireKey))
+	keys.AddCommand(administer(s, list, false, listKeys), administer(s, rotate, false, rotateKeys), administer(s, retire, false, retireKey))
 	return keys
 }
 

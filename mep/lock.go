@@ -19,7 +19,7 @@ func lockFile(dir string) string { return filepath.Join(dir, "lock") }
 
 // lock makes sure that one process at a time uses a data directory.
 func lock(dir string) (*dirLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // others may pass through to the certificate of the CA
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	f, err := os.OpenFile(lockFile(dir), os.O_CREATE|os.O_RDWR, 0o600)

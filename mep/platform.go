@@ -46,8 +46,10 @@ func Platform() *Spec {
 			}
 			return errors.Join(faults...)
 		},
-		Listeners: func(c *Config) []string { return []string{c.Server.Mp1Listen, c.Auth.Listen} },
-		Build:     build,
+		Listeners: func(c *Config) []string {
+			return []string{c.Server.Mp1Listen, c.Server.PublicURL, c.Auth.Listen, c.Auth.PublicURL}
+		},
+		Build: build,
 	}
 	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand(), doctorCommand(s))
 	return s

@@ -32,12 +32,15 @@ func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *dae
 	path := BootstrapFile(env.Common)
 	c, err := auth.LoadCredentials(path)
 	there := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	done, derr := s.book.Bootstrapped(ctx)
+	if derr != nil {
+		return derr
 	}
-	done, err := s.book.Bootstrapped(ctx)
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !done {
+			return err
+		}
+		env.Log.Warn("the credentials file of the first start is left as it is", "error", err) // it is not needed any more
 	}
 	if done && !there {
 		return nil

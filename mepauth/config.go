@@ -100,6 +100,9 @@ func (c *Config) Validate(common *daemon.Config) error {
 			bad("%s must be at least 1, not %d", name, n)
 		}
 	}
+	if c.LockKeyFailures > lockout.MaxKeyFailures {
+		bad("auth.lockout.keyFailures must be at most %d, not %d", lockout.MaxKeyFailures, c.LockKeyFailures)
+	}
 	for name, n := range map[string]int{
 		"auth.rate.source": c.SourceRate, "auth.rate.key": c.KeyRate, "auth.rate.failures": c.FailureRate,
 	} {

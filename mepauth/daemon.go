@@ -28,7 +28,7 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 			}
 			return errors.Join(faults...)
 		},
-		Listeners: func(c *DaemonConfig) []string { return []string{c.Auth.Listen} },
+		Listeners: func(c *DaemonConfig) []string { return []string{c.Auth.Listen, c.Auth.PublicURL} },
 		Build: func(ctx context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
 			store, parts, err := node.Dial(env)
 			if err != nil {

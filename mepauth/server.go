@@ -3,6 +3,7 @@ package mepauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,12 @@ func New(ctx context.Context, cfg *Config, n *node.Node, env *daemon.Env) (*Serv
 	s.url = publicURL(cfg.PublicURL, cfg.Listen, s.listener)
 	if s.issuer = cfg.Issuer; s.issuer == "" {
 		s.issuer = s.url
+	}
+	for _, other := range env.Common.Identity.Issuers {
+		if other.Issuer == s.issuer {
+			return nil, errors.Join(fmt.Errorf("auth.issuers: %q is the name of the platform's own tokens: give others another name, or the platform with auth.issuer", s.issuer),
+				s.listener.Close())
+		}
 	}
 	s.policies.Store(cfg.policies(s.issuer, s.audience))
 	s.wire(cfg, key, env)
@@ -209,12 +216,27 @@ const issuerGrace = 24 * time.Hour
 
 // announce writes the issuer's name down, for those who check tokens, and forgets names that no token carries any more.
 func (s *Server) announce(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	_, stop := s.node.Directory.Issuers().Observe(func(watched.Change[state.Issuer]) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	defer stop()
 	for {
 		wait := time.Hour
 		if err := s.tryAnnounce(ctx); err != nil {
 			wait = time.Second
 		}
 		select {
+		case <-changed:
+			// Replicas with different names must not outdo one another without end.
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return nil
+			}
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return nil
@@ -247,7 +269,7 @@ func (s *Server) tryAnnounce(ctx context.Context) error {
 		default:
 			continue
 		}
-		if _, err := s.node.Store.Txn(ctx, same, []clientv3.Op{op}, nil); err != nil {
+		if _, err := s.node.Store.Urgent().Txn(ctx, same, []clientv3.Op{op}, nil); err != nil {
 			return err
 		}
 	}
@@ -258,6 +280,6 @@ func (s *Server) tryAnnounce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.node.Store.Do(ctx, clientv3.OpPut(state.IssuerKey(s.issuer), value))
+	_, err = s.node.Store.Urgent().Do(ctx, clientv3.OpPut(state.IssuerKey(s.issuer), value))
 	return err
 }

@@ -210,7 +210,7 @@ func (s *service) signed(t *testing.T, accessKeyID, secretKey, body string, at t
 }
 
 func TestSignedRequestsThatAreNotTaken(t *testing.T) {
-	s := start(t, etcdtest.Start(t), t.TempDir(), map[string]string{"auth-lockout-failures": "1000", "auth-lockout-key-failures": "1000"})
+	s := start(t, etcdtest.Start(t), t.TempDir(), map[string]string{"auth-lockout-failures": "1000", "auth-lockout-key-failures": "50"})
 	app := uuid.NewString()
 	require.Equal(t, http.StatusOK, s.manage(t, http.MethodPut, app, "", confs(katKey, katSecret, "")).Code)
 	now := time.Now().UTC()

@@ -27,7 +27,7 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 			}
 			return errors.Join(faults...)
 		},
-		Listeners: func(c *DaemonConfig) []string { return []string{c.Server.Mp1Listen} },
+		Listeners: func(c *DaemonConfig) []string { return []string{c.Server.Mp1Listen, c.Server.PublicURL} },
 		Build: func(_ context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
 			store, parts, err := node.Dial(env)
 			if err != nil {

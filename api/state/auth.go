@@ -105,6 +105,8 @@ type Credential struct {
 // Secrets are the secret keys of an access key, the newest first. There are two while one is being replaced.
 type Secrets struct {
 	Version
+	// Epoch is that of the credential the secrets belong to.
+	Epoch   string   `json:"epoch"`
 	Secrets []Secret `json:"secrets"`
 }
 

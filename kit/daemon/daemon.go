@@ -55,8 +55,8 @@ type Spec[C any] struct {
 	Common func(*C) *Config
 	// Validate checks the configuration; the common settings are checked already.
 	Validate func(*C) error
-	// Listeners are the addresses the listeners besides that of operations will be bound to, as configured: certificates are
-	// made for them.
+	// Listeners are the addresses the listeners besides that of operations will be bound to, as configured, and the URLs they are
+	// reached at: certificates are made for them.
 	Listeners func(*C) []string
 	// Commands are further commands of the program.
 	Commands []*cobra.Command

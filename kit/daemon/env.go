@@ -8,6 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -50,19 +53,24 @@ type Env struct {
 	opsNow   atomic.Pointer[gin.Engine]
 }
 
-// NewEnv makes what the parts share. listeners are the addresses of all listeners, as configured. The operations listener is
+// NewEnv makes what the parts share. listeners are the addresses of all listeners, as configured, and
+// public URLs. The operations listener is
 // not bound yet.
 func NewEnv(ctx context.Context, common *Config, program string, listeners []string, log *slog.Logger, metrics telemetry.Registry) (*Env, error) {
 	env := &Env{Program: program, Common: common, Log: log, Metrics: metrics, Health: ops.NewHealth()}
 	env.HTTP = httpx.NewMetrics(env.Metrics)
-	var err error
+	// Others may pass through it to the certificate of the CA; what is secret is in directories of its own.
+	err := os.MkdirAll(common.DataDir, 0o711) //nolint:gosec // see above
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
 	if env.Tracer, err = telemetry.NewTracer(ctx, common.TracesURL, program, Version); err != nil {
 		return nil, err
 	}
 	if !common.Dev {
 		env.Certs, err = pki.Open(pki.Config{
 			Dir: common.PKIDir(), CertFile: common.TLSCert, KeyFile: common.TLSKey, ClientCAFiles: common.TLSClientCAs,
-			Names: func() ([]string, error) { return pki.Names(listeners, common.TLSNames) },
+			Names: func() ([]string, error) { return certNames(listeners, common.TLSNames) },
 			Log:   log, Registerer: env.Metrics,
 		})
 		if err != nil {
@@ -106,6 +114,20 @@ func (e *Env) opsRouter() (Router, error) {
 // serveOps answers with the router that is ready.
 func (e *Env) serveOps(w http.ResponseWriter, r *http.Request) { e.opsNow.Load().ServeHTTP(w, r) }
 
+// certNames are the names a certificate is for: those of addresses that are listened at, of public URLs, and further ones.
+func certNames(listeners, further []string) ([]string, error) {
+	names := slices.Clone(further)
+	var addrs []string
+	for _, l := range listeners {
+		if u, err := url.Parse(l); err == nil && u.Host != "" {
+			names = append(names, u.Hostname())
+		} else if l != "" {
+			addrs = append(addrs, l)
+		}
+	}
+	return pki.Names(addrs, names)
+}
+
 func opsLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
 
 // Router makes the router of a listener, which believes the configured proxies.
@@ -144,12 +166,12 @@ func (e *Env) SetGuard(g *identity.Guard) {
 	e.opsGuard.Store(&require)
 }
 
-// openOnLoopback are the resources of the operations listener that callers on this machine need no token for.
-var openOnLoopback = map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true}
+// openLocally are the resources of the operations listener that callers on this machine need no token for.
+var openLocally = map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true}
 
 // guardOps is the middleware of the operations listener.
 func (e *Env) guardOps(c *gin.Context) {
-	if e.Common.Dev || openOnLoopback[c.Request.URL.Path] && identity.Loopback(c) {
+	if e.Common.Dev || openLocally[c.Request.URL.Path] && identity.Local(c) {
 		c.Next()
 		return
 	}

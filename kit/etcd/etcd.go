@@ -96,6 +96,14 @@ func NewStore(client *clientv3.Client, kv clientv3.KV, source Source, timeout ti
 // not checked: they are how room is made. Call it before the store is used.
 func (s *Store) SetGuard(guard func() error) { s.guard = guard }
 
+// Urgent is the same store without the guard, for what keeps the platform safe and takes little room for a limited time: a lock,
+// a revocation, a signature that must not be taken again.
+func (s *Store) Urgent() *Store {
+	u := *s
+	u.guard = func() error { return nil }
+	return &u
+}
+
 // Close ends the connection.
 func (s *Store) Close() error { return s.Client.Close() }
 
@@ -160,9 +168,9 @@ func (s *Store) Grant(ctx context.Context, life time.Duration) (clientv3.LeaseID
 	return lease.ID, nil
 }
 
-// Revision returns the revision etcd is at.
-func (s *Store) Revision(ctx context.Context) (int64, error) {
-	resp, err := s.Do(ctx, clientv3.OpGet("\x00", clientv3.WithCountOnly()))
+// Revision returns the revision etcd is at. key is one that may be read; it need not exist.
+func (s *Store) Revision(ctx context.Context, key string) (int64, error) {
+	resp, err := s.Do(ctx, clientv3.OpGet(key, clientv3.WithCountOnly()))
 	if err != nil {
 		return 0, err
 	}

@@ -75,5 +75,16 @@ func NoQuery(c *gin.Context) error {
 		return nil
 	}
 	name, _, _ := strings.Cut(c.Request.URL.RawQuery, "=")
-	return errs.New(errs.Invalid, "this resource takes no query parameters, but %q was given", name)
+	return errs.New(errs.Invalid, "this resource takes no query parameters, but %q was given", ParamName(name))
+}
+
+// ParamName is the name of a query parameter as it may be repeated in an answer and in the log: what does not look like a name may
+// be a secret that was put in the wrong place.
+func ParamName(name string) string {
+	if len(name) > 32 || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	}) {
+		return "…"
+	}
+	return name
 }

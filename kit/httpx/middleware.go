@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -228,6 +230,20 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 // CallerKey is where the caller of a request is kept in its context, for the request log and the handlers. The value is a
 // fmt.Stringer.
 const CallerKey = "mep.caller"
+
+// ClientAddr is the address of the client: of the connection, or what a trusted proxy says. It is in its canonical form: without a
+// zone, and IPv4 as such.
+func ClientAddr(c *gin.Context) netip.Addr {
+	addr, err := netip.ParseAddr(c.ClientIP())
+	if err != nil {
+		// gin does not understand zones.
+		host, _, _ := net.SplitHostPort(c.Request.RemoteAddr)
+		if addr, err = netip.ParseAddr(host); err != nil {
+			return netip.IPv6Unspecified()
+		}
+	}
+	return addr.WithZone("").Unmap()
+}
 
 // TrustProxies makes the router believe what proxies in the networks (CIDR) say of the client's address in X-Forwarded-For
 // and X-Real-IP. A router made by NewRouter believes nobody.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -102,6 +103,10 @@ func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 	headers := c.Request.Header["Authorization"]
 	if len(headers) == 0 {
 		if caller := certificateCaller(g.cfg.Certificates, c.Request.TLS); caller != nil {
+			// A connection may outlive the certificate it was opened with.
+			if g.verifier.now().After(caller.Expires) {
+				return nil, refuse(codeToken, "the client certificate has expired: connect with a new one")
+			}
 			return caller, nil
 		}
 		if g.open {
@@ -121,7 +126,7 @@ func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 	}
 	caller, err := g.verifier.Recall(token)
 	if caller == nil && err == nil {
-		if ok, after := g.strangers.Allow(sourceOf(c)); !ok {
+		if ok, after := g.strangers.Allow(limit.Source(httpx.ClientAddr(c))); !ok {
 			return nil, errs.New(errs.TooManyRequests, "too many new tokens come from this address").After(after)
 		}
 		caller, err = g.verifier.Verify(c.Request.Context(), token)
@@ -129,19 +134,10 @@ func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	if caller.ClientAddress != "" && caller.ClientAddress != c.ClientIP() {
+	if caller.ClientAddress != "" && caller.ClientAddress != httpx.ClientAddr(c).String() {
 		return nil, refuse(codeToken, "the token is bound to another client address")
 	}
 	return caller, nil
-}
-
-// sourceOf is the client address as rates are kept by it.
-func sourceOf(c *gin.Context) string {
-	addr, err := netip.ParseAddr(c.ClientIP())
-	if err != nil {
-		return c.Request.RemoteAddr
-	}
-	return limit.Source(addr)
 }
 
 // bearer takes the token out of the header field (RFC 6750 2.1).
@@ -175,7 +171,7 @@ func (g *Guard) refused(c *gin.Context, scope string, err error) string {
 
 func (g *Guard) deny(c *gin.Context, caller *Caller, why string) {
 	e := audit.Entry{
-		Action: "access.deny", Result: "denied", Source: c.ClientIP(), Target: c.Request.Method + " " + c.Request.URL.Path,
+		Action: "access.deny", Result: "denied", Source: httpx.ClientAddr(c).String(), Target: c.Request.Method + " " + c.Request.URL.Path,
 		RequestID: httpx.RequestID(c), Detail: why,
 	}
 	if caller != nil {
@@ -201,12 +197,16 @@ func (g *Guard) Own(listener, param string) gin.HandlerFunc {
 	}
 }
 
-// Loopback reports whether the request comes from this machine, over the loopback interface.
-func Loopback(c *gin.Context) bool {
-	host, _, err := net.SplitHostPort(c.Request.RemoteAddr)
+// Local reports whether the connection comes from this machine: over the loopback interface, or from the very address it was
+// opened to.
+func Local(c *gin.Context) bool {
+	from, err := netip.ParseAddrPort(c.Request.RemoteAddr)
 	if err != nil {
 		return false
 	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	if from.Addr().Unmap().IsLoopback() {
+		return true
+	}
+	to, ok := c.Request.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ok && to.AddrPort().Addr().Unmap() == from.Addr().Unmap()
 }

@@ -103,7 +103,7 @@ func (w *world) do(op clientv3.Op) {
 	w.tb.Helper()
 	_, err := w.store.Do(w.tb.Context(), op)
 	require.NoError(w.tb, err)
-	rev, err := w.store.Revision(w.tb.Context())
+	rev, err := w.store.Revision(w.tb.Context(), state.Root)
 	require.NoError(w.tb, err)
 	require.NoError(w.tb, w.dir.Mirror().WaitRevision(w.tb.Context(), rev))
 }
@@ -414,14 +414,42 @@ func TestKeysInAFileMustBeReadable(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestUnreachableIssuerIsNoRefusal(t *testing.T) {
-	w := newWorld(t, Config{Issuers: []TrustedIssuer{{Issuer: "https://idp.test", JWKSURL: "http://127.0.0.1:1/"}}})
+func TestIssuerThatIsAwayIsNoRefusal(t *testing.T) {
+	e := newExternal(t)
+	var away atomic.Bool
+	away.Store(true)
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		if away.Load() {
+			rw.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		_, _ = rw.Write(*e.keys.Load())
+	}))
+	t.Cleanup(srv.Close)
+	w := newWorld(t, Config{Issuers: []TrustedIssuer{{Issuer: "https://idp.test", JWKSURL: srv.URL}}})
 	claims := jwt.MapClaims{"iss": "https://idp.test", "sub": "x", "aud": "mep", "exp": time.Now().Add(time.Hour).Unix()}
-	w.verifier.issuers["https://idp.test"].keys.Store(nil)
-	_, err := w.verify(signed(t, jwt.SigningMethodES256, "x", newECKey(t), claims))
-	if err != nil && !strings.Contains(err.Error(), "kid") { // fetched in vain meanwhile
+	token := signed(t, jwt.SigningMethodES256, "x1", e.key, claims)
+	for range 3 {
+		_, err := w.verify(token)
 		require.ErrorIs(t, err, errs.Unavailable)
 	}
+	away.Store(false)
+	require.Eventually(t, func() bool {
+		_, err := w.verify(token)
+		return err == nil
+	}, 10*time.Second, 20*time.Millisecond, "it is tried again soon")
+}
+
+func TestPlatformsOwnNameIsNobodyElses(t *testing.T) {
+	e := newExternal(t)
+	w := newWorld(t, Config{Issuers: []TrustedIssuer{{Issuer: testIssuer, JWKSURL: e.url}}})
+	_, err := w.verify(signed(t, jwt.SigningMethodES256, "x1", e.key, w.claims(nil)))
+	require.ErrorContains(t, err, "not known")
+	_, err = w.verify(w.token(nil))
+	require.NoError(t, err)
+	w.putCredential("epoch-2", false)
+	_, err = w.verify(w.token(nil))
+	require.ErrorContains(t, err, "revoked")
 }
 
 func TestRulesForCertificates(t *testing.T) {

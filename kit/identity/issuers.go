@@ -19,7 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/time/rate"
@@ -34,6 +33,8 @@ const (
 	jwksUnknown = 10 * time.Second
 	jwksTimeout = 3 * time.Second
 	jwksBytes   = 1 << 20
+	// jwksAgain is how soon a fetch that failed is tried again.
+	jwksAgain = 2 * time.Second
 	// jwksPoll is how often a file of keys is looked at.
 	jwksPoll = 5 * time.Second
 )
@@ -44,6 +45,13 @@ type issuer struct {
 	keys atomic.Pointer[keyfunc.Keyfunc]
 	seen []byte // the file as it was read last
 	log  *slog.Logger
+
+	wanted  chan struct{} // asks for a fetch
+	unknown *rate.Limiter // of fetches because of a key that is not known
+
+	mu      sync.Mutex
+	fetched chan struct{} // closed when the present or next fetch has ended
+	failed  bool          // the last fetch failed, or there was none
 }
 
 // newIssuer prepares an issuer. Keys in a file must be readable now; those at a URL are fetched by run.
@@ -56,7 +64,10 @@ func newIssuer(cfg TrustedIssuer, audience string, log *slog.Logger) (*issuer, e
 	if len(cfg.Scopes) == 0 {
 		cfg.Scopes = []string{"mp1"}
 	}
-	i := &issuer{TrustedIssuer: cfg, log: log.With("issuer", cfg.Issuer)}
+	i := &issuer{
+		TrustedIssuer: cfg, log: log.With("issuer", cfg.Issuer), wanted: make(chan struct{}, 1),
+		unknown: rate.NewLimiter(rate.Every(jwksUnknown), 1), fetched: make(chan struct{}), failed: true,
+	}
 	if cfg.JWKSFile != "" {
 		return i, i.readFile()
 	}
@@ -121,7 +132,6 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 func (i *issuer) run(ctx context.Context) {
 	if i.JWKSURL != "" {
 		i.follow(ctx)
-		<-ctx.Done()
 		return
 	}
 	tick := time.NewTicker(jwksPoll)
@@ -138,34 +148,84 @@ func (i *issuer) run(ctx context.Context) {
 	}
 }
 
+// follow fetches the keys again and again, and whenever it is asked to. No request's end cuts a fetch short.
 func (i *issuer) follow(ctx context.Context) {
 	client, err := i.client()
 	if err != nil {
 		i.log.Error("the keys of the issuer cannot be fetched", "error", err)
 		return
 	}
-	store, err := jwkset.NewStorageFromHTTP(i.JWKSURL, jwkset.HTTPClientStorageOptions{
-		Client: client, Ctx: ctx, HTTPTimeout: jwksTimeout, RefreshInterval: jwksRefresh, NoErrorReturnFirstHTTPReq: true,
-		RefreshErrorHandler: func(_ context.Context, err error) {
-			i.log.Warn("the keys of the issuer could not be fetched, the last ones stay in force", "error", err)
-		},
-	})
-	if err == nil {
-		store, err = jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
-			HTTPURLs:          map[string]jwkset.Storage{i.JWKSURL: store},
-			RateLimitWaitMax:  jwksTimeout,
-			RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1),
-		})
+	defer client.CloseIdleConnections()
+	for ctx.Err() == nil {
+		err := i.fetch(ctx, client)
+		i.mu.Lock()
+		news := (err != nil) != i.failed
+		i.failed = err != nil
+		close(i.fetched)
+		i.fetched = make(chan struct{})
+		i.mu.Unlock()
+		wait := jwksRefresh
+		if err != nil && ctx.Err() == nil {
+			wait = jwksAgain
+			if news || i.keys.Load() == nil {
+				i.log.Warn("the keys of the issuer could not be fetched, the last ones stay in force", "error", err)
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-i.wanted:
+		case <-ctx.Done():
+		}
 	}
-	var keys keyfunc.Keyfunc
-	if err == nil {
-		keys, err = keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: store})
-	}
+}
+
+func (i *issuer) fetch(ctx context.Context, client *http.Client) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.JWKSURL, nil)
 	if err != nil {
-		i.log.Error("the keys of the issuer cannot be fetched", "error", err)
-		return
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", i.JWKSURL, resp.Status)
+	}
+	keys, err := keyfunc.NewJWKSetJSON(json.RawMessage(data))
+	if err != nil {
+		return fmt.Errorf("%s does not answer a JWK set (RFC 7517): %w", i.JWKSURL, err)
 	}
 	i.keys.Store(&keys)
+	return nil
+}
+
+// refreshed has the keys fetched because one is not known, unless that was done just now, and waits for it. It reports whether
+// the last fetch went well.
+func (i *issuer) refreshed(ctx context.Context) bool {
+	i.mu.Lock()
+	done := i.fetched
+	i.mu.Unlock()
+	if i.JWKSURL != "" && i.unknown.Allow() {
+		select {
+		case i.wanted <- struct{}{}:
+		default:
+		}
+		wait := time.NewTimer(jwksTimeout)
+		defer wait.Stop()
+		select {
+		case <-done:
+		case <-wait.C:
+		case <-ctx.Done():
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.failed
 }
 
 // key finds the key a token says it was signed with.
@@ -173,16 +233,27 @@ func (i *issuer) key(ctx context.Context, t *jwt.Token) (any, error) {
 	if !slices.Contains(i.Algorithms, t.Method.Alg()) {
 		return nil, refuse(codeToken, "tokens of "+i.Issuer+" must not be signed with "+t.Method.Alg())
 	}
+	key, err := i.find(t)
+	if err == nil {
+		return key, nil
+	}
+	well := i.JWKSFile != "" || i.refreshed(ctx)
+	if key, err = i.find(t); err == nil {
+		return key, nil
+	}
+	if !well {
+		return nil, errs.Wrap(errs.Unavailable, err, "the keys of the issuer %s cannot be fetched at present", i.Issuer).After(jwksAgain)
+	}
+	i.log.Debug("no key for a token", "error", err)
+	return nil, refuse(codeToken, "no key of "+i.Issuer+" has the kid of the token")
+}
+
+func (i *issuer) find(t *jwt.Token) (any, error) {
 	keys := i.keys.Load()
 	if keys == nil {
-		return nil, errs.New(errs.Unavailable, "the keys of the issuer %s have not been fetched yet", i.Issuer).After(time.Second)
+		return nil, errors.New("no keys yet")
 	}
-	key, err := (*keys).KeyfuncCtx(ctx)(t)
-	if err != nil {
-		i.log.Debug("no key for a token", "error", err)
-		return nil, refuse(codeToken, "no key of "+i.Issuer+" has the kid of the token")
-	}
-	return key, nil
+	return (*keys).Keyfunc(t)
 }
 
 // caller makes the caller of a verified token.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
 )
 
@@ -115,8 +116,11 @@ func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (*ve
 		if e.kid, _ = t.Header["kid"].(string); e.kid == "" {
 			return nil, refuse(codeToken, "the token's header has no kid")
 		}
-		if other = v.issuers[claims.Issuer]; other != nil {
-			return other.key(ctx, t)
+		// The platform's own name is nobody else's, whatever was configured.
+		if _, own := v.dir.issuers.Snapshot().Get(state.IssuerKey(claims.Issuer)); !own {
+			if other = v.issuers[claims.Issuer]; other != nil {
+				return other.key(ctx, t)
+			}
 		}
 		key, ok := v.dir.keyFor(e.kid, now)
 		switch {

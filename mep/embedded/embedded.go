@@ -90,8 +90,19 @@ func (s *Server) create(ctx context.Context, dir string, cfg Config) error {
 		return err
 	}
 	e.Close()
-	// Its place must be empty: what is there and is no database is for the operator to look at.
-	return errors.Join(os.Remove(dir), os.Rename(unborn, dir))
+	if err := os.Rename(filepath.Join(unborn, "member"), filepath.Join(dir, "member")); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(dir), os.RemoveAll(unborn))
+}
+
+// syncDir makes sure that what was moved into a directory is there after a loss of power.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // run starts the server on a directory and returns when it serves.

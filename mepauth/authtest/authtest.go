@@ -85,7 +85,7 @@ func (w *World) Start(tb testing.TB, work ...func(context.Context) error) {
 // Settle waits until the mirrors show everything written so far.
 func (w *World) Settle(tb testing.TB) {
 	tb.Helper()
-	revision, err := w.Store.Revision(tb.Context())
+	revision, err := w.Store.Revision(tb.Context(), state.Root)
 	require.NoError(tb, err)
 	require.NoError(tb, w.Public.WaitRevision(tb.Context(), revision))
 	require.NoError(tb, w.Private.WaitRevision(tb.Context(), revision))

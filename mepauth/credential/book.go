@@ -117,6 +117,7 @@ type view struct {
 	revision int64
 	app      record[state.App]
 	holders  []string // access keys of the subject
+	held     []clientv3.Cmp
 	cred     record[state.Credential]
 	secrets  record[state.Secrets]
 }
@@ -139,6 +140,7 @@ func (b *Book) look(ctx context.Context, subject, accessKeyID string) (*view, er
 			return nil, err
 		}
 		v.holders = append(v.holders, ak)
+		v.held = append(v.held, clientv3.Compare(clientv3.CreateRevision(string(kv.Key)), "=", kv.CreateRevision))
 	}
 	if v.app, err = decode(state.AppKey(subject), resp.Responses[1].GetResponseRange().Kvs, state.Decode[state.App]); err != nil {
 		return nil, err
@@ -167,9 +169,9 @@ func (b *Book) lookAt(ctx context.Context, v *view, accessKeyID string) error {
 	return err
 }
 
-// unchanged holds as long as the subject has no other access keys than those seen.
-func (v *view) unchanged(subject string) clientv3.Cmp {
-	return clientv3.Compare(clientv3.ModRevision(state.HolderKeys(subject)), "<", v.revision+1).WithPrefix()
+// unchanged holds as long as the subject has the access keys that were seen, and no others.
+func (v *view) unchanged(subject string) []clientv3.Cmp {
+	return append(slices.Clone(v.held), clientv3.Compare(clientv3.ModRevision(state.HolderKeys(subject)), "<", v.revision+1).WithPrefix())
 }
 
 // PutApp makes the credential of an application instance what is wanted, and the instance known to the platform. An app has one
@@ -234,11 +236,10 @@ func (b *Book) put(ctx context.Context, w Wanted, app bool) (*Made, error) {
 		if len(ops) == 0 {
 			return made, nil
 		}
-		cmps := []clientv3.Cmp{
-			v.unchanged(w.Subject),
+		cmps := append(v.unchanged(w.Subject),
 			clientv3.Compare(clientv3.ModRevision(state.CredentialKey(made.AccessKeyID)), "=", v.cred.rev),
 			clientv3.Compare(clientv3.ModRevision(state.SecretKey(made.AccessKeyID)), "=", v.secrets.rev),
-		}
+		)
 		if app {
 			cmps = append(cmps, v.app.same())
 		}
@@ -289,8 +290,8 @@ func (b *Book) plan(v *view, w Wanted, app bool) (*Made, []clientv3.Op, error) {
 			secret = generate(signing.SecretKeyLength)
 			made.SecretKey = secret
 		}
-		secrets = state.Secrets{Version: state.Current(), Secrets: []state.Secret{b.secret(ak, secret, now)}}
 		rec.Epoch = newEpoch()
+		secrets = state.Secrets{Version: state.Current(), Epoch: rec.Epoch, Secrets: []state.Secret{b.secret(ak, secret, now)}}
 		if ops, err = appendPut(ops, state.SecretKey(ak), secrets); err != nil {
 			return nil, nil, err
 		}
@@ -503,11 +504,16 @@ func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit fun
 			return &k, nil
 		}
 		rec.Changed, k.Credential.Changed = now, now
+		v.secrets.value.Epoch = rec.Epoch
 		ops, err := appendPut(nil, v.cred.key, rec)
+		if err == nil {
+			ops, err = appendPut(ops, v.secrets.key, v.secrets.value)
+		}
 		if err != nil {
 			return nil, err
 		}
-		resp, err := b.store.Txn(ctx, []clientv3.Cmp{v.cred.same()}, ops, nil)
+		// To switch a credential off must be possible when there is hardly any room left.
+		resp, err := b.store.Urgent().Txn(ctx, []clientv3.Cmp{v.cred.same(), v.secrets.same()}, ops, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -541,7 +547,7 @@ func (b *Book) Rotate(ctx context.Context, subject, accessKeyID, secretKey strin
 		} else if same {
 			return nil, errs.New(errs.Conflict, "this is the present secret key already: give another one, or none")
 		}
-		next := state.Secrets{Version: state.Current(), Secrets: []state.Secret{b.secret(ak, secret, now)}}
+		next := state.Secrets{Version: state.Current(), Epoch: v.cred.value.Epoch, Secrets: []state.Secret{b.secret(ak, secret, now)}}
 		if len(v.secrets.value.Secrets) > 0 && overlap > 0 {
 			old := v.secrets.value.Secrets[0]
 			old.Expires = now.Add(overlap)
@@ -588,7 +594,7 @@ func (b *Book) Delete(ctx context.Context, subject, accessKeyID string) ([]strin
 		for _, ak := range gone {
 			ops = append(ops, removal(subject, ak)...)
 		}
-		resp, err := b.store.Txn(ctx, []clientv3.Cmp{v.unchanged(subject)}, ops, nil)
+		resp, err := b.store.Txn(ctx, v.unchanged(subject), ops, nil)
 		if err != nil {
 			return nil, err
 		}

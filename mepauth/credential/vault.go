@@ -6,6 +6,7 @@ import (
 
 	"github.com/openmep/mep/api/signing"
 	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/watched"
 	"github.com/openmep/mep/mepauth/seal"
@@ -38,11 +39,16 @@ const nobodyKey = state.PrefixSecrets
 
 // Check returns the credential of an access key when proves is true for one of its secrets; nil when it is not, or when
 // there is no such access key. Both take the same time: as many secrets are opened and tried. proves must not keep the secret,
-// and must compare in constant time.
-func (v *Vault) Check(accessKeyID string, proves func(secret []byte) bool) *state.Credential {
+// and must compare in constant time. The error is of the kind errs.Unavailable while a change of the credential is only half
+// known here.
+func (v *Vault) Check(accessKeyID string, proves func(secret []byte) bool) (*state.Credential, error) {
 	item, found := v.dir.Credential(accessKeyID)
 	key := state.SecretKey(accessKeyID)
 	secrets, ok := v.secrets.Snapshot().Get(key)
+	if found && ok && secrets.Value.Epoch != item.Value.Epoch {
+		// Two copies, which are a moment apart: an old secret must not get a token of the new epoch.
+		return nil, errs.New(errs.Unavailable, "the credentials are being changed").After(time.Second)
+	}
 	var tries [2][]byte
 	if found && ok {
 		n, now := 0, v.now()
@@ -60,10 +66,10 @@ func (v *Vault) Check(accessKeyID string, proves func(secret []byte) bool) *stat
 		}
 		// The one nobody has proves nothing, whatever proves says.
 		if v.try(name, sealed, proves) && name == key {
-			return item.Value
+			return item.Value, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func (v *Vault) try(name string, sealed []byte, proves func([]byte) bool) bool {

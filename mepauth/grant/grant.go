@@ -173,6 +173,9 @@ func (s *Service) Refreshed(ctx context.Context, from Origin, clientID, secret, 
 			Code: auth.CodeUnauthorizedClient, Description: "refresh tokens are switched off for this client", Status: http.StatusBadRequest,
 		})
 	}
+	if _, err := s.Ring.Signer(); err != nil {
+		return s.count(byRefresh, nil, err) // before the refresh token is used up
+	}
 	var scopes []string
 	var scopeErr error
 	next, _, err := s.Refresh.Use(ctx, token, clientID, func(rec state.Refresh) bool {
@@ -275,8 +278,8 @@ func (s *Service) judge(ctx context.Context, from Origin, accessKeyID, source st
 		s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", "the access key is locked")
 		return nil, locked(wait)
 	}
-	if cred := s.Vault.Check(accessKeyID, proves); cred != nil {
-		return cred, nil
+	if cred, err := s.Vault.Check(accessKeyID, proves); cred != nil || err != nil {
+		return cred, err
 	}
 	_, exists := s.Dir.Credential(accessKeyID)
 	s.record(from, "token.issue", audit.Denied, nil, accessKeyID, "", "", descWrong)

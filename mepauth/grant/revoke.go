@@ -69,7 +69,7 @@ func (s *Service) revoke(ctx context.Context, caller *identity.Caller) error {
 	if err != nil {
 		return err
 	}
-	resp, err := s.Store.Do(ctx, clientv3.OpPut(state.RevokedKey(caller.TokenID), value, clientv3.WithLease(lease)))
+	resp, err := s.Store.Urgent().Do(ctx, clientv3.OpPut(state.RevokedKey(caller.TokenID), value, clientv3.WithLease(lease)))
 	if err != nil {
 		return err
 	}

@@ -211,14 +211,16 @@ func (a *Admin) add(ctx context.Context, list []Info, rev int64, p Policy, now, 
 		}
 		ops = append(ops, put)
 	}
-	return a.commit(ctx, rev, ops, kid)
+	return a.commit(ctx, list, rev, ops, kid)
 }
 
-// commit stores changes of the keys if nobody changed them since the revision.
-func (a *Admin) commit(ctx context.Context, rev int64, ops []clientv3.Op, kid string) (string, error) {
-	resp, err := a.store.Txn(ctx, []clientv3.Cmp{
-		clientv3.Compare(clientv3.ModRevision(state.PrefixSigningKeys), "<", rev+1).WithPrefix(),
-	}, ops, nil)
+// commit stores changes of the keys if they are still those of the list, as they were at the revision.
+func (a *Admin) commit(ctx context.Context, list []Info, rev int64, ops []clientv3.Op, kid string) (string, error) {
+	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(state.PrefixSigningKeys), "<", rev+1).WithPrefix()}
+	for _, i := range list { // the comparison above does not see what was deleted
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(state.SigningKeyKey(i.ID)), "=", i.rev))
+	}
+	resp, err := a.store.Txn(ctx, cmps, ops, nil)
 	if err != nil || !resp.Succeeded {
 		return "", err
 	}
@@ -291,6 +293,7 @@ func (a *Admin) Retire(ctx context.Context, kid string, revoke bool, p Policy) (
 		if err != nil {
 			return "", err
 		}
+		before := slices.Clone(list)
 		at := slices.IndexFunc(list, func(i Info) bool { return i.ID == kid })
 		if at < 0 {
 			return "", errs.New(errs.NotFound, "there is no signing key %q", kid)
@@ -319,7 +322,7 @@ func (a *Admin) Retire(ctx context.Context, kid string, revoke bool, p Policy) (
 		if err != nil {
 			return "", err
 		}
-		done, err := a.commit(ctx, rev, append(ops, more...), kid)
+		done, err := a.commit(ctx, before, rev, append(ops, more...), kid)
 		if err != nil || done != "" {
 			return successor, err
 		}
@@ -374,7 +377,7 @@ func (a *Admin) Extend(ctx context.Context, p Policy) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	_, err = a.commit(ctx, rev, ops, "")
+	_, err = a.commit(ctx, list, rev, ops, "")
 	return err
 }
 
@@ -394,7 +397,7 @@ func (a *Admin) Clean(ctx context.Context) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	_, err = a.commit(ctx, rev, ops, "")
+	_, err = a.commit(ctx, list, rev, ops, "")
 	return err
 }
 

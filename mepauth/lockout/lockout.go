@@ -16,6 +16,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -44,6 +45,8 @@ const (
 	MaxStrangers = 10000
 	// MaxMemory is how many of the others are remembered: less than 512 bytes each, 8 MiB together.
 	MaxMemory = 16384
+	// MaxKeyFailures is the most a policy may allow as KeyFailures: so many addresses fit into a record.
+	MaxKeyFailures = 50
 	// maxSources bounds the addresses in one record, maxTrusted those that are trusted.
 	maxSources = 64
 	maxTrusted = 8
@@ -60,16 +63,19 @@ type Book struct {
 	locked   *prometheus.CounterVec
 	leases   *etcd.Leases
 
+	strangers atomic.Int64
+
 	seed    maphash.Seed
-	stripes [64]sync.Mutex
-	turns   [1024]chan struct{} // each with room for the one whose turn it is
+	turns   turns // of attempts
+	changes turns // of changes of a record
+	mu      sync.Mutex
 	memory  *lru.Cache[uint64, state.Failures]
 }
 
 // New adds the collection of attempts to the mirror of state.AuthRoot.
 func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *slog.Logger, reg prometheus.Registerer) *Book {
 	b := &Book{
-		store: store, mirror: private, policy: policy, log: log, now: time.Now, seed: maphash.MakeSeed(),
+		store: store.Urgent(), mirror: private, policy: policy, log: log, now: time.Now, seed: maphash.MakeSeed(),
 		leases: etcd.NewLeases(store, leaseSpan),
 		attempts: watched.Add(private, "attempts", state.PrefixAttempts, func(_ string, value []byte, _ int64) (state.Attempts, error) {
 			return state.Decode[state.Attempts](value)
@@ -79,8 +85,9 @@ func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *
 		}, []string{"extent"}),
 	}
 	for i := range b.turns {
-		b.turns[i] = make(chan struct{}, 1)
+		b.turns[i], b.changes[i] = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
+	b.attempts.Observe(b.countStrangers)
 	b.memory, _ = lru.New[uint64, state.Failures](MaxMemory) // refuses only sizes below 1
 	reg.MustRegister(b.locked, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mep_auth_attempts_remembered", Help: "Access keys whose failures are remembered in memory because too many are in etcd.",
@@ -97,11 +104,14 @@ func (b *Book) memoryKey(accessKeyID, source string) uint64 {
 	return h.Sum64()
 }
 
-// Attempt makes the caller the only one in this process who tries the access key from the source, until done is called: of guesses
-// sent at the same time no more are judged than of guesses sent one after another. The error is of the kind errs.Unavailable
-// when the ones before take too long.
-func (b *Book) Attempt(ctx context.Context, accessKeyID, source string) (done func(), err error) {
-	turn := b.turns[b.memoryKey(accessKeyID, source)%uint64(len(b.turns))]
+// turns let one at a time act for the same key; each channel has room for the one whose turn it is.
+type turns [1024]chan struct{}
+
+// maxWait is how long a turn is waited for.
+const maxWait = 5 * time.Second
+
+func (t *turns) take(ctx context.Context, key uint64) (done func(), err error) {
+	turn := t[key%uint64(len(t))]
 	select {
 	case turn <- struct{}{}:
 		return func() { <-turn }, nil
@@ -119,8 +129,12 @@ func (b *Book) Attempt(ctx context.Context, accessKeyID, source string) (done fu
 	}
 }
 
-// maxWait is how long an attempt waits for those before it.
-const maxWait = 5 * time.Second
+// Attempt makes the caller the only one in this process who tries the access key from the source, until done is called: of guesses
+// sent at the same time no more are judged than of guesses sent one after another. The error is of the kind errs.Unavailable
+// when the ones before take too long.
+func (b *Book) Attempt(ctx context.Context, accessKeyID, source string) (done func(), err error) {
+	return b.turns.take(ctx, b.memoryKey(accessKeyID, source))
+}
 
 // Trusts reports whether the access key was used with success from the source.
 func (b *Book) Trusts(accessKeyID, source string) bool {
@@ -138,24 +152,33 @@ func (b *Book) Locked(accessKeyID, source string) time.Duration {
 	if !ok {
 		return 0
 	}
-	return lockedFor(item.Value, source, now)
+	return b.lockedFor(item.Value, source, now)
 }
 
-func lockedFor(a state.Attempts, source string, now time.Time) time.Duration {
-	if f := a.Sources[source]; now.Before(f.Until) {
-		return f.Until.Sub(now)
+func (b *Book) lockedFor(a state.Attempts, source string, now time.Time) time.Duration {
+	if left := b.left(a.Sources[source], now); left > 0 {
+		return left
 	}
-	if now.Before(a.All.Until) && !slices.Contains(a.Trusted, source) {
-		return a.All.Until.Sub(now)
+	if slices.Contains(a.Trusted, source) {
+		return 0
 	}
-	return 0
+	return b.left(a.All, now)
+}
+
+// left is how long a lock still lasts. One that lasts longer than locks do was made while the clock was ahead.
+func (b *Book) left(f state.Failures, now time.Time) time.Duration {
+	left := f.Until.Sub(now)
+	if left <= 0 || left > b.policy().Duration {
+		return 0
+	}
+	return left
 }
 
 // Failed records a failure to use the access key from the source. exists says whether there is such an access key. It
 // returns how long the key is locked now, 0 when it is not, and fails only when the failure could not be recorded: then
 // the caller must not tell whether the secret was right.
 func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bool) (time.Duration, error) {
-	if !exists && b.attempts.Snapshot().Len() >= MaxStrangers {
+	if !exists && b.strangers.Load() >= MaxStrangers {
 		// A write all the same, or the time it takes would tell those that exist from those that do not.
 		_, err := b.write(ctx, state.KeyOverflow, state.Attempts{Version: state.Current(), All: state.Failures{First: b.now().UTC(), Count: 1}}, 0)
 		return b.remember(accessKeyID, source), err
@@ -163,10 +186,24 @@ func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bo
 	var lock time.Duration
 	err := b.change(ctx, accessKeyID, func(a *state.Attempts, now time.Time) bool {
 		b.fail(a, source, now)
-		lock = lockedFor(*a, source, now)
+		lock = b.lockedFor(*a, source, now)
 		return true
 	})
-	return lock, err
+	if err != nil {
+		// While etcd is away guesses count all the same, as far as this process hears them.
+		return b.remember(accessKeyID, source), err
+	}
+	return lock, nil
+}
+
+// countStrangers keeps count of the records of access keys that were never used with success.
+func (b *Book) countStrangers(c watched.Change[state.Attempts]) {
+	if c.Old != nil && len(c.Old.Value.Trusted) == 0 {
+		b.strangers.Add(-1)
+	}
+	if c.New != nil && len(c.New.Value.Trusted) == 0 {
+		b.strangers.Add(1)
+	}
 }
 
 // leaseSpan is how far the ends of records that share a lease may be apart.
@@ -181,9 +218,8 @@ func (b *Book) lease(ctx context.Context) (clientv3.LeaseID, error) {
 // remember counts a failure in memory.
 func (b *Book) remember(accessKeyID, source string) time.Duration {
 	key, now := b.memoryKey(accessKeyID, source), b.now()
-	mu := &b.stripes[key%uint64(len(b.stripes))]
-	mu.Lock()
-	defer mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	f, _ := b.memory.Get(key)
 	p := b.policy()
 	f = count(f, p.Failures, p, now)
@@ -252,9 +288,14 @@ func (b *Book) Succeeded(ctx context.Context, accessKeyID, source string) {
 
 // change edits the record of an access key. Within this process one change of it is made at a time.
 func (b *Book) change(ctx context.Context, accessKeyID string, edit func(*state.Attempts, time.Time) bool) error {
-	mu := &b.stripes[b.memoryKey(accessKeyID, "")%uint64(len(b.stripes))]
-	mu.Lock()
-	defer mu.Unlock()
+	if st := b.mirror.Status(); !st.Connected {
+		return errs.New(errs.Unavailable, "the platform's store does not answer at present").After(2 * time.Second)
+	}
+	done, err := b.changes.take(ctx, b.memoryKey(accessKeyID, ""))
+	if err != nil {
+		return err
+	}
+	defer done()
 	key := state.AttemptsKey(accessKeyID)
 	for range 8 {
 		now := b.now().UTC()
@@ -268,8 +309,8 @@ func (b *Book) change(ctx context.Context, accessKeyID string, edit func(*state.
 		if !edit(&rec, now) {
 			return nil
 		}
-		done, err := b.write(ctx, key, rec, rev)
-		if done || err != nil {
+		written, err := b.write(ctx, key, rec, rev)
+		if written || err != nil {
 			return err
 		}
 	}

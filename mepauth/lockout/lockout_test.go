@@ -170,7 +170,8 @@ func TestMemoryIsBoundedUnderAMillionUnknownKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	b := New(authtest.New(t).Private, nil, func() Policy { return usual }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	w := authtest.New(t)
+	b := New(w.Private, w.Store, func() Policy { return usual }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats

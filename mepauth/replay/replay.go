@@ -29,6 +29,8 @@ const (
 	// MaxSignatures is how many signatures are remembered, in about 64 bytes each. When there are more, no signed request is
 	// taken until some of them have passed.
 	MaxSignatures = 1 << 20
+	// MaxPerKey is how many of them may be of one access key, so that nobody can use up what all share.
+	MaxPerKey = MaxSignatures / 64
 	// maxBatch is how many signatures one record holds, queue how many may wait.
 	maxBatch = 1024
 	queue    = 4096
@@ -38,8 +40,25 @@ const (
 	maxTries = 20
 )
 
-// digest stands for a signature.
+// digest stands for a signature: the first bytes for its access key, the others for itself.
 type digest [16]byte
+
+// keyBytes are those of a digest that stand for the access key.
+const keyBytes = 4
+
+func (d digest) key() [keyBytes]byte { return [keyBytes]byte(d[:keyBytes]) }
+
+func digestOf(accessKeyID string, signature []byte) digest {
+	key := sha256.Sum256([]byte(accessKeyID))
+	h := sha256.New()
+	_, _ = h.Write(key[:])
+	_, _ = h.Write(signature)
+	var sum [sha256.Size]byte
+	var d digest
+	copy(d[:], key[:keyBytes])
+	copy(d[keyBytes:], h.Sum(sum[:0]))
+	return d
+}
 
 // batch is the decoded form of a record.
 type batch []digest
@@ -64,8 +83,9 @@ type Register struct {
 	refused  prometheus.Counter
 	batches  prometheus.Histogram
 
-	mu   sync.Mutex
-	used map[digest]struct{}
+	mu     sync.Mutex
+	used   map[digest]struct{}
+	perKey map[[keyBytes]byte]int
 
 	// The fields below belong to the worker.
 	fence  int64 // revision of the fence up to which all records are known
@@ -81,8 +101,8 @@ type entry struct {
 // New adds the collection of records to the mirror of state.AuthRoot.
 func New(private *watched.Mirror, store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Register {
 	r := &Register{
-		store: store, mirror: private, log: log, incoming: make(chan *entry, queue),
-		used: make(map[digest]struct{}), leases: etcd.NewLeases(store, span),
+		store: store.Urgent(), mirror: private, log: log, incoming: make(chan *entry, queue),
+		used: make(map[digest]struct{}), perKey: make(map[[keyBytes]byte]int), leases: etcd.NewLeases(store, span),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mep_auth_replays_refused_total", Help: "Signatures that were refused because they had been used before.",
 		}),
@@ -109,13 +129,31 @@ func (r *Register) changed(c watched.Change[batch]) {
 	defer r.mu.Unlock()
 	if c.Old != nil {
 		for _, d := range c.Old.Value {
-			delete(r.used, d)
+			r.forget(d)
 		}
 	}
 	if c.New != nil {
 		for _, d := range c.New.Value {
-			r.used[d] = struct{}{}
+			r.remember(d)
 		}
+	}
+}
+
+// remember and forget are called with mu held.
+func (r *Register) remember(d digest) {
+	if _, known := r.used[d]; !known {
+		r.used[d] = struct{}{}
+		r.perKey[d.key()]++
+	}
+}
+
+func (r *Register) forget(d digest) {
+	if _, known := r.used[d]; !known {
+		return
+	}
+	delete(r.used, d)
+	if r.perKey[d.key()]--; r.perKey[d.key()] == 0 {
+		delete(r.perKey, d.key())
 	}
 }
 
@@ -123,7 +161,7 @@ func (r *Register) add(list []*entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range list {
-		r.used[e.digest] = struct{}{}
+		r.remember(e.digest)
 	}
 }
 
@@ -133,12 +171,7 @@ var ErrUsed = errs.New(errs.Unauthenticated, "the signature was used before: sig
 // Take records a signature of an access key. It returns ErrUsed when it was taken before, or an error of the kinds of
 // etcd.Store.Txn when that cannot be known; then the signature must not be accepted.
 func (r *Register) Take(ctx context.Context, accessKeyID string, signature []byte, expires time.Time) error {
-	h := sha256.New()
-	_, _ = h.Write([]byte(accessKeyID))
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write(signature)
-	var sum [sha256.Size]byte
-	e := &entry{digest: digest(h.Sum(sum[:0])[:len(digest{})]), expires: expires, done: make(chan error, 1)}
+	e := &entry{digest: digestOf(accessKeyID, signature), expires: expires, done: make(chan error, 1)}
 	select {
 	case r.incoming <- e:
 	default:
@@ -203,6 +236,10 @@ func (r *Register) fresh(list []*entry) []*entry {
 		_, twice := seen[e.digest]
 		if used || twice {
 			e.done <- ErrUsed
+			continue
+		}
+		if r.perKey[e.digest.key()] >= MaxPerKey {
+			e.done <- errs.New(errs.TooManyRequests, "the access key has signed too many requests: keep a token until shortly before it expires").After(span)
 			continue
 		}
 		seen[e.digest] = struct{}{}

@@ -54,7 +54,7 @@ func (m *Confs) audited(action string, h func(*gin.Context) (detail string, err 
 		}
 		detail, err := h(c)
 		e := audit.Entry{
-			Action: action, Result: audit.Success, Source: c.ClientIP(), Target: c.Param("appInstanceId"),
+			Action: action, Result: audit.Success, Source: httpx.ClientAddr(c).String(), Target: c.Param("appInstanceId"),
 			RequestID: httpx.RequestID(c), Detail: detail,
 		}
 		if caller := identity.Of(c); caller != nil {
@@ -82,7 +82,7 @@ func appID(c *gin.Context) (string, error) {
 func (m *Confs) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()
-	revision, err := m.Store.Revision(ctx)
+	revision, err := m.Store.Revision(ctx, state.Root)
 	if err != nil {
 		return // what was answered is durable; the copy follows
 	}

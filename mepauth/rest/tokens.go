@@ -6,7 +6,6 @@ import (
 	"math"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -63,8 +62,7 @@ func oauth(h httpx.Handler) gin.HandlerFunc {
 }
 
 func originOf(c *gin.Context) grant.Origin {
-	addr, _ := netip.ParseAddr(c.ClientIP()) // of a TCP connection, or checked by gin
-	return grant.Origin{Address: addr.Unmap(), RequestID: httpx.RequestID(c)}
+	return grant.Origin{Address: httpx.ClientAddr(c), RequestID: httpx.RequestID(c)}
 }
 
 func badRequest(description string) *auth.Error {

@@ -75,7 +75,20 @@ func Open(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	k.file = file
+	if known != nil {
+		return k, k.check(known)
+	}
 	return k, k.prove(ctx, store)
+}
+
+// OpenKnown is Open for a command: it makes no key file, and seals no database that was not sealed yet.
+func OpenKnown(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
+	if proven, err := Verify(ctx, file, store); err != nil {
+		return nil, err
+	} else if !proven {
+		return nil, errors.New("the database holds no secrets yet: start the platform once, or look whether this is the right one")
+	}
+	return Open(ctx, file, store)
 }
 
 // Verify finds out whether Open would take the key file, and changes nothing. It reports whether the database was sealed with

@@ -44,13 +44,18 @@ type Reader struct {
 	AppInstanceID string
 	// Requires are the names of the services it declared that it requires, sorted; empty when it declared nothing.
 	Requires []string
+	// Unknown says that there is no such application instance: it sees nothing.
+	Unknown bool
 }
 
 // SeesAll reports whether the reader may see every service: an app that declared nothing may.
-func (r Reader) SeesAll() bool { return len(r.Requires) == 0 }
+func (r Reader) SeesAll() bool { return len(r.Requires) == 0 && !r.Unknown }
 
 // Sees reports whether the reader may see a service: its own, and those of the names it declared.
 func (r Reader) Sees(owner, name string) bool {
+	if r.Unknown {
+		return false
+	}
 	if r.SeesAll() || owner == r.AppInstanceID {
 		return true
 	}
@@ -61,7 +66,11 @@ func (r Reader) Sees(owner, name string) bool {
 // Reader returns what the app may see.
 func (d *Directory) Reader(appInstanceID string) Reader {
 	r := Reader{AppInstanceID: appInstanceID}
-	if item, ok := d.apps.Snapshot().Get(state.AppKey(appInstanceID)); ok {
+	item, err := d.find(appInstanceID)
+	switch {
+	case err != nil:
+		r.Unknown = true
+	case item != nil:
 		r.Requires = item.Value.Requires
 	}
 	return r

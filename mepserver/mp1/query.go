@@ -7,6 +7,7 @@ import (
 	"github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/mepserver/registry"
 )
 
@@ -29,7 +30,7 @@ func parseQuery(raw string) (registry.Query, error) {
 		name, err := url.QueryUnescape(rawName)
 		switch {
 		case err != nil:
-			faults.Add(rawName, "is not a well-formed parameter name")
+			faults.Add(httpx.ParamName(rawName), "is not a well-formed parameter name")
 			continue
 		case name == "":
 			faults.Add("query", "has a parameter without a name")
@@ -60,7 +61,7 @@ func setParameter(q *registry.Query, name, rawValue string, faults *problem.Inva
 	}
 	value, err := url.QueryUnescape(rawValue)
 	if err != nil || value == "" {
-		faults.Add(name, "must have a well-formed value")
+		faults.Add(httpx.ParamName(name), "must have a well-formed value")
 		return
 	}
 	switch name {
@@ -83,7 +84,7 @@ func setParameter(q *registry.Query, name, rawValue string, faults *problem.Inva
 	case "is_local":
 		q.IsLocal = boolean(q.IsLocal, name, value, faults)
 	default:
-		faults.Add(name, "is not a parameter of this resource")
+		faults.Add(httpx.ParamName(name), "is not a parameter of this resource")
 	}
 }
 

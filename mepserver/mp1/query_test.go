@@ -33,7 +33,7 @@ func TestParseQuery(t *testing.T) {
 		"ser_name=":                            "ser_name must have a well-formed value",
 		"ser_name":                             "ser_name must have a well-formed value",
 		"ser_name=%zz":                         "ser_name must have a well-formed value",
-		"%zz=1":                                "%zz is not a well-formed parameter name",
+		"%zz=1":                                "… is not a well-formed parameter name",
 		"is_local=TRUE":                        "is_local must be true or false",
 		"is_local=1&consumed_local_only=maybe": "is_local must be true or false; consumed_local_only must be true or false",
 		"scope_of_locality=HERE":               "scope_of_locality must be one of MEC_SYSTEM",

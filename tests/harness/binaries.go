@@ -57,7 +57,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = dir
-	for _, program := range []string{"mep", "mepserver"} {
+	for _, program := range []string{"mep", "mepserver", "mepauth"} {
 		build := exec.Command("go", "build", "-tags", "nomsgpack", "-o", dir, "./cmd/"+program)
 		build.Dir = filepath.Join(root, program)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -5,48 +5,55 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/openmep/mep/tests/contract"
 )
-
-// plain performs exchanges without looking at them.
-var plain = &http.Transport{
-	DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-	MaxIdleConnsPerHost: 64,
-	IdleConnTimeout:     30 * time.Second,
-	DisableCompression:  true,
-}
 
 // Client speaks to one process on behalf of one test. It is safe for concurrent use.
 type Client struct {
 	tb   testing.TB
 	base func() string
 	http *http.Client
+
+	token string // "" for none
 }
 
 // Client returns a client of the Mp1 listener, whose exchanges are all checked against the OpenAPI document. Redirects
 // are not followed.
 func (p *Process) Client(tb testing.TB) *Client {
 	tb.Helper()
-	return newClient(tb, func() string { return p.URL("mp1") }, contract.New(tb, "mec_service_mgmt").Transport(plain))
+	return p.client(tb, "mp1", "mec_service_mgmt", "")
 }
 
 // Ops returns a client of the operations listener.
 func (p *Process) Ops(tb testing.TB) *Client {
 	tb.Helper()
-	return newClient(tb, func() string { return p.URL("ops") }, contract.New(tb, "ops").Transport(plain))
+	return p.client(tb, "ops", "ops", "")
 }
 
 // Unchecked returns a client of the Mp1 listener whose exchanges are not checked.
 func (p *Process) Unchecked(tb testing.TB) *Client {
 	tb.Helper()
-	return newClient(tb, func() string { return p.URL("mp1") }, plain)
+	return p.client(tb, "mp1", "", "")
+}
+
+// client makes a client of a listener that comes from an address, "" for any, and checks its exchanges against a document,
+// "" for none.
+func (p *Process) client(tb testing.TB, listener, document, from string) *Client {
+	tb.Helper()
+	base, err := p.transport(from)
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	var checked http.RoundTripper = base
+	if document != "" {
+		checked = contract.New(tb, document).Transport(base)
+	}
+	return newClient(tb, func() string { return p.URL(listener) }, checked)
 }
 
 func newClient(tb testing.TB, base func() string, t http.RoundTripper) *Client {
@@ -55,6 +62,13 @@ func newClient(tb testing.TB, base func() string, t http.RoundTripper) *Client {
 		Timeout:       Patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// With is the same client with a token, which is sent with every request whose options do not say otherwise.
+func (c *Client) With(token string) *Client {
+	with := *c
+	with.token = token
+	return &with
 }
 
 // TB is the test the client works for.
@@ -141,6 +155,9 @@ func (c *Client) Try(method, target string, body any, options ...RequestOption) 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	for _, option := range options {
 		option(req)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Outcome is how a program that was run to its end did.
@@ -64,4 +65,14 @@ func tail(text string, lines int) string {
 		all = all[len(all)-lines:]
 	}
 	return strings.Join(all, "\n")
+}
+
+// KillAfter starts a program and ends it with SIGKILL after a time, unless it has ended before.
+func KillAfter(tb testing.TB, program string, after time.Duration, args ...string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), after)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(tb, program), args...)
+	cmd.Env = environment(tb)
+	_ = cmd.Run() // it was killed
 }

@@ -5,6 +5,9 @@
 //	answer := p.Client(t).Get("/mec_service_mgmt/v1/services")
 //	require.Equal(t, 200, answer.Status)
 //
+//	p := harness.Start(t, harness.Secure())  // with TLS and tokens, as in operation
+//	app := p.NewApp(t)                       // provisioned by the manager, with its token
+//
 // Every exchange of a Client is checked against the OpenAPI documents. A process that does not end properly fails its
 // test. Nothing here sleeps to be in time: what has to happen is waited for with Eventually.
 package harness

@@ -34,7 +34,18 @@ func DataDir(dir string) Option {
 
 // NoCommand leaves the word "run" out.
 func NoCommand() Option {
-	return func(s *spec) { s.args = s.args[1:] }
+	return func(s *spec) { s.noCommand = true }
+}
+
+// Secure runs the process as it runs in operation, without --dev: with TLS by a CA of its own, and for callers with a token
+// only. Its listeners are on 127.0.0.1.
+func Secure() Option {
+	return func(s *spec) { s.secure = true }
+}
+
+// Trust makes the clients of a secure process trust the certificates in a PEM file in the place of its own CA.
+func Trust(caFile string) Option {
+	return func(s *spec) { s.caFile = caFile }
 }
 
 // Unready does not wait until the process is ready, only until it says where it listens.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,10 @@ type Process struct {
 	mu      sync.Mutex
 	running *running // nil when the process was stopped or killed
 	log     *logBuffer
+	earlier string // the logs of runs before
 	urls    map[string]string
+	paths   map[string]*http.Transport // by the address they come from
+	tokens  map[string]string          // of managers, by access key
 }
 
 type running struct {
@@ -49,6 +53,9 @@ type spec struct {
 	dataDir     string
 	unready     bool
 	mayFail     bool
+	noCommand   bool
+	secure      bool
+	caFile      string
 	environment []string
 }
 
@@ -65,15 +72,43 @@ func StartMepserver(tb testing.TB, etcdEndpoint string, opts ...Option) *Process
 	return start(tb, "mepserver", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
+// StartMepauth runs the daemon mepauth against an etcd as Start runs mep.
+func StartMepauth(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
+	tb.Helper()
+	return start(tb, "mepauth", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
+}
+
+// listeners are those that each program has besides that of operations.
+var listeners = map[string][]string{"mep": {"mp1", "auth"}, "mepserver": {"mp1"}, "mepauth": {"auth"}}
+
+// arguments is the command line of the options, without the data directory and the configuration file.
+func (s *spec) arguments() []string {
+	var args []string
+	if !s.noCommand {
+		args = append(args, "run")
+	}
+	free := "127.0.0.1:0"
+	if s.secure {
+		args = append(args, "--log-format", "text")
+	} else {
+		args, free = append(args, "--dev"), ":0"
+	}
+	for _, name := range listeners[s.program] {
+		args = append(args, "--"+name+"-listen", free)
+	}
+	return append(append(args, "--ops-listen", "127.0.0.1:0"), s.args...)
+}
+
 func start(tb testing.TB, program string, opts ...Option) *Process {
 	tb.Helper()
-	p := &Process{tb: tb, spec: spec{
-		program: program,
-		args:    []string{"run", "--dev", "--mp1-listen", ":0", "--ops-listen", "127.0.0.1:0"},
-	}}
+	p := &Process{
+		tb: tb, spec: spec{program: program},
+		paths: make(map[string]*http.Transport), tokens: make(map[string]string),
+	}
 	for _, o := range opts {
 		o(&p.spec)
 	}
+	p.spec.args = p.spec.arguments()
 	if p.DataDir = p.spec.dataDir; p.DataDir == "" {
 		p.DataDir = filepath.Join(scratch(tb), "data")
 	}
@@ -85,6 +120,7 @@ func start(tb testing.TB, program string, opts ...Option) *Process {
 	}
 	p.spec.environment = environment(tb, p.spec.env...)
 	tb.Cleanup(func() {
+		p.hangUp()
 		p.Stop()
 		if tb.Failed() {
 			tb.Logf("end of the log of %s, without requests that were answered:\n%s", program, tail(answered.ReplaceAllString(p.Log(), ""), 40))
@@ -127,6 +163,9 @@ func (p *Process) tryLaunch() error {
 		close(r.done)
 	}()
 	p.mu.Lock()
+	if p.log != nil {
+		p.earlier += p.log.String()
+	}
 	p.running, p.log, p.urls = r, log, nil
 	p.mu.Unlock()
 	var ended error
@@ -156,6 +195,13 @@ func (p *Process) Log() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
+}
+
+// AllLogs is what the process has written in all its runs.
+func (p *Process) AllLogs() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.earlier + p.log.String()
 }
 
 // CloseLog stops reading what the process writes, as a log collector does that dies.
@@ -335,6 +381,12 @@ func (p *Process) Reload(yaml string) (accepted bool) {
 		return Not(y > yesBefore || n > noBefore, "the log says nothing of it")
 	})
 	return accepted
+}
+
+// Hangup sends SIGHUP, which makes the process look at its files again.
+func (p *Process) Hangup() {
+	p.tb.Helper()
+	p.Signal(syscall.SIGHUP)
 }
 
 // PeakMemory is the most resident memory the process has had so far, in bytes.

@@ -3,9 +3,11 @@ package harness
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,12 +15,24 @@ import (
 // Dial opens a connection to a listener, for requests that no client would send. It is closed when the test ends.
 func (p *Process) Dial(tb testing.TB, listener string) net.Conn {
 	tb.Helper()
-	conn, err := net.DialTimeout("tcp", p.Addr(listener), 5*time.Second)
+	conn, err := p.dial(listener)
 	if err != nil {
 		tb.Fatalf("harness: %v", err)
 	}
 	tb.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+func (p *Process) dial(listener string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	if !strings.HasPrefix(p.URL(listener), "https:") {
+		return dialer.Dial("tcp", p.Addr(listener))
+	}
+	settings, err := p.TLS()
+	if err != nil {
+		return nil, err
+	}
+	return tls.DialWithDialer(dialer, "tcp", p.Addr(listener), settings)
 }
 
 // Exchange sends bytes over a connection of their own and reads one response; ok is false when the connection was closed

@@ -3,7 +3,6 @@ package harness
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,8 +16,10 @@ func (p *Process) findListeners() error {
 	for _, m := range listening.FindAllStringSubmatch(p.Log(), -1) {
 		urls[m[1]] = m[2]
 	}
-	if urls["ops"] == "" || urls["mp1"] == "" {
-		return errors.New("the log does not say where it listens")
+	for _, name := range append([]string{"ops"}, listeners[p.spec.program]...) {
+		if urls[name] == "" {
+			return fmt.Errorf("the log does not say where %s listens", name)
+		}
 	}
 	p.mu.Lock()
 	p.urls = urls
@@ -73,7 +74,11 @@ func (p *Process) Ready() (status int, r Readiness, err error) {
 	if err != nil {
 		return 0, r, err
 	}
-	resp, err := plain.RoundTrip(req)
+	transport, err := p.transport("")
+	if err != nil {
+		return 0, r, err
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return 0, r, err
 	}
@@ -85,7 +90,7 @@ func (p *Process) Ready() (status int, r Readiness, err error) {
 	return resp.StatusCode, r, json.Unmarshal(body, &r)
 }
 
-// URL is the base URL of a listener, such as "mp1" or "ops". It may change with a restart.
+// URL is the base URL of a listener: "mp1", "auth" or "ops". It may change with a restart.
 func (p *Process) URL(listener string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,5 +99,6 @@ func (p *Process) URL(listener string) string {
 
 // Addr is the address of a listener as host:port.
 func (p *Process) Addr(listener string) string {
-	return strings.TrimPrefix(p.URL(listener), "http://")
+	_, addr, _ := strings.Cut(p.URL(listener), "://")
+	return addr
 }
