@@ -129,6 +129,10 @@ func AskReady(ctx context.Context, cfg *Config) (ops.Readiness, error) {
 		return r, fmt.Errorf("no answer from the operations listener (is the process running, and ops.listen right?): %w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized {
+		return r, fmt.Errorf("the platform runs, but tells strangers at %s nothing: let ops.listen be a loopback address, or all addresses (\":%s\"), "+
+			"of which loopback is one", host, port)
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
 		return r, fmt.Errorf("what answers at %s is not this platform: %w", req.URL.Host, err)
 	}

@@ -166,12 +166,12 @@ func (e *Env) SetGuard(g *identity.Guard) {
 	e.opsGuard.Store(&require)
 }
 
-// openLocally are the resources of the operations listener that callers on this machine need no token for.
-var openLocally = map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true}
+// openOnLoopback are the resources of the operations listener that callers on this machine need no token for.
+var openOnLoopback = map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true}
 
 // guardOps is the middleware of the operations listener.
 func (e *Env) guardOps(c *gin.Context) {
-	if e.Common.Dev || openLocally[c.Request.URL.Path] && identity.Local(c) {
+	if e.Common.Dev || openOnLoopback[c.Request.URL.Path] && identity.Loopback(c) {
 		c.Next()
 		return
 	}

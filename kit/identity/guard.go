@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -197,16 +195,8 @@ func (g *Guard) Own(listener, param string) gin.HandlerFunc {
 	}
 }
 
-// Local reports whether the connection comes from this machine: over the loopback interface, or from the very address it was
-// opened to.
-func Local(c *gin.Context) bool {
+// Loopback reports whether the request comes from this machine, over the loopback interface.
+func Loopback(c *gin.Context) bool {
 	from, err := netip.ParseAddrPort(c.Request.RemoteAddr)
-	if err != nil {
-		return false
-	}
-	if from.Addr().Unmap().IsLoopback() {
-		return true
-	}
-	to, ok := c.Request.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	return ok && to.AddrPort().Addr().Unmap() == from.Addr().Unmap()
+	return err == nil && from.Addr().Unmap().IsLoopback()
 }

@@ -135,7 +135,26 @@ type perConnection struct{ client *Client }
 func (p *perConnection) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := p.current().ClientHandshake(ctx, authority, conn)
 	p.client.noteHandshake(authority, err)
+	if err == nil {
+		secured = &noting{Conn: secured, client: p.client, authority: authority}
+	}
 	return secured, info, err
+}
+
+// noting hears what the server thinks of the client's certificate: with TLS 1.3 it says so after the handshake.
+type noting struct {
+	net.Conn
+	client    *Client
+	authority string
+}
+
+// Read implements net.Conn.
+func (n *noting) Read(p []byte) (int, error) {
+	count, err := n.Conn.Read(p)
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		n.client.noteHandshake(n.authority, err)
+	}
+	return count, err
 }
 
 // noteHandshake logs what is wrong with a handshake, once: gRPC tries again and again, and tells its callers no more than that

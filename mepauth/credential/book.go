@@ -213,7 +213,7 @@ func (b *Book) Bootstrap(ctx context.Context, w Wanted) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	resp, err := b.store.Txn(ctx, []clientv3.Cmp{
+	resp, err := b.store.Urgent().Txn(ctx, []clientv3.Cmp{
 		clientv3.Compare(clientv3.CreateRevision(state.KeyBootstrap), "=", 0),
 		clientv3.Compare(clientv3.CreateRevision(state.CredentialKey(w.AccessKeyID)), "=", 0),
 	}, append(ops, clientv3.OpPut(state.KeyBootstrap, w.AccessKeyID)), nil)

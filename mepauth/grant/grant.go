@@ -215,7 +215,8 @@ func narrow(held, asked []string) ([]string, error) {
 		if !slices.Contains(held, scope) {
 			return nil, &auth.Error{
 				Code: auth.CodeInvalidScope, Status: http.StatusBadRequest,
-				Description: fmt.Sprintf("the client may not have the scope %q, only %s", scope, strings.Join(held, " ")),
+				// What was asked for is not repeated: it may be a secret in the wrong place.
+				Description: "the client may not have the scope it asks for, only " + strings.Join(held, " "),
 			}
 		}
 	}

@@ -127,7 +127,7 @@ func readForm(c *gin.Context) (*form, error) {
 	}
 	for name, v := range f.values {
 		if len(v) > 1 {
-			return nil, badRequest("the parameter " + strconv.Quote(name) + " is given more than once")
+			return nil, badRequest("the parameter " + strconv.Quote(httpx.ParamName(name)) + " is given more than once")
 		}
 	}
 	return f, f.client(c)

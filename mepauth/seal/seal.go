@@ -171,7 +171,7 @@ const checkText = "this is the key"
 // prove finds out whether the database was sealed with this key, and leaves the proof there the first time.
 func (k *Key) prove(ctx context.Context, store *etcd.Store) error {
 	mine := k.Seal(state.KeySeal, []byte(checkText))
-	resp, err := store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(state.KeySeal), "=", 0)},
+	resp, err := store.Urgent().Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(state.KeySeal), "=", 0)},
 		[]clientv3.Op{clientv3.OpPut(state.KeySeal, string(mine))}, []clientv3.Op{clientv3.OpGet(state.KeySeal)})
 	if err != nil || resp.Succeeded {
 		return err

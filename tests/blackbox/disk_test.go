@@ -162,8 +162,8 @@ func TestRemovalIsPossibleWithoutTheReserve(t *testing.T) {
 // Without a guard etcd runs into the end of the disk. The process may end then, but not lose what it has answered.
 func TestADiskThatIsFullToTheLastByteCorruptsNothing(t *testing.T) {
 	t.Parallel()
-	disk := smallDisk(t, 64)
-	p := harness.Start(t, harness.DataDir(filepath.Join(disk, "data")), harness.Args("--storage-reserve=0"), harness.MayFail())
+	disk := smallDisk(t, 128)
+	p := harness.Start(t, harness.DataDir(filepath.Join(disk, "data")), harness.Args("--storage-reserve=0", "--limits-services=100000"), harness.MayFail())
 	a := newApp(p.Unchecked(t))
 	kept := map[string]registered{}
 	info := but(own("x"), "transportInfo.implSpecificInfo", strings.Repeat("x", 15<<10))

@@ -114,7 +114,7 @@ func TestHealthcheck(t *testing.T) {
 	require.Zero(t, out.Code, out.Output)
 	require.Contains(t, out.Output, "ready")
 	_, port, _ := strings.Cut(p.Addr("ops"), ":")
-	require.Zero(t, harness.Run(t, "mep", []string{"healthcheck"}, harness.Env("MEP_OPS_LISTEN=:"+port)).Code)
+	require.Zero(t, harness.Run(t, "mep", []string{"healthcheck"}, harness.Env("MEP_OPS_LISTEN=:"+port, "MEP_DEV=true")).Code)
 	require.Zero(t, harness.Run(t, "mepserver", []string{"healthcheck", "--config", file(t, "c.yaml", "ops.listen: "+p.Addr("ops")+"\n")}).Code)
 
 	addr := p.Addr("ops")
@@ -159,9 +159,6 @@ func TestAStartThatIsRefusedSaysWhy(t *testing.T) {
 		args    []string
 		says    []string
 	}{
-		"without --dev": {"mep", append([]string{"run", "--data-dir", "d"}, free...), []string{"--dev", "token"}},
-		"the daemon without --dev": {"mepserver", append([]string{"run", "--data-dir", "d", "--etcd-endpoints", "127.0.0.1:1"}, free...),
-			[]string{"--dev", "token"}},
 		"the daemon without etcd":       {"mepserver", append([]string{"run", "--dev", "--data-dir", "d"}, free...), []string{"--etcd-endpoints"}},
 		"the daemon without a command":  {"mepserver", append([]string{"--dev", "--data-dir", "d"}, free...), []string{"--etcd-endpoints"}},
 		"--dev with any address":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", "0.0.0.0:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
