@@ -33,8 +33,13 @@ const (
 // TokenRoot is the prefix of what mepauth reads when it is asked for, and nobody follows.
 const TokenRoot = "/mep/tokens/v1/" //nolint:gosec // is no token
 
-// PrefixRefresh is where refresh tokens are, by the hashes of them.
+// PrefixRefresh is where refresh tokens are.
 const PrefixRefresh = TokenRoot + "refresh/"
+
+// RefreshKeys is the prefix of the families of refresh tokens of an access key.
+func RefreshKeys(accessKeyID string) string {
+	return PrefixRefresh + url.PathEscape(accessKeyID) + "/"
+}
 
 // CredentialKey is the key of what is known of an access key, apart from its secrets.
 func CredentialKey(accessKeyID string) string { return PrefixCredentials + url.PathEscape(accessKeyID) }
@@ -182,19 +187,17 @@ type Failures struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// Refresh is a refresh token; it stands under the hash of the token.
+// Refresh is a family of refresh tokens: each of them is good until it is exchanged for the next.
 type Refresh struct {
 	Version
 	AccessKeyID string `json:"accessKeyId"`
 	// Epoch is that of the credential when the family began.
 	Epoch string `json:"epoch"`
-	// Family is common to all that follow from one first token. When one is used twice all of them end.
-	Family string `json:"family"`
+	// Current is a hash of the one token that is good.
+	Current string `json:"current"`
 	// Scopes are what may be asked for.
 	Scopes []string `json:"scopes"`
 	// ClientAddress is the address the family is bound to, empty for any.
 	ClientAddress string    `json:"clientAddress,omitempty"`
 	Expires       time.Time `json:"expires"`
-	// Used says that it was exchanged already.
-	Used bool `json:"used,omitempty"`
 }

@@ -178,7 +178,7 @@ func (s *Service) Refreshed(ctx context.Context, from Origin, clientID, secret, 
 	}
 	var scopes []string
 	var scopeErr error
-	next, _, err := s.Refresh.Use(ctx, token, clientID, func(rec state.Refresh) bool {
+	next, err := s.Refresh.Use(ctx, token, clientID, func(rec state.Refresh) bool {
 		if rec.Epoch != cred.Epoch || rec.ClientAddress != "" && rec.ClientAddress != from.Address.String() {
 			return false
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"time"
 
@@ -17,135 +18,144 @@ import (
 	"github.com/openmep/mep/kit/etcd"
 )
 
+const (
+	// MaxFamilies is how many families an access key may have; one more ends the oldest.
+	MaxFamilies = 16
+	// span is how far the ends of families that share a lease may be apart.
+	span = 5 * time.Minute
+)
+
 // Store keeps refresh tokens.
 type Store struct {
 	store    *etcd.Store
+	leases   *etcd.Leases
 	lifetime func() time.Duration
 	now      func() time.Time
 }
 
 // New makes a store; lifetime is how long a token that is not used is good.
 func New(store *etcd.Store, lifetime func() time.Duration) *Store {
-	return &Store{store: store, lifetime: lifetime, now: time.Now}
+	return &Store{store: store, leases: etcd.NewLeases(store, span), lifetime: lifetime, now: time.Now}
 }
 
 // ErrInvalid says that a refresh token is not good, without saying why.
 var ErrInvalid = errs.New(errs.Invalid, "the refresh token is unknown, expired or used, or its credentials are not in force any more")
 
-// familyPrefix is where the tokens of a family stand.
-func familyPrefix(family string) string { return state.PrefixRefresh + family + "/" }
-
-// keyOf is where a token stands. A token is FAMILY.SECRET; what is stored is a hash of it.
-func keyOf(token string) (key, family string, ok bool) {
+// familyOf takes a token of the form FAMILY.SECRET apart.
+func familyOf(token string) (family string, ok bool) {
 	if len(token) != 36+1+43 || token[36] != '.' || uuid.Validate(token[:36]) != nil {
-		return "", "", false
+		return "", false
 	}
+	return token[:36], true
+}
+
+func hash(token string) string {
 	sum := sha256.Sum256([]byte(token))
-	return familyPrefix(token[:36]) + base64.RawURLEncoding.EncodeToString(sum[:]), token[:36], true
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // Issue makes the first token of a family. Errors are those of etcd.Store.Txn.
 func (s *Store) Issue(ctx context.Context, rec state.Refresh) (string, error) {
-	rec.Family = uuid.NewString()
-	token, put, err := s.next(ctx, rec)
+	family, prefix := uuid.NewString(), state.RefreshKeys(rec.AccessKeyID)
+	token, put, err := s.next(ctx, prefix+family, family, rec)
 	if err != nil {
 		return "", err
 	}
-	_, err = s.store.Do(ctx, put)
+	oldest, err := s.store.Do(ctx, clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend), clientv3.WithLimit(1)))
+	if err != nil {
+		return "", err
+	}
+	ops := []clientv3.Op{put}
+	if got := oldest.Get(); got.Count >= MaxFamilies {
+		ops = append(ops, clientv3.OpDelete(string(got.Kvs[0].Key)))
+	}
+	_, err = s.store.Txn(ctx, nil, ops, nil)
 	return token, err
 }
 
-func (s *Store) next(ctx context.Context, rec state.Refresh) (string, clientv3.Op, error) {
+// next makes a token and the operation that makes it the one of its family that is good.
+func (s *Store) next(ctx context.Context, key, family string, rec state.Refresh) (string, clientv3.Op, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
-	token := rec.Family + "." + base64.RawURLEncoding.EncodeToString(secret)
-	key, _, _ := keyOf(token)
-	life := s.lifetime()
-	rec.Version, rec.Expires, rec.Used = state.Current(), s.now().Add(life).UTC(), false
+	token := family + "." + base64.RawURLEncoding.EncodeToString(secret)
+	rec.Version, rec.Current, rec.Expires = state.Current(), hash(token), s.now().Add(s.lifetime()).UTC()
 	value, err := state.Encode(rec)
 	if err != nil {
 		return "", clientv3.Op{}, err
 	}
-	lease, err := s.store.Grant(ctx, life)
+	lease, err := s.leases.Until(ctx, rec.Expires)
 	return token, clientv3.OpPut(key, value, clientv3.WithLease(lease)), err
+}
+
+// find reads the family of a token; found is false when there is none.
+func (s *Store) find(ctx context.Context, token, accessKeyID string) (key string, rec state.Refresh, revision int64, err error) {
+	family, ok := familyOf(token)
+	if !ok {
+		return "", rec, 0, nil
+	}
+	key = state.RefreshKeys(accessKeyID) + family
+	resp, err := s.store.Do(ctx, clientv3.OpGet(key))
+	if err != nil || len(resp.Get().Kvs) == 0 {
+		return key, rec, 0, err
+	}
+	rec, err = state.Decode[state.Refresh](resp.Get().Kvs[0].Value)
+	return key, rec, resp.Get().Kvs[0].ModRevision, err
 }
 
 // Use exchanges a token of an access key for the next one of its family. good says whether what the token was issued for still
 // holds. The error is ErrInvalid, or one of those of etcd.Store.Txn.
-func (s *Store) Use(ctx context.Context, token, accessKeyID string, good func(state.Refresh) bool) (string, state.Refresh, error) {
-	key, family, ok := keyOf(token)
-	if !ok {
-		return "", state.Refresh{}, ErrInvalid
-	}
-	resp, err := s.store.Do(ctx, clientv3.OpGet(key))
-	if err != nil {
-		return "", state.Refresh{}, err
-	}
-	kvs := resp.Get().Kvs
-	if len(kvs) == 0 {
-		return "", state.Refresh{}, ErrInvalid
-	}
-	rec, err := state.Decode[state.Refresh](kvs[0].Value)
-	if err != nil {
-		return "", rec, err
-	}
-	if rec.AccessKeyID != accessKeyID || s.now().After(rec.Expires) || !good(rec) {
-		return "", rec, ErrInvalid
-	}
-	if rec.Used {
-		return "", rec, s.end(ctx, family)
-	}
-	used := rec
-	used.Used = true
-	value, err := state.Encode(used)
-	if err != nil {
-		return "", rec, err
-	}
-	next, put, err := s.next(ctx, rec)
-	if err != nil {
-		return "", rec, err
-	}
-	done, err := s.store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", kvs[0].ModRevision)},
-		[]clientv3.Op{clientv3.OpPut(key, value, clientv3.WithIgnoreLease()), put}, nil)
+func (s *Store) Use(ctx context.Context, token, accessKeyID string, good func(state.Refresh) bool) (string, error) {
+	key, rec, revision, err := s.find(ctx, token, accessKeyID)
 	switch {
 	case err != nil:
-		return "", rec, err
-	case !done.Succeeded:
-		return "", rec, s.end(ctx, family) // somebody else used it meanwhile
+		return "", err
+	case revision == 0:
+		return "", ErrInvalid
+	case subtle.ConstantTimeCompare([]byte(rec.Current), []byte(hash(token))) != 1:
+		return "", s.end(ctx, key) // it was used before
+	case s.now().After(rec.Expires), !good(rec):
+		return "", ErrInvalid
 	}
-	return next, rec, nil
+	next, put, err := s.next(ctx, key, token[:36], rec)
+	if err != nil {
+		return "", err
+	}
+	done, err := s.store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)}, []clientv3.Op{put}, nil)
+	switch {
+	case s.leases.Lost(err):
+		return "", errs.Wrap(errs.Unavailable, err, "try again").After(time.Second)
+	case err != nil:
+		return "", err
+	case !done.Succeeded:
+		return "", s.end(ctx, key) // somebody else used it meanwhile
+	}
+	return next, nil
 }
 
-// end revokes a family whose token was used twice.
-func (s *Store) end(ctx context.Context, family string) error {
-	if _, err := s.store.Do(ctx, clientv3.OpDelete(familyPrefix(family), clientv3.WithPrefix())); err != nil {
+// end ends a family whose token was used twice.
+func (s *Store) end(ctx context.Context, key string) error {
+	if _, err := s.store.Do(ctx, clientv3.OpDelete(key)); err != nil {
 		return err
 	}
 	return ErrInvalid
 }
 
-// Revoke ends the family of a token of the access key. It reports whether there was one.
+// Revoke ends the family of a token of the access key. It reports whether the token was good.
 func (s *Store) Revoke(ctx context.Context, token, accessKeyID string) (bool, error) {
-	rec, err := s.Look(ctx, token)
-	if err != nil || rec == nil || rec.AccessKeyID != accessKeyID {
+	rec, err := s.Look(ctx, token, accessKeyID)
+	if err != nil || rec == nil {
 		return false, err
 	}
-	_, err = s.store.Do(ctx, clientv3.OpDelete(familyPrefix(rec.Family), clientv3.WithPrefix()))
+	_, err = s.store.Do(ctx, clientv3.OpDelete(state.RefreshKeys(accessKeyID)+token[:36]))
 	return err == nil, err
 }
 
-// Look returns the record of a token that is good, nil for others.
-func (s *Store) Look(ctx context.Context, token string) (*state.Refresh, error) {
-	key, _, ok := keyOf(token)
-	if !ok {
-		return nil, nil
-	}
-	resp, err := s.store.Do(ctx, clientv3.OpGet(key))
-	if err != nil || len(resp.Get().Kvs) == 0 {
-		return nil, err
-	}
-	rec, err := state.Decode[state.Refresh](resp.Get().Kvs[0].Value)
-	if err != nil || rec.Used || s.now().After(rec.Expires) {
+// Look returns the record of a token of the access key that is good, nil for others.
+func (s *Store) Look(ctx context.Context, token, accessKeyID string) (*state.Refresh, error) {
+	_, rec, revision, err := s.find(ctx, token, accessKeyID)
+	if err != nil || revision == 0 || s.now().After(rec.Expires) ||
+		subtle.ConstantTimeCompare([]byte(rec.Current), []byte(hash(token))) != 1 {
 		return nil, err
 	}
 	return &rec, nil
