@@ -208,8 +208,8 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 	if !lines.Enabled(c.Request.Context(), level) {
 		return
 	}
-	line := slog.NewRecord(end, level, "request", 0)
-	line.AddAttrs(
+	// All at once: a record makes room for what it is given, and again for what comes later.
+	attrs := append(make([]slog.Attr, 0, 9),
 		slog.String("request_id", id),
 		slog.String("method", c.Request.Method),
 		slog.String("path", c.Request.URL.Path),
@@ -219,11 +219,13 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 		slog.String("remote", c.Request.RemoteAddr),
 	)
 	if caller, ok := c.Get(CallerKey); ok {
-		line.AddAttrs(slog.String("caller", caller.(fmt.Stringer).String()))
+		attrs = append(attrs, slog.String("caller", caller.(fmt.Stringer).String()))
 	}
 	if err, ok := c.Get(errorKey); ok {
-		line.AddAttrs(slog.String("error", err.(error).Error()))
+		attrs = append(attrs, slog.String("error", err.(error).Error()))
 	}
+	line := slog.NewRecord(end, level, "request", 0)
+	line.AddAttrs(attrs...)
 	_ = lines.Handle(c.Request.Context(), line) // a log that cannot be written must not stop the platform
 }
 
