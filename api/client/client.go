@@ -33,6 +33,8 @@ type Client struct {
 	prefix string
 	http   *http.Client
 	token  TokenSource
+	// refused is told of a token that the platform did not take; it may be nil.
+	refused func(token string)
 }
 
 // Option changes what New makes.
@@ -47,6 +49,20 @@ func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h
 
 // WithTokenSource makes the client authenticate with bearer tokens (RFC 6750).
 func WithTokenSource(source TokenSource) Option { return func(c *Client) { c.token = source } }
+
+// Tokens gets tokens and hears of those that were refused. *auth.Source is one.
+type Tokens interface {
+	// Token is a TokenSource.
+	Token(ctx context.Context) (string, error)
+	// Invalidate says that the platform refused a token, so that the next call of Token returns another one.
+	Invalidate(token string)
+}
+
+// WithTokens makes the client authenticate with bearer tokens, and ask for another one when one is refused (401), as it is after the
+// credentials were changed. A request is then sent a second time: one that was refused had no effect.
+func WithTokens(tokens Tokens) Option {
+	return func(c *Client) { c.token, c.refused = tokens.Token, tokens.Invalidate }
+}
 
 // WithPathPrefix puts a path, such as "/mep", between the base URL and the root of the API.
 func WithPathPrefix(prefix string) Option { return func(c *Client) { c.prefix = prefix } }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -414,4 +416,39 @@ func TestAContextEndsTheWaiting(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(start))
 		require.Len(t, p.asked, 1)
 	})
+}
+
+// rotating hands out one token after another; only the latest is good.
+type rotating struct{ n atomic.Int64 }
+
+func (r *rotating) Token(context.Context) (string, error) { return fmt.Sprint("t", r.n.Load()), nil }
+func (r *rotating) Invalidate(token string) {
+	if token == fmt.Sprint("t", r.n.Load()) {
+		r.n.Add(1)
+	}
+}
+
+func TestRefusedTokenIsReplacedOnce(t *testing.T) {
+	var asked atomic.Int64
+	good := "Bearer t1"
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("Authorization") != good {
+			w.Header().Set("Content-Type", problem.ContentType)
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"status":401,"detail":"the token was revoked"}`)
+			return
+		}
+		_, _ = io.WriteString(w, `[]`)
+	}))
+	t.Cleanup(srv.Close)
+	c, err := client.New(srv.URL, client.WithTokens(&rotating{}))
+	require.NoError(t, err)
+	_, err = c.Discover(t.Context(), client.Query{})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, asked.Load())
+	good = "nothing any more"
+	_, err = c.Discover(t.Context(), client.Query{})
+	require.ErrorContains(t, err, "revoked")
+	require.EqualValues(t, 4, asked.Load(), "it is not tried without end")
 }

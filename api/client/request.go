@@ -57,9 +57,15 @@ func (c *Client) do(ctx context.Context, r request, into any) (answer, error) {
 			return ans, fmt.Errorf("%s %s: %w", r.method, target, err)
 		}
 	}
-	for {
+	for renewed := false; ; {
 		ans.attempts++
-		ans.header, err = c.send(ctx, &r, target, body, into)
+		var token string
+		ans.header, token, err = c.send(ctx, &r, target, body, into)
+		if c.refused != nil && !renewed && token != "" && isUnauthorized(err) {
+			c.refused(token)
+			renewed = true
+			continue
+		}
 		wait, worth := retryWait(err, ans.attempts)
 		if !worth || !r.repeatable || ans.attempts == maxAttempts {
 			return ans, err
@@ -69,6 +75,11 @@ func (c *Client) do(ctx context.Context, r request, into any) (answer, error) {
 			return ans, err
 		}
 	}
+}
+
+func isUnauthorized(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status() == http.StatusUnauthorized
 }
 
 func (c *Client) url(r *request) (string, error) {
@@ -88,11 +99,11 @@ func (c *Client) url(r *request) (string, error) {
 	return b.String(), nil
 }
 
-// send makes one attempt.
-func (c *Client) send(ctx context.Context, r *request, target string, body []byte, into any) (http.Header, error) {
+// send makes one attempt, and returns the token it was made with.
+func (c *Client) send(ctx context.Context, r *request, target string, body []byte, into any) (header http.Header, token string, err error) {
 	req, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "mep-client")
@@ -103,26 +114,25 @@ func (c *Client) send(ctx context.Context, r *request, target string, body []byt
 		req.Header.Set("If-Match", r.ifMatch)
 	}
 	if c.token != nil {
-		token, tokenErr := c.token(ctx)
-		if tokenErr != nil {
-			return nil, fmt.Errorf("%s %s: no token: %w", r.method, target, tokenErr)
+		if token, err = c.token(ctx); err != nil {
+			return nil, "", fmt.Errorf("%s %s: no token: %w", r.method, target, err)
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, token, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return resp.Header, newError(resp)
+		return resp.Header, token, newError(resp)
 	}
 	if resp.StatusCode != http.StatusNoContent && into != nil {
 		if err := decode(resp, into); err != nil {
-			return resp.Header, fmt.Errorf("%s %s: %s with a body that cannot be read: %w", r.method, target, resp.Status, err)
+			return resp.Header, token, fmt.Errorf("%s %s: %s with a body that cannot be read: %w", r.method, target, resp.Status, err)
 		}
 	}
-	return resp.Header, nil
+	return resp.Header, token, nil
 }
 
 func decode(resp *http.Response, into any) error {

@@ -213,10 +213,13 @@ func narrow(held, asked []string) ([]string, error) {
 	}
 	for _, scope := range asked {
 		if !slices.Contains(held, scope) {
+			what := "one it asks for"
+			if slices.Contains(identity.Scopes, scope) { // anything else may be a secret in the wrong place
+				what = scope
+			}
 			return nil, &auth.Error{
 				Code: auth.CodeInvalidScope, Status: http.StatusBadRequest,
-				// What was asked for is not repeated: it may be a secret in the wrong place.
-				Description: "the client may not have the scope it asks for, only " + strings.Join(held, " "),
+				Description: fmt.Sprintf("the client may not have the scope %s, only %s", what, strings.Join(held, " ")),
 			}
 		}
 	}
