@@ -21,32 +21,23 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 		Name: "mepauth", Short: "Token service of the MEC platform, on an etcd cluster", RunByDefault: true,
 		Common: func(c *DaemonConfig) *daemon.Config { return &c.Common },
 		Validate: func(c *DaemonConfig) error {
-			faults := []error{c.Auth.Validate(&c.Common)}
-			if len(c.Common.EtcdEndpoints) == 0 {
-				faults = append(faults, errors.New(
-					"etcd.endpoints is required: say where etcd is with --etcd-endpoints, or run mep, which brings its own"))
-			}
-			return errors.Join(faults...)
+			return errors.Join(c.Auth.Validate(&c.Common), node.NeedsCluster(&c.Common))
 		},
 		Listeners: func(c *DaemonConfig) []string { return []string{c.Auth.Listen, c.Auth.PublicURL} },
 		Build: func(ctx context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
-			store, parts, err := node.Dial(env)
+			n, parts, err := node.OnCluster(env)
 			if err != nil {
 				return nil, err
-			}
-			n, err := node.New(store, false, env)
-			if err != nil {
-				return nil, errors.Join(err, store.Close())
 			}
 			s, err := New(ctx, &c.Auth, n, env)
 			if err == nil {
 				err = s.Bootstrap(ctx, map[string]string{auth.AuthListener: s.URL()}, env)
 			}
 			if err != nil {
-				return nil, errors.Join(err, store.Close())
+				return nil, errors.Join(err, n.Store.Close())
 			}
 			return &daemon.Program[DaemonConfig]{
-				Parts:   append(parts, n.Part(), s.Part(), daemon.Listeners(map[string]func(context.Context) error{"auth": s.Serve})),
+				Parts:   append(parts, s.Part(), daemon.Listeners(map[string]func(context.Context) error{"auth": s.Serve})),
 				Prepare: func(c *DaemonConfig) (func(), error) { return s.Prepare(&c.Auth), nil },
 			}, nil
 		},

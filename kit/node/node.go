@@ -3,6 +3,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -89,6 +90,28 @@ func (n *Node) Gate() gin.HandlerFunc {
 			httpx.Fail(c, errs.New(errs.Unavailable, "the platform is starting").After(time.Second))
 		}
 	}
+}
+
+// OnCluster makes a node on the configured etcd, as a daemon does that does not bring its own. The parts are to be started before
+// those that use the node.
+func OnCluster(env *daemon.Env) (*Node, []daemon.Part, error) {
+	store, parts, err := Dial(env)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := New(store, false, env)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return n, append(parts, n.Part()), nil
+}
+
+// NeedsCluster returns an error when no etcd is configured.
+func NeedsCluster(common *daemon.Config) error {
+	if len(common.EtcdEndpoints) > 0 {
+		return nil
+	}
+	return errors.New("etcd.endpoints is required: say where etcd is with --etcd-endpoints, or run mep, which brings its own")
 }
 
 // Dial connects to the configured etcd, with TLS when it is asked for. The part keeps the certificates of the connection up to
