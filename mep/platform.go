@@ -83,10 +83,10 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 	}
 	server, err := mepserver.New(&cfg.Server, n, env, tokens.MountSigned)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, tokens.Close())
 	}
 	if err := tokens.Bootstrap(ctx, map[string]string{auth.AuthListener: tokens.URL(), "mp1": server.URL()}, env); err != nil {
-		return nil, err
+		return nil, errors.Join(err, server.Close(), tokens.Close())
 	}
 	parts := []daemon.Part{n.Part()}
 	if db != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/audit"
 	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/durable"
 	"github.com/openmep/mep/mepauth/credential"
 )
 
@@ -96,16 +97,7 @@ func WriteCredentials(path string, c *auth.Credentials) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("credentials file: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".credentials-*") // with mode 0600
-	if err != nil {
-		return fmt.Errorf("credentials file: %w", err)
-	}
-	_, err = tmp.Write(append(text, '\n'))
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := durable.Replace(path, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("credentials file: %w", err)
 	}
 	return nil

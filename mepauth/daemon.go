@@ -31,7 +31,9 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 			}
 			s, err := New(ctx, &c.Auth, n, env)
 			if err == nil {
-				err = s.Bootstrap(ctx, map[string]string{auth.AuthListener: s.URL()}, env)
+				if err = s.Bootstrap(ctx, map[string]string{auth.AuthListener: s.URL()}, env); err != nil {
+					err = errors.Join(err, s.Close())
+				}
 			}
 			if err != nil {
 				return nil, errors.Join(err, n.Store.Close())

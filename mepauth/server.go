@@ -194,6 +194,9 @@ func (s *Server) MountSigned(r gin.IRoutes) {
 // URL is where clients reach the service.
 func (s *Server) URL() string { return s.url }
 
+// Close releases the listener of a service that was never served.
+func (s *Server) Close() error { return s.listener.Close() }
+
 // Part is what works behind the listener.
 func (s *Server) Part() daemon.Part { return s.workers }
 

@@ -186,6 +186,9 @@ func (s *Server) URL() string { return s.publicURL() }
 // Addr is the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }
 
+// Close releases the listener of a server that was never served.
+func (s *Server) Close() error { return s.listener.Close() }
+
 // Part is what works behind the listener.
 func (s *Server) Part() daemon.Part { return s.workers }
 

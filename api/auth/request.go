@@ -8,11 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/openmep/mep/api/signing"
+
+	"github.com/openmep/mep/api/internal/retry"
 )
 
 const (
@@ -114,17 +115,6 @@ func refusal(resp *http.Response, body []byte) *Error {
 	if json.Unmarshal(body, e) != nil || e.Code == "" {
 		e.Code, e.Description = http.StatusText(resp.StatusCode), "the answer is no OAuth2 error: is a token service there?"
 	}
-	e.Status, e.RetryAfter = resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"))
+	e.Status, e.RetryAfter = resp.StatusCode, retry.After(resp.Header.Get("Retry-After"))
 	return e
-}
-
-// retryAfter reads both forms of the header (RFC 9110 10.2.3).
-func retryAfter(value string) time.Duration {
-	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(time.Until(at), 0)
-	}
-	return 0
 }

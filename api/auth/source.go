@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/openmep/mep/api/internal/retry"
 )
 
 const (
@@ -103,7 +105,7 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 			return text, err
 		}
 		wait := time.Until(resume)
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait || wait > maxRetryWait || !sleep(ctx, wait) {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait || wait > maxRetryWait || !retry.Sleep(ctx, wait) {
 			return "", err
 		}
 	}
@@ -201,16 +203,4 @@ func pause(err error, failures int) time.Duration {
 	}
 	d := min(250*time.Millisecond<<min(failures-1, 16), maxPause)
 	return d/2 + rand.N(d/2+1)
-}
-
-// sleep reports false when the context ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

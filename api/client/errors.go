@@ -7,10 +7,11 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/openmep/mep/api/problem"
+
+	"github.com/openmep/mep/api/internal/retry"
 )
 
 // Error is an answer of the platform that says no. It wraps the problem document, for errors.As.
@@ -51,7 +52,7 @@ func hasStatus(err error, status int) bool {
 func newError(resp *http.Response) *Error {
 	e := &Error{
 		Method: resp.Request.Method, Path: resp.Request.URL.EscapedPath(),
-		Problem: &problem.Details{}, RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
+		Problem: &problem.Details{}, RetryAfter: retry.After(resp.Header.Get("Retry-After")),
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // what was read tells more than why no more was
 	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
@@ -63,15 +64,4 @@ func newError(resp *http.Response) *Error {
 	}
 	e.Problem.Status = resp.StatusCode
 	return e
-}
-
-// retryAfter reads both forms of the header (RFC 9110 10.2.3).
-func retryAfter(value string) time.Duration {
-	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(time.Until(at), 0)
-	}
-	return 0
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/openmep/mep/api/internal/retry"
 )
 
 // minBeatTimeout is what one heartbeat may take at least.
@@ -35,7 +37,7 @@ func (a *App) KeepAlive(ctx context.Context, id string) error {
 			failures++
 			wait = pause(err, failures, max(interval, time.Second))
 		}
-		if !sleep(ctx, wait) {
+		if !retry.Sleep(ctx, wait) {
 			return nil
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/openmep/mep/api/internal/retry"
 )
 
 const (
@@ -71,7 +73,7 @@ func (c *Client) do(ctx context.Context, r request, into any) (answer, error) {
 			return ans, err
 		}
 		// Why the platform refused tells more than that there was no time to try again.
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait || !sleep(ctx, wait) {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait || !retry.Sleep(ctx, wait) {
 			return ans, err
 		}
 	}
@@ -165,16 +167,4 @@ func backoff(failures int, limit time.Duration) time.Duration {
 
 func between(least, most time.Duration) time.Duration {
 	return least + rand.N(most-least+1)
-}
-
-// sleep reports false when the context ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

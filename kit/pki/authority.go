@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/openmep/mep/kit/durable"
 )
 
 // authority is a CA in a directory, and the certificate of a server that it issues and renews.
@@ -269,7 +271,7 @@ func (a *authority) makeDir() error {
 	//nolint:gosec // clients on this machine read ca.crt; keys are protected one by one
 	err := errors.Join(os.MkdirAll(a.dir, 0o755), os.Chmod(a.dir, 0o755))
 	if err == nil {
-		err = syncDir(filepath.Dir(a.dir))
+		err = durable.SyncDir(filepath.Dir(a.dir))
 	}
 	if err != nil {
 		return fmt.Errorf("make the directory of the certificates: %w", err)
@@ -287,7 +289,7 @@ func (a *authority) mendCA(s *stock, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if err := replaceFile(a.caKey(), keyPEM, 0o600); err != nil {
+		if err := durable.Replace(a.caKey(), keyPEM, 0o600); err != nil {
 			return fmt.Errorf("write the key of the CA: %w", err)
 		}
 		s.caKey, what = key, "certificate authority created"
@@ -296,7 +298,7 @@ func (a *authority) mendCA(s *stock, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(a.caFile(), certPEM, 0o644); err != nil {
+	if err := durable.Replace(a.caFile(), certPEM, 0o644); err != nil {
 		return fmt.Errorf("write the certificate of the CA: %w", err)
 	}
 	a.env.log.Info(what, "file", a.caFile(), "subject", cert.Subject.String(), "not_after", cert.NotAfter, "reason", s.caDue)
@@ -314,10 +316,10 @@ func (a *authority) mendPair(s *stock, names []string, now time.Time) error {
 		return err
 	}
 	// A process that is killed between the two leaves a pair that does not match, which the next one replaces.
-	if err := replaceFile(a.keyFile(), keyPEM, 0o600); err != nil {
+	if err := durable.Replace(a.keyFile(), keyPEM, 0o600); err != nil {
 		return fmt.Errorf("write the key of the server: %w", err)
 	}
-	if err := replaceFile(a.certFile(), certPEM, 0o644); err != nil {
+	if err := durable.Replace(a.certFile(), certPEM, 0o644); err != nil {
 		return fmt.Errorf("write the certificate of the server: %w", err)
 	}
 	fresh, err := parsePair(a.certFile(), certPEM, a.keyFile(), keyPEM, now)

@@ -34,49 +34,6 @@ func lockDir(dir string) (unlock func() error, err error) {
 	}
 }
 
-// replaceFile gives a file new contents so that whoever reads it, and whoever reads it after a crash, finds the old
-// contents or the new, never a part. The caller holds the lock of the directory.
-func replaceFile(path string, data []byte, mode os.FileMode) (err error) {
-	// Of a process that was killed; under the lock nobody else is writing it.
-	temporary := path + ".tmp"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temporary)
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		// Not left to the umask: clients must be able to read a CA.
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(temporary, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes a rename outlast a power failure, and come before those that follow it.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // readOptional reads a file that may be missing; it returns nil then. The error is a *Fault.
 func readOptional(file string) ([]byte, error) {
 	if _, err := os.Lstat(file); errors.Is(err, os.ErrNotExist) {

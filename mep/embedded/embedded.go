@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/openmep/mep/kit/durable"
 	"github.com/openmep/mep/kit/etcd"
 )
 
@@ -93,16 +94,7 @@ func (s *Server) create(ctx context.Context, dir string, cfg Config) error {
 	if err := os.Rename(filepath.Join(unborn, "member"), filepath.Join(dir, "member")); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(dir), os.RemoveAll(unborn))
-}
-
-// syncDir makes sure that what was moved into a directory is there after a loss of power.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(durable.SyncDir(dir), os.RemoveAll(unborn))
 }
 
 // run starts the server on a directory and returns when it serves.

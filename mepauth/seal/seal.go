@@ -20,6 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/durable"
 	"github.com/openmep/mep/kit/etcd"
 )
 
@@ -154,15 +155,7 @@ func create(file string) ([]byte, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
-	return material, syncDir(filepath.Dir(file))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return material, durable.SyncDir(filepath.Dir(file))
 }
 
 // checkText is what stands sealed in the database to tell keys apart.
