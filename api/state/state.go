@@ -22,6 +22,7 @@ const (
 	PrefixServices    = Root + "services/"
 	PrefixRemoved     = Root + "removed/services/"
 	PrefixAvailSubs   = Root + "subscriptions/availability/"
+	PrefixTermSubs    = Root + "subscriptions/termination/"
 	PrefixCursors     = Root + "cursors/"
 	PrefixDeadLetters = Root + "dead_letters/"
 	PrefixHeartbeats  = Root + "heartbeats/"
@@ -69,25 +70,6 @@ type Version struct {
 	// V is the schema version, from 1.
 	V int `json:"v"`
 }
-
-// App is the record of an app instance.
-type App struct {
-	Version
-	// Name is the name the instance was configured or registered with; may be empty.
-	Name string `json:"name,omitempty"`
-	// Origin says how the instance became known.
-	Origin AppOrigin `json:"origin"`
-	// Requires are the names of the services it declared as required or optional. Empty: no declaration.
-	Requires []string `json:"requires,omitempty"`
-	// Created is when the instance became known.
-	Created time.Time `json:"created"`
-}
-
-// AppOrigin says how an app instance became known to the platform.
-type AppOrigin string
-
-// OriginDev marks an instance that was onboarded by its first call, which only development mode allows.
-const OriginDev AppOrigin = "dev"
 
 // Service is the record of a registered service.
 type Service struct {
