@@ -47,7 +47,7 @@ func Platform() *Spec {
 			return errors.Join(faults...)
 		},
 		Listeners: func(c *Config) []string {
-			return []string{c.Server.Mp1Listen, c.Server.PublicURL, c.Auth.Listen, c.Auth.PublicURL}
+			return []string{c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL, c.Auth.Listen, c.Auth.PublicURL}
 		},
 		Build: build,
 	}
@@ -81,11 +81,11 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 	if err != nil {
 		return nil, err
 	}
-	server, err := mepserver.New(&cfg.Server, n, env, tokens.MountSigned)
+	server, err := mepserver.New(&cfg.Server, n, env, mepserver.Also{Mp1: tokens.MountSigned, Mm5: tokens.MountConfs})
 	if err != nil {
 		return nil, errors.Join(err, tokens.Close())
 	}
-	if err := tokens.Bootstrap(ctx, map[string]string{auth.AuthListener: tokens.URL(), "mp1": server.URL()}, env); err != nil {
+	if err := tokens.Bootstrap(ctx, map[string]string{auth.AuthListener: tokens.URL(), "mp1": server.URL(), "mm5": server.Mm5URL()}, env); err != nil {
 		return nil, errors.Join(err, server.Close(), tokens.Close())
 	}
 	parts := []daemon.Part{n.Part()}
@@ -96,10 +96,10 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 		})
 		parts = append(parts, room)
 	}
+	listeners := server.Listeners()
+	listeners["auth"] = tokens.Serve
 	return &daemon.Program[Config]{
-		Parts: append(parts, tokens.Part(), server.Part(), daemon.Listeners(map[string]func(context.Context) error{
-			"auth": tokens.Serve, "mp1": server.Serve,
-		})),
+		Parts: append(parts, tokens.Part(), server.Part(), daemon.Listeners(listeners)),
 		Prepare: func(c *Config) (func(), error) {
 			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(&c.Server)
 			return func() { auth(); mp1() }, nil

@@ -39,6 +39,7 @@ type Server struct {
 	policies atomic.Pointer[policies]
 	grants   *grant.Service
 	tokens   *rest.Tokens
+	confs    *rest.Confs
 	book     *credential.Book
 	issuer   string
 	url      string
@@ -123,6 +124,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	s.workers.Add("issuer", s.whenRead(s.announce))
 	s.workers.Add("signing keys", s.whenRead(s.grants.Ring.Run))
 	s.workers.Add("signatures", s.whenRead(s.grants.Replay.Run))
+	s.workers.Add("remains of credentials", s.whenRead(func(ctx context.Context) error { return s.book.Sweep(ctx, s.node.Directory, log) }))
 	env.Health.Check("tokens", func() (string, string) {
 		if !s.ready() {
 			return "cannot be issued yet: keys and credentials have not been read", ""
@@ -178,12 +180,16 @@ func (s *Server) mount(router *gin.Engine, env *daemon.Env) {
 	httpx.MountOpenAPI(router)
 	router.Use(s.gate())
 	s.tokens.Mount(router)
-	confs := &rest.Confs{
+	s.confs = &rest.Confs{
 		Book: s.book, Audit: env.Audit, Overlap: func() time.Duration { return s.policies.Load().overlap },
 		Mirrors: []*watched.Mirror{s.node.Mirror, s.private}, Store: s.node.Store,
 	}
-	confs.Mount(router.Group("", s.node.Guard.Require("auth", identity.ScopeMm5)))
+	s.confs.Mount(router.Group("", s.node.Guard.Require("auth", identity.ScopeMm5)))
 }
+
+// MountConfs adds the provisioning of credentials to another listener, to which only holders of the scope mm5 get: a MEPM then
+// needs one address.
+func (s *Server) MountConfs(r gin.IRouter) { s.confs.Mount(r.Group("", s.gate())) }
 
 // MountSigned adds the exchange of signed requests for tokens to another listener: EdgeGallery's agents know one address for
 // tokens and for Mp1.

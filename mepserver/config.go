@@ -15,9 +15,11 @@ import (
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/mepserver/callback"
+	"github.com/openmep/mep/mepserver/lifecycle"
 	"github.com/openmep/mep/mepserver/notify"
 	"github.com/openmep/mep/mepserver/registry"
 	"github.com/openmep/mep/mepserver/subscription"
+	"github.com/openmep/mep/mepserver/termination"
 )
 
 // Config holds the settings of the Mp1 server.
@@ -44,6 +46,8 @@ type Config struct {
 	NotifyGiveUpAfter time.Duration `name:"notifications.giveUpAfter" default:"1h" reload:"true" usage:"how long a notification is tried before it becomes a dead letter"`
 	NotifyQueue       int           `name:"notifications.queue" default:"1024" reload:"true" usage:"notifications that may wait for one subscriber before changes are merged"`
 
+	Mm5 Mm5Config
+
 	Transports []mp1.TransportInfo `name:"transports" reload:"true" usage:"transports the platform offers (MEC 011 TransportInfo); default: one REST transport with id rest-http"`
 }
 
@@ -54,12 +58,10 @@ func (c *Config) Validate(common *daemon.Config) error {
 	if _, err := common.Listen("mp1.listen", c.Mp1Listen); err != nil {
 		faults = append(faults, err)
 	}
-	if c.PublicURL != "" {
-		u, err := url.Parse(c.PublicURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			bad("publicUrl: %q is not an absolute http or https URL without query and fragment", c.PublicURL)
-		}
+	if err := checkBase("publicUrl", c.PublicURL); err != nil {
+		faults = append(faults, err)
 	}
+	faults = append(faults, c.Mm5.validate(common)...)
 	if len(c.Prefixes) == 0 {
 		c.Prefixes = []string{""}
 	}
@@ -97,6 +99,18 @@ func (c *Config) Validate(common *daemon.Config) error {
 	return errors.Join(faults...)
 }
 
+// checkBase checks a setting that is what URLs start with, or empty.
+func checkBase(setting, value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%s: %q is not an absolute http or https URL without query and fragment", setting, value)
+	}
+	return nil
+}
+
 func (c *Config) validateTransports() []error {
 	var faults []error
 	seen := make(map[string]bool)
@@ -119,7 +133,9 @@ func (c *Config) validateTransports() []error {
 type policies struct {
 	registry     registry.Policy
 	subscription subscription.Policy
+	termination  termination.Policy
 	notify       notify.Policy
+	lifecycle    lifecycle.Policy
 	limits       httpx.Limits
 }
 
@@ -147,5 +163,7 @@ func (c *Config) policies(own callback.Policy, publicURL string) *policies {
 			Security: &mp1.SecurityInfo{},
 		}}
 	}
+	p.termination = termination.Policy{Max: c.MaxSubscriptions, Targets: &own}
+	p.lifecycle = c.Mm5.lifecycle(p.registry.Transports)
 	return p
 }

@@ -14,26 +14,28 @@ type DaemonConfig struct {
 	Server Config
 }
 
-// Daemon describes the program mepserver: the Mp1 server alone, on an etcd that others run.
+// Daemon describes the program mepserver: the Mp1 and Mm5 server alone, on an etcd that others run.
 func Daemon() *daemon.Spec[DaemonConfig] {
 	return &daemon.Spec[DaemonConfig]{
-		Name: "mepserver", Short: "Mp1 server of the MEC platform, on an etcd cluster", RunByDefault: true,
+		Name: "mepserver", Short: "Mp1 and Mm5 server of the MEC platform, on an etcd cluster", RunByDefault: true,
 		Common: func(c *DaemonConfig) *daemon.Config { return &c.Common },
 		Validate: func(c *DaemonConfig) error {
 			return errors.Join(c.Server.Validate(&c.Common), node.NeedsCluster(&c.Common))
 		},
-		Listeners: func(c *DaemonConfig) []string { return []string{c.Server.Mp1Listen, c.Server.PublicURL} },
+		Listeners: func(c *DaemonConfig) []string {
+			return []string{c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL}
+		},
 		Build: func(_ context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
 			n, parts, err := node.OnCluster(env)
 			if err != nil {
 				return nil, err
 			}
-			s, err := New(&c.Server, n, env, nil)
+			s, err := New(&c.Server, n, env, Also{})
 			if err != nil {
 				return nil, errors.Join(err, n.Store.Close())
 			}
 			return &daemon.Program[DaemonConfig]{
-				Parts:   append(parts, s.Part(), daemon.Listeners(map[string]func(context.Context) error{"mp1": s.Serve})),
+				Parts:   append(parts, s.Part(), daemon.Listeners(s.Listeners())),
 				Prepare: func(c *DaemonConfig) (func(), error) { return s.Prepare(&c.Server), nil },
 			}, nil
 		},

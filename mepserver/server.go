@@ -2,6 +2,7 @@ package mepserver
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"os"
@@ -28,47 +29,63 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// Server is the Mp1 server.
+// Server is the Mp1 and Mm5 server.
 type Server struct {
 	workers  *daemon.Workers
 	common   *daemon.Config
 	cfg      *Config
 	node     *node.Node
 	listener *httpx.Server
+	mm5      *httpx.Server
 	policies atomic.Pointer[policies]
 	own      callback.Policy
-	apps     *apps.Directory
-	registry *registry.Registry
-	book     *subscription.Book
+	support  *support
 	notifier *notify.Notifier
+}
+
+// Also adds resources to the listeners that are not the server's own. Either may be nil.
+type Also struct {
+	// Mp1 gets the router before callers are asked who they are, Mm5 after.
+	Mp1 func(gin.IRoutes)
+	Mm5 func(gin.IRouter)
 }
 
 // leaderTTL is how long a dead leader is missed.
 const leaderTTL = 5 * time.Second
 
-// New wires the server and binds its listener. also adds resources to the listener that are not the server's own; it may be nil.
-func New(cfg *Config, n *node.Node, env *daemon.Env, also func(gin.IRoutes)) (*Server, error) {
+// New wires the server and binds its listeners.
+func New(cfg *Config, n *node.Node, env *daemon.Env, also Also) (*Server, error) {
 	s := &Server{
 		workers: daemon.NewWorkers("mepserver"), common: env.Common, cfg: cfg, node: n,
 	}
-	router, err := env.Router("mp1", func() httpx.Limits { return s.policies.Load().limits })
+	limits := func() httpx.Limits { return s.policies.Load().limits }
+	router, err := env.Router("mp1", limits)
+	if err != nil {
+		return nil, err
+	}
+	mm5Router, err := env.Router("mm5", limits)
 	if err != nil {
 		return nil, err
 	}
 	if s.listener, err = env.Listen("mp1", cfg.Mp1Listen, router, cfg.limits()); err != nil {
 		return nil, err
 	}
+	if s.mm5, err = env.Listen("mm5", cfg.Mm5.Listen, mm5Router, cfg.limits()); err != nil {
+		return nil, errors.Join(err, s.listener.Close())
+	}
 	for _, u := range env.Health.Listeners() {
 		if ap, err := netip.ParseAddrPort(strings.TrimPrefix(strings.TrimPrefix(u, "http://"), "https://")); err == nil {
 			s.own.Own = append(s.own.Own, ap)
 		}
 	}
-	s.own.Own = append(s.own.Own, s.listener.Addr().AddrPort())
+	s.own.Own = append(s.own.Own, s.listener.Addr().AddrPort(), s.mm5.Addr().AddrPort())
 	s.policies.Store(cfg.policies(s.own, s.publicURL()))
-	if also != nil {
-		also(router)
+	if also.Mp1 != nil {
+		also.Mp1(router)
 	}
-	s.wire(router, env)
+	if err := s.wire(router, mm5Router, env, also); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -84,7 +101,7 @@ func (s *Server) publicURL() string {
 	return s.listener.URL()
 }
 
-func (s *Server) wire(router *gin.Engine, env *daemon.Env) {
+func (s *Server) wire(router, mm5Router *gin.Engine, env *daemon.Env, also Also) error {
 	log, m, store := env.Log, s.node.Mirror, s.node.Store
 	registryPolicy := func() registry.Policy { return s.policies.Load().registry }
 	dir := apps.New(m, s.common.Dev)
@@ -92,9 +109,12 @@ func (s *Server) wire(router *gin.Engine, env *daemon.Env) {
 	book := subscription.New(m, store, dir, func() subscription.Policy { return s.policies.Load().subscription })
 	monitor := liveness.New(reg, registryPolicy, func() time.Duration { return s.cfg.LivenessRemoveAfter }, log, env.Metrics)
 	client := callback.NewClient(func() *callback.Policy { return s.policies.Load().subscription.Targets })
-	notifier := notify.New(m, store, reg, book, client,
-		func() string { return s.publicURL() + s.cfg.Prefixes[0] },
-		func() notify.Policy { return s.policies.Load().notify }, log, env.Metrics)
+	base := func() string { return s.publicURL() + s.cfg.Prefixes[0] }
+	notifier := notify.New(m, store, reg, book, client, base, func() notify.Policy { return s.policies.Load().notify }, log, env.Metrics)
+	support, err := s.supportApps(dir, reg, book, client, base, env)
+	if err != nil {
+		return err
+	}
 
 	elector := leader.Alone()
 	if !s.node.Alone {
@@ -105,19 +125,27 @@ func (s *Server) wire(router *gin.Engine, env *daemon.Env) {
 		s.workers.Add("presence", present.Run)
 		s.workers.Add("heartbeat exchange", monitor.Share(m, store, present, id, members))
 	}
+	work := append(support.leading, monitor.Expire, notifier.Run)
 	s.workers.Add("leader", func(ctx context.Context) error {
 		select {
 		case <-m.Ready():
 		case <-ctx.Done():
 			return nil
 		}
-		return elector.Run(ctx, func(ctx context.Context, term leader.Term) error {
-			return leadWith(ctx, term, monitor.Expire, notifier.Run)
-		})
+		return elector.Run(ctx, func(ctx context.Context, term leader.Term) error { return leadWith(ctx, term, work...) })
 	})
-	s.mount(router, dir, reg, book, monitor, registryPolicy)
-	s.apps, s.registry, s.book, s.notifier = dir, reg, book, notifier
+	s.workers.Add("clock", support.clock.Run)
+	s.mount(router, &mp1.API{
+		Apps: dir, Own: s.node.Guard.Own("mp1", "appInstanceId"), Registry: reg, Book: book, Monitor: monitor, Policy: registryPolicy,
+		Lifecycle: support.manager, Termination: support.termination, Registrations: support.registrations, Clock: support.clock,
+		OwnURL:            s.listener.URL(),
+		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
+		EdgeGalleryPrefix: "/mep",
+	})
+	s.mountMm5(mm5Router, support, notifier, env, also)
+	s.notifier, s.support = notifier, support
 	mountOps(env.Ops, notifier)
+	return nil
 }
 
 // leadWith runs the work of a leader side by side; the first failure ends both.
@@ -146,17 +174,9 @@ func memberID() string {
 	return host + "-" + uuid.NewString()[:8]
 }
 
-func (s *Server) mount(router *gin.Engine, dir *apps.Directory, reg *registry.Registry, book *subscription.Book,
-	monitor *liveness.Monitor, policy func() registry.Policy,
-) {
+func (s *Server) mount(router *gin.Engine, api *mp1.API) {
 	httpx.MountOpenAPI(router)
 	router.Use(s.node.Gate(), s.node.Guard.Require("mp1", identity.ScopeMp1))
-	api := &mp1.API{
-		Apps: dir, Own: s.node.Guard.Own("mp1", "appInstanceId"), Registry: reg, Book: book, Monitor: monitor, Policy: policy,
-		OwnURL:            s.listener.URL(),
-		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
-		EdgeGalleryPrefix: "/mep",
-	}
 	api.Mount(router, s.cfg.Prefixes)
 }
 
@@ -186,17 +206,39 @@ func (s *Server) URL() string { return s.publicURL() }
 // Addr is the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }
 
-// Close releases the listener of a server that was never served.
-func (s *Server) Close() error { return s.listener.Close() }
+// Mm5URL is where the MEPM reaches Mm5.
+func (s *Server) Mm5URL() string {
+	if s.cfg.Mm5.PublicURL != "" {
+		return strings.TrimSuffix(s.cfg.Mm5.PublicURL, "/")
+	}
+	return s.mm5.URL()
+}
 
-// Part is what works behind the listener.
+// Close releases the listeners of a server that was never served.
+func (s *Server) Close() error { return errors.Join(s.listener.Close(), s.mm5.Close()) }
+
+// Part is what works behind the listeners.
 func (s *Server) Part() daemon.Part { return s.workers }
 
-// Serve answers requests until the context ends. It is to end before Part does, so that answers given are answers kept.
-func (s *Server) Serve(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) }
+// Listeners answer requests until the context ends. They are to end before Part does, so that answers given are answers kept.
+func (s *Server) Listeners() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"mp1": func(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) },
+		"mm5": func(ctx context.Context) error {
+			// Streams of events do not end by themselves.
+			stop := context.AfterFunc(ctx, s.support.events.Close)
+			defer stop()
+			return s.mm5.Run(ctx, s.common.Drain)
+		},
+	}
+}
 
 // Prepare makes what depends on the settings that may change; the result puts it to use.
 func (s *Server) Prepare(cfg *Config) func() {
 	p := cfg.policies(s.own, s.publicURL())
-	return func() { s.policies.Store(p) }
+	clock := cfg.Mm5.Timing.clock()
+	return func() {
+		s.policies.Store(p)
+		s.support.clock.Set(clock)
+	}
 }

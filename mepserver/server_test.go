@@ -35,15 +35,15 @@ import (
 // testNode is a server wired to a real etcd, with its handlers at hand.
 type testNode struct {
 	*Server
-	mp1, ops http.Handler
-	serving  daemon.Part
+	mp1, mm5, ops http.Handler
+	serving       daemon.Part
 }
 
 func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]string) *testNode {
 	tb.Helper()
 	cfg := new(DaemonConfig)
 	given := map[string]string{
-		"dev": "true", "mp1-listen": ":0", "data-dir": tb.TempDir(), "etcd-endpoints": "unused", "etcd-timeout": "1s",
+		"dev": "true", "mp1-listen": ":0", "mm5-listen": ":0", "data-dir": tb.TempDir(), "etcd-endpoints": "unused", "etcd-timeout": "1s",
 	}
 	maps.Copy(given, flags)
 	require.NoError(tb, settings.Load(cfg, settings.Sources{Flags: given}, func() bool { return true }))
@@ -52,9 +52,9 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	require.NoError(tb, err)
 	shared, err := node.New(store, alone, env)
 	require.NoError(tb, err)
-	s, err := New(&cfg.Server, shared, env, nil)
+	s, err := New(&cfg.Server, shared, env, Also{})
 	require.NoError(tb, err)
-	serving := daemon.Listeners(map[string]func(context.Context) error{"mp1": s.Serve})
+	serving := daemon.Listeners(s.Listeners())
 	parts := []daemon.Part{daemon.Closer("audit stream", env.Audit.Close), shared.Part(), s.Part(), serving}
 	for _, p := range parts {
 		p.Start(tb.Context())
@@ -71,7 +71,7 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	case <-time.After(20 * time.Second):
 		tb.Fatal("the server was not ready in time")
 	}
-	return &testNode{Server: s, mp1: s.listener.Handler(), ops: env.Ops, serving: serving}
+	return &testNode{Server: s, mp1: s.listener.Handler(), mm5: s.mm5.Handler(), ops: env.Ops, serving: serving}
 }
 
 // call sends a request straight to the handlers.
@@ -182,7 +182,7 @@ func TestAppSeesWhatItDeclaredAndItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, n.node.Mirror.WaitRevision(t.Context(), resp.Header.Revision))
 
-	reg, dir := n.registry, n.apps
+	reg, dir := n.support.manager.Registry, n.support.manager.Apps
 	seen := func(app string, q registry.Query) (found []string) {
 		for item := range reg.Discover(reg.Services().Snapshot(), dir.Reader(app), q) {
 			found = append(found, item.Value.ID)
@@ -207,6 +207,6 @@ func TestAppSeesWhatItDeclaredAndItsOwn(t *testing.T) {
 	for name, want := range map[string]bool{"location": true, "radio": false, "video": true, "own": true} {
 		item, err := reg.Get(apps.Reader{}, ids[name])
 		require.NoError(t, err)
-		require.Equal(t, want, n.book.Concerns(sub, item.Value), name)
+		require.Equal(t, want, n.support.manager.Availability.Concerns(sub, item.Value), name)
 	}
 }

@@ -24,7 +24,7 @@ type TrafficRule struct {
 	// Action is what happens to packets that match.
 	Action TrafficAction `json:"action"`
 	// DstInterface is where packets go: one for FORWARD_* and PASSTHROUGH, up to two for DUPLICATE_* (the first on the
-	// side of the clients, the second on that of the core network), none for DROP.
+	// side of the clients, the second on that of the core network), none for DROP. Absent, it is the data plane's to choose.
 	DstInterface []DestinationInterface `json:"dstInterface,omitempty"`
 	// State may be changed by the app.
 	State RuleState `json:"state"`
@@ -88,7 +88,7 @@ type TrafficFilter struct {
 type DestinationInterface struct {
 	InterfaceType InterfaceType `json:"interfaceType"`
 	// TunnelInfo is present only for a tunnel.
-	TunnelInfo *TunnelInfo `json:"tunnelInfo,omitempty"`
+	TunnelInfo *TunnelInfo `json:"tunnelInfo,omitempty" alias:"TunnelInfo"`
 	// SrcMACAddress and DstMACAddress are present only for MAC.
 	SrcMACAddress string `json:"srcMacAddress,omitempty" alias:"srcMACAddress"`
 	DstMACAddress string `json:"dstMacAddress,omitempty" alias:"dstMACAddress"`

@@ -68,6 +68,8 @@ type Ending struct {
 	Step EndingStep `json:"step"`
 	// RulesUntil is when the wait for the rules to be taken back is over; set with StepRules.
 	RulesUntil time.Time `json:"rulesUntil,omitzero"`
+	// Detail is what there is to say about the steps so far.
+	Detail string `json:"detail,omitempty"`
 }
 
 // EndingStep is a step of a stop or termination.
@@ -138,9 +140,8 @@ type Operation struct {
 	Type          mm5.OperationType `json:"type"`
 	// EdgeGallery says that the operation was asked for in EdgeGallery's way.
 	EdgeGallery bool `json:"edgeGallery,omitempty"`
-	// Traffic and DNS are the generations of the rules that must have been reported; 0 when there is nothing to report.
-	Traffic int64 `json:"traffic,omitempty"`
-	DNS     int64 `json:"dns,omitempty"`
+	// Generations are those of the rules that must have been reported, by kind; a kind that has nothing to report is absent.
+	Generations map[mm5.RuleKind]int64 `json:"generations,omitempty"`
 	// Deadline is when an operation fails that nobody reported on; zero for those that end by themselves.
 	Deadline time.Time `json:"deadline,omitzero"`
 	// Request identifies what was asked for, so that the same request is recognised.
@@ -149,9 +150,19 @@ type Operation struct {
 	// State is COMPLETED or FAILED once the operation has ended; empty before.
 	State mm5.OperationState `json:"state,omitempty"`
 	Ended time.Time          `json:"ended,omitzero"`
-	// Detail and Results are what there was to say at the end.
-	Detail  string           `json:"detail,omitempty"`
-	Results []mm5.RuleResult `json:"results,omitempty"`
+	// Detail and Outcomes are what there was to say at the end.
+	Detail   string                   `json:"detail,omitempty"`
+	Outcomes map[mm5.RuleKind]Outcome `json:"outcomes,omitempty"`
+}
+
+// Outcome is how the rules of one kind fared, by their ids.
+type Outcome struct {
+	Applied  []string `json:"applied,omitempty"`
+	Inactive []string `json:"inactive,omitempty"`
+	// Pending are those nobody reported on in time.
+	Pending []string `json:"pending,omitempty"`
+	// Failed says why they are not in force.
+	Failed map[string]string `json:"failed,omitempty"`
 }
 
 // The prefixes of rules. All rules of one kind of an app instance are one record, so that they change together.

@@ -24,6 +24,11 @@ type Checker interface {
 // errs.Invalid; errs.TooLarge and errs.UnsupportedMediaType say what they say. A missing Content-Type is taken for JSON;
 // further media types can be allowed.
 func Body(c *gin.Context, dst Checker, alsoTypes ...string) error {
+	return BodyFunc(c, dst, dst.Check, alsoTypes...)
+}
+
+// BodyFunc is Body for what is checked by a function.
+func BodyFunc(c *gin.Context, dst any, check func(*problem.InvalidParams), alsoTypes ...string) error {
 	if ct := c.Request.Header.Get("Content-Type"); ct != "" {
 		mt, _, err := mime.ParseMediaType(ct)
 		if err != nil || (mt != "application/json" && !slices.Contains(alsoTypes, mt)) {
@@ -43,7 +48,7 @@ func Body(c *gin.Context, dst Checker, alsoTypes ...string) error {
 		return err
 	}
 	if len(faults) < bind.MaxFaults {
-		dst.Check(&faults)
+		check(&faults)
 	}
 	return errs.Params(faults)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/btree"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Item is one record of a collection. Items are shared and must not be changed.
@@ -19,6 +20,11 @@ type Item[V any] struct {
 	CreateRevision, ModRevision int64
 
 	raw []byte // kept only for snapshots on disk
+}
+
+// Unchanged is a comparison that holds as long as the record is what the item says.
+func (it *Item[V]) Unchanged() clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(it.Key), "=", it.ModRevision)
 }
 
 // Change is one change of a record. Old is nil when it is new, New is nil when it was removed.

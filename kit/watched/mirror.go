@@ -205,6 +205,17 @@ func (m *Mirror) WaitRevision(ctx context.Context, revision int64) error {
 	}
 }
 
+// CatchUp is WaitRevision for somebody who wrote at the revision and is about to answer: it waits no longer than a write to the
+// store may take, and its error is of the kind errs.Unavailable.
+func (m *Mirror) CatchUp(ctx context.Context, revision int64) error {
+	if m.revision.Load() >= revision {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
+	defer cancel()
+	return etcd.Error(m.WaitRevision(ctx, revision))
+}
+
 func (m *Mirror) advance(revision int64) {
 	m.revision.Store(revision)
 	m.waiting.Lock()

@@ -34,7 +34,7 @@ func (l listener) setting() string { return l.name + ".listen" }
 
 // listeners are those of the platform; of the addresses, each as it will be bound.
 func (x *examination) listeners() []listener {
-	list := []listener{{"mp1", x.Server.Mp1Listen}, {"auth", x.Auth.Listen}, {"ops", x.Common.OpsListen}}
+	list := []listener{{"mp1", x.Server.Mp1Listen}, {"mm5", x.Server.Mm5.Listen}, {"auth", x.Auth.Listen}, {"ops", x.Common.OpsListen}}
 	for i := range list {
 		if addr, err := x.Common.Listen(list[i].setting(), list[i].addr); err == nil {
 			list[i].addr = addr
@@ -85,7 +85,7 @@ func (x *examination) given(f *findings) {
 	}
 	x.publicNames(f, file, leaf, "have it issued for that name too, or correct the setting")
 	for _, l := range x.listeners() {
-		setting := map[string]string{"mp1": "publicUrl", "auth": "auth.publicUrl"}[l.name]
+		setting := map[string]string{"mp1": "publicUrl", "mm5": "mm5.publicUrl", "auth": "auth.publicUrl"}[l.name]
 		host := x.reachedAs(l)
 		if host == "" || leaf.VerifyHostname(host) == nil {
 			continue
@@ -103,7 +103,7 @@ func (x *examination) given(f *findings) {
 
 // reachedAs is the name by which clients reach a listener whose public URL is not set; empty when nothing can be said.
 func (x *examination) reachedAs(l listener) string {
-	if l.name == "mp1" && x.Server.PublicURL != "" || l.name == "auth" && x.Auth.PublicURL != "" ||
+	if l.name == "mp1" && x.Server.PublicURL != "" || l.name == "mm5" && x.Server.Mm5.PublicURL != "" || l.name == "auth" && x.Auth.PublicURL != "" ||
 		l.name == "ops" && loopback(l.addr) {
 		return ""
 	}
@@ -126,7 +126,7 @@ func (x *examination) reachedAs(l listener) string {
 
 // publicNames looks whether a certificate is for the hosts of the URLs that clients are given.
 func (x *examination) publicNames(f *findings, file string, leaf *x509.Certificate, remedy string) {
-	for _, u := range []struct{ setting, value string }{{"publicUrl", x.Server.PublicURL}, {"auth.publicUrl", x.Auth.PublicURL}} {
+	for _, u := range []struct{ setting, value string }{{"publicUrl", x.Server.PublicURL}, {"mm5.publicUrl", x.Server.Mm5.PublicURL}, {"auth.publicUrl", x.Auth.PublicURL}} {
 		parsed, err := url.Parse(u.value)
 		if err != nil || parsed.Scheme != "https" || leaf.VerifyHostname(parsed.Hostname()) == nil {
 			continue

@@ -70,7 +70,7 @@ func planned(t *testing.T) *fixture {
 	}
 	dir := filepath.Join(t.TempDir(), "data")
 	require.NoError(t, settings.Load(&cfg, settings.Sources{Flags: map[string]string{
-		"data-dir": dir, "mp1-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "ops-listen": "127.0.0.1:0",
+		"data-dir": dir, "mp1-listen": "127.0.0.1:0", "mm5-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "ops-listen": "127.0.0.1:0",
 	}}, nil))
 	f := &fixture{
 		Installation: Installation{

@@ -48,24 +48,11 @@ func (m *Confs) Mount(r gin.IRoutes) {
 
 // audited writes down who did what, with what result. The handler returns what the line says besides.
 func (m *Confs) audited(action string, h func(*gin.Context) (detail string, err error)) gin.HandlerFunc {
-	return httpx.Handle(func(c *gin.Context) error {
+	return identity.Audited(m.Audit, action, "appInstanceId", func(c *gin.Context) (string, error) {
 		if err := httpx.NoQuery(c); err != nil {
-			return err
+			return "", err
 		}
-		detail, err := h(c)
-		e := audit.Entry{
-			Action: action, Result: audit.Success, Source: httpx.ClientAddr(c).String(), Target: c.Param("appInstanceId"),
-			RequestID: httpx.RequestID(c), Detail: detail,
-		}
-		if caller := identity.Of(c); caller != nil {
-			e.Caller, e.Client, e.Via = caller.Subject, caller.ClientID, caller.Via
-		}
-		if err != nil {
-			e.Result = audit.Failed
-			e.Detail = errs.KindOf(err).Title()
-		}
-		m.Audit.Write(e)
-		return err
+		return h(c)
 	})
 }
 

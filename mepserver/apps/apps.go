@@ -2,34 +2,65 @@
 package apps
 
 import (
+	"context"
 	"encoding/hex"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Directory answers whether an app instance exists.
+// App is an app instance as this process holds it. It is shared and must not be changed.
+type App struct {
+	// ID is the appInstanceId.
+	ID string
+	// Record is what is stored.
+	Record state.App
+
+	sees []string // the names of the services it may see, sorted; empty: all of them
+}
+
+// Sees are the names of the services the app declared, sorted; empty when it declared none.
+func (a *App) Sees() []string { return a.sees }
+
+// Item is an app instance with its revisions.
+type Item = watched.Item[*App]
+
+// Directory knows the app instances.
 type Directory struct {
-	apps *watched.Collection[state.App]
+	apps *watched.Collection[*App]
 	dev  bool
 }
 
 // New adds the directory's collection to the mirror. With dev, any UUID is an app instance and is onboarded by its first
 // write.
 func New(m *watched.Mirror, dev bool) *Directory {
-	return &Directory{
-		dev: dev,
-		apps: watched.Add(m, "apps", state.PrefixApps, func(_ string, value []byte, _ int64) (state.App, error) {
-			app, err := state.Decode[state.App](value)
-			slices.Sort(app.Requires) // to be searched
-			return app, err
-		}),
+	return &Directory{dev: dev, apps: watched.Add(m, "apps", state.PrefixApps, decode)}
+}
+
+func decode(key string, value []byte, _ int64) (*App, error) {
+	rec, err := state.Decode[state.App](value)
+	if err != nil {
+		return nil, err
 	}
+	sees := slices.Concat(rec.Requires, rec.Configured)
+	slices.Sort(sees)
+	return &App{ID: strings.TrimPrefix(key, state.PrefixApps), Record: rec, sees: slices.Compact(sees)}, nil
+}
+
+// Collection is the watched copy.
+func (d *Directory) Collection() *watched.Collection[*App] { return d.apps }
+
+// Get returns an app instance that has a record.
+func (d *Directory) Get(appInstanceID string) (*Item, bool) {
+	return d.apps.Snapshot().Get(state.AppKey(appInstanceID))
 }
 
 // Exists returns nil when appInstanceID is an app instance, else an error of the kind errs.NotFound.
@@ -71,14 +102,14 @@ func (d *Directory) Reader(appInstanceID string) Reader {
 	case err != nil:
 		r.Unknown = true
 	case item != nil:
-		r.Requires = item.Value.Requires
+		r.Requires = item.Value.sees
 	}
 	return r
 }
 
 // find returns the instance's record, nil when it will be onboarded by its first write.
-func (d *Directory) find(appInstanceID string) (*watched.Item[state.App], error) {
-	if item, ok := d.apps.Snapshot().Get(state.AppKey(appInstanceID)); ok {
+func (d *Directory) find(appInstanceID string) (*Item, error) {
+	if item, ok := d.Get(appInstanceID); ok {
 		return item, nil
 	}
 	if d.dev && IsUUID(appInstanceID) {
@@ -87,22 +118,46 @@ func (d *Directory) find(appInstanceID string) (*watched.Item[state.App], error)
 	return nil, errs.New(errs.NotFound, "there is no application instance %q", appInstanceID)
 }
 
-// Pin returns what a transaction on behalf of the app needs: comparisons that hold as long as the app is what it is now,
-// and operations that onboard it where that is due. Errors are those of Exists.
+// Pin returns what a transaction needs that creates something for the app: comparisons that hold as long as the app is
+// what it is now, and operations that onboard it where that is due. Errors are those of Exists, and errs.Forbidden while the
+// app is stopped or ends.
 func (d *Directory) Pin(appInstanceID string, now time.Time) ([]clientv3.Cmp, []clientv3.Op, error) {
 	item, err := d.find(appInstanceID)
 	if err != nil {
 		return nil, nil, err
 	}
 	key := state.AppKey(appInstanceID)
-	if item != nil {
-		return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", item.ModRevision)}, nil, nil
+	if item == nil {
+		value, err := state.Encode(state.App{Version: state.Current(), Origin: state.OriginDev, Created: now.UTC()})
+		if err != nil {
+			return nil, nil, err
+		}
+		return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil
 	}
-	value, err := state.Encode(state.App{Version: state.Current(), Origin: state.OriginDev, Created: now.UTC()})
-	if err != nil {
-		return nil, nil, err
+	switch s := item.Value.Record.State(); s {
+	case mm5.LifecycleStopping, mm5.LifecycleStopped, mm5.LifecycleTerminating:
+		return nil, nil, errs.New(errs.Forbidden, "application instance %s is %s: it may remove what it has, but add nothing", appInstanceID, s)
 	}
-	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil
+	return []clientv3.Cmp{item.Unchanged()}, nil, nil
+}
+
+// WaitGone returns when there is no such app instance, or when ctx ends.
+func (d *Directory) WaitGone(ctx context.Context, appInstanceID string) {
+	gone := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(gone) })
+	_, stop := d.apps.Observe(func(c watched.Change[*App]) {
+		if c.New == nil && c.Old.Value.ID == appInstanceID {
+			tell()
+		}
+	})
+	defer stop()
+	if _, ok := d.Get(appInstanceID); !ok {
+		return
+	}
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
 }
 
 // IsUUID reports whether s is a UUID in its canonical form of 36 characters, in either case.

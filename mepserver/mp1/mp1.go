@@ -1,31 +1,40 @@
-// Package mp1 speaks HTTP at the Mp1 reference point: the MEC service management API of ETSI GS MEC 011 V3.1.1.
+// Package mp1 speaks HTTP at the Mp1 reference point: the MEC service management and application support APIs of ETSI GS
+// MEC 011 V3.1.1.
 //
 // Handlers decode, call the domain and render. They know nothing of etcd.
 package mp1
 
 import (
 	"net/http"
-	"strings"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/lifecycle"
 	"github.com/openmep/mep/mepserver/liveness"
+	"github.com/openmep/mep/mepserver/registration"
 	"github.com/openmep/mep/mepserver/registry"
 	"github.com/openmep/mep/mepserver/subscription"
+	"github.com/openmep/mep/mepserver/termination"
+	"github.com/openmep/mep/mepserver/timing"
 )
 
 // API holds what the handlers need.
 type API struct {
 	// Own lets only the application instance in the path use what is below it.
 	Own gin.HandlerFunc
-	// Apps, Registry, Book and Monitor are the domain.
+	// Apps, Registry, Book and Monitor are the domain of service management.
 	Apps     *apps.Directory
 	Registry *registry.Registry
 	Book     *subscription.Book
 	Monitor  *liveness.Monitor
+	// Lifecycle, Termination, Registrations and Clock are that of application support.
+	Lifecycle     *lifecycle.Manager
+	Termination   *termination.Book
+	Registrations *registration.Book
+	Clock         *timing.Clock
 	// Policy is what applies to registrations at present.
 	Policy func() registry.Policy
 	// PublicURL is what hrefs start with; when it returns "", they start with the scheme and host of the request.
@@ -60,6 +69,11 @@ func (a *API) Mount(r *gin.Engine, prefixes []string) {
 		app.POST("/subscriptions", httpx.Handle(m.subscribe))
 		get(app, "/subscriptions/:subscriptionId", m.subscription)
 		app.DELETE("/subscriptions/:subscriptionId", httpx.Handle(m.unsubscribe))
+
+		for _, root := range supportRoots {
+			s := &support{mount: m, root: root}
+			s.mountOn(r.Group(prefix + root))
+		}
 	}
 }
 
@@ -77,28 +91,7 @@ type mount struct {
 
 // base is what the hrefs of an answer start with.
 func (m *mount) base(c *gin.Context) string {
-	if u := m.PublicURL(); u != "" {
-		return u + m.prefix
-	}
-	if !plainHost(c.Request.Host) {
-		return m.OwnURL + m.prefix
-	}
-	scheme := "http://"
-	if c.Request.TLS != nil {
-		scheme = "https://"
-	}
-	return scheme + c.Request.Host + m.prefix
-}
-
-// plainHost reports whether the host a client says it called can be repeated in an answer as it is. HTTP/1.0 clients may
-// name none, and the request line may hold anything.
-func plainHost(host string) bool {
-	for _, c := range []byte(host) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && !strings.ContainsRune(".-_:[]", rune(c)) {
-			return false
-		}
-	}
-	return host != ""
+	return httpx.BaseURL(c, m.PublicURL(), m.OwnURL) + m.prefix
 }
 
 // appExists refuses the whole tree of an application instance that does not exist.

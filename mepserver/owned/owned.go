@@ -185,9 +185,9 @@ func (r *Records[V]) commit(ctx context.Context, key, value string, cmps []clien
 	}
 	revision := resp.Header.Revision
 	if !resp.Succeeded {
-		return nil, r.catchUp(ctx, revision)
+		return nil, r.mirror.CatchUp(ctx, revision)
 	}
-	if r.catchUp(ctx, revision) == nil {
+	if r.mirror.CatchUp(ctx, revision) == nil {
 		if item, ok := r.items.Snapshot().Get(key); ok && item.ModRevision == revision {
 			return item, nil
 		}
@@ -198,16 +198,6 @@ func (r *Records[V]) commit(ctx context.Context, key, value string, cmps []clien
 		return nil, err
 	}
 	return &watched.Item[V]{Key: key, Value: v, ModRevision: revision}, nil
-}
-
-// catchUp waits until the watched copy has reached a revision.
-func (r *Records[V]) catchUp(ctx context.Context, revision int64) error {
-	if r.mirror.Revision() >= revision {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
-	defer cancel()
-	return etcd.Error(r.mirror.WaitRevision(ctx, revision))
 }
 
 // Update changes a record. find returns the present record, or why it may not be changed; edit returns what to store in its
@@ -225,17 +215,12 @@ func (r *Records[V]) Update(ctx context.Context, find func() (*watched.Item[V], 
 		if err != nil || !change {
 			return item, err
 		}
-		updated, err := r.commit(ctx, item.Key, value, same(item), []clientv3.Op{clientv3.OpPut(item.Key, value)})
+		updated, err := r.commit(ctx, item.Key, value, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpPut(item.Key, value)})
 		if updated != nil || err != nil {
 			return updated, err
 		}
 	}
 	return nil, errContended()
-}
-
-// same holds as long as the record is what item says.
-func same[V any](item *watched.Item[V]) []clientv3.Cmp {
-	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(item.Key), "=", item.ModRevision)}
 }
 
 // Remove deletes a record. find is as for Update; also returns what is done in the same transaction. When the store has no
@@ -253,14 +238,14 @@ func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], 
 			return err
 		}
 		gone := clientv3.OpDelete(item.Key)
-		resp, err := r.store.Txn(ctx, same(item), append(ops, gone), nil)
+		resp, err := r.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, append(ops, gone), nil)
 		if errors.Is(err, errs.InsufficientStorage) {
-			resp, err = r.store.Txn(ctx, same(item), []clientv3.Op{gone}, nil)
+			resp, err = r.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{gone}, nil)
 		}
 		if err != nil {
 			return err
 		}
-		err = r.catchUp(ctx, resp.Header.Revision)
+		err = r.mirror.CatchUp(ctx, resp.Header.Revision)
 		if resp.Succeeded {
 			return nil // the copy may lag, but what is gone is gone
 		}
@@ -278,5 +263,5 @@ func (r *Records[V]) Apply(ctx context.Context, cmps []clientv3.Cmp, ops []clien
 	if err != nil {
 		return false, err
 	}
-	return resp.Succeeded, r.catchUp(ctx, resp.Header.Revision)
+	return resp.Succeeded, r.mirror.CatchUp(ctx, resp.Header.Revision)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/google/uuid"
@@ -227,17 +228,29 @@ func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID str
 // Remove takes a service of the app out of the registry. Its last state is kept until every subscriber knows of the
 // removal.
 func (r *Registry) Remove(ctx context.Context, appInstanceID, serInstanceID string, pre Precondition) error {
-	return r.records.Remove(ctx, r.found(appInstanceID, serInstanceID, pre), func(item *Item) ([]clientv3.Op, error) {
-		rec, err := item.Value.Record()
-		if err != nil {
-			return nil, err
-		}
-		last, err := state.Encode(rec)
-		if err != nil {
-			return nil, err
-		}
-		return []clientv3.Op{clientv3.OpPut(state.RemovedServiceKey(appInstanceID, serInstanceID), last)}, nil
-	})
+	return r.records.Remove(ctx, r.found(appInstanceID, serInstanceID, pre), keepLast)
+}
+
+// keepLast makes the operation that keeps the last state of a service that is removed.
+func keepLast(item *Item) ([]clientv3.Op, error) {
+	rec, err := item.Value.Record()
+	if err != nil {
+		return nil, err
+	}
+	last, err := state.Encode(rec)
+	if err != nil {
+		return nil, err
+	}
+	return []clientv3.Op{clientv3.OpPut(state.RemovedServiceKey(item.Value.AppInstanceID, item.Value.ID), last)}, nil
+}
+
+// Of walks over the services of the app.
+func (r *Registry) Of(appInstanceID string) iter.Seq[*Item] { return r.records.Of(appInstanceID) }
+
+// Removal makes the operations that remove a service as Remove does, to be part of a larger transaction.
+func (r *Registry) Removal(item *Item) ([]clientv3.Op, error) {
+	ops, err := keepLast(item)
+	return append(ops, clientv3.OpDelete(item.Key)), err
 }
 
 // Suspend marks services as SUSPENDED in one transaction, as far as they are still what items say, and returns how many it

@@ -69,6 +69,12 @@ func (s *Subscription) Matches(svc *registry.Service) bool {
 	return true
 }
 
+// Narrow reports whether the subscription names the services it is about.
+func (s *Subscription) Narrow() bool {
+	f := s.Record.Filter
+	return f != nil && len(f.SerInstanceIDs)+len(f.SerNames)+len(f.SerCategories) > 0
+}
+
 // inCategories compares the id, which is what identifies a category, as discovery does.
 func inCategories(id string, among []mp1.CategoryRef) bool {
 	return id != "" && slices.ContainsFunc(among, func(c mp1.CategoryRef) bool { return c.ID == id })

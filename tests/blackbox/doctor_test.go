@@ -52,7 +52,7 @@ func faults(list []diagnosis) []diagnosis {
 }
 
 // anyPort are listeners that can always be bound.
-var anyPort = []string{"--mp1-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}
+var anyPort = []string{"--mp1-listen", "127.0.0.1:0", "--mm5-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}
 
 // itsSettings are those a process listens with, and its data directory.
 func itsSettings(t *testing.T, p *harness.Process) []string {

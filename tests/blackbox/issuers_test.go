@@ -319,7 +319,7 @@ func TestSettingsOfIssuersThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			config := file(t, "config.yaml", "auth:\n  issuers: \n  - "+x.issuer+"\n")
-			out := harness.Run(t, "mep", []string{"run", "--config", config, "--data-dir", t.TempDir(), "--mp1-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"})
+			out := harness.Run(t, "mep", []string{"run", "--config", config, "--data-dir", t.TempDir(), "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"})
 			require.Equal(t, 1, out.Code, "%s", out.Output)
 			require.Contains(t, out.Output, x.says)
 		})

@@ -68,12 +68,12 @@ func TestValidate(t *testing.T) {
 		"a bad public URL":         {file: "publicUrl: /edge\n", code: 1, says: []string{"publicUrl", "/edge"}},
 		"a bad log level":          {file: "log: {level: loud}\n", code: 1, says: []string{"loud"}},
 		"a bad log format":         {file: "log: {format: xml}\n", code: 1, says: []string{"xml"}},
-		"a bad listener":           {args: []string{"--mp1-listen", "8088"}, code: 1, says: []string{"mp1.listen", "8088"}},
+		"a bad listener":           {args: []string{"--mm5-listen", "127.0.0.1:0", "--mp1-listen", "8088"}, code: 1, says: []string{"mp1.listen", "8088"}},
 		"a bad prefix":             {args: []string{"--mp1-prefixes", "mep"}, code: 1, says: []string{"mp1.prefixes", "mep"}},
 		"an unknown flag":          {args: []string{"--mp1-lisen", ":1"}, code: 1, says: []string{"--mp1-lisen"}},
 		"a bad flag":               {args: []string{"--limits-services", "x"}, code: 1, says: []string{"--limits-services"}},
 		"a bad variable":           {env: []string{"MEP_LIMITS_SERVICES=x"}, code: 1, says: []string{"MEP_LIMITS_SERVICES"}},
-		"dev on any address":       {args: []string{"--dev", "--mp1-listen", "0.0.0.0:0"}, code: 1, says: []string{"mp1.listen", "0.0.0.0", "loopback"}},
+		"dev on any address":       {args: []string{"--dev", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0"}, code: 1, says: []string{"mp1.listen", "0.0.0.0", "loopback"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -153,7 +153,7 @@ func TestAStartThatIsRefusedSaysWhy(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = busy.Close() })
 	notADirectory := file(t, "file", "")
-	free := []string{"--mp1-listen", ":0", "--ops-listen", ":0"}
+	free := []string{"--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", ":0"}
 	for name, x := range map[string]struct {
 		program string
 		args    []string
@@ -161,13 +161,13 @@ func TestAStartThatIsRefusedSaysWhy(t *testing.T) {
 	}{
 		"the daemon without etcd":       {"mepserver", append([]string{"run", "--dev", "--data-dir", "d"}, free...), []string{"--etcd-endpoints"}},
 		"the daemon without a command":  {"mepserver", append([]string{"--dev", "--data-dir", "d"}, free...), []string{"--etcd-endpoints"}},
-		"--dev with any address":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", "0.0.0.0:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with any IPv6 address":   {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", "[::]:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with a public address":   {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", "192.0.2.1:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with a name":             {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", "edge.example:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with operations outside": {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", ":0", "--ops-listen", "0.0.0.0:0"}, []string{"ops.listen", "loopback"}},
-		"a port that is taken":          {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", busy.Addr().String(), "--ops-listen", ":0"}, []string{"mp1", "in use"}},
-		"operations' port taken":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mp1-listen", ":0", "--ops-listen", busy.Addr().String()}, []string{"ops", "in use"}},
+		"--dev with any address":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
+		"--dev with any IPv6 address":   {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "[::]:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
+		"--dev with a public address":   {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "192.0.2.1:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
+		"--dev with a name":             {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "edge.example:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
+		"--dev with operations outside": {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", "0.0.0.0:0"}, []string{"ops.listen", "loopback"}},
+		"a port that is taken":          {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", busy.Addr().String(), "--ops-listen", ":0"}, []string{"mp1", "in use"}},
+		"operations' port taken":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", busy.Addr().String()}, []string{"ops", "in use"}},
 		"a data directory that is none": {"mep", append([]string{"run", "--dev", "--data-dir", notADirectory}, free...), []string{notADirectory}},
 		"arguments":                     {"mep", append([]string{"run", "--dev", "now"}, free...), []string{"now"}},
 	} {
@@ -188,7 +188,7 @@ func TestTwoProcessesDoNotShareADataDirectory(t *testing.T) {
 	p := harness.Start(t)
 	a := newApp(p.Client(t))
 	svc := a.register(own("x"))
-	out := harness.Run(t, "mep", []string{"run", "--dev", "--data-dir", p.DataDir, "--mp1-listen", ":0", "--ops-listen", ":0"})
+	out := harness.Run(t, "mep", []string{"run", "--dev", "--data-dir", p.DataDir, "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", ":0"})
 	require.Equal(t, 1, out.Code)
 	require.Contains(t, out.Output, p.DataDir)
 	require.Contains(t, out.Output, "in use")
@@ -436,7 +436,7 @@ func TestSettingsComeFromFileThenEnvironmentThenFlags(t *testing.T) {
 	})
 	t.Run("--dev may be set in any way", func(t *testing.T) {
 		t.Parallel()
-		args := []string{"validate", "--mp1-listen", "0.0.0.0:0"}
+		args := []string{"validate", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0"}
 		require.Zero(t, harness.Run(t, "mep", args).Code)
 		require.Equal(t, 1, harness.Run(t, "mep", args, harness.Env("MEP_DEV=true")).Code)
 		require.Equal(t, 1, harness.Run(t, "mep", append(args, "--config", file(t, "c.yaml", "dev: true\n"))).Code)

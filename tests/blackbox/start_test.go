@@ -65,7 +65,7 @@ func TestAFirstStartThatIsKilledIsMadeGoodByTheNext(t *testing.T) {
 		t.Run((after * time.Millisecond).String(), func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "data")
-			harness.KillAfter(t, "mep", after*time.Millisecond, "run", "--data-dir", dir, "--mp1-listen", "127.0.0.1:0",
+			harness.KillAfter(t, "mep", after*time.Millisecond, "run", "--data-dir", dir, "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "127.0.0.1:0",
 				"--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
 			p := harness.Start(t, harness.Secure(), harness.DataDir(dir))
 			a, _ := appOf(t, p) // with the credentials of the file

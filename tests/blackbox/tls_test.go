@@ -158,7 +158,7 @@ func TestACertificateThatCannotBeUsedIsAClearRefusalToStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out := harness.Run(t, "mep", []string{"run", "--data-dir", t.TempDir(), "--mp1-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0",
+			out := harness.Run(t, "mep", []string{"run", "--data-dir", t.TempDir(), "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0",
 				"--ops-listen", "127.0.0.1:0", "--tls-cert", x.cert, "--tls-key", x.key})
 			require.Equal(t, 1, out.Code, out.Output)
 			require.Contains(t, out.Output, x.says)

@@ -79,7 +79,7 @@ func StartMepauth(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
 }
 
 // listeners are those that each program has besides that of operations.
-var listeners = map[string][]string{"mep": {"mp1", "auth"}, "mepserver": {"mp1"}, "mepauth": {"auth"}}
+var listeners = map[string][]string{"mep": {"mp1", "mm5", "auth"}, "mepserver": {"mp1", "mm5"}, "mepauth": {"auth"}}
 
 // arguments is the command line of the options, without the data directory and the configuration file.
 func (s *spec) arguments() []string {

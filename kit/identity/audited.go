@@ -1,0 +1,30 @@
+package identity
+
+import (
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+)
+
+// Audited makes a handler that writes down who did what to whom, with what result: action is the action of the line, param the
+// path parameter that names the target. The handler returns what the line says besides.
+func Audited(trail *audit.Log, action, param string, h func(*gin.Context) (detail string, err error)) gin.HandlerFunc {
+	return httpx.Handle(func(c *gin.Context) error {
+		detail, err := h(c)
+		e := audit.Entry{
+			Action: action, Result: audit.Success, Source: httpx.ClientAddr(c).String(), Target: c.Param(param),
+			RequestID: httpx.RequestID(c), Detail: detail,
+		}
+		if caller := Of(c); caller != nil {
+			e.Caller, e.Client, e.Via = caller.Subject, caller.ClientID, caller.Via
+		}
+		if err != nil {
+			e.Result = audit.Failed
+			e.Detail = errs.KindOf(err).Title()
+		}
+		trail.Write(e)
+		return err
+	})
+}

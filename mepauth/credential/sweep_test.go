@@ -1,0 +1,91 @@
+package credential_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/mepauth/credential"
+)
+
+// private counts what only mepauth has of an access key.
+func (s *shop) private(t *testing.T, subject, accessKeyID string) int {
+	t.Helper()
+	n := 0
+	for _, key := range []string{
+		state.SecretKey(accessKeyID), state.AttemptsKey(accessKeyID), state.HolderKey(subject, accessKeyID), state.RefreshKeys(accessKeyID) + "family",
+	} {
+		resp, err := s.Store.Client.Get(t.Context(), key)
+		require.NoError(t, err)
+		n += len(resp.Kvs)
+	}
+	return n
+}
+
+func (s *shop) sweep(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Sweep(ctx, s.Directory, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+func (s *shop) fill(t *testing.T, subject string) string {
+	t.Helper()
+	ak := s.put(t, credential.Wanted{Subject: subject, Name: "a"}).AccessKeyID
+	for _, key := range []string{state.AttemptsKey(ak), state.RefreshKeys(ak) + "family"} {
+		_, err := s.Store.Client.Put(t.Context(), key, `{"v":1}`)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 4, s.private(t, subject, ak))
+	return ak
+}
+
+func TestRemainsOfACredentialAreClearedAway(t *testing.T) {
+	for name, before := range map[string]bool{"removed while sweeping": false, "removed before": true} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			stays, goes := uuid.NewString(), uuid.NewString()
+			kept, gone := s.fill(t, stays), s.fill(t, goes)
+			if !before {
+				s.sweep(t)
+			}
+			_, err := s.Store.Client.Delete(t.Context(), state.CredentialKey(gone))
+			require.NoError(t, err)
+			s.Settle(t)
+			if before {
+				s.sweep(t)
+			}
+			require.Eventually(t, func() bool { return s.private(t, goes, gone) == 0 }, 10*time.Second, 10*time.Millisecond)
+			require.Equal(t, 4, s.private(t, stays, kept))
+		})
+	}
+}
+
+func TestAnAppThatIsBackKeepsItsNewCredential(t *testing.T) {
+	s := open(t)
+	app := uuid.NewString()
+	old := s.fill(t, app)
+	_, err := s.Store.Client.Delete(t.Context(), state.CredentialKey(old))
+	require.NoError(t, err)
+	s.Settle(t)
+	// Nobody has swept yet.
+	made := s.put(t, credential.Wanted{Subject: app, Name: "again", AccessKeyID: ak("n"), SecretKey: sk("n")})
+	s.sweep(t)
+	require.Eventually(t, func() bool {
+		resp, err := s.Store.Client.Get(t.Context(), state.HolderKeys(app), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+		return err == nil && len(resp.Kvs) == 1 && string(resp.Kvs[0].Key) == state.HolderKey(app, made.AccessKeyID)
+	}, 10*time.Second, 10*time.Millisecond)
+	s.Settle(t)
+	require.True(t, s.takes(ak("n"), sk("n")))
+	require.False(t, s.takes(old, made.SecretKey))
+}

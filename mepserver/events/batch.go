@@ -1,0 +1,44 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// batch is what is written to a client at once.
+type batch struct {
+	frames []byte
+	// sent counts the events among the frames, by type.
+	sent map[Type]int
+}
+
+// maxBatch is when a batch has enough, in bytes.
+const maxBatch = 32 << 10
+
+// add appends an event.
+func (b *batch) add(at position, e *event) error {
+	data, err := json.Marshal(e.data)
+	if err != nil {
+		return fmt.Errorf("encode event %s: %w", e.name, err)
+	}
+	b.frames = appendFrame(b.frames, at, e.name, data)
+	if b.sent == nil {
+		b.sent = make(map[Type]int)
+	}
+	b.sent[e.name]++
+	return nil
+}
+
+// appendFrame appends an event as it is sent. JSON as encoding/json writes it has no line ends.
+func appendFrame(dst []byte, at position, name Type, data []byte) []byte {
+	dst = append(append(dst, "id: "...), at.String()...)
+	dst = append(append(dst, "\nevent: "...), name...)
+	dst = append(append(dst, "\ndata: "...), data...)
+	return append(dst, "\n\n"...)
+}
+
+// appendPlace appends an id without an event: a client that comes back goes on from there.
+func appendPlace(dst []byte, at position) []byte {
+	dst = append(append(dst, ":\nid: "...), at.String()...)
+	return append(dst, "\n\n"...)
+}

@@ -1,0 +1,121 @@
+package events
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/openmep/mep/api/problem"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
+)
+
+// lastEventID is the header field in which a client says what it saw last.
+const lastEventID = "Last-Event-ID"
+
+// maxQueryValues bounds the values of one parameter.
+const maxQueryValues = 100
+
+// request is what a client asks for.
+type request struct {
+	// after is what it saw last, the zero position when it begins.
+	after position
+	want  filter
+}
+
+// filter says which events a client gets. The zero value lets all pass.
+type filter struct {
+	types []Type
+	apps  []string
+}
+
+func (f *filter) passes(e *event) bool {
+	if e.name == TypeReset {
+		return true
+	}
+	return (len(f.types) == 0 || slices.Contains(f.types, e.name)) && (len(f.apps) == 0 || slices.Contains(f.apps, e.app))
+}
+
+// parseRequest reads a request. Unknown parameters and malformed values are refused; repeated and comma-separated values of
+// types and app_instance_id both work. A Last-Event-ID counts more than the parameter: who follows a link that has one sends what
+// it saw since in the header.
+func parseRequest(r *http.Request) (request, error) {
+	var req request
+	var faults problem.InvalidParams
+	asked := ""
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if pair == "" {
+			continue
+		}
+		rawName, rawValue, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(rawName)
+		if err != nil {
+			faults.Add(httpx.ParamName(rawName), "is not a well-formed parameter name")
+			continue
+		}
+		switch name {
+		case "types":
+			for _, v := range values(name, rawValue, len(req.want.types), &faults) {
+				if !slices.Contains(filterable, Type(v)) {
+					faults.Add(name, "must be of "+typeNames())
+					break
+				}
+				req.want.types = append(req.want.types, Type(v))
+			}
+		case "app_instance_id":
+			for _, v := range values(name, rawValue, len(req.want.apps), &faults) {
+				req.want.apps = append(req.want.apps, identity.CanonicalID(v))
+			}
+		case "last_event_id":
+			v, err := url.QueryUnescape(rawValue)
+			if err != nil || v == "" || asked != "" && asked != v {
+				faults.Add(name, "must be given once, with a value")
+				continue
+			}
+			asked = v
+		default:
+			faults.Add(httpx.ParamName(name), "is not a parameter of this resource")
+		}
+	}
+	where := "last_event_id"
+	if seen := r.Header.Values(lastEventID); len(seen) > 1 {
+		faults.Add(lastEventID, "must be given once")
+	} else if len(seen) == 1 && seen[0] != "" {
+		asked, where = seen[0], lastEventID
+	}
+	if asked != "" {
+		var err error
+		if req.after, err = parsePosition(asked); err != nil {
+			faults.Add(where, err.Error())
+		}
+	}
+	return req, errs.Params(faults)
+}
+
+// values divides the values of a parameter that has some already.
+func values(name, raw string, have int, faults *problem.InvalidParams) []string {
+	var list []string
+	for part := range strings.SplitSeq(raw, ",") {
+		value, err := url.QueryUnescape(part)
+		switch {
+		case err != nil || value == "":
+			faults.Add(name, "must have a well-formed value")
+			return nil
+		case have+len(list) == maxQueryValues:
+			faults.Add(name, "has more than 100 values")
+			return nil
+		}
+		list = append(list, value)
+	}
+	return list
+}
+
+func typeNames() string {
+	names := make([]string, 0, len(filterable))
+	for _, t := range filterable {
+		names = append(names, string(t))
+	}
+	return strings.Join(names, ", ")
+}

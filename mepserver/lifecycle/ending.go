@@ -1,0 +1,311 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/mm5"
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/fault"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/operation"
+	"github.com/openmep/mep/mepserver/termination"
+)
+
+// bringing is what one process knows of bringing an app instance to its end, beyond what is stored.
+type bringing struct {
+	*Engine
+	id string
+	// told is the operation, or what stands for it, that the subscribers are being told of; stop ends that.
+	told string
+	stop func()
+	// step is the step that is being done; it is ahead of the stored one only when the store has no room for that.
+	step state.EndingStep
+	// until is when the wait of the step is over by this process's own clock, which no one can change.
+	until     time.Time
+	untilStep string
+}
+
+// bring brings an app instance to its end, step by step. Every step is a transaction that only succeeds if nothing it was
+// decided on has changed; whatever happens in between, the next process begins with the step that is stored.
+func (e *Engine) bring(ctx context.Context, appInstanceID string, wake <-chan struct{}) {
+	b := &bringing{Engine: e, id: appInstanceID, stop: func() {}}
+	defer func() { b.stop() }()
+	failures := 0
+	for ctx.Err() == nil {
+		app, ok := e.manager.Apps.Get(appInstanceID)
+		if !ok || app.Value.Record.Ending == nil {
+			if e.leave(appInstanceID) {
+				return
+			}
+			continue
+		}
+		wait, err := b.do(ctx, app)
+		if err != nil && ctx.Err() == nil {
+			failures++
+			wait = min(time.Second<<min(failures-1, 5), 30*time.Second)
+			e.log.Warn("the end of an app instance is delayed, trying again", "app", appInstanceID, "step", b.step, "error", err)
+		} else {
+			failures = 0
+		}
+		if wait <= 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-time.After(wait):
+		}
+	}
+	e.mu.Lock()
+	delete(e.endings, appInstanceID)
+	e.mu.Unlock()
+}
+
+// leave ends the work for an app instance unless there is some again.
+func (e *Engine) leave(appInstanceID string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if app, ok := e.manager.Apps.Get(appInstanceID); ok && app.Value.Record.Ending != nil {
+		return false
+	}
+	delete(e.endings, appInstanceID)
+	e.teller.Forget(appInstanceID)
+	return true
+}
+
+// do does what is next, and returns how long to wait before looking again.
+func (b *bringing) do(ctx context.Context, app *apps.Item) (time.Duration, error) {
+	ending := app.Value.Record.Ending
+	if order(b.step) < order(ending.Step) || ending.Operation != b.told && b.told != "" {
+		b.step = ending.Step
+	}
+	if b.step == state.StepNotice {
+		return b.notice(ctx, app)
+	}
+	b.stop()
+	select {
+	case b.slots <- struct{}{}:
+		defer func() { <-b.slots }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	switch b.step {
+	case state.StepRules:
+		return b.rules(ctx, app)
+	case state.StepServices:
+		return b.clear(ctx, app, b.services)
+	case state.StepSubscriptions:
+		return b.clear(ctx, app, b.subscriptions)
+	case state.StepCredentials:
+		return b.clear(ctx, app, b.credentials)
+	}
+	return b.end(ctx, app)
+}
+
+// remaining is how long the wait of a step lasts that ends at a moment, but no longer than most from when this process began
+// it.
+func (b *bringing) remaining(what string, until time.Time, most time.Duration) time.Duration {
+	if b.untilStep != what {
+		now := time.Now()
+		b.untilStep, b.until = what, now.Add(after(b.manager.now(), until, most))
+	}
+	return time.Until(b.until)
+}
+
+// notice tells the app and waits for it.
+func (b *bringing) notice(ctx context.Context, app *apps.Item) (time.Duration, error) {
+	ending := app.Value.Record.Ending
+	wait := b.remaining(ending.Operation+ending.Deadline.String(), ending.Deadline, time.Duration(ending.Timeout)*time.Second)
+	if ending.Timeout == 0 || !ending.Confirmed.IsZero() || wait <= 0 {
+		b.stop()
+		b.log.Info("app instance ends", "app", b.id, "action", ending.Action, "because", describe(ending))
+		return 0, b.advance(ctx, app, func(c *change, next *state.Ending) error {
+			next.RulesUntil = b.manager.now().Add(b.manager.Policy().RuleTimeout).UTC()
+			if next.Confirmed.IsZero() && next.Timeout > 0 {
+				next.Detail = describe(next)
+			}
+			plans, err := b.manager.running(b.id, false)
+			for _, p := range plans {
+				c.add(p.Cmps, p.Ops)
+			}
+			return err
+		})
+	}
+	if b.told != ending.Operation {
+		b.stop()
+		b.told = ending.Operation
+		tctx, cancel := context.WithDeadline(ctx, b.until)
+		done := make(chan struct{})
+		b.stop = func() { cancel(); <-done }
+		go func() {
+			defer close(done)
+			b.teller.Tell(tctx, termination.Notice{AppInstanceID: b.id, ID: ending.Operation, Action: ending.Action, Until: b.until})
+		}()
+		fault.Point("ending.notice")
+	}
+	return wait, nil
+}
+
+// rules waits until the rules have been taken back.
+func (b *bringing) rules(ctx context.Context, app *apps.Item) (time.Duration, error) {
+	ending := app.Value.Record.Ending
+	fault.Point("ending.rules")
+	late := b.waiting(b.id)
+	if wait := b.remaining("rules", ending.RulesUntil, b.manager.Policy().RuleTimeout); len(late) > 0 && wait > 0 {
+		return wait, nil
+	}
+	return 0, b.advance(ctx, app, func(_ *change, next *state.Ending) error {
+		if len(late) > 0 {
+			next.Detail = strings.TrimPrefix(next.Detail+"; "+strings.Join(late, " and ")+
+				" did not report in time that the rules are taken back, which is tried further", "; ")
+		}
+		return nil
+	})
+}
+
+// advance stores the next step, with what edit adds.
+func (b *bringing) advance(ctx context.Context, app *apps.Item, edit func(c *change, next *state.Ending) error) error {
+	c := &change{}
+	rec := app.Value.Record
+	next := *rec.Ending
+	next.Step = following(b.step)
+	if edit != nil {
+		if err := edit(c, &next); err != nil {
+			return err
+		}
+	}
+	rec.Ending = &next
+	if err := c.app(b.id, app, rec); err != nil {
+		return err
+	}
+	done, err := b.commit(ctx, c)
+	if errors.Is(err, errs.InsufficientStorage) {
+		// What follows only removes, and so makes room.
+		b.step = next.Step
+		return nil
+	}
+	if done {
+		fault.Point("ending.after." + string(b.step))
+		b.step = next.Step
+	}
+	return err
+}
+
+func (b *bringing) commit(ctx context.Context, c *change) (bool, error) {
+	c.cmps = append(c.cmps, b.fence...)
+	return b.manager.commit(ctx, b.manager.Store.Urgent(), c)
+}
+
+// clear removes what collect finds, a transaction at a time, and goes on to the next step when there is nothing left.
+func (b *bringing) clear(ctx context.Context, app *apps.Item, collect func(*change, *apps.Item) (bare []clientv3.Op, err error)) (time.Duration, error) {
+	for {
+		c := &change{}
+		c.add([]clientv3.Cmp{app.Unchanged()}, nil)
+		bare, err := collect(c, app)
+		if err != nil {
+			return 0, err
+		}
+		if len(c.ops) == 0 {
+			return 0, b.advance(ctx, app, nil)
+		}
+		done, err := b.commit(ctx, c)
+		if errors.Is(err, errs.InsufficientStorage) {
+			c.ops = bare
+			done, err = b.commit(ctx, c)
+		}
+		if err != nil || !done {
+			return 0, err // looked at again from the start
+		}
+		fault.Point("ending.clear." + string(b.step))
+	}
+}
+
+// services collects the services of the app; consumers hear of each that it was removed.
+func (b *bringing) services(c *change, _ *apps.Item) (bare []clientv3.Op, err error) {
+	for item := range b.manager.Registry.Of(b.id) {
+		if !c.fits(2) {
+			break
+		}
+		ops, err := b.manager.Registry.Removal(item)
+		if err != nil {
+			return nil, err
+		}
+		c.add([]clientv3.Cmp{item.Unchanged()}, ops)
+		bare = append(bare, clientv3.OpDelete(item.Key))
+	}
+	return bare, nil
+}
+
+// subscriptions collects both kinds of subscriptions of the app.
+func (b *bringing) subscriptions(c *change, _ *apps.Item) (bare []clientv3.Op, err error) {
+	for item := range b.manager.Availability.Of(b.id) {
+		if c.fits(2) {
+			c.add(nil, []clientv3.Op{clientv3.OpDelete(item.Key), clientv3.OpDelete(state.CursorKey(item.Value.ID))})
+		}
+	}
+	for item := range b.manager.Termination.Of(b.id) {
+		if c.fits(1) {
+			c.add(nil, []clientv3.Op{clientv3.OpDelete(item.Key)})
+		}
+	}
+	return c.ops, nil
+}
+
+// credentials collects the credentials of an app that is terminated: with them its tokens are good no longer. What belongs to
+// them apart from that is cleared away by who keeps it.
+func (b *bringing) credentials(c *change, app *apps.Item) (bare []clientv3.Op, err error) {
+	if app.Value.Record.Ending.Action != mp1.ActionTerminating {
+		return nil, nil
+	}
+	m := b.manager
+	for item := range m.Identities.Credentials().Snapshot().Find(m.holders, b.id) {
+		if c.fits(1) {
+			c.add(nil, []clientv3.Op{clientv3.OpDelete(item.Key)})
+		}
+	}
+	return c.ops, nil
+}
+
+// end removes what is left of an app that is terminated, or makes one STOPPED, and notes the end of the operation.
+func (b *bringing) end(ctx context.Context, app *apps.Item) (time.Duration, error) {
+	m, rec := b.manager, app.Value.Record
+	ending := rec.Ending
+	c := &change{}
+	if ending.Action == mp1.ActionTerminating {
+		c.add([]clientv3.Cmp{app.Unchanged()}, []clientv3.Op{
+			clientv3.OpDelete(app.Key), clientv3.OpDelete(state.ConfigurationKey(b.id)), clientv3.OpDelete(state.RegistrationKey(b.id)),
+			clientv3.OpDelete(state.TrafficRulesKey(b.id)), clientv3.OpDelete(state.DNSRulesKey(b.id)),
+		})
+	} else {
+		rec.Lifecycle, rec.Ending, rec.Ready = mm5.LifecycleStopped, nil, time.Time{}
+		if err := c.app(b.id, app, rec); err != nil {
+			return 0, err
+		}
+	}
+	bare := &change{cmps: c.cmps, ops: c.ops}
+	if ending.Operation != "" {
+		if item, err := m.Operations.Get(ending.Operation); err == nil {
+			cmps, ops, err := operation.End(item, m.now(), mm5.OperationCompleted, ending.Detail, nil)
+			if err != nil {
+				return 0, err
+			}
+			c.add(cmps, ops)
+		}
+	}
+	fault.Point("ending.end")
+	_, err := b.commit(ctx, c)
+	if errors.Is(err, errs.InsufficientStorage) && ending.Action == mp1.ActionTerminating {
+		_, err = b.commit(ctx, bare) // the operation is ended when there is room
+	}
+	if err == nil {
+		b.log.Info("app instance has ended", "app", b.id, "action", ending.Action)
+	}
+	return 0, err
+}

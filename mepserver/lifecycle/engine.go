@@ -1,0 +1,244 @@
+package lifecycle
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/mm5"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/fault"
+	"github.com/openmep/mep/kit/leader"
+	"github.com/openmep/mep/kit/watched"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/operation"
+	"github.com/openmep/mep/mepserver/termination"
+)
+
+// Engine carries out what takes time: it brings stops and terminations to their end and notes the end of operations. One
+// process does so, the one that leads.
+type Engine struct {
+	manager *Manager
+	teller  *termination.Teller
+	watch   func(func(reconciler, appInstanceID string)) (stop func())
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	ctx     context.Context // of the present term
+	fence   []clientv3.Cmp
+	endings map[string]chan struct{} // wakes who brings an app instance to its end
+	workers sync.WaitGroup
+	slots   chan struct{}
+	dirty   map[string]struct{} // app instances whose operations are to be looked at
+	look    chan struct{}
+}
+
+// NewEngine makes an engine; watch calls a function whenever a reconciler reported.
+func NewEngine(m *Manager, teller *termination.Teller, watch func(func(reconciler, appInstanceID string)) (stop func()), log *slog.Logger) *Engine {
+	return &Engine{
+		manager: m, teller: teller, watch: watch, log: log, slots: make(chan struct{}, 64), look: make(chan struct{}, 1),
+		dirty: make(map[string]struct{}), endings: make(map[string]chan struct{}),
+	}
+}
+
+// How often operations are looked at that nothing was heard of, and old ones cleared away.
+const (
+	lookInterval  = time.Second
+	sweepInterval = time.Minute
+)
+
+// Run works for one term of leadership.
+func (e *Engine) Run(ctx context.Context, term leader.Term) error {
+	m := e.manager
+	e.mu.Lock()
+	e.ctx, e.fence, e.endings = ctx, term.Fence(), make(map[string]chan struct{})
+	e.mu.Unlock()
+	_, stopApps := m.Apps.Collection().Observe(func(c watched.Change[*apps.App]) {
+		switch {
+		case c.New != nil && c.New.Value.Record.Ending != nil:
+			e.wake(c.New.Value.ID, true)
+			e.changed(c.New.Value.ID)
+		case c.New != nil:
+			e.wake(c.New.Value.ID, false)
+		default:
+			e.wake(c.Old.Value.ID, false)
+		}
+	})
+	defer stopApps()
+	_, stopOps := m.Operations.Collection().Observe(func(c watched.Change[*operation.Operation]) {
+		if c.New != nil && !c.New.Value.Record.State.Done() {
+			e.changed(c.New.Value.Record.AppInstanceID)
+		}
+	})
+	defer stopOps()
+	defer e.watch(func(_, appInstanceID string) {
+		e.changed(appInstanceID)
+		e.wake(appInstanceID, false)
+	})()
+	for item := range m.Apps.Collection().Snapshot().All() {
+		if item.Value.Record.Ending != nil {
+			e.wake(item.Value.ID, true)
+		}
+	}
+	e.operations(ctx)
+	e.workers.Wait()
+	return nil
+}
+
+// wake tells who brings an app instance to its end that something changed; with begin there is to be somebody.
+func (e *Engine) wake(appInstanceID string, begin bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ch := e.endings[appInstanceID]
+	if ch == nil {
+		if !begin || e.ctx.Err() != nil {
+			return
+		}
+		ch = make(chan struct{}, 1)
+		e.endings[appInstanceID] = ch
+		ctx := e.ctx
+		e.workers.Go(func() { e.bring(ctx, appInstanceID, ch) })
+	}
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// changed notes that the operations of an app instance are to be looked at.
+func (e *Engine) changed(appInstanceID string) {
+	e.mu.Lock()
+	e.dirty[appInstanceID] = struct{}{}
+	e.mu.Unlock()
+	select {
+	case e.look <- struct{}{}:
+	default:
+	}
+}
+
+// operations notes the end of operations until the term is over.
+func (e *Engine) operations(ctx context.Context) {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	lastSweep := time.Now()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.look:
+			e.mu.Lock()
+			dirty := e.dirty
+			e.dirty = make(map[string]struct{})
+			e.mu.Unlock()
+			for app := range dirty {
+				for _, item := range e.manager.Operations.OpenOf(app) {
+					e.finish(ctx, item)
+				}
+			}
+		case <-tick.C:
+			for _, item := range e.manager.Operations.Open() {
+				e.finish(ctx, item)
+			}
+			if time.Since(lastSweep) >= sweepInterval {
+				lastSweep = time.Now()
+				e.sweep(ctx)
+			}
+		}
+	}
+}
+
+// finish notes the end of an operation that has come to it.
+func (e *Engine) finish(ctx context.Context, item *operation.Item) {
+	m := e.manager
+	p, done := item.Value.Progress(m, m.now())
+	if !done || ctx.Err() != nil {
+		return
+	}
+	if t := item.Value.Record.Type; t == mm5.OperationStop || t == mm5.OperationTerminate {
+		// It ends together with its app instance; what is ended here is one whose end could not be written at the time. That is
+		// told from one whose app instance is not known yet.
+		if m.Mirror.Revision() < item.ModRevision {
+			return
+		}
+	}
+	fault.Point("operation.reported")
+	cmps, ops, err := operation.End(item, m.now(), p.State, p.Detail, p.Outcomes)
+	if err == nil && len(ops) > 0 {
+		_, err = m.Store.Urgent().Txn(ctx, append(cmps, e.fence...), ops, nil)
+	}
+	if err != nil && ctx.Err() == nil {
+		e.log.Warn("the end of an operation is not written down yet, trying again", "operation", item.Value.ID, "error", err)
+	}
+}
+
+// sweep clears away the operations that ended long ago, and the oldest of too many.
+func (e *Engine) sweep(ctx context.Context) {
+	m := e.manager
+	policy, now := m.Policy(), m.now()
+	var ended []*operation.Item
+	total := 0
+	for item := range m.Operations.Collection().Snapshot().All() {
+		total++
+		if item.Value.Record.State.Done() {
+			ended = append(ended, item)
+		}
+	}
+	slices.SortFunc(ended, func(a, b *operation.Item) int { return a.Value.Record.Ended.Compare(b.Value.Record.Ended) })
+	var ops []clientv3.Op
+	for _, item := range ended {
+		if total <= policy.MaxOperations && now.Sub(item.Value.Record.Ended) < policy.Retention {
+			break
+		}
+		total--
+		ops = append(ops, clientv3.OpDelete(item.Key))
+	}
+	for chunk := range slices.Chunk(ops, opsPerTxn) {
+		if _, err := m.Store.Txn(ctx, e.fence, chunk, nil); err != nil {
+			if ctx.Err() == nil {
+				e.log.Warn("old operations are not cleared away yet, trying again", "error", err)
+			}
+			return
+		}
+	}
+}
+
+// opsPerTxn is how many operations one transaction has: etcd takes 128 by default.
+const opsPerTxn = 100
+
+// fits reports whether a transaction has room for more operations.
+func (c *change) fits(more int) bool {
+	return len(c.ops)+more <= opsPerTxn && len(c.cmps)+more <= opsPerTxn
+}
+
+// after is how long it is until a moment, at most the given time however the clock was changed meanwhile.
+func after(now, until time.Time, most time.Duration) time.Duration {
+	return max(0, min(until.Sub(now), most))
+}
+
+// waiting names who has not reported yet on the rules of an app instance as they are.
+func (e *Engine) waiting(appInstanceID string) []string {
+	var list []string
+	for _, kind := range []mm5.RuleKind{mm5.TrafficRules, mm5.DNSRules} {
+		if _, reported, by := e.manager.Outcome(kind, appInstanceID, 0); !reported && !slices.Contains(list, by) {
+			list = append(list, by)
+		}
+	}
+	return list
+}
+
+// The steps, in their order.
+var stepOrder = []state.EndingStep{
+	state.StepNotice, state.StepRules, state.StepServices, state.StepSubscriptions, state.StepCredentials, state.StepEnd,
+}
+
+// order is the place of a step, -1 for none.
+func order(s state.EndingStep) int { return slices.Index(stepOrder, s) }
+
+// following is the step after another one.
+func following(s state.EndingStep) state.EndingStep {
+	return stepOrder[min(order(s)+1, len(stepOrder)-1)]
+}

@@ -1,0 +1,286 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/openmep/mep/api/mm5"
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/fault"
+	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/operation"
+	"github.com/openmep/mep/mepserver/rules"
+)
+
+// running plans to put the rules of an app instance in force, or out of force.
+func (m *Manager) running(appInstanceID string, running bool) (map[mm5.RuleKind]*rules.Plan, error) {
+	traffic, err := m.Traffic.Run(appInstanceID, running)
+	if err != nil {
+		return nil, err
+	}
+	dns, err := m.DNS.Run(appInstanceID, running)
+	if err != nil {
+		return nil, err
+	}
+	return map[mm5.RuleKind]*rules.Plan{mm5.TrafficRules: traffic, mm5.DNSRules: dns}, nil
+}
+
+// Start says that an app instance runs: its rules come in force. It returns the id of the operation. Errors are of the kinds
+// errs.NotFound, errs.Conflict (there is no configuration, or the instance is being stopped or terminated) and those of
+// etcd.Store.Txn.
+func (m *Manager) Start(ctx context.Context, appInstanceID string) (string, error) {
+	defer m.locks.Lock(appInstanceID)()
+	fingerprint := operation.Fingerprint(mm5.OperationStart, nil)
+	for range maxTries {
+		app, err := m.find(appInstanceID)
+		if err != nil {
+			return "", err
+		}
+		rec := app.Value.Record
+		switch s := rec.State(); s {
+		case mm5.LifecycleKnown:
+			return "", errs.New(errs.Conflict, "application instance %s has no configuration: configure it first", appInstanceID)
+		case mm5.LifecycleStopping, mm5.LifecycleTerminating:
+			return "", errs.New(errs.Conflict, "application instance %s is %s: start it when that is over", appInstanceID, s).After(time.Second)
+		case mm5.LifecycleStarted:
+			if id, same := m.repeated(rec.Operation, fingerprint); same {
+				return id, nil
+			}
+		}
+		c, id := &change{}, operation.NewID()
+		previous := rec.Operation
+		rec.Lifecycle, rec.Operation = mm5.LifecycleStarted, id
+		plans, err := m.start(c, app, rec)
+		if err != nil {
+			return "", err
+		}
+		err = m.begin(c, id, state.Operation{AppInstanceID: appInstanceID, Type: mm5.OperationStart, Request: fingerprint}, previous, plans)
+		if err != nil {
+			return "", err
+		}
+		if done, err := m.commit(ctx, m.Store, c); err != nil || done {
+			return id, err
+		}
+	}
+	return "", errContended(appInstanceID)
+}
+
+// start adds what makes an app instance STARTED.
+func (m *Manager) start(c *change, app *apps.Item, rec state.App) (map[mm5.RuleKind]*rules.Plan, error) {
+	plans, err := m.running(app.Value.ID, true)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plans {
+		c.add(p.Cmps, p.Ops)
+	}
+	return plans, c.app(app.Value.ID, app, rec)
+}
+
+// Ready records that an app says that it runs (MEC 011 7.2.12): its rules come in force. Errors are of the kinds
+// errs.NotFound, errs.Conflict (there is no configuration yet, or the instance is stopped or ends) and those of etcd.Store.Txn.
+func (m *Manager) Ready(ctx context.Context, appInstanceID string) error {
+	defer m.locks.Lock(appInstanceID)()
+	for range maxTries {
+		if err := m.Apps.Exists(appInstanceID); err != nil {
+			return err
+		}
+		app, ok := m.Apps.Get(appInstanceID)
+		if !ok || app.Value.Record.State() == mm5.LifecycleKnown {
+			return errs.New(errs.Conflict, "the MEC platform manager has not configured application instance %s yet: try again later", appInstanceID).
+				After(time.Second)
+		}
+		rec := app.Value.Record
+		switch s := rec.State(); s {
+		case mm5.LifecycleStopping, mm5.LifecycleTerminating:
+			return errs.New(errs.Conflict, "application instance %s is %s", appInstanceID, s)
+		case mm5.LifecycleStopped:
+			return errs.New(errs.Conflict, "application instance %s was stopped by the MEC platform manager, which has to start it again", appInstanceID)
+		case mm5.LifecycleStarted:
+			if !rec.Ready.IsZero() {
+				return nil
+			}
+		}
+		rec.Lifecycle, rec.Ready = mm5.LifecycleStarted, m.now().UTC()
+		c := &change{}
+		if _, err := m.start(c, app, rec); err != nil {
+			return err
+		}
+		if done, err := m.commit(ctx, m.Store, c); err != nil || done {
+			return err
+		}
+	}
+	return errContended(appInstanceID)
+}
+
+// Grace is how an app instance is to be stopped or terminated.
+type Grace struct {
+	// Graceful says that the app is told and waited for.
+	Graceful bool
+	// Timeout is how long, 0 for the platform's default.
+	Timeout time.Duration
+}
+
+// Stop begins to stop an app instance, which keeps its configuration, and returns the id of the operation. Errors are as for
+// Start.
+func (m *Manager) Stop(ctx context.Context, appInstanceID string, grace Grace) (string, error) {
+	return m.end(ctx, appInstanceID, mp1.ActionStopping, grace, false)
+}
+
+// Terminate begins to terminate an app instance and returns the id of the operation. An instance that this has already been
+// done to is not an error as long as the operation is kept. A FORCEFUL termination ends the wait of a GRACEFUL one. Errors
+// are of the kind errs.NotFound and those of etcd.Store.Txn.
+func (m *Manager) Terminate(ctx context.Context, appInstanceID string, grace Grace, edgeGallery bool) (string, error) {
+	return m.end(ctx, appInstanceID, mp1.ActionTerminating, grace, edgeGallery)
+}
+
+func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.OperationAction, grace Grace, edgeGallery bool) (string, error) {
+	defer m.locks.Lock(appInstanceID)()
+	for range maxTries {
+		app, ok := m.Apps.Get(appInstanceID)
+		if !ok {
+			if id := m.terminated(appInstanceID); id != "" && action == mp1.ActionTerminating {
+				return id, nil
+			}
+			_, err := m.find(appInstanceID)
+			return "", err
+		}
+		rec := app.Value.Record
+		if id, over, err := m.already(&rec, appInstanceID, action, grace); err != nil || over {
+			return id, err
+		}
+		c := &change{}
+		id, err := m.ending(c, app, action, grace, edgeGallery)
+		if err != nil {
+			return "", err
+		}
+		// To end an app must be possible when there is hardly any room left: it makes room.
+		done, err := m.commit(ctx, m.Store.Urgent(), c)
+		if err != nil {
+			return "", err
+		}
+		if done {
+			fault.Point("ending.stored")
+			return id, nil
+		}
+	}
+	return "", errContended(appInstanceID)
+}
+
+// terminated is the operation that terminated an app instance that is gone, empty when that is not known.
+func (m *Manager) terminated(appInstanceID string) string {
+	for _, item := range m.Operations.Of(appInstanceID) {
+		switch item.Value.Record.Type {
+		case mm5.OperationTerminate:
+			return item.Value.ID
+		case mm5.OperationConfigure:
+			return ""
+		}
+	}
+	return ""
+}
+
+// already reports whether what is asked for is under way or done, by which operation.
+func (m *Manager) already(rec *state.App, appInstanceID string, action mp1.OperationAction, grace Grace) (id string, over bool, err error) {
+	s := rec.State()
+	switch {
+	case s == mm5.LifecycleTerminating && action == mp1.ActionStopping:
+		return "", false, errs.New(errs.Conflict, "application instance %s is TERMINATING", appInstanceID)
+	case s == mm5.LifecycleKnown && action == mp1.ActionStopping:
+		return "", false, errs.New(errs.Conflict, "application instance %s has no configuration: there is nothing to stop", appInstanceID)
+	case s == mm5.LifecycleStopped && action == mp1.ActionStopping:
+		if id, same := m.repeated(rec.Operation, operation.Fingerprint(mm5.OperationStop, nil)); same {
+			return id, true, nil
+		}
+	case rec.Ending != nil && rec.Ending.Action == action && rec.Ending.Operation != "":
+		// The same again, unless it is to be done without further ado.
+		hurry := !grace.Graceful && rec.Ending.Timeout > 0 && rec.Ending.Step == state.StepNotice
+		return rec.Ending.Operation, !hurry, nil
+	}
+	return "", false, nil
+}
+
+// ending adds what begins the end of an app instance, or hurries the one that is under way, and returns the operation's id.
+func (m *Manager) ending(c *change, app *apps.Item, action mp1.OperationAction, grace Grace, edgeGallery bool) (string, error) {
+	now := m.now().UTC()
+	rec := app.Value.Record
+	kind, lifecycle := mm5.OperationStop, mm5.LifecycleStopping
+	if action == mp1.ActionTerminating {
+		kind, lifecycle = mm5.OperationTerminate, mm5.LifecycleTerminating
+	}
+	if e := rec.Ending; e != nil && e.Action == action && e.Operation != "" {
+		hurried := *e
+		hurried.Deadline, hurried.Timeout = now, 0
+		rec.Ending = &hurried
+		return e.Operation, c.app(app.Value.ID, app, rec)
+	}
+	id, previous := operation.NewID(), rec.Operation
+	e := &state.Ending{Action: action, Operation: id, Deadline: now, Step: state.StepNotice}
+	if grace.Graceful {
+		timeout := grace.Timeout
+		if timeout <= 0 {
+			timeout = m.Policy().GracefulTimeout
+		}
+		e.Timeout = uint32(min(math.MaxUint32, max(1, math.Ceil(timeout.Seconds()))))
+		e.Deadline = now.Add(time.Duration(e.Timeout) * time.Second)
+	}
+	if rec.Ending != nil && rec.Ending.Step != state.StepNotice {
+		// Its stop is past the point of telling the app.
+		e.Step, e.RulesUntil, e.Timeout, e.Deadline = rec.Ending.Step, rec.Ending.RulesUntil, 0, now
+	}
+	rec.Lifecycle, rec.Operation, rec.Ending = lifecycle, id, e
+	if err := c.app(app.Value.ID, app, rec); err != nil {
+		return "", err
+	}
+	return id, m.begin(c, id, state.Operation{
+		AppInstanceID: app.Value.ID, Type: kind, EdgeGallery: edgeGallery, Request: operation.Fingerprint(kind, nil),
+	}, previous, nil)
+}
+
+// Confirm records that an app is ready to be stopped or terminated (MEC 011 7.2.11). Errors are of the kinds errs.NotFound,
+// errs.Conflict (it is neither being stopped nor terminated), errs.Invalid (it is the other of the two) and those of
+// etcd.Store.Txn.
+func (m *Manager) Confirm(ctx context.Context, appInstanceID string, action mp1.OperationAction) error {
+	for range maxTries {
+		if err := m.Apps.Exists(appInstanceID); err != nil {
+			return err
+		}
+		app, ok := m.Apps.Get(appInstanceID)
+		if !ok || app.Value.Record.Ending == nil {
+			return errs.New(errs.Conflict, "application instance %s is neither being stopped nor terminated", appInstanceID)
+		}
+		rec := app.Value.Record
+		if rec.Ending.Action != action {
+			return errs.New(errs.Invalid, "operationAction must be %s, as in the notification, not %s", rec.Ending.Action, action)
+		}
+		if !rec.Ending.Confirmed.IsZero() || rec.Ending.Step != state.StepNotice {
+			return nil
+		}
+		e := *rec.Ending
+		e.Confirmed = m.now().UTC()
+		rec.Ending = &e
+		c := &change{}
+		if err := c.app(appInstanceID, app, rec); err != nil {
+			return err
+		}
+		if done, err := m.commit(ctx, m.Store.Urgent(), c); err != nil || done {
+			return err
+		}
+	}
+	return errContended(appInstanceID)
+}
+
+// Describe is a sentence about an ending, for the log.
+func describe(e *state.Ending) string {
+	switch {
+	case !e.Confirmed.IsZero():
+		return "the app confirmed"
+	case e.Timeout == 0:
+		return "the app is not waited for"
+	}
+	return fmt.Sprintf("the app did not confirm within %d s", e.Timeout)
+}

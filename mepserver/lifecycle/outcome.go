@@ -1,0 +1,131 @@
+package lifecycle
+
+import (
+	"time"
+
+	"github.com/openmep/mep/api/mm5"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/mepserver/operation"
+	"github.com/openmep/mep/mepserver/rules"
+)
+
+// Outcome says how the rules of a kind of an app instance fare, and whether they have been reported who are of the generation
+// or a later one; see operation.Reports.
+func (m *Manager) Outcome(kind mm5.RuleKind, appInstanceID string, generation int64) (state.Outcome, bool, string) {
+	if kind == mm5.TrafficRules {
+		return outcome(m, m.Traffic, appInstanceID, generation)
+	}
+	return outcome(m, m.DNS, appInstanceID, generation)
+}
+
+func outcome[R any](m *Manager, t *rules.Table[R], appInstanceID string, generation int64) (o state.Outcome, reported bool, by string) {
+	by = m.Appliers[t.Kind().Kind]
+	var status state.Status
+	has := false
+	if by != "" {
+		status, has = m.Statuses.Of(by, appInstanceID)
+	}
+	item := t.Of(appInstanceID)
+	if item == nil {
+		return o, by == "" || !has, by // forgotten once they have been taken back
+	}
+	set := &item.Value.Record
+	// Nothing has ever been in force, or what is to be was reported.
+	reported = by == "" || !has && set.Generation == 0 || has && status.Generation >= max(generation, set.Generation)
+	inForce := make(map[string]bool)
+	for r := range t.InForce(set) {
+		inForce[t.Kind().ID(r)] = true
+	}
+	for i := range set.Rules {
+		id := t.Kind().ID(&set.Rules[i].Declared)
+		reason, failed := status.Failed[id]
+		switch {
+		case !inForce[id]:
+			o.Inactive = append(o.Inactive, id)
+		case failed && reported:
+			if o.Failed == nil {
+				o.Failed = make(map[string]string)
+			}
+			o.Failed[id] = reason
+		case reported:
+			o.Applied = append(o.Applied, id)
+		default:
+			o.Pending = append(o.Pending, id)
+		}
+	}
+	return o, reported, by
+}
+
+// Step is the step of the stop or termination an operation asked for; see operation.Reports.
+func (m *Manager) Step(appInstanceID, operationID string) state.EndingStep {
+	if item, ok := m.Apps.Get(appInstanceID); ok {
+		if e := item.Value.Record.Ending; e != nil && e.Operation == operationID {
+			return e.Step
+		}
+	}
+	return ""
+}
+
+// View is an operation as Mm5 shows it, with hrefs that start with base.
+func (m *Manager) View(item *operation.Item, base string) mm5.AppLcmOpOcc {
+	p, _ := item.Value.Progress(m, m.now())
+	return item.Value.View(p, base, m.Appliers)
+}
+
+// RuleResults says how every rule of an app instance fares.
+func (m *Manager) RuleResults(appInstanceID string) []mm5.RuleResult {
+	outcomes := make(map[mm5.RuleKind]state.Outcome, 2)
+	for _, kind := range []mm5.RuleKind{mm5.TrafficRules, mm5.DNSRules} {
+		outcomes[kind], _, _ = m.Outcome(kind, appInstanceID, 0)
+	}
+	return operation.Results(outcomes, m.Appliers)
+}
+
+// begin adds the record of a new operation to a change, ended already when there is nothing to wait for, and ends the one
+// before it that has not.
+func (m *Manager) begin(c *change, id string, rec state.Operation, previous string, plans map[mm5.RuleKind]*rules.Plan) error {
+	now := m.now().UTC()
+	rec.Started = now
+	if plans != nil {
+		rec.Deadline = now.Add(m.Policy().OperationTimeout)
+		rec.Generations = make(map[mm5.RuleKind]int64, len(plans))
+		outcomes := make(map[mm5.RuleKind]state.Outcome, len(plans))
+		all := true
+		for kind, plan := range plans {
+			rec.Generations[kind] = plan.Generation
+			outcomes[kind] = state.Outcome{Applied: plan.Active, Inactive: plan.Inactive}
+			all = all && m.settled(kind, rec.AppInstanceID, plan)
+		}
+		if all {
+			rec.State, rec.Ended, rec.Outcomes, rec.Generations, rec.Deadline = mm5.OperationCompleted, now, outcomes, nil, time.Time{}
+		}
+	}
+	op, err := operation.Put(id, rec)
+	if err != nil {
+		return err
+	}
+	c.ops = append(c.ops, op)
+	if previous == "" {
+		return nil
+	}
+	last, err := m.Operations.Get(previous)
+	if err != nil {
+		return nil // is no longer kept
+	}
+	cmps, ops, err := operation.End(last, now, mm5.OperationFailed, "overtaken by operation "+id, nil)
+	c.add(cmps, ops)
+	return err
+}
+
+// settled reports whether there is nothing to wait for once a plan is carried out.
+func (m *Manager) settled(kind mm5.RuleKind, appInstanceID string, plan *rules.Plan) bool {
+	by := m.Appliers[kind]
+	if by == "" {
+		return true
+	}
+	status, has := m.Statuses.Of(by, appInstanceID)
+	if !has {
+		return plan.Generation == 0 || len(plan.Active) == 0 && plan.Removes
+	}
+	return !plan.Removes && status.Generation >= plan.Generation && len(status.Failed) == 0
+}

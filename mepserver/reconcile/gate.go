@@ -1,0 +1,105 @@
+package reconcile
+
+import (
+	"sync"
+	"time"
+)
+
+// several is how many app instances must fail one after the other, with no answer in between, before the fault is taken to be that
+// of the other side as a whole.
+const several = 3
+
+// gate keeps the workers from hammering an other side that does not answer. While it is closed it lets one call through from time
+// to time; the first answer opens it.
+type gate struct {
+	least, most time.Duration
+
+	mu       sync.Mutex
+	failing  map[string]struct{} // app instances that failed since the last answer; kept only while open
+	closed   bool
+	until    time.Time // when the next call is let through
+	attempts int       // calls that were, and failed
+	probing  bool      // one is under way
+}
+
+func newGate(least, most time.Duration) *gate {
+	return &gate{least: least, most: most, failing: make(map[string]struct{})}
+}
+
+// admit reports whether a call may be made. probe says that it is the only one.
+func (g *gate) admit(now time.Time) (ok, probe bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		return true, false
+	}
+	if g.probing || now.Before(g.until) {
+		return false, false
+	}
+	g.probing = true
+	return true, true
+}
+
+// next is when a call is let through; false when the gate is open, or waits for one.
+func (g *gate) next() (time.Time, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.until, g.closed && !g.probing
+}
+
+// abandon takes note that an admitted call was not made.
+func (g *gate) abandon(probe bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if probe {
+		g.probing = false
+	}
+}
+
+// answered takes note of an answer and reports whether that opened the gate.
+func (g *gate) answered() (opened bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	opened = g.closed
+	g.closed, g.probing, g.attempts = false, false, 0
+	clear(g.failing)
+	return opened
+}
+
+// failed takes note of a call without an answer, for how long the other side asked to be left alone (0: it did not), and reports
+// whether that closed the gate.
+func (g *gate) failed(app string, probe bool, now time.Time, leave time.Duration) (closed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closed && probe:
+		g.probing = false
+	case g.closed:
+		g.until = later(g.until, now.Add(leave))
+		return false
+	default:
+		g.failing[app] = struct{}{}
+		if leave == 0 && len(g.failing) < several {
+			return false
+		}
+		clear(g.failing)
+		g.closed, closed = true, true
+	}
+	g.attempts++
+	g.until = now.Add(max(leave, backoff(g.attempts, g.least, g.most)))
+	return closed
+}
+
+// hurry lets a call through at once: there is reason to think that it will be answered.
+func (g *gate) hurry(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.until = now
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

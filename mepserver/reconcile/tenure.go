@@ -1,0 +1,215 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/openmep/mep/kit/leader"
+)
+
+// The reasons for telling the other side everything.
+const (
+	resyncStart    = "start"
+	resyncInterval = "interval"
+	resyncState    = "state"
+)
+
+// tenure is the work of one term of leadership.
+type tenure struct {
+	*Reconciler
+	term  leader.Term
+	queue *queue
+	end   context.CancelFunc
+
+	unsaved atomic.Bool // the last write of a status record failed
+
+	// The state of the other side, used by one goroutine at a time.
+	state string
+	asked bool // the other side was asked for its state, and answered
+
+	mu      sync.Mutex
+	apply   contact
+	probe   contact
+	resyncs int
+}
+
+// contact is how calls of one kind fare.
+type contact struct {
+	last, failingSince time.Time
+	err                string
+}
+
+// note takes note of the outcome of a call and reports whether it differs from that of the one before.
+func (c *contact) note(now time.Time, err error) (turned bool) {
+	turned = (err != nil) == c.failingSince.IsZero()
+	if err == nil {
+		c.last, c.failingSince, c.err = now, time.Time{}, ""
+		return turned
+	}
+	c.err = err.Error()
+	if turned {
+		c.failingSince = now
+	}
+	return turned
+}
+
+func newTenure(r *Reconciler, term leader.Term) *tenure {
+	t := &tenure{Reconciler: r, term: term}
+	t.queue = newQueue(r.cfg.Workers, newGate(r.cfg.MinBackoff, r.cfg.MaxBackoff), func(pending, refused int) {
+		r.metrics.pending.Set(float64(pending))
+		r.metrics.rulesRefused.Set(float64(refused))
+	})
+	return t
+}
+
+// run works until ctx ends or a successor has taken over, and returns when nothing of it is left.
+func (t *tenure) run(ctx context.Context) {
+	ctx, t.end = context.WithCancel(ctx)
+	defer t.end()
+	if !t.catchUp(ctx) {
+		return
+	}
+	defer t.src.Observe(t.cfg.Kind, func(app string) { t.queue.mark(app) })()
+	defer t.statuses.Observe(func(reconciler, app string) {
+		if reconciler == t.cfg.Name {
+			t.queue.mark(app)
+		}
+	})()
+	// Asked before anything is told, so that a state lost meanwhile is noticed.
+	t.askState(ctx)
+	t.resync(resyncStart)
+	var others sync.WaitGroup
+	others.Go(func() { t.watch(ctx) })
+	t.dispatch(ctx)
+	others.Wait()
+}
+
+// catchUp waits until this process knows what its predecessor knew: to go back to older rules, if only for a moment, would break
+// connections.
+func (t *tenure) catchUp(ctx context.Context) bool {
+	for attempt := 1; ; attempt++ {
+		err := t.statuses.catchUp(ctx, t.store)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if attempt == 1 {
+			t.log.Warn("rules wait for etcd", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// watch asks for the state of the other side, and tells it everything when it is time.
+func (t *tenure) watch(ctx context.Context) {
+	probe := time.NewTicker(t.cfg.Probe)
+	defer probe.Stop()
+	var resync <-chan time.Time
+	if t.cfg.Resync > 0 {
+		ticker := time.NewTicker(t.cfg.Resync)
+		defer ticker.Stop()
+		resync = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-resync:
+			t.resync(resyncInterval)
+		case <-probe.C:
+			if t.askState(ctx) {
+				t.log.Warn("the other side lost what it was told, it is told everything again", "driver", t.driver.Name())
+				t.resync(resyncState)
+			}
+		}
+	}
+}
+
+// askState asks for the state of the other side and reports whether it lost what it was told.
+func (t *tenure) askState(ctx context.Context) (lost bool) {
+	call, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
+	defer cancel()
+	state, err := t.driver.State(call)
+	if ctx.Err() != nil {
+		return false
+	}
+	now := t.cfg.now()
+	t.mu.Lock()
+	turned := t.probe.note(now, err)
+	answeredBefore := !t.apply.last.IsZero()
+	t.mu.Unlock()
+	if err != nil {
+		if turned {
+			t.log.Warn("the state of the other side is not known, asking again", "driver", t.driver.Name(), "error", err)
+		}
+		return false
+	}
+	if turned {
+		t.queue.hurry(now)
+	}
+	if state != "" {
+		// The first state counts as another one when it could not be had before something was told.
+		lost = t.state != state && (t.state != "" || !t.asked && answeredBefore)
+		t.state = state
+	}
+	t.asked = true
+	return lost
+}
+
+// resync has everything told once: to app instances that have rules, those of which something was reported, and those that wait.
+func (t *tenure) resync(reason string) {
+	t.metrics.resyncs.WithLabelValues(reason).Inc()
+	t.mu.Lock()
+	t.resyncs++
+	t.mu.Unlock()
+	apps := slices.Collect(t.statuses.Apps(t.cfg.Name))
+	for set := range t.src.Sets(t.cfg.Kind) {
+		apps = append(apps, set.AppInstanceID)
+	}
+	t.queue.markAll(apps)
+}
+
+// dispatch gives the workers what there is to do.
+func (t *tenure) dispatch(ctx context.Context) {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		e, force, wait := t.queue.take(t.cfg.now())
+		if e != nil {
+			workers.Go(func() { t.serve(ctx, e, force) })
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-t.queue.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (t *tenure) health() Health {
+	h := Health{Leading: true}
+	h.Pending, h.Refused = t.queue.numbers()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.Resyncs = t.resyncs
+	h.LastContact = later(t.apply.last, t.probe.last)
+	for _, c := range []*contact{&t.apply, &t.probe} {
+		if !c.failingSince.IsZero() && (h.FailingSince.IsZero() || c.failingSince.Before(h.FailingSince)) {
+			h.FailingSince, h.LastError = c.failingSince, c.err
+		}
+	}
+	return h
+}

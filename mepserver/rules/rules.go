@@ -1,0 +1,270 @@
+// Package rules keeps the traffic and DNS rules of the app instances (MEC 011 7.2.7 to 7.2.10).
+//
+// All rules of one kind of an app instance are one record, so that they change together and a reader never sees half a
+// configuration. A rule is as the MEPM declared it until its app changes it; a rule is in force while it is ACTIVE and the
+// app runs. The generation of a record changes whenever those in force change: that is what reconcilers report.
+package rules
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/mm5"
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/striped"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Set is the rules of one kind of an app instance. It is shared and must not be changed.
+type Set[R any] struct {
+	AppInstanceID string
+	Record        state.Rules[R]
+}
+
+// Item is a Set with its revisions.
+type Item[R any] = watched.Item[*Set[R]]
+
+// Kind is what tells the two kinds of rules apart.
+type Kind[R any] struct {
+	// Kind and Noun name it in answers and messages.
+	Kind mm5.RuleKind
+	Noun string
+	// Prefix is where the records are.
+	Prefix string
+	// ID, State and WithState read a rule.
+	ID    func(*R) string
+	State func(*R) mp1.RuleState
+}
+
+// Traffic describes traffic rules.
+var Traffic = Kind[mp1.TrafficRule]{
+	Kind: mm5.TrafficRules, Noun: "traffic rule", Prefix: state.PrefixTrafficRules,
+	ID:    func(r *mp1.TrafficRule) string { return r.TrafficRuleID },
+	State: func(r *mp1.TrafficRule) mp1.RuleState { return r.State },
+}
+
+// DNS describes DNS rules.
+var DNS = Kind[mp1.DNSRule]{
+	Kind: mm5.DNSRules, Noun: "DNS rule", Prefix: state.PrefixDNSRules,
+	ID:    func(r *mp1.DNSRule) string { return r.DNSRuleID },
+	State: func(r *mp1.DNSRule) mp1.RuleState { return r.State },
+}
+
+// Table holds the rules of one kind of all app instances.
+type Table[R any] struct {
+	kind   Kind[R]
+	mirror *watched.Mirror
+	store  *etcd.Store
+	items  *watched.Collection[*Set[R]]
+	locks  striped.Locks // spares this process transactions that overtake each other
+}
+
+// New adds the table's collection to the mirror.
+func New[R any](m *watched.Mirror, store *etcd.Store, kind Kind[R]) *Table[R] {
+	t := &Table[R]{kind: kind, mirror: m, store: store}
+	t.items = watched.Add(m, strings.ToLower(string(kind.Kind))+"_rules", kind.Prefix, func(key string, value []byte, _ int64) (*Set[R], error) {
+		rec, err := state.Decode[state.Rules[R]](value)
+		if err != nil {
+			return nil, err
+		}
+		return &Set[R]{AppInstanceID: strings.TrimPrefix(key, kind.Prefix), Record: rec}, nil
+	})
+	return t
+}
+
+// Kind is the kind of the table's rules.
+func (t *Table[R]) Kind() *Kind[R] { return &t.kind }
+
+// Collection is the watched copy.
+func (t *Table[R]) Collection() *watched.Collection[*Set[R]] { return t.items }
+
+// Of returns the rules of an app instance, nil when it has none.
+func (t *Table[R]) Of(appInstanceID string) *Item[R] {
+	item, _ := t.items.Snapshot().Get(t.kind.Prefix + appInstanceID)
+	return item
+}
+
+// View is a rule as Mp1 shows it: one that is not in force because its app does not run reads INACTIVE.
+type View[R any] struct {
+	Rule R
+	// ETag is the entity-tag of the resource, with quotes.
+	ETag string
+}
+
+// Views returns the rules of an app instance as Mp1 shows them; setState changes the state of a copy.
+func (t *Table[R]) Views(appInstanceID string, setState func(*R, mp1.RuleState)) []R {
+	list := []R{}
+	if item := t.Of(appInstanceID); item != nil {
+		for i := range item.Value.Record.Rules {
+			list = append(list, t.shown(&item.Value.Record, &item.Value.Record.Rules[i], setState))
+		}
+	}
+	return list
+}
+
+func (t *Table[R]) shown(set *state.Rules[R], rule *state.Rule[R], setState func(*R, mp1.RuleState)) R {
+	shown := *rule.Present()
+	if !set.Running {
+		setState(&shown, mp1.RuleInactive)
+	}
+	return shown
+}
+
+// View returns a rule as Mp1 shows it. The error is of the kind errs.NotFound.
+func (t *Table[R]) View(appInstanceID, ruleID string, setState func(*R, mp1.RuleState)) (*View[R], error) {
+	if item := t.Of(appInstanceID); item != nil {
+		if i := t.index(&item.Value.Record, ruleID); i >= 0 {
+			return t.view(&item.Value.Record, i, setState)
+		}
+	}
+	return nil, t.notFound(appInstanceID, ruleID)
+}
+
+func (t *Table[R]) view(set *state.Rules[R], i int, setState func(*R, mp1.RuleState)) (*View[R], error) {
+	v := &View[R]{Rule: t.shown(set, &set.Rules[i], setState)}
+	b, err := json.Marshal(v.Rule)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", t.kind.Noun, err)
+	}
+	sum := sha256.Sum256(b)
+	v.ETag = `"` + hex.EncodeToString(sum[:12]) + `"`
+	return v, nil
+}
+
+func (t *Table[R]) index(set *state.Rules[R], ruleID string) int {
+	return slices.IndexFunc(set.Rules, func(r state.Rule[R]) bool { return t.kind.ID(&r.Declared) == ruleID })
+}
+
+func (t *Table[R]) notFound(appInstanceID, ruleID string) error {
+	return errs.New(errs.NotFound, "application instance %s has no %s %q", appInstanceID, t.kind.Noun, ruleID)
+}
+
+// maxTries bounds how often a change is repeated because another one came first.
+const maxTries = 32
+
+// MaxRecord is the largest record in bytes. A transaction of etcd holds two of them.
+const MaxRecord = 640 << 10
+
+// Change lets an app change one of its rules: edit gets the rule as it is and as Mp1 shows it, and returns what to put in its
+// place. It is called again when another change came first. Errors are those of edit, of the kinds errs.NotFound and
+// errs.Forbidden (the app ends), and those of etcd.Store.Txn.
+func (t *Table[R]) Change(ctx context.Context, appInstanceID, ruleID string, setState func(*R, mp1.RuleState),
+	edit func(present R, shown *View[R]) (R, error),
+) (*View[R], error) {
+	defer t.locks.Lock(appInstanceID)()
+	for range maxTries {
+		item := t.Of(appInstanceID)
+		if item == nil {
+			return nil, t.notFound(appInstanceID, ruleID)
+		}
+		rec := item.Value.Record
+		i := t.index(&rec, ruleID)
+		if i < 0 {
+			return nil, t.notFound(appInstanceID, ruleID)
+		}
+		shown, err := t.view(&rec, i, setState)
+		if err != nil {
+			return nil, err
+		}
+		next, err := edit(*rec.Rules[i].Present(), shown)
+		if err != nil {
+			return nil, err
+		}
+		if equal(&next, rec.Rules[i].Present()) {
+			return shown, nil
+		}
+		rec.Rules = slices.Clone(rec.Rules)
+		rec.Rules[i].Changed = &next
+		if equal(&next, &rec.Rules[i].Declared) {
+			rec.Rules[i].Changed = nil
+		}
+		t.count(&item.Value.Record, &rec)
+		op, err := t.put(appInstanceID, rec)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := t.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{op}, nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := t.mirror.CatchUp(ctx, resp.Header.Revision); err != nil && !resp.Succeeded {
+			return nil, err
+		}
+		if resp.Succeeded {
+			return t.view(&rec, i, setState)
+		}
+	}
+	return nil, errs.New(errs.Unavailable, "others keep changing the rules of %s: try again", appInstanceID).After(0)
+}
+
+// put makes the operation that stores the rules of an app instance. The error is of the kind errs.Invalid when they are too
+// large.
+func (t *Table[R]) put(appInstanceID string, rec state.Rules[R]) (clientv3.Op, error) {
+	rec.Version = state.Current()
+	value, err := state.Encode(rec)
+	if err != nil {
+		return clientv3.Op{}, err
+	}
+	if len(value) > MaxRecord {
+		return clientv3.Op{}, errs.New(errs.Invalid, "the %ss of an application instance may take %d bytes together, these take %d",
+			t.kind.Noun, MaxRecord, len(value))
+	}
+	return clientv3.OpPut(t.kind.Prefix+appInstanceID, value), nil
+}
+
+// count gives the rules a new generation if those in force differ from what was before. Generations grow with the revision
+// of the store, so that those of an app instance that comes back under the same id are greater than any before.
+func (t *Table[R]) count(was, now *state.Rules[R]) {
+	if was == nil {
+		was = &state.Rules[R]{}
+	}
+	now.Generation = was.Generation
+	if !maps.EqualFunc(t.byID(was), t.byID(now), equal[R]) {
+		now.Generation = max(was.Generation, t.mirror.Revision()) + 1
+	}
+}
+
+func (t *Table[R]) byID(set *state.Rules[R]) map[string]*R {
+	m := make(map[string]*R)
+	for r := range t.InForce(set) {
+		m[t.kind.ID(r)] = r
+	}
+	return m
+}
+
+// InForce walks over the rules of a set that are to be in force.
+func (t *Table[R]) InForce(set *state.Rules[R]) func(yield func(*R) bool) {
+	return func(yield func(*R) bool) {
+		if !set.Running {
+			return
+		}
+		for i := range set.Rules {
+			if r := set.Rules[i].Present(); t.kind.State(r) == mp1.RuleActive && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// equal reports whether two rules are the same once they are written down: an empty list is an absent one.
+func equal[R any](a, b *R) bool {
+	if reflect.DeepEqual(a, b) {
+		return true
+	}
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}

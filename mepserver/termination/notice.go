@@ -1,0 +1,163 @@
+package termination
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/mepserver/callback"
+)
+
+// Notice is what the subscribers of an app instance are told.
+type Notice struct {
+	AppInstanceID string
+	// ID names the occasion; the same one is told under the same notification id, also by another process.
+	ID     string
+	Action mp1.OperationAction
+	// Until is when the wait for the app is over.
+	Until time.Time
+}
+
+// Delivery is how the delivery to a subscriber stands.
+type Delivery struct {
+	SubscriptionID, AppInstanceID, CallbackReference string
+	// Pending is true until the subscriber has taken the notice.
+	Pending      bool
+	FailingSince time.Time
+	LastError    string
+}
+
+// Teller tells the subscribers.
+type Teller struct {
+	book   *Book
+	client *callback.Client
+	base   func() string
+	log    *slog.Logger
+	sent   *prometheus.CounterVec
+
+	mu         sync.Mutex
+	deliveries map[string]Delivery // by subscription id
+}
+
+// NewTeller makes a teller; base returns what the hrefs in notifications start with.
+func NewTeller(book *Book, client *callback.Client, base func() string, log *slog.Logger, reg prometheus.Registerer) *Teller {
+	t := &Teller{
+		book: book, client: client, base: base, log: log, deliveries: make(map[string]Delivery),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mep_termination_notices_total", Help: "Attempts to tell a subscriber that its app is stopped or terminated, by result.",
+		}, []string{"result"}),
+	}
+	if reg != nil {
+		reg.MustRegister(t.sent)
+	}
+	return t
+}
+
+// The bounds of the time between two attempts; an app has little time, so they are closer than for other notifications.
+const (
+	firstBackoff = 200 * time.Millisecond
+	maxBackoff   = 5 * time.Second
+)
+
+// Tell tells all subscribers of the app, each until it takes the notice or ctx ends. It returns then.
+func (t *Teller) Tell(ctx context.Context, n Notice) {
+	var all sync.WaitGroup
+	for item := range t.book.Of(n.AppInstanceID) {
+		sub := item.Value
+		all.Go(func() { t.tell(ctx, n, sub) })
+	}
+	all.Wait()
+}
+
+func (t *Teller) tell(ctx context.Context, n Notice, sub *Subscription) {
+	d := Delivery{SubscriptionID: sub.ID, AppInstanceID: sub.AppInstanceID, CallbackReference: sub.Record.CallbackReference, Pending: true}
+	t.note(d)
+	wait := firstBackoff
+	for {
+		err := t.post(ctx, n, sub)
+		if err == nil {
+			t.sent.WithLabelValues("ok").Inc()
+			d.Pending, d.FailingSince, d.LastError = false, time.Time{}, ""
+			t.note(d)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		t.sent.WithLabelValues("failed").Inc()
+		if d.FailingSince.IsZero() {
+			d.FailingSince = time.Now().UTC()
+			t.log.Warn("subscriber does not take the termination notice, trying again", "app", n.AppInstanceID, "subscription", sub.ID, "error", err)
+		}
+		d.LastError = err.Error()
+		if status, ok := errors.AsType[*callback.StatusError](err); ok && status.Status == http.StatusGone {
+			d.Pending = false
+		}
+		t.note(d)
+		if !d.Pending {
+			return
+		}
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2)):
+			wait = min(2*wait, maxBackoff)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *Teller) post(ctx context.Context, n Notice, sub *Subscription) error {
+	base := t.base() + APIRoot
+	body, err := json.Marshal(mp1.AppTerminationNotification{
+		NotificationType:   mp1.NotificationTypeAppTermination,
+		OperationAction:    n.Action,
+		MaxGracefulTimeout: uint32(min(math.MaxUint32, max(1, math.Ceil(time.Until(n.Until).Seconds())))),
+		Links: mp1.TerminationLinks{
+			Subscription:       mp1.LinkType{Href: base + sub.Path()},
+			ConfirmTermination: &mp1.LinkType{Href: base + "/applications/" + n.AppInstanceID + "/confirm_termination"},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	space, err := uuid.Parse(sub.ID)
+	if err != nil {
+		space = uuid.NameSpaceOID
+	}
+	return t.client.Post(ctx, sub.Record.CallbackReference, uuid.NewSHA1(space, []byte(n.ID)).String(), body)
+}
+
+func (t *Teller) note(d Delivery) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deliveries[d.SubscriptionID] = d
+}
+
+// Forget drops what is known of deliveries to an app instance.
+func (t *Teller) Forget(appInstanceID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, d := range t.deliveries {
+		if d.AppInstanceID == appInstanceID {
+			delete(t.deliveries, id)
+		}
+	}
+}
+
+// Delivery says how the delivery to a subscriber stands that is being told.
+func (t *Teller) Delivery(subscriptionID string) (Delivery, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d, ok := t.deliveries[subscriptionID]
+	return d, ok
+}
