@@ -68,7 +68,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		}
 		return ""
 	}}
-	engine := lifecycle.NewEngine(p.manager, p.teller, statuses.Observe, log)
+	engine := lifecycle.NewEngine(p.manager, p.teller, statuses.Observe, log, env.Metrics)
 	p.leading = append(p.leading, engine.Run)
 	kinds := map[string]mm5types.RuleKind{"dataplane": mm5types.TrafficRules, "dns": mm5types.DNSRules}
 	for _, d := range s.cfg.Mm5.drivers() {

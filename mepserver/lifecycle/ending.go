@@ -141,12 +141,13 @@ func (b *bringing) notice(ctx context.Context, app *apps.Item) (time.Duration, e
 	if b.told != ending.Operation {
 		b.stop()
 		b.told = ending.Operation
+		notice := termination.Notice{AppInstanceID: b.id, ID: ending.Operation, Action: ending.Action, Until: b.until}
 		tctx, cancel := context.WithDeadline(ctx, b.until)
 		done := make(chan struct{})
 		b.stop = func() { cancel(); <-done }
 		go func() {
 			defer close(done)
-			b.teller.Tell(tctx, termination.Notice{AppInstanceID: b.id, ID: ending.Operation, Action: ending.Action, Until: b.until})
+			b.teller.Tell(tctx, notice)
 		}()
 		fault.Point("ending.notice")
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/openmep/mep/api/mm5"
@@ -26,6 +27,7 @@ type Engine struct {
 	teller  *termination.Teller
 	watch   func(func(reconciler, appInstanceID string)) (stop func())
 	log     *slog.Logger
+	metrics *metrics
 
 	mu      sync.Mutex
 	ctx     context.Context // of the present term
@@ -38,9 +40,11 @@ type Engine struct {
 }
 
 // NewEngine makes an engine; watch calls a function whenever a reconciler reported.
-func NewEngine(m *Manager, teller *termination.Teller, watch func(func(reconciler, appInstanceID string)) (stop func()), log *slog.Logger) *Engine {
+func NewEngine(m *Manager, teller *termination.Teller, watch func(func(reconciler, appInstanceID string)) (stop func()),
+	log *slog.Logger, reg prometheus.Registerer,
+) *Engine {
 	return &Engine{
-		manager: m, teller: teller, watch: watch, log: log, slots: make(chan struct{}, 64), look: make(chan struct{}, 1),
+		manager: m, teller: teller, watch: watch, log: log, metrics: newMetrics(m, reg), slots: make(chan struct{}, 64), look: make(chan struct{}, 1),
 		dirty: make(map[string]struct{}), endings: make(map[string]chan struct{}),
 	}
 }
@@ -70,6 +74,7 @@ func (e *Engine) Run(ctx context.Context, term leader.Term) error {
 	})
 	defer stopApps()
 	_, stopOps := m.Operations.Collection().Observe(func(c watched.Change[*operation.Operation]) {
+		e.metrics.count(c)
 		if c.New != nil && !c.New.Value.Record.State.Done() {
 			e.changed(c.New.Value.Record.AppInstanceID)
 		}
@@ -143,7 +148,7 @@ func (e *Engine) operations(ctx context.Context) {
 			for _, item := range e.manager.Operations.Open() {
 				e.finish(ctx, item)
 			}
-			if time.Since(lastSweep) >= sweepInterval {
+			if time.Since(lastSweep) >= sweepInterval || e.manager.Operations.Collection().Snapshot().Len() > e.manager.Policy().MaxOperations {
 				lastSweep = time.Now()
 				e.sweep(ctx)
 			}

@@ -47,6 +47,13 @@ func (g *gate) next() (time.Time, bool) {
 	return g.until, g.closed && !g.probing
 }
 
+// open reports whether calls need not wait.
+func (g *gate) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.closed
+}
+
 // abandon takes note that an admitted call was not made.
 func (g *gate) abandon(probe bool) {
 	g.mu.Lock()

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// testing is *testing.T or *rapid.T.
+// testingT is *testing.T or *rapid.T.
 type testingT interface {
 	require.TestingT
 	Helper()
@@ -51,7 +51,9 @@ const patience = 30 * time.Second
 func await(t testingT, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
-		require.True(t, time.Now().Before(deadline), "never happened: %s", what)
+		if time.Now().After(deadline) {
+			require.Fail(t, "never happened: "+what)
+		}
 	}
 }
 

@@ -64,19 +64,20 @@ func aRule(rt *rapid.T) string {
 // world is what is to be in force, and a reconciler that is to see to it.
 type world struct {
 	*platform
-	side *side
-	want map[string]*state.TrafficRules
-	stop func()
+	side       *side
+	want       map[string]*state.TrafficRules
+	reconciler *Reconciler
+	stop       func()
 }
 
 func (w *world) start() {
-	r := w.reconciler(quick(), w.side)
+	w.reconciler = w.platform.reconciler(quick(), w.side)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	w.side.set(func() { w.side.answered = nil })
 	go func() {
 		defer close(done)
-		_ = r.Run(ctx, leader.Term{})
+		_ = w.reconciler.Run(ctx, leader.Term{})
 	}()
 	w.stop = func() { cancel(); <-done }
 }
@@ -84,7 +85,7 @@ func (w *world) start() {
 // kill ends the process right after the other side took a set, and starts another one.
 func (w *world) kill(rt *rapid.T) {
 	w.stop()
-	r := w.reconciler(quick(), w.side)
+	r := w.platform.reconciler(quick(), w.side)
 	ctx, cancel := context.WithCancel(context.Background())
 	w.side.set(func() { w.side.answered = func(string) { cancel() } })
 	done := make(chan struct{})
@@ -150,19 +151,28 @@ func (w *world) inForce(app string) []string {
 }
 
 func (w *world) check(rt *rapid.T) {
+	revision, err := w.store.Revision(context.Background(), state.Root)
+	require.NoError(rt, err)
+	require.NoError(rt, w.mirror.WaitRevision(context.Background(), revision))
+	await(rt, "the reconciler is at rest", func() bool {
+		h := w.reconciler.Health()
+		return h.Resyncs > 0 && h.Pending == 0 && h.Refused == 0
+	})
 	for i := range someApps {
 		app := appName(i)
 		want := w.inForce(app)
+		// It may yet have to find out that the other side lost something.
 		await(rt, fmt.Sprintf("%s has %v in force", app, want), func() bool { return slices.Equal(w.side.holds(app), want) })
 		rec := w.want[app]
+		s, _ := w.reported(rt, app)
 		if rec == nil {
-			w.awaitNoReport(rt, app)
+			require.Nil(rt, s, "what is reported of %s", app)
 			continue
 		}
-		await(rt, "the report says so", func() bool {
-			s, _ := w.reported(rt, app)
-			return s != nil && s.Generation == rec.Generation && slices.Equal(s.Applied, want) && len(s.Failed) == 0
-		})
+		require.NotNil(rt, s, "what is reported of %s", app)
+		require.Equal(rt, rec.Generation, s.Generation)
+		require.ElementsMatch(rt, want, s.Applied)
+		require.Empty(rt, s.Failed)
 	}
 	require.Zero(rt, w.side.overlaps)
 	require.Subset(rt, slices.Collect(maps.Keys(w.want)), w.side.apps())

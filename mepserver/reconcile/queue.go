@@ -228,7 +228,7 @@ func (q *queue) park(e *entry) {
 	defer q.mu.Unlock()
 	q.running--
 	e.running, e.force = false, true
-	if e.again {
+	if e.again || q.gate.open() { // it may have opened meanwhile, and released those parked by then
 		e.again = false
 		q.push(e)
 	} else {

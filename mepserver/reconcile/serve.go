@@ -179,17 +179,15 @@ func (t *tenure) savedLater(e *entry) time.Time {
 
 // look returns the status record of an app instance, nil when there is none, and whether it is not as this process left it.
 func (t *tenure) look(e *entry) (status *state.Status, touched bool) {
-	shown := t.statuses.mirror.Revision() // before the snapshot, which is then at least as new
-	if found, ok := t.statuses.Of(t.cfg.Name, e.app); ok {
-		status = &found
-	}
+	status, shown := t.statuses.at(t.cfg.Name, e.app)
 	switch r := &e.record; {
-	case r.known && !r.begun && r.revision > shown:
+	case !r.known || r.begun:
+		return status, false
+	case r.revision > shown:
 		return r.last, false // the copy does not show it yet
-	case r.known && !r.begun:
+	default:
 		return status, !same(status, r.last)
 	}
-	return status, false
 }
 
 // sooner is the earlier of two times, where zero is never.

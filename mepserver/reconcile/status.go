@@ -43,6 +43,16 @@ func (s *Statuses) Of(reconciler, appInstanceID string) (state.Status, bool) {
 	return item.Value, true
 }
 
+// at returns what a reconciler last reported of an app instance, nil when it holds nothing of it, and the revision of the last
+// report of any that is known of. It is not that of the mirror, which observers hear of changes before.
+func (s *Statuses) at(reconciler, appInstanceID string) (status *state.Status, revision int64) {
+	snapshot := s.items.Snapshot()
+	if item, ok := snapshot.Get(state.StatusKey(reconciler, appInstanceID)); ok {
+		status = &item.Value
+	}
+	return status, snapshot.Revision()
+}
+
 // Apps walks over the app instances of which a reconciler has reported.
 func (s *Statuses) Apps(reconciler string) iter.Seq[string] {
 	prefix := state.StatusKey(reconciler, "")

@@ -44,7 +44,7 @@ type Kind[R any] struct {
 	Noun string
 	// Prefix is where the records are.
 	Prefix string
-	// ID, State and WithState read a rule.
+	// ID and State read a rule.
 	ID    func(*R) string
 	State func(*R) mp1.RuleState
 }

@@ -1,0 +1,52 @@
+package events
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/openmep/mep/api/mm5"
+)
+
+// FuzzEventIsOneFrame checks that nothing in the data can end a line, and so begin another field or another event.
+func FuzzEventIsOneFrame(f *testing.F) {
+	for _, s := range []string{"", "plain", "a\nb", "a\r\nid: 9\r\n\r\ndata: x", "\n\n", "\u2028\u2029", "\x00", "\xff", `"\`, "</script>", "\ufeff", "é"} {
+		f.Add(s, s, int64(1), 0)
+	}
+	f.Fuzz(func(t *testing.T, name, detail string, revision int64, index int) {
+		at := position{max(1, revision), min(max(0, index), whole)}
+		var b batch
+		require.NoError(t, b.add(at, &event{name: TypeApp, data: App{AppInstanceID: "a", AppName: name, Change: Changed}}))
+		require.NoError(t, b.add(at, &event{name: TypeOperation, data: Operation{OperationID: name, LcmOperation: mm5.OperationType(detail), Detail: detail}}))
+		require.Equal(t, map[Type]int{TypeApp: 1, TypeOperation: 1}, b.sent)
+		text := string(b.frames)
+		require.False(t, strings.ContainsAny(text, "\r\x00\u2028\u2029\u0085"))
+		frames := strings.Split(text, "\n\n")
+		require.Len(t, frames, 3)
+		require.Empty(t, frames[2])
+		for i, want := range []Type{TypeApp, TypeOperation} {
+			lines := strings.Split(frames[i], "\n")
+			require.Len(t, lines, 3)
+			require.Equal(t, "id: "+at.String(), lines[0])
+			require.Equal(t, "event: "+string(want), lines[1])
+			data, ok := strings.CutPrefix(lines[2], "data: ")
+			require.True(t, ok)
+			if !utf8.ValidString(name) || !utf8.ValidString(detail) {
+				require.True(t, json.Valid([]byte(data)))
+				continue
+			}
+			if want == TypeApp {
+				var got App
+				require.NoError(t, json.Unmarshal([]byte(data), &got))
+				require.Equal(t, name, got.AppName)
+			} else {
+				var got Operation
+				require.NoError(t, json.Unmarshal([]byte(data), &got))
+				require.Equal(t, detail, got.Detail)
+			}
+		}
+	})
+}
