@@ -178,6 +178,9 @@ func (b *Book) Replace(ctx context.Context, appInstanceID string, info mp1.AppIn
 		if err != nil {
 			return nil, err
 		}
+		if present, err := state.Encode(state.Registration{Version: state.Current(), Info: item.Value.Info}); err == nil && present == value {
+			return item, nil
+		}
 		next, err := b.commit(ctx, item.Key, value, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpPut(item.Key, value)})
 		if next != nil || err != nil {
 			return next, err
