@@ -54,7 +54,7 @@ func told(t *testing.T, key string, was, now any) []string {
 }
 
 func TestAppEvents(t *testing.T) {
-	make := func(change func(*state.App)) state.App {
+	record := func(change func(*state.App)) state.App {
 		a := state.App{Version: state.Current(), Name: "n", Origin: state.OriginMm5, Lifecycle: mm5.LifecycleStarted, Generation: 2}
 		if change != nil {
 			change(&a)
@@ -71,39 +71,39 @@ func TestAppEvents(t *testing.T) {
 		was, now any
 		want     string
 	}{
-		"created": {nil, make(nil), `{"appInstanceId":"a","appName":"n","lifecycle":"STARTED","generation":2,"change":"CREATED"}`},
+		"created": {nil, record(nil), `{"appInstanceId":"a","appName":"n","lifecycle":"STARTED","generation":2,"change":"CREATED"}`},
 		"created without a configuration": {
 			nil, known, `{"appInstanceId":"a","lifecycle":"NOT_CONFIGURED","generation":0,"change":"CREATED"}`,
 		},
 		"configured": {
-			known, make(func(a *state.App) { a.Lifecycle = mm5.LifecycleConfigured }),
+			known, record(func(a *state.App) { a.Lifecycle = mm5.LifecycleConfigured }),
 			`{"appInstanceId":"a","appName":"n","lifecycle":"CONFIGURED","previousLifecycle":"NOT_CONFIGURED","generation":2,"change":"CHANGED"}`,
 		},
 		"configured again": {
-			make(nil), make(func(a *state.App) { a.Generation = 3 }),
+			record(nil), record(func(a *state.App) { a.Generation = 3 }),
 			`{"appInstanceId":"a","appName":"n","lifecycle":"STARTED","previousLifecycle":"STARTED","generation":3,"change":"CHANGED"}`,
 		},
 		"renamed": {
-			make(nil), make(func(a *state.App) { a.Name = "" }),
+			record(nil), record(func(a *state.App) { a.Name = "" }),
 			`{"appInstanceId":"a","lifecycle":"STARTED","previousLifecycle":"STARTED","generation":2,"change":"CHANGED"}`,
 		},
 		"stopping": {
-			make(nil), make(ending(state.StepNotice)),
+			record(nil), record(ending(state.StepNotice)),
 			`{"appInstanceId":"a","appName":"n","lifecycle":"STOPPING","previousLifecycle":"STARTED","generation":2,"change":"CHANGED","step":"NOTICE"}`,
 		},
 		"a step further": {
-			make(ending(state.StepNotice)), make(ending(state.StepRules)),
+			record(ending(state.StepNotice)), record(ending(state.StepRules)),
 			`{"appInstanceId":"a","appName":"n","lifecycle":"STOPPING","previousLifecycle":"STOPPING","generation":2,"change":"CHANGED","step":"RULES"}`,
 		},
 		"removed": {
-			make(ending(state.StepEnd)), nil,
+			record(ending(state.StepEnd)), nil,
 			`{"appInstanceId":"a","appName":"n","previousLifecycle":"STOPPING","generation":2,"change":"REMOVED"}`,
 		},
-		"readable again":     {`{`, make(nil), `{"appInstanceId":"a","appName":"n","lifecycle":"STARTED","generation":2,"change":"CHANGED"}`},
-		"only said ready":    {make(nil), make(func(a *state.App) { a.Ready = time.Unix(1, 0) }), ""},
-		"other requirements": {make(nil), make(func(a *state.App) { a.Requires = []string{"s"} }), ""},
+		"readable again":     {`{`, record(nil), `{"appInstanceId":"a","appName":"n","lifecycle":"STARTED","generation":2,"change":"CHANGED"}`},
+		"only said ready":    {record(nil), record(func(a *state.App) { a.Ready = time.Unix(1, 0) }), ""},
+		"other requirements": {record(nil), record(func(a *state.App) { a.Requires = []string{"s"} }), ""},
 		"termination confirmed": {
-			make(ending(state.StepNotice)), make(func(a *state.App) { ending(state.StepNotice)(a); a.Ending.Confirmed = time.Unix(1, 0) }), "",
+			record(ending(state.StepNotice)), record(func(a *state.App) { ending(state.StepNotice)(a); a.Ending.Confirmed = time.Unix(1, 0) }), "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestAppEvents(t *testing.T) {
 }
 
 func TestServiceEvents(t *testing.T) {
-	make := func(change func(*state.Service)) state.Service {
+	record := func(change func(*state.Service)) state.Service {
 		s := state.Service{
 			Version: state.Current(), Info: mp1.ServiceInfo{SerInstanceID: "s", SerName: "n", Version: "1", State: mp1.StateActive},
 			Beat: time.Unix(1, 0),
@@ -133,14 +133,14 @@ func TestServiceEvents(t *testing.T) {
 		was, now any
 		want     string
 	}{
-		"registered":         {nil, make(nil), `"state":"ACTIVE","changeType":"ADDED"`},
-		"suspended":          {make(nil), make(suspended), `"state":"SUSPENDED","changeType":"STATE_CHANGED"`},
-		"another version":    {make(nil), make(func(s *state.Service) { s.Info.Version = "2" }), `"state":"ACTIVE","changeType":"ATTRIBUTES_CHANGED"`},
-		"both":               {make(nil), make(func(s *state.Service) { s.Info.Version = "2"; suspended(s) }), `"state":"SUSPENDED","changeType":"ATTRIBUTES_CHANGED"`},
-		"removed":            {make(suspended), nil, `"state":"SUSPENDED","changeType":"REMOVED"`},
-		"readable again":     {`{`, make(nil), `"state":"ACTIVE","changeType":"ATTRIBUTES_CHANGED"`},
-		"a heartbeat":        {make(nil), make(func(s *state.Service) { s.Beat = time.Unix(9, 0) }), ""},
-		"written once again": {make(nil), make(nil), ""},
+		"registered":         {nil, record(nil), `"state":"ACTIVE","changeType":"ADDED"`},
+		"suspended":          {record(nil), record(suspended), `"state":"SUSPENDED","changeType":"STATE_CHANGED"`},
+		"another version":    {record(nil), record(func(s *state.Service) { s.Info.Version = "2" }), `"state":"ACTIVE","changeType":"ATTRIBUTES_CHANGED"`},
+		"both":               {record(nil), record(func(s *state.Service) { s.Info.Version = "2"; suspended(s) }), `"state":"SUSPENDED","changeType":"ATTRIBUTES_CHANGED"`},
+		"removed":            {record(suspended), nil, `"state":"SUSPENDED","changeType":"REMOVED"`},
+		"readable again":     {`{`, record(nil), `"state":"ACTIVE","changeType":"ATTRIBUTES_CHANGED"`},
+		"a heartbeat":        {record(nil), record(func(s *state.Service) { s.Beat = time.Unix(9, 0) }), ""},
+		"written once again": {record(nil), record(nil), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := told(t, state.ServiceKey("a", "s"), c.was, c.now)

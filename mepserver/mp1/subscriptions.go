@@ -14,20 +14,33 @@ func (m *mount) subscriptions(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
-	base := m.base(c)
-	list := mp1.SubscriptionLinkList{Links: mp1.SubscriptionLinks{
-		Self:          mp1.LinkType{Href: base + subscription.ListPath(appID(c))},
-		Subscriptions: []mp1.SubscriptionLink{},
-	}}
+	list := newLinkList(m.base(c), subscription.ListPath(appID(c)), mp1.SubscriptionTypeSerAvailability)
 	for item := range m.Book.Of(appID(c)) {
-		list.Links.Subscriptions = append(list.Links.Subscriptions, mp1.SubscriptionLink{
-			Href:             base + item.Value.Path(),
-			SubscriptionType: mp1.SubscriptionTypeSerAvailability,
-			Rel:              mp1.SubscriptionTypeSerAvailability,
-		})
+		list.add(item.Value.Path())
 	}
-	return httpx.JSON(c, http.StatusOK, list)
+	return list.write(c)
 }
+
+// linkList is a list of the links of subscriptions.
+type linkList struct {
+	base, of string
+	body     mp1.SubscriptionLinkList
+}
+
+// newLinkList makes an empty list; base is what links start with, path that of the list, of the type of the subscriptions.
+func newLinkList(base, path, of string) *linkList {
+	return &linkList{base: base, of: of, body: mp1.SubscriptionLinkList{Links: mp1.SubscriptionLinks{
+		Self: mp1.LinkType{Href: base + path}, Subscriptions: []mp1.SubscriptionLink{},
+	}}}
+}
+
+func (l *linkList) add(path string) {
+	l.body.Links.Subscriptions = append(l.body.Links.Subscriptions, mp1.SubscriptionLink{
+		Href: l.base + path, SubscriptionType: l.of, Rel: l.of,
+	})
+}
+
+func (l *linkList) write(c *gin.Context) error { return httpx.JSON(c, http.StatusOK, l.body) }
 
 func (m *mount) subscribe(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
@@ -55,11 +68,7 @@ func (m *mount) subscription(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if httpx.NotModified(c, item.Value.ETag) {
-		return nil
-	}
-	httpx.SetETag(c, item.Value.ETag)
-	return httpx.JSON(c, http.StatusOK, item.Value.Info(m.base(c)))
+	return tagged(c, item.Value.ETag, item.Value.Info(m.base(c)))
 }
 
 func (m *mount) unsubscribe(c *gin.Context) error {

@@ -99,18 +99,11 @@ func (s *support) subscriptions(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
-	base := s.base(c)
-	list := mp1.SubscriptionLinkList{Links: mp1.SubscriptionLinks{
-		Self: mp1.LinkType{Href: base + termination.ListPath(appID(c))}, Subscriptions: []mp1.SubscriptionLink{},
-	}}
+	list := newLinkList(s.base(c), termination.ListPath(appID(c)), mp1.SubscriptionTypeAppTermination)
 	for item := range s.Termination.Of(appID(c)) {
-		list.Links.Subscriptions = append(list.Links.Subscriptions, mp1.SubscriptionLink{
-			Href:             base + item.Value.Path(),
-			SubscriptionType: mp1.SubscriptionTypeAppTermination,
-			Rel:              mp1.SubscriptionTypeAppTermination,
-		})
+		list.add(item.Value.Path())
 	}
-	return httpx.JSON(c, http.StatusOK, list)
+	return list.write(c)
 }
 
 func (s *support) subscribe(c *gin.Context) error {

@@ -256,6 +256,17 @@ func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], 
 	return errContended()
 }
 
+// Delete removes a record of an app unless pre, which may be nil, says why not; also is done in the same transaction. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
+func (r *Records[V]) Delete(ctx context.Context, appInstanceID, id string, pre func(*watched.Item[V]) error, also ...clientv3.Op) error {
+	return r.Remove(ctx, func() (*watched.Item[V], error) {
+		item, err := r.Get(appInstanceID, id)
+		if err == nil && pre != nil {
+			err = pre(item)
+		}
+		return item, err
+	}, func(*watched.Item[V]) ([]clientv3.Op, error) { return also, nil })
+}
+
 // Apply runs a transaction over several records and waits until the watched copy shows it. It reports whether the
 // comparisons held.
 func (r *Records[V]) Apply(ctx context.Context, cmps []clientv3.Cmp, ops []clientv3.Op) (bool, error) {

@@ -167,15 +167,15 @@ func (t *tenure) askState(ctx context.Context) (lost bool) {
 
 // resync has everything told once: to app instances that have rules, those of which something was reported, and those that wait.
 func (t *tenure) resync(reason string) {
-	t.metrics.resyncs.WithLabelValues(reason).Inc()
-	t.mu.Lock()
-	t.resyncs++
-	t.mu.Unlock()
 	apps := slices.Collect(t.statuses.Apps(t.cfg.Name))
 	for set := range t.src.Sets(t.cfg.Kind) {
 		apps = append(apps, set.AppInstanceID)
 	}
 	t.queue.markAll(apps)
+	t.metrics.resyncs.WithLabelValues(reason).Inc()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.resyncs++
 }
 
 // dispatch gives the workers what there is to do.
@@ -200,12 +200,15 @@ func (t *tenure) dispatch(ctx context.Context) {
 }
 
 func (t *tenure) health() Health {
-	h := Health{Leading: true}
-	h.Pending, h.Refused = t.queue.numbers()
+	h := t.contacts()
+	h.Pending, h.Refused = t.queue.numbers() // after Resyncs: what that counts is among them
+	return h
+}
+
+func (t *tenure) contacts() Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h.Resyncs = t.resyncs
-	h.LastContact = later(t.apply.last, t.probe.last)
+	h := Health{Leading: true, Resyncs: t.resyncs, LastContact: later(t.apply.last, t.probe.last)}
 	for _, c := range []*contact{&t.apply, &t.probe} {
 		if !c.failingSince.IsZero() && (h.FailingSince.IsZero() || c.failingSince.Before(h.FailingSince)) {
 			h.FailingSince, h.LastError = c.failingSince, c.err

@@ -200,13 +200,5 @@ func (b *Book) Of(appInstanceID string) iter.Seq[*Item] { return b.records.Of(ap
 
 // Delete ends a subscription of the app. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
 func (b *Book) Delete(ctx context.Context, appInstanceID, id string, pre func(*Item) error) error {
-	return b.records.Remove(ctx, func() (*Item, error) {
-		item, err := b.Get(appInstanceID, id)
-		if err == nil && pre != nil {
-			err = pre(item)
-		}
-		return item, err
-	}, func(*Item) ([]clientv3.Op, error) {
-		return []clientv3.Op{clientv3.OpDelete(state.CursorKey(id))}, nil
-	})
+	return b.records.Delete(ctx, appInstanceID, id, pre, clientv3.OpDelete(state.CursorKey(id)))
 }
