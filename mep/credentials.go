@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -173,6 +174,10 @@ func (a *admin) hand(cmd *cobra.Command, k *credential.Known, secret string) err
 		c.AppInstanceID = k.Credential.Subject
 	}
 	c.URLs, c.CAFile = a.reach()
+	if !slices.Contains(c.Scopes, state.ScopeMm5) {
+		c.URLs = maps.Clone(c.URLs)
+		delete(c.URLs, "mm5")
+	}
 	out, err := cmd.Flags().GetString("out")
 	if err != nil {
 		return err
@@ -201,6 +206,7 @@ func (a *admin) reach() (urls map[string]string, caFile string) {
 	urls = make(map[string]string)
 	for name, l := range map[string]struct{ public, listen string }{
 		auth.AuthListener: {a.cfg.Auth.PublicURL, a.cfg.Auth.Listen}, "mp1": {a.cfg.Server.PublicURL, a.cfg.Server.Mp1Listen},
+		"mm5": {a.cfg.Server.Mm5.PublicURL, a.cfg.Server.Mm5.Listen},
 	} {
 		if urls[name] = strings.TrimSuffix(l.public, "/"); urls[name] == "" {
 			urls[name] = a.guess(l.listen)

@@ -103,6 +103,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	store, log := s.node.Store, env.Log
 	s.private = watched.New(watched.Config{Source: store.Source, Prefix: state.AuthRoot, Logger: log})
 	admin := keyring.NewAdmin(store, key)
+	ended := credential.WatchEnded(s.node.Mirror)
 	s.book = credential.NewBook(store, key)
 	s.grants = (&grant.Service{
 		Dir:     s.node.Directory,
@@ -124,7 +125,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	s.workers.Add("issuer", s.whenRead(s.announce))
 	s.workers.Add("signing keys", s.whenRead(s.grants.Ring.Run))
 	s.workers.Add("signatures", s.whenRead(s.grants.Replay.Run))
-	s.workers.Add("remains of credentials", s.whenRead(func(ctx context.Context) error { return s.book.Sweep(ctx, s.node.Directory, log) }))
+	s.workers.Add("remains of credentials", s.whenRead(func(ctx context.Context) error { return s.book.Sweep(ctx, s.node.Directory, ended, log) }))
 	env.Health.Check("tokens", func() (string, string) {
 		if !s.ready() {
 			return "cannot be issued yet: keys and credentials have not been read", ""

@@ -3,6 +3,7 @@ package mepserver
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -54,6 +55,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		clock:       timing.New(s.cfg.Mm5.Timing.clock(), log, env.Metrics),
 		events:      events.New(store, log, env.Metrics),
 	}
+	p.events.BeginAt(m.Revision)
 	p.manager = (&lifecycle.Manager{
 		Store: store, Mirror: m, Apps: dir,
 		Traffic: rules.New(m, store, rules.Traffic), DNS: rules.New(m, store, rules.DNS), Operations: operation.NewLog(m),
@@ -62,6 +64,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		Policy: func() lifecycle.Policy { return s.policies.Load().lifecycle },
 	}).Init()
 	p.registrations = registration.New(m, store, dir, p.manager.HasCredentials, s.common.Dev)
+	p.manager.Registered = p.registrations.Has
 	source := &rules.Source{Traffic: p.manager.Traffic, DNS: p.manager.DNS, AppName: func(id string) string {
 		if item, ok := dir.Get(id); ok {
 			return item.Value.Record.Name
@@ -88,6 +91,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		p.manager.Appliers[kinds[d.name]] = d.name
 		p.reconcilers = append(p.reconcilers, r)
 		p.leading = append(p.leading, r.Run)
+		s.workers.Add(d.name+" certificates", hook.Run)
 	}
 	return p, nil
 }
@@ -97,7 +101,7 @@ func (s *Server) mountMm5(router *gin.Engine, p *support, notifier *notify.Notif
 	router.Use(s.node.Gate(), s.node.Guard.Require("mm5", identity.ScopeMm5))
 	api := &mm5.API{
 		Lifecycle: p.manager, Events: p.events.Handler(), Audit: env.Audit, Version: daemon.Version,
-		OwnURL: s.mm5.URL(), PublicURL: func() string { return s.cfg.Mm5.PublicURL },
+		OwnURL: s.mm5.URL(), PublicURL: func() string { return strings.TrimSuffix(s.cfg.Mm5.PublicURL, "/") },
 		Deliveries:  func() map[string][]mm5types.Delivery { return deliveries(p, notifier) },
 		Reconcilers: p.describe,
 	}

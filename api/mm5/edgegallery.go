@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/api/problem"
@@ -87,6 +88,10 @@ func translateTrafficRule(r *mp1.TrafficRule) {
 	for i := range r.TrafficFilter {
 		f := &r.TrafficFilter[i]
 		f.SrcAddress, f.DstAddress = masked(f.SrcAddress), masked(f.DstAddress)
+		// "ANY" is not the name of a protocol, but of none in particular.
+		if slices.ContainsFunc(f.Protocol, func(p string) bool { return strings.EqualFold(p, "any") }) {
+			f.Protocol = nil
+		}
 		f.QCI, f.DSCP, f.TC = unlessZero(f.QCI), unlessZero(f.DSCP), unlessZero(f.TC)
 	}
 	r.DstInterface = slices.DeleteFunc(slices.Clone(r.DstInterface), func(d mp1.DestinationInterface) bool {

@@ -85,6 +85,20 @@ const (
 	StepEnd           EndingStep = "END"
 )
 
+// PrefixEnded is where mepserver says that an app instance was terminated, for mepauth to remove its credentials: those that were not
+// written since.
+const PrefixEnded = Root + "ended/"
+
+// EndedKey is the key of that for an app instance.
+func EndedKey(appInstanceID string) string { return PrefixEnded + appInstanceID }
+
+// Ended says that an app instance was terminated.
+type Ended struct {
+	Version
+	// At is when.
+	At time.Time `json:"at"`
+}
+
 // AppOrigin says how an app instance became known to the platform.
 type AppOrigin string
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -62,7 +63,7 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 	}
 	s := &Server{name: name, ln: ln, tls: tlsConfig != nil}
 	s.http = &http.Server{
-		Handler:   handler,
+		Handler:   plusIsPlus(handler),
 		TLSConfig: tlsConfig,
 		// Equal, so that net/http sets one deadline for both.
 		ReadHeaderTimeout: 15 * time.Second,
@@ -75,6 +76,16 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 	}
 	s.ln = netutil.LimitListener(ln, limits.Connections)
 	return s, nil
+}
+
+// plusIsPlus keeps a "+" in a path what it is: gin unescapes path parameters as if they stood in a query, where it is a blank.
+func plusIsPlus(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.RawPath, "+") {
+			r.URL.RawPath = strings.ReplaceAll(r.URL.RawPath, "+", "%2B")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Name is the name of the listener.

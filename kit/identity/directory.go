@@ -3,6 +3,8 @@ package identity
 import (
 	"crypto"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,17 +31,20 @@ type Directory struct {
 	credentials *watched.Collection[*state.Credential]
 	issuers     *watched.Collection[state.Issuer]
 	revoked     *watched.Collection[state.Revoked]
+	holders     watched.Index[*state.Credential]
 }
 
 // NewDirectory adds the collections to the mirror.
 func NewDirectory(m *watched.Mirror) *Directory {
-	return &Directory{
+	d := &Directory{
 		mirror:      m,
 		keys:        watched.Add(m, "signing keys", state.PrefixSigningKeys, decodeKey),
 		credentials: watched.Add(m, "credentials", state.PrefixCredentials, record(decodeCredential)),
 		issuers:     watched.Add(m, "issuers", state.PrefixIssuers, record(state.Decode[state.Issuer])),
 		revoked:     watched.Add(m, "revoked tokens", state.PrefixRevoked, record(state.Decode[state.Revoked])),
 	}
+	d.holders = watched.NewIndex(d.credentials, func(it *watched.Item[*state.Credential]) []string { return []string{it.Value.Subject} })
+	return d
 }
 
 // record makes a decoder of a function that decodes values alone.
@@ -69,6 +74,31 @@ func (d *Directory) Keys() *watched.Collection[*Key] { return d.keys }
 
 // Credentials are the known access keys, without secrets.
 func (d *Directory) Credentials() *watched.Collection[*state.Credential] { return d.credentials }
+
+// AppCredentials walks over the credentials of an application instance. Those of a manager of that name are not among them.
+func (d *Directory) AppCredentials(appInstanceID string) iter.Seq[*watched.Item[*state.Credential]] {
+	return func(yield func(*watched.Item[*state.Credential]) bool) {
+		for item := range d.credentials.Snapshot().Find(d.holders, appInstanceID) {
+			if !manages(item.Value) && !yield(item) {
+				return
+			}
+		}
+	}
+}
+
+// Manager reports whether a subject has credentials for more than what apps do.
+func (d *Directory) Manager(subject string) bool {
+	for item := range d.credentials.Snapshot().Find(d.holders, subject) {
+		if manages(item.Value) {
+			return true
+		}
+	}
+	return false
+}
+
+func manages(c *state.Credential) bool {
+	return slices.ContainsFunc(c.Scopes, func(s string) bool { return s != state.ScopeMp1 })
+}
 
 // Issuers are the names tokens are issued under.
 func (d *Directory) Issuers() *watched.Collection[state.Issuer] { return d.issuers }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/watched"
 	"github.com/openmep/mep/mepauth/authtest"
 	"github.com/openmep/mep/mepauth/credential"
 )
@@ -23,12 +24,13 @@ type shop struct {
 	*authtest.World
 	*credential.Book
 	vault *credential.Vault
+	ended *watched.Collection[state.Ended]
 }
 
 func open(t *testing.T) *shop {
 	t.Helper()
 	w := authtest.New(t)
-	s := &shop{World: w, Book: credential.NewBook(w.Store, w.Seal), vault: credential.NewVault(w.Private, w.Directory, w.Seal)}
+	s := &shop{World: w, Book: credential.NewBook(w.Store, w.Seal), vault: credential.NewVault(w.Private, w.Directory, w.Seal), ended: credential.WatchEnded(w.Public)}
 	w.Start(t)
 	return s
 }

@@ -16,11 +16,23 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Sweep clears away what belongs to credentials that are gone: secrets, attempts and refresh tokens. When an app instance is
-// terminated, only what everybody knows of its credentials is removed with it, since no other part of the platform is to get at
-// secrets. Any number of processes may sweep.
-func (b *Book) Sweep(ctx context.Context, dir *identity.Directory, log *slog.Logger) error {
-	s := &sweeper{store: b.store, dir: dir, gone: make(map[holder]struct{}), some: make(chan struct{}, 1)}
+// WatchEnded adds to the mirror what Sweep has to know of app instances that were terminated.
+func WatchEnded(m *watched.Mirror) *watched.Collection[state.Ended] {
+	return watched.Add(m, "ended", state.PrefixEnded, func(_ string, value []byte, _ int64) (state.Ended, error) {
+		return state.Decode[state.Ended](value)
+	})
+}
+
+// Sweep removes the credentials of app instances that were terminated, as mepserver says, and clears away what belongs to
+// credentials that are gone: secrets, attempts and refresh tokens. Any number of processes may sweep.
+func (b *Book) Sweep(ctx context.Context, dir *identity.Directory, ended *watched.Collection[state.Ended], log *slog.Logger) error {
+	s := &sweeper{store: b.store, dir: dir, ended: ended, gone: make(map[holder]struct{}), some: make(chan struct{}, 1)}
+	_, stopEnded := ended.Observe(func(c watched.Change[state.Ended]) {
+		if c.New != nil {
+			s.wake()
+		}
+	})
+	defer stopEnded()
 	_, stop := dir.Credentials().Observe(func(c watched.Change[*state.Credential]) {
 		if c.New != nil {
 			return
@@ -41,7 +53,11 @@ func (b *Book) Sweep(ctx context.Context, dir *identity.Directory, log *slog.Log
 				listed = true
 			}
 		}
-		if err := s.clear(ctx); err != nil && ctx.Err() == nil {
+		err := s.end(ctx)
+		if err == nil {
+			err = s.clear(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			log.Warn("what is left of credentials that are gone is not cleared away yet, trying again", "error", err)
 			wait = 10 * time.Second
 		}
@@ -63,6 +79,7 @@ type holder struct{ subject, accessKeyID string }
 type sweeper struct {
 	store *etcd.Store
 	dir   *identity.Directory
+	ended *watched.Collection[state.Ended]
 
 	mu   sync.Mutex
 	gone map[holder]struct{}
@@ -73,10 +90,38 @@ func (s *sweeper) add(h holder) {
 	s.mu.Lock()
 	s.gone[h] = struct{}{}
 	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *sweeper) wake() {
 	select {
 	case s.some <- struct{}{}:
 	default:
 	}
+}
+
+// end removes the credentials of app instances that were terminated, but not those written since: the app is back.
+func (s *sweeper) end(ctx context.Context) error {
+	for item := range s.ended.Snapshot().All() {
+		subject := strings.TrimPrefix(item.Key, state.PrefixEnded)
+		for cred := range s.dir.AppCredentials(subject) {
+			if cred.ModRevision > item.ModRevision {
+				continue
+			}
+			ak, err := state.AccessKeyID(state.PrefixCredentials, cred.Key)
+			if err != nil {
+				continue
+			}
+			ops := append(removal(subject, ak), clientv3.OpDelete(state.RefreshKeys(ak), clientv3.WithPrefix()))
+			if _, err := s.store.Txn(ctx, []clientv3.Cmp{cred.Unchanged()}, ops, nil); err != nil {
+				return err
+			}
+		}
+		if _, err := s.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpDelete(item.Key)}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check looks at one key of the index of who holds which access key.

@@ -32,7 +32,7 @@ func (s *shop) sweep(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Sweep(ctx, s.Directory, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- s.Sweep(ctx, s.Directory, s.ended, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
@@ -88,4 +88,38 @@ func TestAnAppThatIsBackKeepsItsNewCredential(t *testing.T) {
 	s.Settle(t)
 	require.True(t, s.takes(ak("n"), sk("n")))
 	require.False(t, s.takes(old, made.SecretKey))
+}
+
+func TestATerminatedAppLosesItsCredentialsButNotThoseOfItsNextLife(t *testing.T) {
+	for name, before := range map[string]bool{"terminated while sweeping": false, "terminated before": true} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			stays, goes, back := uuid.NewString(), uuid.NewString(), uuid.NewString()
+			kept, gone, old := s.fill(t, stays), s.fill(t, goes), s.fill(t, back)
+			if !before {
+				s.sweep(t)
+			}
+			value, err := state.Encode(state.Ended{Version: state.Current(), At: time.Now()})
+			require.NoError(t, err)
+			for _, app := range []string{goes, back} {
+				_, err = s.Store.Client.Put(t.Context(), state.EndedKey(app), value)
+				require.NoError(t, err)
+			}
+			s.Settle(t)
+			s.put(t, credential.Wanted{Subject: back, Name: "again", AccessKeyID: ak("n"), SecretKey: sk("n")})
+			if before {
+				s.sweep(t)
+			}
+			require.Eventually(t, func() bool {
+				resp, err := s.Store.Client.Get(t.Context(), state.PrefixEnded, clientv3.WithPrefix(), clientv3.WithCountOnly())
+				return err == nil && resp.Count == 0 && s.private(t, goes, gone) == 0
+			}, 10*time.Second, 10*time.Millisecond)
+			s.Settle(t)
+			require.Equal(t, 4, s.private(t, stays, kept))
+			require.True(t, s.takes(ak("n"), sk("n")))
+			resp, err := s.Store.Client.Get(t.Context(), state.SecretKey(old))
+			require.NoError(t, err)
+			require.Empty(t, resp.Kvs)
+		})
+	}
 }

@@ -178,3 +178,27 @@ func IsUUID(s string) bool {
 	_, err := hex.Decode(b[:], digits)
 	return err == nil
 }
+
+// MaxID is the length of an appInstanceId in characters.
+const MaxID = 63
+
+// CheckID returns why an app instance cannot have an id, as an error of the kind errs.NotFound: it can name nothing.
+func CheckID(appInstanceID string) error {
+	ok := len(appInstanceID) >= 1 && len(appInstanceID) <= MaxID && strings.Trim(appInstanceID, ".") != "" &&
+		!strings.ContainsFunc(appInstanceID, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.~:@", r)
+		})
+	if ok {
+		return nil
+	}
+	return errs.New(errs.NotFound,
+		"%q cannot be an appInstanceId: it has 1 to %d letters, digits and characters of \"-_.~:@\"", Clip(appInstanceID), MaxID)
+}
+
+// Clip shortens what somebody gave as an id to what a message has room for.
+func Clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -29,11 +30,12 @@ func (b *batch) add(at position, e *event) error {
 	return nil
 }
 
-// appendFrame appends an event as it is sent. JSON as encoding/json writes it has no line ends.
+// appendFrame appends an event as it is sent. JSON as encoding/json writes it has none of the line ends of the standard, nor of
+// Unicode, except for one at which some clients divide lines, too.
 func appendFrame(dst []byte, at position, name Type, data []byte) []byte {
 	dst = append(append(dst, "id: "...), at.String()...)
 	dst = append(append(dst, "\nevent: "...), name...)
-	dst = append(append(dst, "\ndata: "...), data...)
+	dst = append(append(dst, "\ndata: "...), bytes.ReplaceAll(data, []byte("\u0085"), []byte(`\u0085`))...)
 	return append(dst, "\n\n"...)
 }
 

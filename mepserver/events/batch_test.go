@@ -13,7 +13,7 @@ import (
 
 // FuzzEventIsOneFrame checks that nothing in the data can end a line, and so begin another field or another event.
 func FuzzEventIsOneFrame(f *testing.F) {
-	for _, s := range []string{"", "plain", "a\nb", "a\r\nid: 9\r\n\r\ndata: x", "\n\n", "\u2028\u2029", "\x00", "\xff", `"\`, "</script>", "\ufeff", "é"} {
+	for _, s := range []string{"", "plain", "a\nb", "a\r\nid: 9\r\n\r\ndata: x", "\n\n", "\u2028\u2029", "\x00", "\xff", `"\`, "</script>", "a\u0085b", "\ufeff", "é"} {
 		f.Add(s, s, int64(1), 0)
 	}
 	f.Fuzz(func(t *testing.T, name, detail string, revision int64, index int) {
@@ -23,7 +23,7 @@ func FuzzEventIsOneFrame(f *testing.F) {
 		require.NoError(t, b.add(at, &event{name: TypeOperation, data: Operation{OperationID: name, LcmOperation: mm5.OperationType(detail), Detail: detail}}))
 		require.Equal(t, map[Type]int{TypeApp: 1, TypeOperation: 1}, b.sent)
 		text := string(b.frames)
-		require.False(t, strings.ContainsAny(text, "\r\x00\u2028\u2029\u0085"))
+		require.False(t, strings.ContainsAny(text, "\r\x00\v\f\x1c\x1d\x1e\u0085\u2028\u2029"))
 		frames := strings.Split(text, "\n\n")
 		require.Len(t, frames, 3)
 		require.Empty(t, frames[2])

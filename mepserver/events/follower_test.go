@@ -17,7 +17,7 @@ func TestStoreThatIsNotTheOneFollowedIsNoticed(t *testing.T) {
 	n := newNode(t)
 	revision := n.put(t, state.AppKey("a"), app("x"))
 	from := func(cluster uint64, revision int64) *clientv3.WatchResponse {
-		return &clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: cluster, Revision: revision}}
+		return &clientv3.WatchResponse{Created: true, Header: &etcdserverpb.ResponseHeader{ClusterId: cluster, Revision: revision}}
 	}
 	for name, c := range map[string]struct {
 		cluster uint64

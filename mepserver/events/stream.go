@@ -105,10 +105,13 @@ func (s *Stream) Handler() httpx.Handler {
 			sendHeader(c)
 			return nil
 		}
-		var slot int
 		select {
 		case <-s.closing:
 			return errs.New(errs.Unavailable, "the platform is stopping").After(reconnect)
+		default:
+		}
+		var slot int
+		select {
 		case slot = <-s.slots:
 			defer func() { s.slots <- slot }()
 		default:

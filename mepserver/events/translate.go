@@ -235,6 +235,9 @@ func statusEvents(c change) ([]event, error) {
 	if err != nil {
 		return nil, err
 	}
+	if was == nil && now.Generation == 0 {
+		return nil, nil // says that a report is to come
+	}
 	if was != nil && was.Generation == now.Generation && slices.Equal(was.Applied, now.Applied) && maps.Equal(was.Failed, now.Failed) {
 		return nil, nil
 	}

@@ -90,6 +90,15 @@ type plan struct {
 	declared mm5.ConfigPlatformForAppRequest
 }
 
+// cmps hold as long as what the plan was made for has not changed.
+func (p *plan) cmps(appInstanceID string) []clientv3.Cmp {
+	cmps := []clientv3.Cmp{same(state.AppKey(appInstanceID), p.app), same(state.ConfigurationKey(appInstanceID), p.present)}
+	for _, r := range p.plans {
+		cmps = append(cmps, r.Cmps...)
+	}
+	return cmps
+}
+
 func (p *plan) changed() bool {
 	if p.present == nil || len(p.members) > 0 {
 		return true
@@ -103,6 +112,9 @@ func (p *plan) changed() bool {
 }
 
 func (m *Manager) plan(in *Configure) (*plan, error) {
+	if err := apps.CheckID(in.AppInstanceID); err != nil {
+		return nil, err
+	}
 	p := &plan{declared: in.Request}
 	p.declared.AppTrafficRule, p.declared.AppDNSRule = nil, nil
 	origin := state.OriginMm5
@@ -111,8 +123,8 @@ func (m *Manager) plan(in *Configure) (*plan, error) {
 	}
 	p.app, p.record = m.record(in.AppInstanceID, origin)
 	if p.app == nil {
-		if err := CheckID(in.AppInstanceID); err != nil {
-			return nil, err
+		if m.Identities.Manager(in.AppInstanceID) {
+			return nil, errs.New(errs.Conflict, "%q is the name of a manager: an application instance cannot have it", in.AppInstanceID)
 		}
 	}
 	p.present, _ = m.Configuration(in.AppInstanceID)
@@ -211,19 +223,26 @@ func (m *Manager) Configure(ctx context.Context, in Configure) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if id, same := m.repeated(p.record.Operation, fingerprint); same && !p.changed() {
-			return id, nil
-		}
 		if err := m.room(); err != nil {
 			return "", err
 		}
-		c, id := &change{}, operation.NewID()
-		if err := m.configure(c, id, &in, p); err != nil {
-			return "", err
+		c, id, previous := &change{}, operation.NewID(), p.record.Operation
+		if p.changed() {
+			err = m.configure(c, id, &in, p)
+		} else {
+			if same := m.repeated(in.AppInstanceID, fingerprint); same != "" {
+				if done, err := m.holds(ctx, p.cmps(in.AppInstanceID)); err != nil || done {
+					return same, err
+				}
+				continue
+			}
+			c.cmps, previous = p.cmps(in.AppInstanceID), "" // what changes nothing overtakes nothing
 		}
-		err = m.begin(c, id, state.Operation{
-			AppInstanceID: in.AppInstanceID, Type: mm5.OperationConfigure, EdgeGallery: in.EdgeGallery, Request: fingerprint,
-		}, p.record.Operation, p.plans)
+		if err == nil {
+			err = m.begin(c, id, state.Operation{
+				AppInstanceID: in.AppInstanceID, Type: mm5.OperationConfigure, EdgeGallery: in.EdgeGallery, Request: fingerprint,
+			}, previous, p.plans)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -242,28 +261,25 @@ func (m *Manager) Configure(ctx context.Context, in Configure) (string, error) {
 
 // configure adds what a configuration changes.
 func (m *Manager) configure(c *change, id string, in *Configure, p *plan) error {
-	rec, generation := p.record, p.record.Generation
+	rec := p.record
 	rec.Operation = id
-	if p.changed() {
-		rec.Generation++
-		generation = rec.Generation
-		if in.Request.AppName != "" {
-			rec.Name = in.Request.AppName
-		}
-		rec.Configured = declaredServices(&in.Request)
-		switch {
-		case rec.State() == mm5.LifecycleKnown && in.EdgeGallery, rec.State() == mm5.LifecycleConfigured && in.EdgeGallery:
-			rec.Lifecycle = mm5.LifecycleStarted
-		case rec.State() == mm5.LifecycleKnown:
-			rec.Lifecycle = mm5.LifecycleConfigured
-		}
+	rec.Generation++
+	if in.Request.AppName != "" {
+		rec.Name = in.Request.AppName
+	}
+	rec.Configured = declaredServices(&in.Request)
+	switch s := rec.State(); {
+	case in.EdgeGallery && (s == mm5.LifecycleKnown || s == mm5.LifecycleConfigured):
+		rec.Lifecycle = mm5.LifecycleStarted
+	case s == mm5.LifecycleKnown:
+		rec.Lifecycle = mm5.LifecycleConfigured
 	}
 	if err := c.app(in.AppInstanceID, p.app, rec); err != nil {
 		return err
 	}
 	key := state.ConfigurationKey(in.AppInstanceID)
 	value, err := state.Encode(state.Configuration{
-		Version: state.Current(), Generation: generation, Operation: id,
+		Version: state.Current(), Generation: rec.Generation, Operation: id,
 		EdgeGallery: in.EdgeGallery, SupportsMp1: in.SupportsMp1, Request: p.declared,
 	})
 	if err != nil {
@@ -289,16 +305,18 @@ func declaredServices(r *mm5.ConfigPlatformForAppRequest) []string {
 	return slices.Compact(names)
 }
 
-// repeated reports whether an operation was asked for by the same request and has not failed.
-func (m *Manager) repeated(id, fingerprint string) (string, bool) {
-	if id == "" {
-		return "", false
+// repeated is the last operation that was asked for by the same request, empty when there is none or it failed.
+func (m *Manager) repeated(appInstanceID, fingerprint string) string {
+	for _, item := range m.Operations.Of(appInstanceID) {
+		if item.Value.Record.Request != fingerprint {
+			continue
+		}
+		if item.Value.Record.State == mm5.OperationFailed {
+			return ""
+		}
+		return item.Value.ID
 	}
-	item, err := m.Operations.Get(id)
-	if err != nil || item.Value.Record.Request != fingerprint {
-		return "", false
-	}
-	return id, item.Value.Record.State != mm5.OperationFailed
+	return ""
 }
 
 // room refuses an operation when far too many are kept already: those that have ended are cleared away in the background.
@@ -330,7 +348,7 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 		}
 		rec := app.Value.Record
 		if s := rec.State(); rec.Ending != nil {
-			return "", errs.New(errs.Conflict, "application instance %s is %s: its configuration goes with it", appInstanceID, s).After(1e9)
+			return "", errs.New(errs.Conflict, "application instance %s is %s: try again when that is over", appInstanceID, s).After(1e9)
 		}
 		c, id := &change{}, operation.NewID()
 		plans := map[mm5.RuleKind]*rules.Plan{
@@ -340,15 +358,20 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 			c.add(r.Cmps, r.Ops)
 		}
 		c.add([]clientv3.Cmp{present.Unchanged()}, []clientv3.Op{clientv3.OpDelete(present.Key)})
-		if previous := rec.Operation; m.idle(appInstanceID, &rec) {
-			c.add([]clientv3.Cmp{app.Unchanged()}, []clientv3.Op{clientv3.OpDelete(app.Key)})
-			err = m.begin(c, id, unconfigured(appInstanceID, edgeGallery), previous, plans)
-		} else {
-			rec.Operation, rec.Lifecycle, rec.Configured = id, "", nil
-			err = c.app(appInstanceID, app, rec)
-			if err == nil {
-				err = m.begin(c, id, unconfigured(appInstanceID, edgeGallery), previous, plans)
+		previous := rec.Operation
+		rec.Operation, rec.Lifecycle, rec.Configured = id, "", nil
+		if m.idle(appInstanceID, &rec) {
+			// From here on it can get nothing that would be left behind.
+			now := m.now().UTC()
+			rec.Lifecycle, plans = mm5.LifecycleTerminating, nil
+			rec.Ending = &state.Ending{
+				Action: mp1.ActionTerminating, Operation: id, Deadline: now, Step: state.StepRules, RulesUntil: now.Add(m.Policy().RuleTimeout),
 			}
+		}
+		if err = c.app(appInstanceID, app, rec); err == nil {
+			err = m.begin(c, id, state.Operation{
+				AppInstanceID: appInstanceID, Type: mm5.OperationUnconfigure, EdgeGallery: edgeGallery,
+			}, previous, plans)
 		}
 		if err != nil {
 			return "", err
@@ -365,17 +388,13 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 	return "", errContended(appInstanceID)
 }
 
-func unconfigured(appInstanceID string, edgeGallery bool) state.Operation {
-	return state.Operation{AppInstanceID: appInstanceID, Type: mm5.OperationUnconfigure, EdgeGallery: edgeGallery}
-}
-
 // idle reports whether an app instance is known only for its configuration and has nothing else.
 func (m *Manager) idle(appInstanceID string, rec *state.App) bool {
 	if rec.Origin != state.OriginMm5 && rec.Origin != state.OriginEdgeGallery {
 		return false
 	}
 	return !some(m.Registry.Of(appInstanceID)) && !some(m.Availability.Of(appInstanceID)) && !some(m.Termination.Of(appInstanceID)) &&
-		!m.HasCredentials(appInstanceID)
+		!m.Registered(appInstanceID) && !m.HasCredentials(appInstanceID)
 }
 
 func some[V any](seq func(func(V) bool)) bool {
@@ -387,5 +406,5 @@ func some[V any](seq func(func(V) bool)) bool {
 
 // HasCredentials reports whether there are credentials for an app instance.
 func (m *Manager) HasCredentials(appInstanceID string) bool {
-	return some(m.Identities.Credentials().Snapshot().Find(m.holders, appInstanceID))
+	return some(m.Identities.AppCredentials(appInstanceID))
 }

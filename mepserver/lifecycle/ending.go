@@ -22,7 +22,9 @@ import (
 type bringing struct {
 	*Engine
 	id string
-	// told is the operation, or what stands for it, that the subscribers are being told of; stop ends that.
+	// of is the ending the fields below are about: a termination may take the place of a stop.
+	of string
+	// told is the operation that the subscribers are being told of; stop ends that at once.
 	told string
 	stop func()
 	// step is the step that is being done; it is ahead of the stored one only when the store has no room for that.
@@ -36,7 +38,6 @@ type bringing struct {
 // decided on has changed; whatever happens in between, the next process begins with the step that is stored.
 func (e *Engine) bring(ctx context.Context, appInstanceID string, wake <-chan struct{}) {
 	b := &bringing{Engine: e, id: appInstanceID, stop: func() {}}
-	defer func() { b.stop() }()
 	failures := 0
 	for ctx.Err() == nil {
 		app, ok := e.manager.Apps.Get(appInstanceID)
@@ -47,11 +48,16 @@ func (e *Engine) bring(ctx context.Context, appInstanceID string, wake <-chan st
 			continue
 		}
 		wait, err := b.do(ctx, app)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case errors.Is(err, errOvertaken):
+			// Somebody else changed it, or leads by now.
+			failures++
+			wait = min(10*time.Millisecond<<min(failures-1, 7), time.Second)
+		case err != nil && ctx.Err() == nil:
 			failures++
 			wait = min(time.Second<<min(failures-1, 5), 30*time.Second)
 			e.log.Warn("the end of an app instance is delayed, trying again", "app", appInstanceID, "step", b.step, "error", err)
-		} else {
+		case err == nil:
 			failures = 0
 		}
 		if wait <= 0 {
@@ -76,20 +82,22 @@ func (e *Engine) leave(appInstanceID string) bool {
 		return false
 	}
 	delete(e.endings, appInstanceID)
-	e.teller.Forget(appInstanceID)
 	return true
 }
 
 // do does what is next, and returns how long to wait before looking again.
 func (b *bringing) do(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	ending := app.Value.Record.Ending
-	if order(b.step) < order(ending.Step) || ending.Operation != b.told && b.told != "" {
+	if of := string(ending.Action) + " " + ending.Operation; of != b.of {
+		b.stop()
+		b.of, b.step, b.untilStep = of, ending.Step, ""
+	}
+	if order(b.step) < order(ending.Step) {
 		b.step = ending.Step
 	}
 	if b.step == state.StepNotice {
 		return b.notice(ctx, app)
 	}
-	b.stop()
 	select {
 	case b.slots <- struct{}{}:
 		defer func() { <-b.slots }()
@@ -104,7 +112,7 @@ func (b *bringing) do(ctx context.Context, app *apps.Item) (time.Duration, error
 	case state.StepSubscriptions:
 		return b.clear(ctx, app, b.subscriptions)
 	case state.StepCredentials:
-		return b.clear(ctx, app, b.credentials)
+		return b.credentials(ctx, app)
 	}
 	return b.end(ctx, app)
 }
@@ -119,14 +127,20 @@ func (b *bringing) remaining(what string, until time.Time, most time.Duration) t
 	return time.Until(b.until)
 }
 
+// lateNotice is how long subscribers are still told once one of them has confirmed.
+const lateNotice = 10 * time.Second
+
 // notice tells the app and waits for it.
 func (b *bringing) notice(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	ending := app.Value.Record.Ending
 	wait := b.remaining(ending.Operation+ending.Deadline.String(), ending.Deadline, time.Duration(ending.Timeout)*time.Second)
 	if ending.Timeout == 0 || !ending.Confirmed.IsZero() || wait <= 0 {
-		b.stop()
-		b.log.Info("app instance ends", "app", b.id, "action", ending.Action, "because", describe(ending))
-		return 0, b.advance(ctx, app, func(c *change, next *state.Ending) error {
+		if ending.Timeout == 0 {
+			b.stop() // those who have not been told yet need not be any more
+		} else {
+			time.AfterFunc(lateNotice, b.stop)
+		}
+		err := b.advance(ctx, app, func(c *change, next *state.Ending) error {
 			next.RulesUntil = b.manager.now().Add(b.manager.Policy().RuleTimeout).UTC()
 			if next.Confirmed.IsZero() && next.Timeout > 0 {
 				next.Detail = describe(next)
@@ -137,18 +151,20 @@ func (b *bringing) notice(ctx context.Context, app *apps.Item) (time.Duration, e
 			}
 			return err
 		})
+		if err == nil {
+			b.log.Info("app instance ends", "app", b.id, "action", ending.Action, "because", describe(ending))
+		}
+		return 0, err
 	}
 	if b.told != ending.Operation {
-		b.stop()
 		b.told = ending.Operation
 		notice := termination.Notice{AppInstanceID: b.id, ID: ending.Operation, Action: ending.Action, Until: b.until}
 		tctx, cancel := context.WithDeadline(ctx, b.until)
-		done := make(chan struct{})
-		b.stop = func() { cancel(); <-done }
-		go func() {
-			defer close(done)
+		b.stop = cancel
+		b.workers.Go(func() {
+			defer cancel()
 			b.teller.Tell(tctx, notice)
-		}()
+		})
 		fault.Point("ending.notice")
 	}
 	return wait, nil
@@ -187,17 +203,24 @@ func (b *bringing) advance(ctx context.Context, app *apps.Item, edit func(c *cha
 		return err
 	}
 	done, err := b.commit(ctx, c)
-	if errors.Is(err, errs.InsufficientStorage) {
-		// What follows only removes, and so makes room.
+	if errors.Is(err, errs.InsufficientStorage) && next.Action == mp1.ActionTerminating {
+		// What follows only removes, and so makes room; with the record of the rules they are out of force, too.
 		b.step = next.Step
 		return nil
 	}
-	if done {
-		fault.Point("ending.after." + string(b.step))
-		b.step = next.Step
+	if err != nil {
+		return err
 	}
-	return err
+	if !done {
+		return errOvertaken
+	}
+	fault.Point("ending.after." + string(b.step))
+	b.step = next.Step
+	return nil
 }
+
+// errOvertaken says that what a step was decided on has changed, or that the term is over.
+var errOvertaken = errors.New("others came first")
 
 func (b *bringing) commit(ctx context.Context, c *change) (bool, error) {
 	c.cmps = append(c.cmps, b.fence...)
@@ -221,7 +244,10 @@ func (b *bringing) clear(ctx context.Context, app *apps.Item, collect func(*chan
 			c.ops = bare
 			done, err = b.commit(ctx, c)
 		}
-		if err != nil || !done {
+		if err == nil && !done {
+			err = errOvertaken
+		}
+		if err != nil {
 			return 0, err // looked at again from the start
 		}
 		fault.Point("ending.clear." + string(b.step))
@@ -231,12 +257,12 @@ func (b *bringing) clear(ctx context.Context, app *apps.Item, collect func(*chan
 // services collects the services of the app; consumers hear of each that it was removed.
 func (b *bringing) services(c *change, _ *apps.Item) (bare []clientv3.Op, err error) {
 	for item := range b.manager.Registry.Of(b.id) {
-		if !c.fits(2) {
-			break
-		}
 		ops, err := b.manager.Registry.Removal(item)
 		if err != nil {
 			return nil, err
+		}
+		if !c.fits(ops...) {
+			break
 		}
 		c.add([]clientv3.Cmp{item.Unchanged()}, ops)
 		bare = append(bare, clientv3.OpDelete(item.Key))
@@ -247,31 +273,48 @@ func (b *bringing) services(c *change, _ *apps.Item) (bare []clientv3.Op, err er
 // subscriptions collects both kinds of subscriptions of the app.
 func (b *bringing) subscriptions(c *change, _ *apps.Item) (bare []clientv3.Op, err error) {
 	for item := range b.manager.Availability.Of(b.id) {
-		if c.fits(2) {
-			c.add(nil, []clientv3.Op{clientv3.OpDelete(item.Key), clientv3.OpDelete(state.CursorKey(item.Value.ID))})
+		if ops := []clientv3.Op{clientv3.OpDelete(item.Key), clientv3.OpDelete(state.CursorKey(item.Value.ID))}; c.fits(ops...) {
+			c.add(nil, ops)
 		}
 	}
 	for item := range b.manager.Termination.Of(b.id) {
-		if c.fits(1) {
-			c.add(nil, []clientv3.Op{clientv3.OpDelete(item.Key)})
+		if op := clientv3.OpDelete(item.Key); c.fits(op) {
+			c.add(nil, []clientv3.Op{op})
 		}
 	}
 	return c.ops, nil
 }
 
-// credentials collects the credentials of an app that is terminated: with them its tokens are good no longer. What belongs to
-// them apart from that is cleared away by who keeps it.
-func (b *bringing) credentials(c *change, app *apps.Item) (bare []clientv3.Op, err error) {
-	if app.Value.Record.Ending.Action != mp1.ActionTerminating {
-		return nil, nil
-	}
+// credentials asks for the removal of the credentials of an app that is terminated, and waits for it: with them its tokens are good
+// no longer. They are mepauth's to remove; nobody else may write them.
+func (b *bringing) credentials(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	m := b.manager
-	for item := range m.Identities.Credentials().Snapshot().Find(m.holders, b.id) {
-		if c.fits(1) {
-			c.add(nil, []clientv3.Op{clientv3.OpDelete(item.Key)})
-		}
+	if app.Value.Record.Ending.Action != mp1.ActionTerminating || !m.HasCredentials(b.id) {
+		return 0, b.advance(ctx, app, nil)
 	}
-	return c.ops, nil
+	if b.untilStep != "credentials" {
+		value, err := state.Encode(state.Ended{Version: state.Current(), At: m.now().UTC()})
+		if err != nil {
+			return 0, err
+		}
+		c := &change{}
+		c.add([]clientv3.Cmp{app.Unchanged()}, []clientv3.Op{clientv3.OpPut(state.EndedKey(b.id), value)})
+		done, err := b.commit(ctx, c)
+		if err == nil && !done {
+			err = errOvertaken
+		}
+		if err != nil {
+			return 0, err
+		}
+		fault.Point("ending.credentials")
+	}
+	if wait := b.remaining("credentials", m.now().Add(m.Policy().RuleTimeout), m.Policy().RuleTimeout); wait > 0 {
+		return wait, nil
+	}
+	return 0, b.advance(ctx, app, func(_ *change, next *state.Ending) error {
+		next.Detail = strings.TrimPrefix(next.Detail+"; no mepauth removed the credentials in time, which it does when it is back", "; ")
+		return nil
+	})
 }
 
 // end removes what is left of an app that is terminated, or makes one STOPPED, and notes the end of the operation.
@@ -285,6 +328,14 @@ func (b *bringing) end(ctx context.Context, app *apps.Item) (time.Duration, erro
 			clientv3.OpDelete(state.TrafficRulesKey(b.id)), clientv3.OpDelete(state.DNSRulesKey(b.id)),
 		})
 	} else {
+		// The rules are out of force since the first step, unless somebody meddled.
+		plans, err := m.running(b.id, false)
+		if err != nil {
+			return 0, err
+		}
+		for _, p := range plans {
+			c.add(p.Cmps, p.Ops)
+		}
 		rec.Lifecycle, rec.Ending, rec.Ready = mm5.LifecycleStopped, nil, time.Time{}
 		if err := c.app(b.id, app, rec); err != nil {
 			return 0, err
@@ -301,9 +352,12 @@ func (b *bringing) end(ctx context.Context, app *apps.Item) (time.Duration, erro
 		}
 	}
 	fault.Point("ending.end")
-	_, err := b.commit(ctx, c)
+	done, err := b.commit(ctx, c)
 	if errors.Is(err, errs.InsufficientStorage) && ending.Action == mp1.ActionTerminating {
-		_, err = b.commit(ctx, bare) // the operation is ended when there is room
+		done, err = b.commit(ctx, bare) // the operation is ended when there is room
+	}
+	if err == nil && !done {
+		err = errOvertaken
 	}
 	if err == nil {
 		b.log.Info("app instance has ended", "app", b.id, "action", ending.Action)

@@ -80,6 +80,12 @@ func (e *Engine) Run(ctx context.Context, term leader.Term) error {
 		}
 	})
 	defer stopOps()
+	_, stopCredentials := m.Identities.Credentials().Observe(func(c watched.Change[*state.Credential]) {
+		if c.New == nil {
+			e.wake(c.Old.Value.Subject, false)
+		}
+	})
+	defer stopCredentials()
 	defer e.watch(func(_, appInstanceID string) {
 		e.changed(appInstanceID)
 		e.wake(appInstanceID, false)
@@ -214,9 +220,19 @@ func (e *Engine) sweep(ctx context.Context) {
 // opsPerTxn is how many operations one transaction has: etcd takes 128 by default.
 const opsPerTxn = 100
 
-// fits reports whether a transaction has room for more operations.
-func (c *change) fits(more int) bool {
-	return len(c.ops)+more <= opsPerTxn && len(c.cmps)+more <= opsPerTxn
+// bytesPerTxn is how many bytes one transaction writes: etcd takes 1.5 MiB by default.
+const bytesPerTxn = 512 << 10
+
+// fits reports whether a transaction has room for more operations. It always has for the first ones.
+func (c *change) fits(more ...clientv3.Op) bool {
+	if len(c.ops) == 0 {
+		return true
+	}
+	size := 0
+	for _, op := range append(more, c.ops...) {
+		size += len(op.ValueBytes())
+	}
+	return len(c.ops)+len(more) <= opsPerTxn && len(c.cmps)+len(more) <= opsPerTxn && size <= bytesPerTxn
 }
 
 // after is how long it is until a moment, at most the given time however the clock was changed meanwhile.

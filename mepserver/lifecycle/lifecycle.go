@@ -7,7 +7,6 @@ package lifecycle
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -72,10 +71,11 @@ type Manager struct {
 	Availability *subscription.Book
 	Termination  *termination.Book
 	Identities   *identity.Directory
-	Policy       func() Policy
+	// Registered says whether an app instance has registered itself.
+	Registered func(appInstanceID string) bool
+	Policy     func() Policy
 
 	configurations *watched.Collection[state.Configuration]
-	holders        watched.Index[*state.Credential]
 	now            func() time.Time
 	locks          striped.Locks // of app instances: spares this process transactions that overtake each other
 }
@@ -87,9 +87,6 @@ func (m *Manager) Init() *Manager {
 		func(_ string, value []byte, _ int64) (state.Configuration, error) {
 			return state.Decode[state.Configuration](value)
 		})
-	m.holders = watched.NewIndex(m.Identities.Credentials(), func(it *watched.Item[*state.Credential]) []string {
-		return []string{it.Value.Subject}
-	})
 	return m
 }
 
@@ -148,34 +145,16 @@ func (m *Manager) commit(ctx context.Context, store *etcd.Store, c *change) (boo
 	return false, err
 }
 
-// MaxAppInstanceID is the length of an appInstanceId in characters.
-const MaxAppInstanceID = 63
-
-// CheckID returns why an app instance cannot have an id, as an error of the kind errs.NotFound: it can name nothing.
-func CheckID(appInstanceID string) error {
-	ok := len(appInstanceID) >= 1 && len(appInstanceID) <= MaxAppInstanceID && strings.Trim(appInstanceID, ".") != "" &&
-		!strings.ContainsFunc(appInstanceID, func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.~:@", r)
-		})
-	if ok {
-		return nil
-	}
-	return errs.New(errs.NotFound,
-		"%q cannot be an appInstanceId: it has 1 to %d letters, digits and characters of \"-_.~:@\"", clip(appInstanceID), MaxAppInstanceID)
-}
-
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
+// holds reports whether comparisons hold, and waits until this process knows better if they do not.
+func (m *Manager) holds(ctx context.Context, cmps []clientv3.Cmp) (bool, error) {
+	return m.commit(ctx, m.Store, &change{cmps: cmps})
 }
 
 // find returns a known app instance.
 func (m *Manager) find(appInstanceID string) (*apps.Item, error) {
 	item, ok := m.Apps.Get(appInstanceID)
 	if !ok {
-		return nil, errs.New(errs.NotFound, "there is no application instance %q", clip(appInstanceID))
+		return nil, errs.New(errs.NotFound, "there is no application instance %q", apps.Clip(appInstanceID))
 	}
 	return item, nil
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -345,16 +346,23 @@ func furnish(t *testing.T, p *process, id string) {
 	require.NoError(t, p.Mirror.WaitRevision(t.Context(), resp.Header.Revision))
 }
 
+// nothingLeft waits until what is kept of an app instance is for consumers that have not heard of the removal yet.
+func nothingLeft(t *testing.T, p *process, id string) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		for _, key := range keys(t, p.Store.Client, id) {
+			assert.Contains(c, key, state.PrefixRemoved)
+		}
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 func TestTerminationLeavesNothing(t *testing.T) {
 	p := start(t, etcdtest.Start(t), options{})
 	furnish(t, p, app)
 	op, err := p.Terminate(t.Context(), app, lifecycle.Grace{}, false)
 	require.NoError(t, err)
 	require.Equal(t, mm5.OperationCompleted, p.ends(t, op).OperationState)
-	// What is kept is for consumers that have not heard of the removal yet.
-	for _, key := range keys(t, p.Store.Client, app) {
-		require.Contains(t, key, state.PrefixRemoved)
-	}
+	nothingLeft(t, p, app)
 	again, err := p.Terminate(t.Context(), app, lifecycle.Grace{}, false)
 	require.NoError(t, err)
 	require.Equal(t, op, again, "to terminate what is terminated is no mistake")
@@ -409,9 +417,7 @@ func TestTerminationGoesOnAfterACrashAnywhere(t *testing.T) {
 				require.NoError(t, err)
 			}
 			require.Equal(t, mm5.OperationCompleted, next.ends(t, op).OperationState)
-			for _, key := range keys(t, next.Store.Client, id) {
-				require.Contains(t, key, state.PrefixRemoved, "transaction %d, after %v", n, after)
-			}
+			nothingLeft(t, next, id)
 			next.stop()
 			if survived {
 				require.Greater(t, n, 5, "a termination has several steps")

@@ -6,6 +6,8 @@ import (
 	"math"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/api/state"
@@ -47,13 +49,19 @@ func (m *Manager) Start(ctx context.Context, appInstanceID string) (string, erro
 		case mm5.LifecycleStopping, mm5.LifecycleTerminating:
 			return "", errs.New(errs.Conflict, "application instance %s is %s: start it when that is over", appInstanceID, s).After(time.Second)
 		case mm5.LifecycleStarted:
-			if id, same := m.repeated(rec.Operation, fingerprint); same {
-				return id, nil
+			if same := m.repeated(appInstanceID, fingerprint); same != "" {
+				if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
+					return same, err
+				}
+				continue
 			}
 		}
-		c, id := &change{}, operation.NewID()
-		previous := rec.Operation
-		rec.Lifecycle, rec.Operation = mm5.LifecycleStarted, id
+		c, id, previous := &change{}, operation.NewID(), rec.Operation
+		if rec.Lifecycle == mm5.LifecycleStarted {
+			previous = "" // what changes nothing overtakes nothing
+		} else {
+			rec.Lifecycle, rec.Operation = mm5.LifecycleStarted, id
+		}
 		plans, err := m.start(c, app, rec)
 		if err != nil {
 			return "", err
@@ -102,7 +110,10 @@ func (m *Manager) Ready(ctx context.Context, appInstanceID string) error {
 			return errs.New(errs.Conflict, "application instance %s was stopped by the MEC platform manager, which has to start it again", appInstanceID)
 		case mm5.LifecycleStarted:
 			if !rec.Ready.IsZero() {
-				return nil
+				if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
+					return err
+				}
+				continue
 			}
 		}
 		rec.Lifecycle, rec.Ready = mm5.LifecycleStarted, m.now().UTC()
@@ -144,14 +155,22 @@ func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.Oper
 		app, ok := m.Apps.Get(appInstanceID)
 		if !ok {
 			if id := m.terminated(appInstanceID); id != "" && action == mp1.ActionTerminating {
-				return id, nil
+				if done, err := m.holds(ctx, []clientv3.Cmp{same[*apps.App](state.AppKey(appInstanceID), nil)}); err != nil || done {
+					return id, err
+				}
+				continue
 			}
 			_, err := m.find(appInstanceID)
 			return "", err
 		}
 		rec := app.Value.Record
-		if id, over, err := m.already(&rec, appInstanceID, action, grace); err != nil || over {
-			return id, err
+		if id, over, err := m.already(&rec, appInstanceID, action, grace); err != nil {
+			return "", err
+		} else if over {
+			if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
+				return id, err
+			}
+			continue
 		}
 		c := &change{}
 		id, err := m.ending(c, app, action, grace, edgeGallery)
@@ -193,7 +212,7 @@ func (m *Manager) already(rec *state.App, appInstanceID string, action mp1.Opera
 	case s == mm5.LifecycleKnown && action == mp1.ActionStopping:
 		return "", false, errs.New(errs.Conflict, "application instance %s has no configuration: there is nothing to stop", appInstanceID)
 	case s == mm5.LifecycleStopped && action == mp1.ActionStopping:
-		if id, same := m.repeated(rec.Operation, operation.Fingerprint(mm5.OperationStop, nil)); same {
+		if id := m.repeated(appInstanceID, operation.Fingerprint(mm5.OperationStop, nil)); id != "" {
 			return id, true, nil
 		}
 	case rec.Ending != nil && rec.Ending.Action == action && rec.Ending.Operation != "":
@@ -231,6 +250,9 @@ func (m *Manager) ending(c *change, app *apps.Item, action mp1.OperationAction, 
 	if rec.Ending != nil && rec.Ending.Step != state.StepNotice {
 		// Its stop is past the point of telling the app.
 		e.Step, e.RulesUntil, e.Timeout, e.Deadline = rec.Ending.Step, rec.Ending.RulesUntil, 0, now
+		if order(e.Step) > order(state.StepCredentials) {
+			e.Step = state.StepCredentials // which a stop leaves alone
+		}
 	}
 	rec.Lifecycle, rec.Operation, rec.Ending = lifecycle, id, e
 	if err := c.app(app.Value.ID, app, rec); err != nil {
@@ -258,7 +280,10 @@ func (m *Manager) Confirm(ctx context.Context, appInstanceID string, action mp1.
 			return errs.New(errs.Invalid, "operationAction must be %s, as in the notification, not %s", rec.Ending.Action, action)
 		}
 		if !rec.Ending.Confirmed.IsZero() || rec.Ending.Step != state.StepNotice {
-			return nil
+			if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
+				return err
+			}
+			continue
 		}
 		e := *rec.Ending
 		e.Confirmed = m.now().UTC()

@@ -30,8 +30,9 @@ func outcome[R any](m *Manager, t *rules.Table[R], appInstanceID string, generat
 		return o, by == "" || !has, by // forgotten once they have been taken back
 	}
 	set := &item.Value.Record
-	// Nothing has ever been in force, or what is to be was reported.
-	reported = by == "" || !has && set.Generation == 0 || has && status.Generation >= max(generation, set.Generation)
+	// Nothing has ever been in force, or exactly what is to be was reported: a later generation than that of the rules is what is
+	// left of a former life of the app instance.
+	reported = by == "" || told(has, &status, set.Generation) && set.Generation >= generation
 	inForce := make(map[string]bool)
 	for r := range t.InForce(set) {
 		inForce[t.Kind().ID(r)] = true
@@ -124,8 +125,16 @@ func (m *Manager) settled(kind mm5.RuleKind, appInstanceID string, plan *rules.P
 		return true
 	}
 	status, has := m.Statuses.Of(by, appInstanceID)
-	if !has {
-		return plan.Generation == 0 || len(plan.Active) == 0 && plan.Removes
+	if plan.Removes {
+		return !has
 	}
-	return !plan.Removes && status.Generation >= plan.Generation && len(status.Failed) == 0
+	return told(has, &status, plan.Generation) && len(status.Failed) == 0
+}
+
+// told reports whether a reconciler has nothing to do for a generation of rules: it reported that, or there was never anything.
+func told(has bool, status *state.Status, generation int64) bool {
+	if generation == 0 {
+		return !has
+	}
+	return has && status.Generation == generation
 }

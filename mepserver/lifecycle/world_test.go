@@ -85,7 +85,7 @@ func start(t *testing.T, server *etcdtest.Server, o options) *process {
 		Store: store, Mirror: m, Apps: dir, Traffic: rules.New(m, store, rules.Traffic), DNS: rules.New(m, store, rules.DNS),
 		Operations: operation.NewLog(m), Statuses: statuses, Appliers: o.appliers, Registry: registry.New(m, store, dir, regPolicy),
 		Availability: subscription.New(m, store, dir, func() subscription.Policy { return subscription.Policy{Max: 100, Targets: targets} }),
-		Termination:  book, Identities: identity.NewDirectory(m), Policy: func() lifecycle.Policy { return *o.policy },
+		Termination:  book, Identities: identity.NewDirectory(m), Registered: func(string) bool { return false }, Policy: func() lifecycle.Policy { return *o.policy },
 	}).Init()}
 	callbacks := callback.NewClient(func() *callback.Policy { return targets })
 	teller := termination.NewTeller(book, callbacks, func() string { return "http://mep" }, slog.New(slog.DiscardHandler), nil)
@@ -99,11 +99,24 @@ func start(t *testing.T, server *etcdtest.Server, o options) *process {
 		t.Fatal("the state was not read in time")
 	}
 	if !o.idle {
+		workers.Go(func() { p.removeCredentials(ctx) })
 		workers.Go(func() { _ = p.engine.Run(ctx, leader.Term{}) })
 	}
 	p.stop = sync.OnceFunc(func() { cancel(); workers.Wait(); callbacks.CloseIdle() })
 	t.Cleanup(p.stop)
 	return p
+}
+
+// removeCredentials does mepauth's part.
+func (p *process) removeCredentials(ctx context.Context) {
+	for resp := range p.Store.Client.Watch(ctx, state.PrefixEnded, clientv3.WithPrefix(), clientv3.WithRev(1)) {
+		for _, ev := range resp.Events {
+			if ev.IsCreate() {
+				_, _ = p.Store.Client.Delete(ctx, state.CredentialKey("ak-"+strings.TrimPrefix(string(ev.Kv.Key), state.PrefixEnded)))
+				_, _ = p.Store.Client.Delete(ctx, string(ev.Kv.Key))
+			}
+		}
+	}
 }
 
 const app = "5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f"

@@ -27,21 +27,32 @@ func graceOf(t mm5.StopType, seconds *int) lifecycle.Grace {
 	return g
 }
 
+var lifecycles = []mm5.Lifecycle{
+	mm5.LifecycleKnown, mm5.LifecycleConfigured, mm5.LifecycleStarted, mm5.LifecycleStopping, mm5.LifecycleStopped, mm5.LifecycleTerminating,
+}
+
 func (a *API) instances(c *gin.Context) error {
 	q, err := query(c, "lifecycle")
 	if err != nil {
 		return err
 	}
+	want, filtered := q["lifecycle"]
+	if filtered && (len(want) != 1 || !slices.Contains(lifecycles, mm5.Lifecycle(want[0]))) {
+		return errs.New(errs.Invalid, "lifecycle must be given once, as one of %v", lifecycles)
+	}
 	consumers := a.consumers()
 	deliveries := a.Deliveries()
-	list := []mm5.AppInstance{}
-	for item := range a.Lifecycle.Apps.Collection().Snapshot().All() {
-		if want := q.Get("lifecycle"); want != "" && want != string(item.Value.Record.State()) {
-			continue
+	base, snap := a.base(c), a.Lifecycle.Apps.Collection().Snapshot()
+	return stream(c, func(yield func(any) bool) {
+		for item := range snap.All() {
+			if filtered && want[0] != string(item.Value.Record.State()) {
+				continue
+			}
+			if !yield(a.instance(item, base, consumers, deliveries)) {
+				return
+			}
 		}
-		list = append(list, a.instance(item, a.base(c), consumers, deliveries))
-	}
-	return httpx.JSON(c, http.StatusOK, list)
+	})
 }
 
 func (a *API) status(c *gin.Context) error {

@@ -4,6 +4,9 @@
 package mm5
 
 import (
+	"bufio"
+	"encoding/json"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -88,8 +91,7 @@ func query(c *gin.Context, names ...string) (url.Values, error) {
 	}
 	for name := range q {
 		if !slices.Contains(names, name) {
-			return nil, errs.New(errs.Invalid, "the query parameter %q is not known here; known are: %s",
-				httpx.ParamName(name), strings.Join(append(names, "none else"), ", "))
+			return nil, errs.New(errs.Invalid, "the query parameter %q is not known here: there is %s", httpx.ParamName(name), strings.Join(names, ", "))
 		}
 	}
 	return q, nil
@@ -101,10 +103,12 @@ func (a *API) configure(c *gin.Context) (string, error) {
 		return "", err
 	}
 	dry := false
-	if v := q.Get("dryRun"); v != "" {
-		if dry, err = strconv.ParseBool(v); err != nil {
-			return "", errs.New(errs.Invalid, "dryRun must be true or false")
+	if v, given := q["dryRun"]; given {
+		// Who asks for a dry run in a wrong way must not get the real one.
+		if len(v) != 1 || v[0] != "true" && v[0] != "false" {
+			return "", errs.New(errs.Invalid, "dryRun must be given once, as true or false")
 		}
+		dry = v[0] == "true"
 	}
 	in := lifecycle.Configure{AppInstanceID: appID(c)}
 	err = httpx.BodyFunc(c, &in.Request, func(faults *problem.InvalidParams) {
@@ -214,11 +218,43 @@ func (a *API) operations(c *gin.Context) error {
 		return err
 	}
 	base := a.base(c)
-	list := []mm5.AppLcmOpOcc{}
-	for _, item := range a.Lifecycle.Operations.Of(identity.CanonicalID(q.Get("app_instance_id"))) {
-		list = append(list, a.Lifecycle.View(item, base))
+	list := a.Lifecycle.Operations.Of(identity.CanonicalID(q.Get("app_instance_id")))
+	return stream(c, func(yield func(any) bool) {
+		for _, item := range list {
+			v := a.Lifecycle.View(item, base)
+			v.RuleResults = nil // that of one operation has them
+			if !yield(v) {
+				return
+			}
+		}
+	})
+}
+
+// stream answers with an array, of which it holds no more than one element in memory.
+func stream(c *gin.Context, elements iter.Seq[any]) error {
+	c.Header("Content-Type", "application/json")
+	c.Writer.WriteHeader(http.StatusOK)
+	if c.Request.Method == http.MethodHead {
+		c.Writer.WriteHeaderNow()
+		return nil
 	}
-	return httpx.JSON(c, http.StatusOK, list)
+	w := bufio.NewWriterSize(c.Writer, 64<<10)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	next := "["
+	for v := range elements {
+		_, _ = w.WriteString(next)
+		if err := enc.Encode(v); err != nil {
+			return nil // the client has gone
+		}
+		next = ","
+	}
+	if next == "[" {
+		_, _ = w.WriteString(next)
+	}
+	_, _ = w.WriteString("]")
+	_ = w.Flush()
+	return nil
 }
 
 func (a *API) operation(c *gin.Context) error {

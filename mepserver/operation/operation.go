@@ -118,12 +118,42 @@ func End(item *Item, now time.Time, result mm5.OperationState, detail string, ou
 		return nil, nil, nil
 	}
 	rec := item.Value.Record
-	rec.State, rec.Ended, rec.Detail, rec.Outcomes = result, now.UTC(), detail, outcomes
+	rec.State, rec.Ended, rec.Detail, rec.Outcomes = result, now.UTC(), detail, shorten(outcomes)
 	op, err := Put(item.Value.ID, rec)
 	if err != nil {
 		return nil, nil, err
 	}
 	return []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{op}, nil
+}
+
+// Bounds on what is kept of an operation that has ended.
+const (
+	maxReason  = 128
+	maxReasons = 200
+)
+
+// shorten bounds what is kept of outcomes: of long reasons the start, and of many of them only those of some rules.
+func shorten(outcomes map[mm5.RuleKind]state.Outcome) map[mm5.RuleKind]state.Outcome {
+	kept := maps.Clone(outcomes)
+	for kind, o := range kept {
+		if len(o.Failed) == 0 {
+			continue
+		}
+		failed := make(map[string]string, len(o.Failed))
+		for i, id := range slices.Sorted(maps.Keys(o.Failed)) {
+			reason := o.Failed[id]
+			switch {
+			case i >= maxReasons:
+				reason = ""
+			case len(reason) > maxReason:
+				reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
+			}
+			failed[id] = reason
+		}
+		o.Failed = failed
+		kept[kind] = o
+	}
+	return kept
 }
 
 // Progress is how far an operation is.

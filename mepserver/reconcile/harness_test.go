@@ -377,19 +377,23 @@ func (p *platform) remove(t testingT, app string) {
 
 func (p *platform) do(t testingT, ops ...clientv3.Op) {
 	t.Helper()
-	_, err := p.store.Txn(context.Background(), nil, ops, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := p.store.Client.Txn(ctx).Then(ops...).Commit()
 	require.NoError(t, err)
 }
 
 // reported returns the status record of an app as etcd holds it, nil when there is none, and how often it was written.
 func (p *platform) reported(t testingT, app string) (status *state.Status, writes int64) {
 	t.Helper()
-	resp, err := p.store.Do(context.Background(), clientv3.OpGet(state.StatusKey(name, app)))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	resp, err := p.store.Client.Get(ctx, state.StatusKey(name, app))
 	require.NoError(t, err)
-	if len(resp.Get().Kvs) == 0 {
+	if len(resp.Kvs) == 0 {
 		return nil, 0
 	}
-	kv := resp.Get().Kvs[0]
+	kv := resp.Kvs[0]
 	s, err := state.Decode[state.Status](kv.Value)
 	require.NoError(t, err)
 	return &s, kv.Version

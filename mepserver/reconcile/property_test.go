@@ -151,9 +151,11 @@ func (w *world) inForce(app string) []string {
 }
 
 func (w *world) check(rt *rapid.T) {
-	revision, err := w.store.Revision(context.Background(), state.Root)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	resp, err := w.store.Client.Get(ctx, state.Root)
 	require.NoError(rt, err)
-	require.NoError(rt, w.mirror.WaitRevision(context.Background(), revision))
+	require.NoError(rt, w.mirror.WaitRevision(ctx, resp.Header.Revision))
 	await(rt, "the reconciler is at rest", func() bool {
 		h := w.reconciler.Health()
 		return h.Resyncs > 0 && h.Pending == 0 && h.Refused == 0

@@ -41,8 +41,8 @@ type entry struct {
 	counted bool      // it is among the pending
 	refused int       // rules it adds to those that are refused
 
-	tried    bool              // the other side was told print in this term
-	print    [sha256.Size]byte // of the set
+	tried    bool              // the other side was told of the set with this sum in this term
+	sum      [sha256.Size]byte // of the set
 	achieved *state.Status     // what came of it; nil when nothing is known
 	failures int               // errors of the driver in a row
 	refusals int               // answers in a row with rules that are refused

@@ -61,7 +61,8 @@ type Driver interface {
 	// Name is how the other side is reached, such as "webhook".
 	Name() string
 	// Apply makes the other side hold exactly the set for its app instance; a set without rules removes the app instance. An
-	// error means that nothing is known: it is tried again, not before the RetryAfter of an *errs.Error in its chain.
+	// error means that nothing is known: it is tried again. When an *errs.Error in its chain has a RetryAfter, nothing at all is
+	// sent before that, but for at most MaxBackoff.
 	Apply(ctx context.Context, set Set) (Report, error)
 	// State names the state the other side holds; a change means that it lost what it was told. Empty: it does not say.
 	State(ctx context.Context) (string, error)

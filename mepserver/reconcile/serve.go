@@ -9,6 +9,7 @@ import (
 
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/fault"
 )
 
 // serve does what is to be done about an app instance: it tells the other side what is to be in force, unless it was told just
@@ -24,9 +25,9 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 	if gone {
 		set = Set{Kind: t.cfg.Kind, AppInstanceID: e.app, AppName: set.AppName}
 	}
-	print := fingerprint(&set)
+	sum := fingerprint(&set)
 	due := !e.retry.IsZero() && !t.cfg.now().Before(e.retry)
-	if force || touched || due || !e.tried || print != e.print {
+	if force || touched || due || !e.tried || sum != e.sum {
 		ok, probe := t.queue.gate.admit(t.cfg.now())
 		if !ok {
 			t.queue.park(e)
@@ -42,8 +43,10 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 				t.queue.finishForced(e, t.savedLater(e))
 				return
 			}
+			fault.Point("reconcile.announced")
 		}
-		t.tell(ctx, e, &set, print, probe)
+		t.tell(ctx, e, &set, sum, probe)
+		fault.Point("reconcile.told")
 	}
 	if e.achieved == nil || ctx.Err() != nil {
 		t.queue.finish(e, e.retry, false)
@@ -63,6 +66,7 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 	case !e.record.known:
 		e.record = record{known: true, last: status}
 	}
+	fault.Point("reconcile.recorded")
 	t.queue.finish(e, e.retry, gone)
 }
 
@@ -73,7 +77,7 @@ func fingerprint(set *Set) [sha256.Size]byte {
 }
 
 // tell makes one call of the driver and notes its outcome.
-func (t *tenure) tell(ctx context.Context, e *entry, set *Set, print [sha256.Size]byte, probe bool) {
+func (t *tenure) tell(ctx context.Context, e *entry, set *Set, sum [sha256.Size]byte, probe bool) {
 	call, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
 	defer cancel()
 	start := time.Now()
@@ -88,7 +92,7 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, print [sha256.Siz
 	t.apply.note(now, err)
 	t.mu.Unlock()
 	if err != nil {
-		t.failed(e, print, probe, now, err)
+		t.failed(e, sum, probe, now, err)
 		return
 	}
 	achieved := outcome(set, report)
@@ -97,7 +101,7 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, print [sha256.Siz
 		t.metrics.applied.Inc()
 	} else {
 		t.metrics.refused.Inc()
-		if e.print != print || e.refusals == 0 {
+		if e.sum != sum || e.refusals == 0 {
 			t.log.Warn("rules are not in force, trying again", "app", e.app, "generation", set.Generation, "rules", refused)
 		}
 	}
@@ -105,7 +109,7 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, print [sha256.Siz
 		switch {
 		case refused == 0:
 			e.refusals, e.retry = 0, time.Time{}
-		case e.print != print:
+		case e.sum != sum:
 			e.refusals = 1
 		default:
 			e.refusals++
@@ -113,7 +117,7 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, print [sha256.Siz
 		if refused > 0 {
 			e.retry = now.Add(backoff(e.refusals, t.cfg.minRefused, t.cfg.maxRefused))
 		}
-		e.tried, e.print, e.achieved, e.failures = true, print, achieved, 0
+		e.tried, e.sum, e.achieved, e.failures = true, sum, achieved, 0
 	})
 	if t.queue.gate.answered() {
 		t.log.Info("the other side answers again", "driver", t.driver.Name())
@@ -122,15 +126,18 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, print [sha256.Siz
 }
 
 // failed notes a call without an answer.
-func (t *tenure) failed(e *entry, print [sha256.Size]byte, probe bool, now time.Time, err error) {
+func (t *tenure) failed(e *entry, sum [sha256.Size]byte, probe bool, now time.Time, err error) {
 	t.metrics.failed.Inc()
 	var leave time.Duration
 	if asked, ok := errors.AsType[*errs.Error](err); ok {
 		leave = min(asked.RetryAfter, t.cfg.MaxBackoff)
 	}
 	t.queue.update(e, func() {
+		if e.sum != sum {
+			e.refusals = 0
+		}
 		e.failures++
-		e.tried, e.print, e.achieved = true, print, nil
+		e.tried, e.sum, e.achieved = true, sum, nil
 		e.retry = now.Add(max(leave, backoff(e.failures, t.cfg.MinBackoff, t.cfg.MaxBackoff)))
 	})
 	if e.failures == 1 {
@@ -171,10 +178,13 @@ func (t *tenure) record(ctx context.Context, e *entry, status *state.Status) err
 	return nil
 }
 
+// maxUnsaved bounds the time between two tries to write a status record: operations wait for it.
+const maxUnsaved = 5 * time.Second
+
 // savedLater is when a write of the status record that failed is tried again.
 func (t *tenure) savedLater(e *entry) time.Time {
 	t.queue.update(e, func() { e.unsaved++ })
-	return t.cfg.now().Add(backoff(e.unsaved, t.cfg.MinBackoff, t.cfg.MaxBackoff))
+	return t.cfg.now().Add(backoff(e.unsaved, t.cfg.MinBackoff, min(t.cfg.MaxBackoff, maxUnsaved)))
 }
 
 // look returns the status record of an app instance, nil when there is none, and whether it is not as this process left it.

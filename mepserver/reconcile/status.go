@@ -125,7 +125,7 @@ func same(a, b *state.Status) bool {
 }
 
 // maxReason bounds the reason of a rule that is not in force, in characters.
-const maxReason = 256
+const maxReason = 128
 
 // outcome is what a driver's report comes to for a set.
 func outcome(set *Set, report Report) *state.Status {

@@ -44,6 +44,7 @@ type contact struct {
 
 // note takes note of the outcome of a call and reports whether it differs from that of the one before.
 func (c *contact) note(now time.Time, err error) (turned bool) {
+	now = now.UTC()
 	turned = (err != nil) == c.failingSince.IsZero()
 	if err == nil {
 		c.last, c.failingSince, c.err = now, time.Time{}, ""

@@ -72,6 +72,12 @@ func (b *Book) Get(appInstanceID string) (*Item, error) {
 	return nil, errs.New(errs.NotFound, "application instance %q is not registered", appInstanceID)
 }
 
+// Has reports whether an app instance is registered.
+func (b *Book) Has(appInstanceID string) bool {
+	_, err := b.Get(appInstanceID)
+	return err == nil
+}
+
 const maxTries = 16
 
 // Register stores what an app instance says about itself; info has passed its Check. caller is who calls, empty when nobody
@@ -109,6 +115,9 @@ func (b *Book) identify(caller, asked string) (string, error) {
 	switch {
 	case caller != "" && asked != "" && asked != caller:
 		return "", errs.New(errs.Forbidden, "appInstanceId is another's: the token is for %q", caller)
+	case caller != "" && apps.CheckID(caller) != nil:
+		return "", errs.New(errs.Forbidden, "the token is for %q, which cannot be an appInstanceId: it has 1 to %d letters, digits and characters of \"-_.~:@\"",
+			apps.Clip(caller), apps.MaxID)
 	case caller != "":
 		return caller, nil
 	case asked == "":
@@ -179,7 +188,14 @@ func (b *Book) Replace(ctx context.Context, appInstanceID string, info mp1.AppIn
 			return nil, err
 		}
 		if present, err := state.Encode(state.Registration{Version: state.Current(), Info: item.Value.Info}); err == nil && present == value {
-			return item, nil
+			resp, err := b.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, nil, nil)
+			if err != nil || resp.Succeeded {
+				return item, err
+			}
+			if err := b.mirror.CatchUp(ctx, resp.Header.Revision); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		next, err := b.commit(ctx, item.Key, value, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpPut(item.Key, value)})
 		if next != nil || err != nil {

@@ -184,7 +184,17 @@ func (t *Table[R]) Change(ctx context.Context, appInstanceID, ruleID string, set
 			return nil, err
 		}
 		if equal(&next, rec.Rules[i].Present()) {
-			return shown, nil
+			resp, err := t.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, nil, nil)
+			if err != nil {
+				return nil, err
+			}
+			if resp.Succeeded {
+				return shown, nil
+			}
+			if err := t.mirror.CatchUp(ctx, resp.Header.Revision); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		rec.Rules = slices.Clone(rec.Rules)
 		rec.Rules[i].Changed = &next

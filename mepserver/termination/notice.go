@@ -77,6 +77,7 @@ func (t *Teller) Tell(ctx context.Context, n Notice) {
 		all.Go(func() { t.tell(ctx, n, sub) })
 	}
 	all.Wait()
+	t.forget(n.AppInstanceID)
 }
 
 func (t *Teller) tell(ctx context.Context, n Notice, sub *Subscription) {
@@ -143,8 +144,8 @@ func (t *Teller) note(d Delivery) {
 	t.deliveries[d.SubscriptionID] = d
 }
 
-// Forget drops what is known of deliveries to an app instance.
-func (t *Teller) Forget(appInstanceID string) {
+// forget drops what is known of deliveries to an app instance.
+func (t *Teller) forget(appInstanceID string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, d := range t.deliveries {

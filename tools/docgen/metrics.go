@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -53,7 +54,7 @@ func (c *catalogue) Register(x prometheus.Collector) error {
 // kindOf names the type of a metric after the type that holds it.
 func kindOf(x prometheus.Collector) string {
 	kind := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", x), "*prometheus."), "Vec"))
-	if kind == "valuefunc" {
+	if kind == "valuefunc" || strings.Contains(kind, ".") { // one of our own
 		return "gauge"
 	}
 	return kind
@@ -87,7 +88,15 @@ func metricsPage() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	cfg := new(mep.Config)
-	flags := map[string]string{"mp1-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "data-dir": dir}
+	// With everything that has metrics of its own.
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("of nobody, for nothing"), 0o600); err != nil {
+		return nil, err
+	}
+	flags := map[string]string{
+		"mp1-listen": "127.0.0.1:0", "mm5-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "data-dir": dir,
+		"dataplane-driver": "webhook", "dataplane-url": "http://127.0.0.1:1/", "dataplane-secret-file": secret,
+	}
 	if err := settings.Load(cfg, settings.Sources{Flags: flags}, nil); err != nil {
 		return nil, err
 	}
