@@ -125,7 +125,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	s.workers.Add("issuer", s.whenRead(s.announce))
 	s.workers.Add("signing keys", s.whenRead(s.grants.Ring.Run))
 	s.workers.Add("signatures", s.whenRead(s.grants.Replay.Run))
-	s.workers.Add("remains of credentials", s.whenRead(func(ctx context.Context) error { return s.book.Sweep(ctx, s.node.Directory, ended, log) }))
+	s.workers.Add("remains of credentials", s.whenRead(func(ctx context.Context) error { return s.book.Sweep(ctx, s.node.Directory, ended, env.Audit, log) }))
 	env.Health.Check("tokens", func() (string, string) {
 		if !s.ready() {
 			return "cannot be issued yet: keys and credentials have not been read", ""

@@ -102,7 +102,7 @@ func (s *Server) mountMm5(router *gin.Engine, p *support, notifier *notify.Notif
 	api := &mm5.API{
 		Lifecycle: p.manager, Events: p.events.Handler(), Audit: env.Audit, Version: daemon.Version,
 		OwnURL: s.mm5.URL(), PublicURL: func() string { return strings.TrimSuffix(s.cfg.Mm5.PublicURL, "/") },
-		Deliveries:  func() map[string][]mm5types.Delivery { return deliveries(p, notifier) },
+		Deliveries:  func(app string) map[string][]mm5types.Delivery { return deliveries(p, notifier, app) },
 		Reconcilers: p.describe,
 	}
 	api.Mount(router)
@@ -128,15 +128,22 @@ func (p *support) describe() []mm5types.Reconciler {
 }
 
 // deliveries says how the delivery of notifications stands, by app instance.
-func deliveries(p *support, notifier *notify.Notifier) map[string][]mm5types.Delivery {
+func deliveries(p *support, notifier *notify.Notifier, app string) map[string][]mm5types.Delivery {
 	by := make(map[string][]mm5types.Delivery)
 	for _, d := range notifier.Deliveries() {
+		if app != "" && d.AppInstanceID != app {
+			continue
+		}
 		by[d.AppInstanceID] = append(by[d.AppInstanceID], mm5types.Delivery{
 			SubscriptionID: d.SubscriptionID, SubscriptionType: mp1types.SubscriptionTypeSerAvailability,
 			CallbackReference: d.CallbackReference, Pending: d.Pending, FailingSince: d.FailingSince, LastError: d.LastError,
 		})
 	}
-	for item := range p.termination.Collection().Snapshot().All() {
+	told := p.termination.Collection().Snapshot().All()
+	if app != "" {
+		told = p.termination.Of(app)
+	}
+	for item := range told {
 		sub := item.Value
 		v := mm5types.Delivery{
 			SubscriptionID: sub.ID, SubscriptionType: mp1types.SubscriptionTypeAppTermination,

@@ -2,14 +2,13 @@ package client
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
 	"github.com/openmep/mep/api/mp1"
 )
 
-// App is an application instance of the platform: what it offers and what it wants to hear of.
+// App is an application instance of the platform: what it offers and wants to hear of, and its life cycle and rules.
 type App struct {
 	c  *Client
 	id string
@@ -79,9 +78,13 @@ func (a *App) Remove(ctx context.Context, id string, pre ...Precondition) error 
 }
 
 func (a *App) remove(ctx context.Context, pre []Precondition, segments ...string) error {
-	r := a.request(http.MethodDelete, segments...)
+	return a.c.remove(ctx, a.request(http.MethodDelete, segments...), pre)
+}
+
+// remove sends a DELETE.
+func (c *Client) remove(ctx context.Context, r request, pre []Precondition) error {
 	r.apply(pre)
-	ans, err := a.c.do(ctx, r, nil)
+	ans, err := c.do(ctx, r, nil)
 	if ans.attempts > 1 && IsNotFound(err) {
 		return nil // an earlier attempt did it
 	}
@@ -155,12 +158,9 @@ func (a *App) subscription(ctx context.Context, r request) (*Subscription, error
 	if err != nil {
 		return nil, err
 	}
-	s.ETag, s.Location = ans.header.Get("ETag"), ans.header.Get("Location")
-	if s.Location == "" && s.Info.Links != nil {
-		s.Location = s.Info.Links.Self.Href
-	}
+	s.ETag, s.Location = ans.header.Get("ETag"), locationOf(ans, s.Info.Links)
 	if s.ID = IDOf(s.Location); s.ID == "" {
-		return nil, errors.New("the platform's answer does not say where the subscription is")
+		return nil, errNoLocation
 	}
 	return s, nil
 }

@@ -1,11 +1,18 @@
-// Package client is for MEC apps that talk to a MEC platform over Mp1: it registers and discovers services, keeps them alive,
-// and receives notifications, as ETSI GS MEC 011 V3.1.1 defines them.
+// Package client is for those who talk to a MEC platform.
 //
-// A Client belongs to a platform, an App to an application instance there. Both are safe for concurrent use.
+// MEC apps do so over Mp1, as ETSI GS MEC 011 V3.1.1 defines it: a Client belongs to a platform, an App to an application
+// instance there. They register and discover services and keep them alive, receive notifications, say when they are ready and
+// when they may be ended, and read and change their traffic and DNS rules.
+//
+// MEC platform managers do so over Mm5: a Manager configures, starts, stops and terminates application instances, and follows
+// what becomes of them.
+//
+// All three are safe for concurrent use.
 //
 // A request that fails at the platform returns an *Error, which wraps the *problem.Details the platform sent. Requests that
 // may be repeated without harm are repeated, a few times and within the request's context, when the platform answers 503 or
-// 429. Register and Subscribe are not: a 503 does not say that nothing happened.
+// 429. What creates something with every request is not, such as Register and Subscribe: a 503 does not say that nothing
+// happened.
 package client
 
 import (
@@ -21,15 +28,19 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// apiRoot is the path of the service management API below the prefix.
-const apiRoot = "/mec_service_mgmt/v1"
+// The paths of the APIs below the prefix.
+const (
+	serviceRoot = "/mec_service_mgmt/v1"
+	supportRoot = "/mec_app_support/v2"
+	managerRoot = "/mm5/v1"
+)
 
 // DefaultTimeout bounds a request from the connection to the end of the answer, unless WithHTTPClient says otherwise.
 const DefaultTimeout = 15 * time.Second
 
 // Client talks to one MEC platform.
 type Client struct {
-	root   string // URL of the API, without a trailing slash
+	root   string // URL the APIs are below, without a trailing slash
 	prefix string
 	http   *http.Client
 	token  TokenSource
@@ -37,7 +48,7 @@ type Client struct {
 	refused func(token string)
 }
 
-// Option changes what New makes.
+// Option changes what New and NewManager make.
 type Option func(*Client)
 
 // TokenSource returns a bearer token that is valid now. It is called for every request, possibly by several goroutines at a
@@ -87,7 +98,6 @@ func New(baseURL string, opts ...Option) (*Client, error) {
 	if prefix := strings.Trim(c.prefix, "/"); prefix != "" {
 		c.root += "/" + prefix
 	}
-	c.root += apiRoot
 	return c, nil
 }
 
@@ -138,7 +148,8 @@ func (c *Client) service(ctx context.Context, r request) (*Service, error) {
 	return s, nil
 }
 
-// IDOf is the id a Location or href ends in: that of a service or subscription. It is "" when the URL has no path.
+// IDOf is the id a Location or href ends in: that of a service, a subscription or an operation. It is "" when the URL has no
+// path.
 func IDOf(href string) string {
 	u, err := url.Parse(href)
 	if err != nil || strings.Trim(u.Path, "/") == "" {

@@ -35,7 +35,7 @@ func (e *Error) Unwrap() error { return e.Problem }
 // Status is the HTTP status of the answer.
 func (e *Error) Status() int { return e.Problem.Status }
 
-// IsNotFound reports whether err is an answer 404: there is no such app, service or subscription.
+// IsNotFound reports whether err is an answer 404: there is no such app, or it has no such service, subscription or rule.
 func IsNotFound(err error) bool { return hasStatus(err, http.StatusNotFound) }
 
 // IsConflict reports whether err is an answer 409: the state of the resource forbids the request.

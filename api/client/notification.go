@@ -26,6 +26,24 @@ const (
 // last few thousand are concerned; while it is, the others are answered 503. handle may call the platform. It should return
 // within the platform's time-out of 5 s.
 func NotificationHandler(handle func(context.Context, mp1.ServiceAvailabilityNotification) error) http.Handler {
+	return receive(mp1.NotificationTypeSerAvailability, handle,
+		func(n *mp1.ServiceAvailabilityNotification) string { return n.NotificationType })
+}
+
+// TerminationHandler receives the notifications that the app is about to be stopped or terminated (MEC 011 7.1.4.2): serve it
+// at the call-back reference given to SubscribeTermination. Answers and repetitions are as for NotificationHandler.
+//
+// handle should return soon: the platform waits for its answer for 5 s, and the context ends then. The app has
+// MaxGracefulTimeout seconds in all, from the first notification on, until the platform goes on without it;
+// App.ConfirmTermination with the OperationAction of the notification says that it is done earlier, from within handle or
+// after it has returned.
+func TerminationHandler(handle func(context.Context, mp1.AppTerminationNotification) error) http.Handler {
+	return receive(mp1.NotificationTypeAppTermination, handle,
+		func(n *mp1.AppTerminationNotification) string { return n.NotificationType })
+}
+
+// receive makes a handler of notifications of one type.
+func receive[N any](want string, handle func(context.Context, N) error, typeOf func(*N) string) http.Handler {
 	seen := &memory{state: make(map[string]bool)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
@@ -33,10 +51,10 @@ func NotificationHandler(handle func(context.Context, mp1.ServiceAvailabilityNot
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
-		var n mp1.ServiceAvailabilityNotification
+		var n N
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNotification))
-		if err != nil || json.Unmarshal(body, &n) != nil || n.NotificationType != mp1.NotificationTypeSerAvailability {
-			http.Error(w, "expected a "+mp1.NotificationTypeSerAvailability, http.StatusBadRequest)
+		if err != nil || json.Unmarshal(body, &n) != nil || typeOf(&n) != want {
+			http.Error(w, "expected a "+want, http.StatusBadRequest)
 			return
 		}
 		w.WriteHeader(seen.once(r.Header.Get("X-Notification-Id"), func() error { return handle(r.Context(), n) }))

@@ -31,11 +31,14 @@ const (
 // request is what is asked of the platform.
 type request struct {
 	method      string
+	root        string   // of the API; "" is that of service management
 	path        []string // below the root of the API, not escaped
 	query       url.Values
 	body        any
 	contentType string // of the body; "" is application/json
+	accept      string // "" is application/json
 	ifMatch     string
+	lastEventID string
 	repeatable  bool // sending it twice does what sending it once does
 }
 
@@ -87,6 +90,7 @@ func isUnauthorized(err error) bool {
 func (c *Client) url(r *request) (string, error) {
 	var b strings.Builder
 	b.WriteString(c.root)
+	b.WriteString(cmp.Or(r.root, serviceRoot))
 	for _, segment := range r.path {
 		if segment == "" || segment == "." || segment == ".." {
 			return "", fmt.Errorf("%s of /%s: %q is no id", r.method, strings.Join(r.path, "/"), segment)
@@ -103,23 +107,9 @@ func (c *Client) url(r *request) (string, error) {
 
 // send makes one attempt, and returns the token it was made with.
 func (c *Client) send(ctx context.Context, r *request, target string, body []byte, into any) (header http.Header, token string, err error) {
-	req, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(body))
+	req, token, err := c.prepare(ctx, r, target, body)
 	if err != nil {
-		return nil, "", err
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "mep-client")
-	if r.body != nil {
-		req.Header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
-	}
-	if r.ifMatch != "" {
-		req.Header.Set("If-Match", r.ifMatch)
-	}
-	if c.token != nil {
-		if token, err = c.token(ctx); err != nil {
-			return nil, "", fmt.Errorf("%s %s: no token: %w", r.method, target, err)
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
+		return nil, token, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -135,6 +125,31 @@ func (c *Client) send(ctx context.Context, r *request, target string, body []byt
 		}
 	}
 	return resp.Header, token, nil
+}
+
+// prepare makes the HTTP request of one attempt, and returns the token it carries.
+func (c *Client) prepare(ctx context.Context, r *request, target string, body []byte) (req *http.Request, token string, err error) {
+	if req, err = http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(body)); err != nil {
+		return nil, "", err
+	}
+	req.Header.Set("Accept", cmp.Or(r.accept, "application/json"))
+	req.Header.Set("User-Agent", "mep-client")
+	if r.body != nil {
+		req.Header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
+	}
+	if r.ifMatch != "" {
+		req.Header.Set("If-Match", r.ifMatch)
+	}
+	if r.lastEventID != "" {
+		req.Header.Set("Last-Event-ID", r.lastEventID)
+	}
+	if c.token != nil {
+		if token, err = c.token(ctx); err != nil {
+			return nil, "", fmt.Errorf("%s %s: no token: %w", r.method, target, err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return req, token, nil
 }
 
 func decode(resp *http.Response, into any) error {

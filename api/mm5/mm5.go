@@ -250,8 +250,11 @@ type AppService struct {
 	SerName       string           `json:"serName"`
 	Version       string           `json:"version"`
 	State         mp1.ServiceState `json:"state"`
-	// Consumers are the app instances that subscribed to it or declared that they need it.
+	// Consumers are the app instances that subscribed to it or declared that they need it: all of them where one app instance is
+	// read, the first 20 in lists.
 	Consumers []string `json:"consumers"`
+	// ConsumerCount is how many there are.
+	ConsumerCount int `json:"consumerCount"`
 }
 
 // Delivery is how the delivery of notifications to one subscription stands.

@@ -107,8 +107,8 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 		return errors.Join(err, env.Audit.Close())
 	}
 	// The operations listener answers while the others are still being made.
-	opsPart.Start(ctx)
 	env.Health.Check("process", func() (string, string) { return "is starting", "" })
+	opsPart.Start(ctx)
 	parts := []Part{Closer("audit stream", env.Audit.Close), Closer("traces", func() error {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

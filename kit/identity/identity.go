@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
@@ -45,7 +46,7 @@ func (c *Caller) String() string { return c.Subject }
 // CanonicalID is the form of an appInstanceId that is stored and compared: a UUID in lower case. Anything else stays as it
 // is.
 func CanonicalID(id string) string {
-	if len(id) == 36 && strings.ContainsAny(id, "ABCDEF") {
+	if len(id) == 36 && strings.ContainsAny(id, "ABCDEF") && uuid.Validate(id) == nil {
 		return strings.ToLower(id)
 	}
 	return id

@@ -2,20 +2,46 @@
 package striped
 
 import (
+	"context"
 	"hash/maphash"
 	"sync"
+	"time"
+
+	"github.com/openmep/mep/kit/errs"
 )
 
 // Locks is a set of locks. The zero value is ready for use.
 type Locks struct {
-	locks [64]sync.Mutex
+	once  sync.Once
+	locks [64]chan struct{}
 }
 
 var seed = maphash.MakeSeed()
 
-// Lock takes the lock of a key and returns what releases it.
-func (l *Locks) Lock(key string) (unlock func()) {
-	m := &l.locks[maphash.String(seed, key)%uint64(len(l.locks))]
-	m.Lock()
-	return m.Unlock
+// maxWait is how long a lock is waited for: whoever waits longer stands behind others that wait for a store that is away.
+const maxWait = 5 * time.Second
+
+// Lock takes the lock of a key and returns what releases it. The error is of the kind errs.Unavailable when it cannot be had in time.
+func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
+	l.once.Do(func() {
+		for i := range l.locks {
+			l.locks[i] = make(chan struct{}, 1)
+		}
+	})
+	lock := l.locks[maphash.String(seed, key)%uint64(len(l.locks))]
+	select {
+	case lock <- struct{}{}:
+		return func() { <-lock }, nil
+	default:
+	}
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	select {
+	case lock <- struct{}{}:
+		return func() { <-lock }, nil
+	case <-ctx.Done():
+		return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "the request was given up").After(time.Second)
+	case <-timer.C:
+		return nil, errs.New(errs.Unavailable, "too many requests about the same application instance wait: try again").After(2 * time.Second)
+	}
 }

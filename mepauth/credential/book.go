@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/signing"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
@@ -173,10 +174,18 @@ func (v *view) unchanged(subject string) []clientv3.Cmp {
 	return append(slices.Clone(v.held), clientv3.Compare(clientv3.ModRevision(state.HolderKeys(subject)), "<", v.revision+1).WithPrefix())
 }
 
+// stays refuses changes of the credentials of an application instance that is being terminated: they are about to go.
+func (v *view) stays(subject string) error {
+	if v.app.value.State() == mm5.LifecycleTerminating {
+		return errs.New(errs.Conflict, "application instance %s is being terminated: try again when that is over", subject).After(time.Second)
+	}
+	return nil
+}
+
 // PutApp makes the credential of an application instance what is wanted, and the instance known to the platform. An app has one
 // access key: another one it had is deleted, with its tokens. A secret key that differs from the present ones replaces them, and
 // the tokens issued so far are revoked. The same call twice changes nothing. Errors are of the kinds errs.Conflict (the access
-// key belongs to another subject) and those of etcd.Store.Txn.
+// key belongs to another subject, or the instance is being terminated) and those of etcd.Store.Txn.
 func (b *Book) PutApp(ctx context.Context, w Wanted) (*Made, error) {
 	return b.put(ctx, w, true)
 }
@@ -226,6 +235,9 @@ func (b *Book) put(ctx context.Context, w Wanted, app bool) (*Made, error) {
 	for range maxTries {
 		v, err := b.look(ctx, w.Subject, w.AccessKeyID)
 		if err != nil {
+			return nil, err
+		}
+		if err := v.stays(w.Subject); err != nil && app {
 			return nil, err
 		}
 		made, ops, err := b.plan(v, w, app)
@@ -320,12 +332,13 @@ func (b *Book) plan(v *view, w Wanted, app bool) (*Made, []clientv3.Op, error) {
 	return made, ops, nil
 }
 
-// appendApp makes the application instance known, with what it requires.
+// appendApp makes the application instance known, with what it requires. A new credential changes its record in any case: so
+// whoever forgets an instance that has nothing hears of it.
 func appendApp(ops []clientv3.Op, v *view, w Wanted, now time.Time) ([]clientv3.Op, error) {
 	rec := v.app.value
 	if !v.app.exists() {
 		rec = state.App{Version: state.Current(), Origin: state.OriginCredentials, Created: now}
-	} else if rec.Name == w.Name && slices.Equal(rec.Requires, w.Requires) {
+	} else if rec.Name == w.Name && slices.Equal(rec.Requires, w.Requires) && v.cred.exists() {
 		return ops, nil
 	}
 	rec.Name, rec.Requires = w.Name, w.Requires

@@ -21,6 +21,9 @@ func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit fun
 			return nil, err
 		}
 		ak, err := v.found(subject)
+		if err == nil {
+			err = v.stays(subject)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +48,7 @@ func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit fun
 			return nil, err
 		}
 		// To switch a credential off must be possible when there is hardly any room left.
-		resp, err := b.store.Urgent().Txn(ctx, []clientv3.Cmp{v.cred.same(), v.secrets.same()}, ops, nil)
+		resp, err := b.store.Urgent().Txn(ctx, []clientv3.Cmp{v.cred.same(), v.secrets.same(), v.app.same()}, ops, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -65,6 +68,9 @@ func (b *Book) Rotate(ctx context.Context, subject, accessKeyID, secretKey strin
 			return nil, err
 		}
 		ak, err := v.found(subject)
+		if err == nil {
+			err = v.stays(subject)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +100,7 @@ func (b *Book) Rotate(ctx context.Context, subject, accessKeyID, secretKey strin
 			return nil, err
 		}
 		resp, err := b.store.Txn(ctx, []clientv3.Cmp{
-			v.cred.same(), clientv3.Compare(clientv3.ModRevision(state.SecretKey(ak)), "=", v.secrets.rev),
+			v.cred.same(), v.app.same(), clientv3.Compare(clientv3.ModRevision(state.SecretKey(ak)), "=", v.secrets.rev),
 		}, ops, nil)
 		if err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/audit"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/watched"
@@ -25,8 +26,8 @@ func WatchEnded(m *watched.Mirror) *watched.Collection[state.Ended] {
 
 // Sweep removes the credentials of app instances that were terminated, as mepserver says, and clears away what belongs to
 // credentials that are gone: secrets, attempts and refresh tokens. Any number of processes may sweep.
-func (b *Book) Sweep(ctx context.Context, dir *identity.Directory, ended *watched.Collection[state.Ended], log *slog.Logger) error {
-	s := &sweeper{store: b.store, dir: dir, ended: ended, gone: make(map[holder]struct{}), some: make(chan struct{}, 1)}
+func (b *Book) Sweep(ctx context.Context, dir *identity.Directory, ended *watched.Collection[state.Ended], trail *audit.Log, log *slog.Logger) error {
+	s := &sweeper{store: b.store, dir: dir, ended: ended, trail: trail, gone: make(map[holder]struct{}), some: make(chan struct{}, 1)}
 	_, stopEnded := ended.Observe(func(c watched.Change[state.Ended]) {
 		if c.New != nil {
 			s.wake()
@@ -80,6 +81,7 @@ type sweeper struct {
 	store *etcd.Store
 	dir   *identity.Directory
 	ended *watched.Collection[state.Ended]
+	trail *audit.Log
 
 	mu   sync.Mutex
 	gone map[holder]struct{}
@@ -113,8 +115,14 @@ func (s *sweeper) end(ctx context.Context) error {
 				continue
 			}
 			ops := append(removal(subject, ak), clientv3.OpDelete(state.RefreshKeys(ak), clientv3.WithPrefix()))
-			if _, err := s.store.Txn(ctx, []clientv3.Cmp{cred.Unchanged()}, ops, nil); err != nil {
+			resp, err := s.store.Txn(ctx, []clientv3.Cmp{cred.Unchanged()}, ops, nil)
+			if err != nil {
 				return err
+			}
+			if resp.Succeeded {
+				s.trail.Write(audit.Entry{
+					Action: "credential.delete", Result: audit.Success, Target: subject, Detail: "access key " + ak + ": the app instance was terminated",
+				})
 			}
 		}
 		if _, err := s.store.Txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpDelete(item.Key)}, nil); err != nil {

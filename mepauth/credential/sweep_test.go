@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/mepauth/credential"
 )
 
@@ -32,7 +34,7 @@ func (s *shop) sweep(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Sweep(ctx, s.Directory, s.ended, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- s.Sweep(ctx, s.Directory, s.ended, nil, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
@@ -122,4 +124,20 @@ func TestATerminatedAppLosesItsCredentialsButNotThoseOfItsNextLife(t *testing.T)
 			require.Empty(t, resp.Kvs)
 		})
 	}
+}
+
+func TestCredentialsOfAnAppThatIsBeingTerminatedDoNotChange(t *testing.T) {
+	s := open(t)
+	app := uuid.NewString()
+	s.fill(t, app)
+	value, err := state.Encode(state.App{Version: state.Current(), Origin: state.OriginCredentials, Lifecycle: mm5.LifecycleTerminating})
+	require.NoError(t, err)
+	_, err = s.Store.Client.Put(t.Context(), state.AppKey(app), value)
+	require.NoError(t, err)
+	_, err = s.PutApp(t.Context(), credential.Wanted{Subject: app, Name: "b", Scopes: []string{state.ScopeMp1}})
+	require.ErrorIs(t, err, errs.Conflict)
+	_, err = s.Rotate(t.Context(), app, "", "", 0)
+	require.ErrorIs(t, err, errs.Conflict)
+	_, err = s.Change(t.Context(), app, "", func(c *state.Credential) { c.RefreshTokens = true })
+	require.ErrorIs(t, err, errs.Conflict)
 }

@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/openmep/mep/api/mm5"
 )
 
 // batch is what is written to a client at once.
 type batch struct {
 	frames []byte
 	// sent counts the events among the frames, by type.
-	sent map[Type]int
+	sent map[mm5.EventType]int
 }
 
 // maxBatch is when a batch has enough, in bytes.
@@ -24,7 +26,7 @@ func (b *batch) add(at position, e *event) error {
 	}
 	b.frames = appendFrame(b.frames, at, e.name, data)
 	if b.sent == nil {
-		b.sent = make(map[Type]int)
+		b.sent = make(map[mm5.EventType]int)
 	}
 	b.sent[e.name]++
 	return nil
@@ -32,7 +34,7 @@ func (b *batch) add(at position, e *event) error {
 
 // appendFrame appends an event as it is sent. JSON as encoding/json writes it has none of the line ends of the standard, nor of
 // Unicode, except for one at which some clients divide lines, too.
-func appendFrame(dst []byte, at position, name Type, data []byte) []byte {
+func appendFrame(dst []byte, at position, name mm5.EventType, data []byte) []byte {
 	dst = append(append(dst, "id: "...), at.String()...)
 	dst = append(append(dst, "\nevent: "...), name...)
 	dst = append(append(dst, "\ndata: "...), bytes.ReplaceAll(data, []byte("\u0085"), []byte(`\u0085`))...)

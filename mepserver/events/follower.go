@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/etcd"
 )
@@ -85,7 +86,7 @@ func (f *follower) resume(ctx context.Context) error {
 			return err
 		}
 		f.at = position{revision, whole}
-		if err := f.pending.add(f.at, &event{name: TypeReset, data: Reset{Reason: f.lost, Revision: revision}}); err != nil {
+		if err := f.pending.add(f.at, &event{name: mm5.EventReset, data: mm5.ResetEvent{Reason: string(f.lost), Revision: revision}}); err != nil {
 			return err
 		}
 		f.lost, f.cluster = "", 0

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
 )
@@ -68,7 +69,7 @@ func TestResetIsTriedUntilTheBeginningIsKnown(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- f.run(ctx) }()
 	got := receive(t, f.out)
-	require.Equal(t, map[Type]int{TypeReset: 1}, got.sent)
+	require.Equal(t, map[mm5.EventType]int{mm5.EventReset: 1}, got.sent)
 	require.Negative(t, failures)
 	next := n.put(t, state.AppKey("c"), app("x"))
 	require.Contains(t, string(receive(t, f.out).frames), position{next, 0}.String())

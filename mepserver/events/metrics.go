@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -25,7 +26,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "mep_events_dropped_total", Help: "Clients that were dropped because they took the events too slowly.",
 		}),
 	}
-	for _, t := range append([]Type{TypeReset}, filterable...) {
+	for _, t := range append([]mm5.EventType{mm5.EventReset}, filterable...) {
 		m.sent.WithLabelValues(string(t))
 	}
 	reg.MustRegister(m.clients, m.sent, m.dropped)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
@@ -27,12 +28,12 @@ type request struct {
 
 // filter says which events a client gets. The zero value lets all pass.
 type filter struct {
-	types []Type
+	types []mm5.EventType
 	apps  []string
 }
 
 func (f *filter) passes(e *event) bool {
-	if e.name == TypeReset {
+	if e.name == mm5.EventReset {
 		return true
 	}
 	return (len(f.types) == 0 || slices.Contains(f.types, e.name)) && (len(f.apps) == 0 || slices.Contains(f.apps, e.app))
@@ -58,11 +59,11 @@ func parseRequest(r *http.Request) (request, error) {
 		switch name {
 		case "types":
 			for _, v := range values(name, rawValue, len(req.want.types), &faults) {
-				if !slices.Contains(filterable, Type(v)) {
+				if !slices.Contains(filterable, mm5.EventType(v)) {
 					faults.Add(name, "must be of "+typeNames())
 					break
 				}
-				req.want.types = append(req.want.types, Type(v))
+				req.want.types = append(req.want.types, mm5.EventType(v))
 			}
 		case "app_instance_id":
 			for _, v := range values(name, rawValue, len(req.want.apps), &faults) {

@@ -21,6 +21,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
+	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/api/state"
@@ -276,7 +277,7 @@ func (c *client) upTo(t *testing.T, appID string) []message {
 	var got []message
 	for {
 		m := c.next(t)
-		if m.name == string(TypeApp) && strings.Contains(m.data, `"appInstanceId":"`+appID+`"`) {
+		if m.name == string(mm5.EventApp) && strings.Contains(m.data, `"appInstanceId":"`+appID+`"`) {
 			return got
 		}
 		got = append(got, m)
@@ -502,9 +503,9 @@ func TestResumeWhereHistoryIsGoneBeginsAnew(t *testing.T) {
 			m := s.next(t)
 			require.Equal(t, "reset", m.name)
 			require.Equal(t, fmt.Sprint(last), m.id)
-			var r Reset
+			var r mm5.ResetEvent
 			m.decode(t, &r)
-			require.Equal(t, Reset{Reason: c.reason, Revision: last}, r)
+			require.Equal(t, mm5.ResetEvent{Reason: string(c.reason), Revision: last}, r)
 			revision := n.put(t, state.AppKey("later"), app("x"))
 			require.Equal(t, fmt.Sprintf("%d-0", revision), s.next(t).id)
 			last = n.put(t, state.AppKey("later"), nil)
@@ -542,7 +543,7 @@ func TestBurstArrivesWholeAndInOrder(t *testing.T) {
 		var last position
 		for i := range burst {
 			m := c.next(t)
-			var a App
+			var a mm5.AppEvent
 			m.decode(t, &a)
 			require.Equal(t, fmt.Sprintf("app-%05d", i), a.AppInstanceID)
 			p, err := parsePosition(m.id)

@@ -98,29 +98,29 @@ func appEvents(c change) ([]event, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := App{AppInstanceID: id, Change: Changed}
+	e := mm5.AppEvent{AppInstanceID: id, Change: mm5.Changed}
 	if was != nil {
 		e.AppName, e.PreviousLifecycle, e.Generation = was.Name, was.State(), was.Generation
 	}
 	if now == nil {
-		e.Change = Removed
-		return []event{{TypeApp, id, e}}, nil
+		e.Change = mm5.Removed
+		return []event{{mm5.EventApp, id, e}}, nil
 	}
 	if c.was == nil {
-		e.Change = Created
+		e.Change = mm5.Created
 	}
 	e.AppName, e.Lifecycle, e.Generation, e.Step = now.Name, now.State(), now.Generation, step(now)
 	if was != nil && was.Name == now.Name && was.State() == now.State() && was.Generation == now.Generation && step(was) == e.Step {
 		return nil, nil
 	}
-	return []event{{TypeApp, id, e}}, nil
+	return []event{{mm5.EventApp, id, e}}, nil
 }
 
-func step(a *state.App) state.EndingStep {
+func step(a *state.App) string {
 	if a.Ending == nil {
 		return ""
 	}
-	return a.Ending.Step
+	return string(a.Ending.Step)
 }
 
 // serviceEvents sees in a change what notifications see in it (MEC 011 8.1.4.2).
@@ -152,7 +152,7 @@ func serviceEvents(c change) ([]event, error) {
 			return nil, nil
 		}
 	}
-	return []event{{TypeService, told.AppInstanceID, Service{
+	return []event{{mm5.EventService, told.AppInstanceID, mm5.ServiceEvent{
 		AppInstanceID: told.AppInstanceID, SerInstanceID: told.ID, SerName: told.Name, State: told.State, ChangeType: kind,
 	}}}, nil
 }
@@ -192,9 +192,9 @@ func ruleEvents[R any](kind mm5.RuleKind, members func(*R) (string, mp1.RuleStat
 		after, running := index(now)
 		before, ran := index(was)
 		var events []event
-		tell := func(r *R, inForce bool, what Change) {
+		tell := func(r *R, inForce bool, what mm5.Change) {
 			id, s := members(r)
-			events = append(events, event{TypeRule, app, Rule{
+			events = append(events, event{mm5.EventRule, app, mm5.RuleEvent{
 				AppInstanceID: app, Kind: kind, RuleID: id, State: s, InForce: inForce, Change: what,
 			}})
 		}
@@ -206,9 +206,9 @@ func ruleEvents[R any](kind mm5.RuleKind, members func(*R) (string, mp1.RuleStat
 				switch inForce := running && s == mp1.RuleActive; {
 				case after[id] != r: // one of several with this id
 				case !existed:
-					tell(r, inForce, Added)
+					tell(r, inForce, mm5.Added)
 				case !reflect.DeepEqual(r, old) || inForce != (ran && s == mp1.RuleActive):
-					tell(r, inForce, Changed)
+					tell(r, inForce, mm5.Changed)
 				}
 			}
 		}
@@ -217,7 +217,7 @@ func ruleEvents[R any](kind mm5.RuleKind, members func(*R) (string, mp1.RuleStat
 				r := was.Rules[i].Present()
 				id, _ := members(r)
 				if after[id] == nil && before[id] == r {
-					tell(r, false, Removed)
+					tell(r, false, mm5.Removed)
 				}
 			}
 		}
@@ -241,14 +241,14 @@ func statusEvents(c change) ([]event, error) {
 	if was != nil && was.Generation == now.Generation && slices.Equal(was.Applied, now.Applied) && maps.Equal(was.Failed, now.Failed) {
 		return nil, nil
 	}
-	e := RuleStatus{
+	e := mm5.RuleStatusEvent{
 		AppInstanceID: app, Reconciler: reconciler, Generation: now.Generation,
-		Applied: append([]string{}, now.Applied...), Failed: []FailedRule{},
+		Applied: append([]string{}, now.Applied...), Failed: []mm5.FailedRule{},
 	}
 	for _, id := range slices.Sorted(maps.Keys(now.Failed)) {
-		e.Failed = append(e.Failed, FailedRule{RuleID: id, Reason: now.Failed[id]})
+		e.Failed = append(e.Failed, mm5.FailedRule{RuleID: id, Reason: now.Failed[id]})
 	}
-	return []event{{TypeRuleStatus, app, e}}, nil
+	return []event{{mm5.EventRuleStatus, app, e}}, nil
 }
 
 // operationEvents tells of operations that begin and end. One that is no longer kept is no event.
@@ -264,11 +264,11 @@ func operationEvents(c change) ([]event, error) {
 	if was != nil && was.State == now.State {
 		return nil, nil
 	}
-	e := Operation{
+	e := mm5.OperationEvent{
 		OperationID: id, AppInstanceID: now.AppInstanceID, LcmOperation: now.Type, OperationState: now.State, Detail: now.Detail,
 	}
 	if e.OperationState == "" {
 		e.OperationState = mm5.OperationProcessing
 	}
-	return []event{{TypeOperation, now.AppInstanceID, e}}, nil
+	return []event{{mm5.EventOperation, now.AppInstanceID, e}}, nil
 }

@@ -284,6 +284,6 @@ func TestTenThousandRulesAreEventsOfOneRevision(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, events, 10_000)
 	for i, e := range events {
-		require.Equal(t, fmt.Sprint(i), e.data.(Rule).RuleID)
+		require.Equal(t, fmt.Sprint(i), e.data.(mm5.RuleEvent).RuleID)
 	}
 }

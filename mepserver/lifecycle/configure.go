@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -111,6 +112,9 @@ func (p *plan) changed() bool {
 	return false
 }
 
+// maxNames is how many bytes the names of the services take that an app declares: they are part of its record.
+const maxNames = 128 << 10
+
 func (m *Manager) plan(in *Configure) (*plan, error) {
 	if err := apps.CheckID(in.AppInstanceID); err != nil {
 		return nil, err
@@ -154,7 +158,18 @@ func (m *Manager) plan(in *Configure) (*plan, error) {
 	if p.present != nil {
 		was = p.present.Value.Request
 	}
+	if b, err := json.Marshal(declaredServices(&in.Request)); err != nil || len(b) > maxNames {
+		var faults problem.InvalidParams
+		faults.Add("appServiceRequired", fmt.Sprintf("and appServiceOptional have names of more than %d bytes together", maxNames))
+		return nil, errs.Params(faults)
+	}
 	p.members, err = changedMembers(&was, &p.declared)
+	if p.present != nil && in.SupportsMp1 != p.present.Value.SupportsMp1 {
+		p.members = append(p.members, "appSupportMp1")
+	}
+	if in.EdgeGallery && p.record.State() == mm5.LifecycleConfigured {
+		p.members = append(p.members, "lifecycle")
+	}
 	return p, err
 }
 
@@ -216,8 +231,12 @@ func (m *Manager) Diff(in Configure) (*mm5.ConfigurationDiff, error) {
 // an id), errs.Invalid (more rules than fit), errs.Conflict (the instance is being stopped or terminated), and those of
 // etcd.Store.Txn.
 func (m *Manager) Configure(ctx context.Context, in Configure) (string, error) {
-	defer m.locks.Lock(in.AppInstanceID)()
-	fingerprint := operation.Fingerprint(mm5.OperationConfigure, in.Request)
+	unlock, err := m.locks.Lock(ctx, in.AppInstanceID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	fingerprint := operation.Fingerprint(mm5.OperationConfigure, []any{in.Request, in.EdgeGallery, in.SupportsMp1})
 	for range maxTries {
 		p, err := m.plan(&in)
 		if err != nil {
@@ -226,22 +245,22 @@ func (m *Manager) Configure(ctx context.Context, in Configure) (string, error) {
 		if err := m.room(); err != nil {
 			return "", err
 		}
-		c, id, previous := &change{}, operation.NewID(), p.record.Operation
+		c, id := &change{}, operation.NewID()
 		if p.changed() {
 			err = m.configure(c, id, &in, p)
 		} else {
-			if same := m.repeated(in.AppInstanceID, fingerprint); same != "" {
+			if same := m.repeated(in.AppInstanceID, mm5.OperationConfigure, fingerprint); same != "" {
 				if done, err := m.holds(ctx, p.cmps(in.AppInstanceID)); err != nil || done {
 					return same, err
 				}
 				continue
 			}
-			c.cmps, previous = p.cmps(in.AppInstanceID), "" // what changes nothing overtakes nothing
+			c.cmps = p.cmps(in.AppInstanceID)
 		}
 		if err == nil {
-			err = m.begin(c, id, state.Operation{
+			err = m.begin(ctx, c, id, state.Operation{
 				AppInstanceID: in.AppInstanceID, Type: mm5.OperationConfigure, EdgeGallery: in.EdgeGallery, Request: fingerprint,
-			}, previous, p.plans)
+			}, p.changed(), p.plans)
 		}
 		if err != nil {
 			return "", err
@@ -305,18 +324,23 @@ func declaredServices(r *mm5.ConfigPlatformForAppRequest) []string {
 	return slices.Compact(names)
 }
 
-// repeated is the last operation that was asked for by the same request, empty when there is none or it failed.
-func (m *Manager) repeated(appInstanceID, fingerprint string) string {
+// repeated is the operation that was asked for by the same request, empty when there is none, when it failed, or when another one
+// undid it.
+func (m *Manager) repeated(appInstanceID string, of mm5.OperationType, fingerprint string) string {
 	for _, item := range m.Operations.Of(appInstanceID) {
-		if item.Value.Record.Request != fingerprint {
-			continue
-		}
-		if item.Value.Record.State == mm5.OperationFailed {
+		switch rec := &item.Value.Record; {
+		case rec.Request == fingerprint && rec.State != mm5.OperationFailed:
+			return item.Value.ID
+		case rec.Type == of, undoes[of] == rec.Type, rec.Type == mm5.OperationTerminate, rec.Type == mm5.OperationUnconfigure:
 			return ""
 		}
-		return item.Value.ID
 	}
 	return ""
+}
+
+// undoes says which operation undoes another one.
+var undoes = map[mm5.OperationType]mm5.OperationType{
+	mm5.OperationStart: mm5.OperationStop, mm5.OperationStop: mm5.OperationStart,
 }
 
 // room refuses an operation when far too many are kept already: those that have ended are cleared away in the background.
@@ -331,13 +355,29 @@ func (m *Manager) room() error {
 // that nothing else made known, and that has nothing, is forgotten. The error is of the kind errs.NotFound when there is no
 // configuration, else it is as for Configure.
 func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGallery bool, allowed func(present *Configuration) error) (string, error) {
-	defer m.locks.Lock(appInstanceID)()
+	unlock, err := m.locks.Lock(ctx, appInstanceID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	for range maxTries {
 		app, err := m.find(appInstanceID)
+		if id := m.last(appInstanceID, mm5.OperationUnconfigure); err != nil && id != "" {
+			if done, err := m.holds(ctx, []clientv3.Cmp{same[*apps.App](state.AppKey(appInstanceID), nil)}); err != nil || done {
+				return id, err
+			}
+			continue
+		}
 		if err != nil {
 			return "", err
 		}
 		present, ok := m.Configuration(appInstanceID)
+		if id := m.last(appInstanceID, mm5.OperationUnconfigure); !ok && id != "" {
+			if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
+				return id, err
+			}
+			continue
+		}
 		if !ok {
 			return "", errs.New(errs.NotFound, "application instance %s has no configuration", appInstanceID)
 		}
@@ -358,20 +398,16 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 			c.add(r.Cmps, r.Ops)
 		}
 		c.add([]clientv3.Cmp{present.Unchanged()}, []clientv3.Op{clientv3.OpDelete(present.Key)})
-		previous := rec.Operation
-		rec.Operation, rec.Lifecycle, rec.Configured = id, "", nil
+		rec.Operation, rec.Lifecycle, rec.Configured, rec.Ready = id, "", nil, time.Time{}
 		if m.idle(appInstanceID, &rec) {
-			// From here on it can get nothing that would be left behind.
-			now := m.now().UTC()
-			rec.Lifecycle, plans = mm5.LifecycleTerminating, nil
-			rec.Ending = &state.Ending{
-				Action: mp1.ActionTerminating, Operation: id, Deadline: now, Step: state.StepRules, RulesUntil: now.Add(m.Policy().RuleTimeout),
-			}
+			c.add(append(nothingOf(appInstanceID), app.Unchanged()), []clientv3.Op{clientv3.OpDelete(app.Key)})
+		} else {
+			err = c.app(appInstanceID, app, rec)
 		}
-		if err = c.app(appInstanceID, app, rec); err == nil {
-			err = m.begin(c, id, state.Operation{
+		if err == nil {
+			err = m.begin(ctx, c, id, state.Operation{
 				AppInstanceID: appInstanceID, Type: mm5.OperationUnconfigure, EdgeGallery: edgeGallery,
-			}, previous, plans)
+			}, true, plans)
 		}
 		if err != nil {
 			return "", err
@@ -386,6 +422,17 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 		}
 	}
 	return "", errContended(appInstanceID)
+}
+
+// nothingOf holds as long as an app instance has nothing of its own. Its credentials are not among that, but what creates them
+// changes its record.
+func nothingOf(appInstanceID string) []clientv3.Cmp {
+	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(state.RegistrationKey(appInstanceID)), "=", 0)}
+	for _, prefix := range []string{state.PrefixServices, state.PrefixAvailSubs, state.PrefixTermSubs} {
+		// Of a range without keys, this is true.
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(prefix+appInstanceID+"/"), "=", 0).WithPrefix())
+	}
+	return cmps
 }
 
 // idle reports whether an app instance is known only for its configuration and has nothing else.

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -88,7 +89,7 @@ func (e *Engine) leave(appInstanceID string) bool {
 // do does what is next, and returns how long to wait before looking again.
 func (b *bringing) do(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	ending := app.Value.Record.Ending
-	if of := string(ending.Action) + " " + ending.Operation; of != b.of {
+	if of := fmt.Sprint(app.CreateRevision, ending.Action, ending.Operation); of != b.of {
 		b.stop()
 		b.of, b.step, b.untilStep = of, ending.Step, ""
 	}
@@ -175,7 +176,7 @@ func (b *bringing) rules(ctx context.Context, app *apps.Item) (time.Duration, er
 	ending := app.Value.Record.Ending
 	fault.Point("ending.rules")
 	late := b.waiting(b.id)
-	if wait := b.remaining("rules", ending.RulesUntil, b.manager.Policy().RuleTimeout); len(late) > 0 && wait > 0 {
+	if wait := b.remaining("rules "+ending.RulesUntil.String(), ending.RulesUntil, b.manager.Policy().RuleTimeout); len(late) > 0 && wait > 0 {
 		return wait, nil
 	}
 	return 0, b.advance(ctx, app, func(_ *change, next *state.Ending) error {
@@ -300,6 +301,14 @@ func (b *bringing) credentials(ctx context.Context, app *apps.Item) (time.Durati
 		c := &change{}
 		c.add([]clientv3.Cmp{app.Unchanged()}, []clientv3.Op{clientv3.OpPut(state.EndedKey(b.id), value)})
 		done, err := b.commit(ctx, c)
+		if errors.Is(err, errs.InsufficientStorage) {
+			// Without room to ask for it, they are removed from here: they must not outlive the app.
+			c.ops = nil
+			for item := range m.Identities.AppCredentials(b.id) {
+				c.add([]clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpDelete(item.Key)})
+			}
+			done, err = b.commit(ctx, c)
+		}
 		if err == nil && !done {
 			err = errOvertaken
 		}

@@ -146,14 +146,10 @@ func (e *Engine) operations(ctx context.Context) {
 			e.dirty = make(map[string]struct{})
 			e.mu.Unlock()
 			for app := range dirty {
-				for _, item := range e.manager.Operations.OpenOf(app) {
-					e.finish(ctx, item)
-				}
+				e.finishAll(ctx, e.manager.Operations.OpenOf(app))
 			}
 		case <-tick.C:
-			for _, item := range e.manager.Operations.Open() {
-				e.finish(ctx, item)
-			}
+			e.finishAll(ctx, e.manager.Operations.Open())
 			if time.Since(lastSweep) >= sweepInterval || e.manager.Operations.Collection().Snapshot().Len() > e.manager.Policy().MaxOperations {
 				lastSweep = time.Now()
 				e.sweep(ctx)
@@ -163,26 +159,34 @@ func (e *Engine) operations(ctx context.Context) {
 }
 
 // finish notes the end of an operation that has come to it.
-func (e *Engine) finish(ctx context.Context, item *operation.Item) {
+func (e *Engine) finish(ctx context.Context, item *operation.Item) error {
 	m := e.manager
-	p, done := item.Value.Progress(m, m.now())
-	if !done || ctx.Err() != nil {
-		return
+	// What was stored together with the operation is to be known, too.
+	if m.Mirror.WaitRevision(ctx, item.ModRevision) != nil {
+		return nil
 	}
-	if t := item.Value.Record.Type; t == mm5.OperationStop || t == mm5.OperationTerminate {
-		// It ends together with its app instance; what is ended here is one whose end could not be written at the time. That is
-		// told from one whose app instance is not known yet.
-		if m.Mirror.Revision() < item.ModRevision {
-			return
-		}
+	p, done := item.Value.Progress(m, m.now())
+	if !done {
+		return nil
 	}
 	fault.Point("operation.reported")
 	cmps, ops, err := operation.End(item, m.now(), p.State, p.Detail, p.Outcomes)
 	if err == nil && len(ops) > 0 {
 		_, err = m.Store.Urgent().Txn(ctx, append(cmps, e.fence...), ops, nil)
 	}
-	if err != nil && ctx.Err() == nil {
-		e.log.Warn("the end of an operation is not written down yet, trying again", "operation", item.Value.ID, "error", err)
+	return err
+}
+
+// finishAll notes the ends of operations, and says once if that cannot be done.
+func (e *Engine) finishAll(ctx context.Context, items []*operation.Item) {
+	var failed error
+	for _, item := range items {
+		if err := e.finish(ctx, item); err != nil {
+			failed = err
+		}
+	}
+	if failed != nil && ctx.Err() == nil {
+		e.log.Warn("the end of an operation is not written down yet, trying again", "error", failed)
 	}
 }
 

@@ -106,6 +106,8 @@ func errContended(appInstanceID string) error {
 type change struct {
 	cmps []clientv3.Cmp
 	ops  []clientv3.Op
+	// of is the revision of the app instance's record the change is made of.
+	of int64
 }
 
 func (c *change) add(cmps []clientv3.Cmp, ops []clientv3.Op) {
@@ -115,6 +117,9 @@ func (c *change) add(cmps []clientv3.Cmp, ops []clientv3.Op) {
 // app adds the record of an app instance; item is nil when it is new.
 func (c *change) app(id string, item *apps.Item, rec state.App) error {
 	key := state.AppKey(id)
+	if item != nil {
+		c.of = item.ModRevision
+	}
 	rec.Version = state.Current()
 	value, err := state.Encode(rec)
 	if err != nil {

@@ -35,7 +35,11 @@ func (m *Manager) running(appInstanceID string, running bool) (map[mm5.RuleKind]
 // errs.NotFound, errs.Conflict (there is no configuration, or the instance is being stopped or terminated) and those of
 // etcd.Store.Txn.
 func (m *Manager) Start(ctx context.Context, appInstanceID string) (string, error) {
-	defer m.locks.Lock(appInstanceID)()
+	unlock, err := m.locks.Lock(ctx, appInstanceID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	fingerprint := operation.Fingerprint(mm5.OperationStart, nil)
 	for range maxTries {
 		app, err := m.find(appInstanceID)
@@ -49,24 +53,23 @@ func (m *Manager) Start(ctx context.Context, appInstanceID string) (string, erro
 		case mm5.LifecycleStopping, mm5.LifecycleTerminating:
 			return "", errs.New(errs.Conflict, "application instance %s is %s: start it when that is over", appInstanceID, s).After(time.Second)
 		case mm5.LifecycleStarted:
-			if same := m.repeated(appInstanceID, fingerprint); same != "" {
+			if same := m.repeated(appInstanceID, mm5.OperationStart, fingerprint); same != "" {
 				if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
 					return same, err
 				}
 				continue
 			}
 		}
-		c, id, previous := &change{}, operation.NewID(), rec.Operation
-		if rec.Lifecycle == mm5.LifecycleStarted {
-			previous = "" // what changes nothing overtakes nothing
-		} else {
+		c, id := &change{}, operation.NewID()
+		overtakes := rec.Lifecycle != mm5.LifecycleStarted
+		if overtakes {
 			rec.Lifecycle, rec.Operation = mm5.LifecycleStarted, id
 		}
 		plans, err := m.start(c, app, rec)
 		if err != nil {
 			return "", err
 		}
-		err = m.begin(c, id, state.Operation{AppInstanceID: appInstanceID, Type: mm5.OperationStart, Request: fingerprint}, previous, plans)
+		err = m.begin(ctx, c, id, state.Operation{AppInstanceID: appInstanceID, Type: mm5.OperationStart, Request: fingerprint}, overtakes, plans)
 		if err != nil {
 			return "", err
 		}
@@ -92,7 +95,11 @@ func (m *Manager) start(c *change, app *apps.Item, rec state.App) (map[mm5.RuleK
 // Ready records that an app says that it runs (MEC 011 7.2.12): its rules come in force. Errors are of the kinds
 // errs.NotFound, errs.Conflict (there is no configuration yet, or the instance is stopped or ends) and those of etcd.Store.Txn.
 func (m *Manager) Ready(ctx context.Context, appInstanceID string) error {
-	defer m.locks.Lock(appInstanceID)()
+	unlock, err := m.locks.Lock(ctx, appInstanceID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for range maxTries {
 		if err := m.Apps.Exists(appInstanceID); err != nil {
 			return err
@@ -150,17 +157,24 @@ func (m *Manager) Terminate(ctx context.Context, appInstanceID string, grace Gra
 }
 
 func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.OperationAction, grace Grace, edgeGallery bool) (string, error) {
-	defer m.locks.Lock(appInstanceID)()
+	unlock, err := m.locks.Lock(ctx, appInstanceID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	for range maxTries {
 		app, ok := m.Apps.Get(appInstanceID)
 		if !ok {
-			if id := m.terminated(appInstanceID); id != "" && action == mp1.ActionTerminating {
+			if id := m.last(appInstanceID, mm5.OperationTerminate); id != "" && action == mp1.ActionTerminating {
 				if done, err := m.holds(ctx, []clientv3.Cmp{same[*apps.App](state.AppKey(appInstanceID), nil)}); err != nil || done {
 					return id, err
 				}
 				continue
 			}
 			_, err := m.find(appInstanceID)
+			if absent, herr := m.holds(ctx, []clientv3.Cmp{same[*apps.App](state.AppKey(appInstanceID), nil)}); herr == nil && !absent {
+				continue // another process knows it by now
+			}
 			return "", err
 		}
 		rec := app.Value.Record
@@ -173,7 +187,7 @@ func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.Oper
 			continue
 		}
 		c := &change{}
-		id, err := m.ending(c, app, action, grace, edgeGallery)
+		id, err := m.ending(ctx, c, app, action, grace, edgeGallery)
 		if err != nil {
 			return "", err
 		}
@@ -190,15 +204,11 @@ func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.Oper
 	return "", errContended(appInstanceID)
 }
 
-// terminated is the operation that terminated an app instance that is gone, empty when that is not known.
-func (m *Manager) terminated(appInstanceID string) string {
-	for _, item := range m.Operations.Of(appInstanceID) {
-		switch item.Value.Record.Type {
-		case mm5.OperationTerminate:
-			return item.Value.ID
-		case mm5.OperationConfigure:
-			return ""
-		}
+// last is the last operation of an app instance if it is of the type: who asks for the same again has lost the answer. It is empty
+// when it is not, or no longer known.
+func (m *Manager) last(appInstanceID string, of mm5.OperationType) string {
+	if list := m.Operations.Of(appInstanceID); len(list) > 0 && list[0].Value.Record.Type == of {
+		return list[0].Value.ID
 	}
 	return ""
 }
@@ -212,7 +222,7 @@ func (m *Manager) already(rec *state.App, appInstanceID string, action mp1.Opera
 	case s == mm5.LifecycleKnown && action == mp1.ActionStopping:
 		return "", false, errs.New(errs.Conflict, "application instance %s has no configuration: there is nothing to stop", appInstanceID)
 	case s == mm5.LifecycleStopped && action == mp1.ActionStopping:
-		if id := m.repeated(appInstanceID, operation.Fingerprint(mm5.OperationStop, nil)); id != "" {
+		if id := m.repeated(appInstanceID, mm5.OperationStop, operation.Fingerprint(mm5.OperationStop, nil)); id != "" {
 			return id, true, nil
 		}
 	case rec.Ending != nil && rec.Ending.Action == action && rec.Ending.Operation != "":
@@ -224,12 +234,20 @@ func (m *Manager) already(rec *state.App, appInstanceID string, action mp1.Opera
 }
 
 // ending adds what begins the end of an app instance, or hurries the one that is under way, and returns the operation's id.
-func (m *Manager) ending(c *change, app *apps.Item, action mp1.OperationAction, grace Grace, edgeGallery bool) (string, error) {
+func (m *Manager) ending(ctx context.Context, c *change, app *apps.Item, action mp1.OperationAction, grace Grace, edgeGallery bool) (string, error) {
 	now := m.now().UTC()
 	rec := app.Value.Record
 	kind, lifecycle := mm5.OperationStop, mm5.LifecycleStopping
 	if action == mp1.ActionTerminating {
 		kind, lifecycle = mm5.OperationTerminate, mm5.LifecycleTerminating
+	}
+	if rec.State() == mm5.LifecycleStopped && action == mp1.ActionStopping {
+		// There is nothing to do, and nobody to tell.
+		id := operation.NewID()
+		c.cmps = append(c.cmps, app.Unchanged())
+		return id, m.begin(ctx, c, id, state.Operation{
+			AppInstanceID: app.Value.ID, Type: kind, Request: operation.Fingerprint(kind, nil),
+		}, false, map[mm5.RuleKind]*rules.Plan{})
 	}
 	if e := rec.Ending; e != nil && e.Action == action && e.Operation != "" {
 		hurried := *e
@@ -237,9 +255,9 @@ func (m *Manager) ending(c *change, app *apps.Item, action mp1.OperationAction, 
 		rec.Ending = &hurried
 		return e.Operation, c.app(app.Value.ID, app, rec)
 	}
-	id, previous := operation.NewID(), rec.Operation
+	id := operation.NewID()
 	e := &state.Ending{Action: action, Operation: id, Deadline: now, Step: state.StepNotice}
-	if grace.Graceful {
+	if grace.Graceful && rec.State() != mm5.LifecycleStopped {
 		timeout := grace.Timeout
 		if timeout <= 0 {
 			timeout = m.Policy().GracefulTimeout
@@ -258,9 +276,9 @@ func (m *Manager) ending(c *change, app *apps.Item, action mp1.OperationAction, 
 	if err := c.app(app.Value.ID, app, rec); err != nil {
 		return "", err
 	}
-	return id, m.begin(c, id, state.Operation{
+	return id, m.begin(ctx, c, id, state.Operation{
 		AppInstanceID: app.Value.ID, Type: kind, EdgeGallery: edgeGallery, Request: operation.Fingerprint(kind, nil),
-	}, previous, nil)
+	}, true, nil)
 }
 
 // Confirm records that an app is ready to be stopped or terminated (MEC 011 7.2.11). Errors are of the kinds errs.NotFound,

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"time"
 
 	"github.com/openmep/mep/api/mm5"
@@ -82,9 +83,9 @@ func (m *Manager) RuleResults(appInstanceID string) []mm5.RuleResult {
 	return operation.Results(outcomes, m.Appliers)
 }
 
-// begin adds the record of a new operation to a change, ended already when there is nothing to wait for, and ends the one
-// before it that has not.
-func (m *Manager) begin(c *change, id string, rec state.Operation, previous string, plans map[mm5.RuleKind]*rules.Plan) error {
+// begin adds the record of a new operation to a change, ended already when there is nothing to wait for. One that overtakes ends
+// those that have not; what changes nothing overtakes nothing.
+func (m *Manager) begin(ctx context.Context, c *change, id string, rec state.Operation, overtakes bool, plans map[mm5.RuleKind]*rules.Plan) error {
 	now := m.now().UTC()
 	rec.Started = now
 	if plans != nil {
@@ -106,16 +107,23 @@ func (m *Manager) begin(c *change, id string, rec state.Operation, previous stri
 		return err
 	}
 	c.ops = append(c.ops, op)
-	if previous == "" {
+	if !overtakes {
 		return nil
 	}
-	last, err := m.Operations.Get(previous)
-	if err != nil {
-		return nil // is no longer kept
+	// They were stored together with the record of the app instance.
+	if err := m.Mirror.CatchUp(ctx, c.of); err != nil {
+		return err
 	}
-	cmps, ops, err := operation.End(last, now, mm5.OperationFailed, "overtaken by operation "+id, nil)
-	c.add(cmps, ops)
-	return err
+	for _, open := range m.Operations.OpenOf(rec.AppInstanceID) {
+		cmps, ops, err := operation.End(open, now, mm5.OperationFailed, "overtaken by operation "+id, nil)
+		if err != nil {
+			return err
+		}
+		if c.fits(ops...) {
+			c.add(cmps, ops)
+		}
+	}
+	return nil
 }
 
 // settled reports whether there is nothing to wait for once a plan is carried out.

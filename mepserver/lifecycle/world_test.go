@@ -53,6 +53,7 @@ type options struct {
 	policy   *lifecycle.Policy
 	wrap     func(clientv3.KV) clientv3.KV
 	idle     bool // its engine does not run
+	log      *slog.Logger
 }
 
 func policy() *lifecycle.Policy {
@@ -72,6 +73,9 @@ func start(t *testing.T, server *etcdtest.Server, o options) *process {
 	if o.policy == nil {
 		o.policy = policy()
 	}
+	if o.log == nil {
+		o.log = slog.New(slog.DiscardHandler)
+	}
 	store := etcd.NewStore(client, kv, client, 5*time.Second)
 	m := watched.New(watched.Config{Source: client, Prefix: state.Root, Logger: slog.New(slog.DiscardHandler)})
 	dir := apps.New(m, false)
@@ -89,7 +93,7 @@ func start(t *testing.T, server *etcdtest.Server, o options) *process {
 	}).Init()}
 	callbacks := callback.NewClient(func() *callback.Policy { return targets })
 	teller := termination.NewTeller(book, callbacks, func() string { return "http://mep" }, slog.New(slog.DiscardHandler), nil)
-	p.engine = lifecycle.NewEngine(p.Manager, teller, statuses.Observe, slog.New(slog.DiscardHandler), nil)
+	p.engine = lifecycle.NewEngine(p.Manager, teller, statuses.Observe, o.log, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	var workers sync.WaitGroup
 	workers.Go(func() { _ = m.Run(ctx) })

@@ -40,6 +40,17 @@ func (a *API) progress(c *gin.Context, id string) error {
 	return httpx.JSON(c, http.StatusOK, mm5.TaskProgressOf(a.Lifecycle.View(item, a.base(c))))
 }
 
+// begun answers with how far an operation is that was just stored, which this process need not know yet.
+func (a *API) begun(c *gin.Context, id string) (string, error) {
+	detail := "operation " + id
+	if _, err := a.Lifecycle.Operations.Get(id); err == nil {
+		return detail, a.progress(c, id)
+	}
+	return detail, httpx.JSON(c, http.StatusOK, mm5.TaskProgress{
+		TaskID: id, AppInstanceID: appID(c), ConfigResult: mm5.ConfigProcessing, ConfigPhase: "0",
+	})
+}
+
 // putAppD stores a configuration if allowed lets it.
 func (a *API) putAppD(c *gin.Context, allowed func(body *mm5.AppDConfig, present *lifecycle.Configuration) error) (string, error) {
 	if err := httpx.NoQuery(c); err != nil {
@@ -57,7 +68,7 @@ func (a *API) putAppD(c *gin.Context, allowed func(body *mm5.AppDConfig, present
 	if err != nil {
 		return "", err
 	}
-	return "operation " + id, a.progress(c, id)
+	return a.begun(c, id)
 }
 
 func (a *API) createAppD(c *gin.Context) (string, error) {
@@ -89,7 +100,7 @@ func (a *API) removeAppD(c *gin.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "operation " + id, a.progress(c, id)
+	return a.begun(c, id)
 }
 
 func (a *API) appD(c *gin.Context) error {
@@ -129,7 +140,7 @@ func (a *API) platformCapability(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return httpx.JSON(c, http.StatusOK, capability(service(item, a.consumers())))
+	return httpx.JSON(c, http.StatusOK, capability(service(item, a.consumers(), allConsumers)))
 }
 
 func capability(svc mm5.AppService) mm5.PlatformCapability {

@@ -41,14 +41,14 @@ func (a *API) instances(c *gin.Context) error {
 		return errs.New(errs.Invalid, "lifecycle must be given once, as one of %v", lifecycles)
 	}
 	consumers := a.consumers()
-	deliveries := a.Deliveries()
+	deliveries := a.Deliveries("")
 	base, snap := a.base(c), a.Lifecycle.Apps.Collection().Snapshot()
 	return stream(c, func(yield func(any) bool) {
 		for item := range snap.All() {
 			if filtered && want[0] != string(item.Value.Record.State()) {
 				continue
 			}
-			if !yield(a.instance(item, base, consumers, deliveries)) {
+			if !yield(a.instance(item, base, consumers, deliveries, fewConsumers)) {
 				return
 			}
 		}
@@ -64,11 +64,11 @@ func (a *API) status(c *gin.Context) error {
 		return errs.New(errs.NotFound, "there is no application instance %q", appID(c))
 	}
 	c.Header("Cache-Control", "no-store")
-	return httpx.JSON(c, http.StatusOK, a.instance(item, a.base(c), a.consumers(), a.Deliveries()))
+	return httpx.JSON(c, http.StatusOK, a.instance(item, a.base(c), a.consumers(), a.Deliveries(appID(c)), allConsumers))
 }
 
 // instance is an app instance as the MEPM sees it.
-func (a *API) instance(item *apps.Item, base string, who consumers, deliveries map[string][]mm5.Delivery) mm5.AppInstance {
+func (a *API) instance(item *apps.Item, base string, who consumers, deliveries map[string][]mm5.Delivery, most int) mm5.AppInstance {
 	id, rec := item.Value.ID, &item.Value.Record
 	v := mm5.AppInstance{
 		AppInstanceID: id, AppName: rec.Name, Lifecycle: rec.State(), Generation: rec.Generation, Created: rec.Created,
@@ -86,7 +86,7 @@ func (a *API) instance(item *apps.Item, base string, who consumers, deliveries m
 		v.Links.Operation = &mp1.LinkType{Href: base + operation.Path(op.Value.ID)}
 	}
 	for svc := range a.Lifecycle.Registry.Of(id) {
-		v.Services = append(v.Services, service(svc, who))
+		v.Services = append(v.Services, service(svc, who, most))
 	}
 	return v
 }
@@ -96,19 +96,27 @@ func (a *API) services() []mm5.AppService {
 	who := a.consumers()
 	list := []mm5.AppService{}
 	for item := range a.Lifecycle.Registry.Services().Snapshot().All() {
-		list = append(list, service(item, who))
+		list = append(list, service(item, who, fewConsumers))
 	}
 	return list
 }
 
-func service(item *registry.Item, who consumers) mm5.AppService {
+// How many consumers of a service are shown: all of them where there is one service, or those of one app, to be shown.
+const (
+	fewConsumers = 20
+	allConsumers = 1 << 30
+)
+
+func service(item *registry.Item, who consumers, most int) mm5.AppService {
 	svc := item.Value
 	info, err := svc.Info()
 	if err != nil {
 		info.Version = "" // the record was read before: cannot be
 	}
+	list := who.of(item)
 	return mm5.AppService{
-		SerInstanceID: svc.ID, SerName: svc.Name, Version: info.Version, State: svc.State, Consumers: who.of(item),
+		SerInstanceID: svc.ID, SerName: svc.Name, Version: info.Version, State: svc.State,
+		Consumers: list[:min(len(list), most)], ConsumerCount: len(list),
 	}
 }
 

@@ -31,8 +31,8 @@ type API struct {
 	Lifecycle *lifecycle.Manager
 	// Events streams changes.
 	Events httpx.Handler
-	// Deliveries says how the delivery of notifications to an app instance stands.
-	Deliveries func() map[string][]mm5.Delivery
+	// Deliveries says how the delivery of notifications to an app instance stands, to all of them when it is empty.
+	Deliveries func(appInstanceID string) map[string][]mm5.Delivery
 	// Reconcilers says who applies rules, and how that stands.
 	Reconcilers func() []mm5.Reconciler
 	Audit       *audit.Log

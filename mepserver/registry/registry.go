@@ -253,6 +253,9 @@ func (r *Registry) Removal(item *Item) ([]clientv3.Op, error) {
 	return append(ops, clientv3.OpDelete(item.Key)), err
 }
 
+// maxSuspend is how many bytes one transaction of Suspend writes: etcd takes 1.5 MiB by default.
+const maxSuspend = 512 << 10
+
 // Suspend marks services as SUSPENDED in one transaction, as far as they are still what items say, and returns how many it
 // marked. fence must hold too. It takes at most 100 items.
 func (r *Registry) Suspend(ctx context.Context, items []*Item, at time.Time, fence []clientv3.Cmp) (int, error) {
@@ -276,6 +279,19 @@ func (r *Registry) Suspend(ctx context.Context, items []*Item, at time.Time, fen
 	}
 	if len(ops) == 0 {
 		return 0, nil
+	}
+	size := 0
+	for _, op := range ops {
+		size += len(op.ValueBytes())
+	}
+	if size > maxSuspend && len(items) > 1 {
+		half := len(items) / 2
+		n, err := r.Suspend(ctx, items[:half], at, fence)
+		if err != nil {
+			return n, err
+		}
+		more, err := r.Suspend(ctx, items[half:], at, fence)
+		return n + more, err
 	}
 	done, err := r.records.Apply(ctx, append(cmps, fence...), ops)
 	switch {

@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -69,6 +70,7 @@ type Table[R any] struct {
 	mirror *watched.Mirror
 	store  *etcd.Store
 	items  *watched.Collection[*Set[R]]
+	mine   own[R]
 	locks  striped.Locks // spares this process transactions that overtake each other
 }
 
@@ -76,9 +78,12 @@ type Table[R any] struct {
 func New[R any](m *watched.Mirror, store *etcd.Store, kind Kind[R]) *Table[R] {
 	t := &Table[R]{kind: kind, mirror: m, store: store}
 	t.items = watched.Add(m, strings.ToLower(string(kind.Kind))+"_rules", kind.Prefix, func(key string, value []byte, _ int64) (*Set[R], error) {
-		rec, err := state.Decode[state.Rules[R]](value)
-		if err != nil {
-			return nil, err
+		rec, known := t.mine.take(key, value)
+		if !known {
+			var err error
+			if rec, err = state.Decode[state.Rules[R]](value); err != nil {
+				return nil, err
+			}
 		}
 		return &Set[R]{AppInstanceID: strings.TrimPrefix(key, kind.Prefix), Record: rec}, nil
 	})
@@ -156,15 +161,19 @@ func (t *Table[R]) notFound(appInstanceID, ruleID string) error {
 const maxTries = 32
 
 // MaxRecord is the largest record in bytes. A transaction of etcd holds two of them.
-const MaxRecord = 640 << 10
+const MaxRecord = 512 << 10
 
 // Change lets an app change one of its rules: edit gets the rule as it is and as Mp1 shows it, and returns what to put in its
-// place. It is called again when another change came first. Errors are those of edit, of the kinds errs.NotFound and
-// errs.Forbidden (the app ends), and those of etcd.Store.Txn.
+// place. It is called again when another change came first. Errors are those of edit, of the kind errs.NotFound, and those of
+// etcd.Store.Txn.
 func (t *Table[R]) Change(ctx context.Context, appInstanceID, ruleID string, setState func(*R, mp1.RuleState),
 	edit func(present R, shown *View[R]) (R, error),
 ) (*View[R], error) {
-	defer t.locks.Lock(appInstanceID)()
+	unlock, err := t.locks.Lock(ctx, appInstanceID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	for range maxTries {
 		item := t.Of(appInstanceID)
 		if item == nil {
@@ -217,7 +226,7 @@ func (t *Table[R]) Change(ctx context.Context, appInstanceID, ruleID string, set
 			return t.view(&rec, i, setState)
 		}
 	}
-	return nil, errs.New(errs.Unavailable, "others keep changing the rules of %s: try again", appInstanceID).After(0)
+	return nil, errs.New(errs.Unavailable, "others keep changing the rules of %s: try again", appInstanceID).After(time.Second)
 }
 
 // put makes the operation that stores the rules of an app instance. The error is of the kind errs.Invalid when they are too
@@ -232,7 +241,9 @@ func (t *Table[R]) put(appInstanceID string, rec state.Rules[R]) (clientv3.Op, e
 		return clientv3.Op{}, errs.New(errs.Invalid, "the %ss of an application instance may take %d bytes together, these take %d",
 			t.kind.Noun, MaxRecord, len(value))
 	}
-	return clientv3.OpPut(t.kind.Prefix+appInstanceID, value), nil
+	key := t.kind.Prefix + appInstanceID
+	t.mine.keep(key, value, rec)
+	return clientv3.OpPut(key, value), nil
 }
 
 // count gives the rules a new generation if those in force differ from what was before. Generations grow with the revision

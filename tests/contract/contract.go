@@ -11,7 +11,8 @@
 //     204, 304 and answers to HEAD have no body;
 //   - the request as well when it was accepted (2xx): a request that the document does not allow must be refused;
 //   - requests for which there is no operation: they must not be accepted, and what refuses them must look like that
-//     refusal does elsewhere in the document.
+//     refusal does elsewhere in the document;
+//   - streams of server-sent events while they are read: the data of every event is as documented for its type.
 //
 // Refused requests are not checked themselves, so that a test may send anything it likes.
 package contract
@@ -38,8 +39,13 @@ import (
 	"github.com/openmep/mep/api/openapi"
 )
 
-// exclusiveExtension lists the query parameters of an operation of which a request may use at most one.
-const exclusiveExtension = "x-mutually-exclusive-parameters"
+// The extensions of the documents.
+const (
+	// exclusiveExtension lists the query parameters of an operation of which a request may use at most one.
+	exclusiveExtension = "x-mutually-exclusive-parameters"
+	// eventExtension has, for the types of the events of a stream, the names of the schemas of their data.
+	eventExtension = "x-event-data"
+)
 
 // Validator checks exchanges against one document and reports to one test. It is safe for concurrent use.
 type Validator struct {
@@ -110,7 +116,8 @@ func Tolerated(ctx context.Context) context.Context {
 // that are inside one of the document's servers, on any host. Others pass unchecked; when the server of a document is
 // the root of the host, they are those of the paths it does not list.
 //
-// Response bodies are read to their end before an exchange returns. So are request bodies without GetBody.
+// Response bodies are read to their end before an exchange returns, except streams of events. So are request bodies without
+// GetBody.
 func (v *Validator) Transport(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport
@@ -136,6 +143,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req)
 	if err != nil || resp.StatusCode == http.StatusSwitchingProtocols {
 		return resp, err
+	}
+	if streams(req, resp) {
+		t.validator.follow(target, req, resp)
+		return resp, nil
 	}
 	body, err := io.ReadAll(resp.Body)
 	if closeErr := resp.Body.Close(); err == nil {
@@ -176,6 +187,7 @@ func replayable(req *http.Request) (*http.Request, error) {
 	return req, err
 }
 
+// report tells the test of a fault unless the test is over.
 func (v *Validator) report(req *http.Request, resp *http.Response, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -287,28 +299,31 @@ func (v *Validator) checkResponse(documented *openapi3.ResponseRef, req *http.Re
 	if bodyless && len(body) > 0 {
 		return fmt.Errorf("the response has a body where the document has none: %s", excerpt(body))
 	}
-	// The library takes no look at answers to HEAD nor at some status codes. It sees every response as the only one of
-	// a GET, so that headers are checked always.
-	asGet := &openapi3filter.RequestValidationInput{
-		Request: &http.Request{Method: http.MethodGet, URL: req.URL, Header: req.Header},
-		Route: &routers.Route{
-			Spec:      v.doc,
-			Method:    http.MethodGet,
-			Operation: &openapi3.Operation{Responses: openapi3.NewResponses(openapi3.WithStatus(http.StatusOK, documented))},
-		},
-	}
-	input := &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: asGet,
-		Status:                 http.StatusOK,
-		Header:                 resp.Header,
-		Options:                options(),
-	}
-	input.Options.ExcludeResponseBody = bodyless
-	input.SetBodyBytes(body)
-	if err := openapi3filter.ValidateResponse(req.Context(), input); err != nil {
+	if err := v.validate(req, documented, resp.Header, body, !bodyless); err != nil {
 		return fmt.Errorf("the response is not as documented: %w; it is %s", err, excerpt(body))
 	}
 	return nil
+}
+
+// validate checks headers, and a body if there is one, against a response of the document. The library takes no look at answers
+// to HEAD nor at some status codes. It sees every response as the only one of a GET, so that headers are checked always.
+func (v *Validator) validate(req *http.Request, documented *openapi3.ResponseRef, header http.Header, body []byte, hasBody bool) error {
+	input := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{
+			Request: &http.Request{Method: http.MethodGet, URL: req.URL, Header: req.Header},
+			Route: &routers.Route{
+				Spec:      v.doc,
+				Method:    http.MethodGet,
+				Operation: &openapi3.Operation{Responses: openapi3.NewResponses(openapi3.WithStatus(http.StatusOK, documented))},
+			},
+		},
+		Status:  http.StatusOK,
+		Header:  header,
+		Options: options(),
+	}
+	input.Options.ExcludeResponseBody = !hasBody
+	input.SetBodyBytes(body)
+	return openapi3filter.ValidateResponse(context.WithoutCancel(req.Context()), input)
 }
 
 // options returns what validation of requests and responses have in common: all faults at once, told briefly, and
@@ -323,6 +338,9 @@ func options() *openapi3filter.Options {
 		// One of the library's two validators says where the fault is, the other does not.
 		if strings.Contains(err.Reason, "at '") {
 			return err.Reason
+		}
+		if err.SchemaField == "allOf" && err.Origin != nil {
+			return err.Origin.Error() // which of them, and where
 		}
 		return fmt.Sprintf("at '/%s': %s", strings.Join(err.JSONPointer(), "/"), err.Reason)
 	})

@@ -1,0 +1,50 @@
+package client
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/openmep/mep/api/mp1"
+)
+
+// TrafficRules lists the app's traffic rules (MEC 011 7.2.7.3.1). They are INACTIVE as long as the app does not run.
+func (a *App) TrafficRules(ctx context.Context) ([]mp1.TrafficRule, error) {
+	var list []mp1.TrafficRule
+	_, err := a.c.do(ctx, a.support(http.MethodGet, "traffic_rules"), &list)
+	return list, err
+}
+
+// TrafficRule reads one of the app's traffic rules (MEC 011 7.2.8.3.1).
+func (a *App) TrafficRule(ctx context.Context, id string) (*Tagged[mp1.TrafficRule], error) {
+	return tagged[mp1.TrafficRule](ctx, a.c, a.support(http.MethodGet, "traffic_rules", id))
+}
+
+// ChangeTrafficRule puts rule, as a whole, in the place of one of the app's traffic rules (MEC 011 7.2.8.3.2). Its id may be
+// left out. Rules that the manager has not configured cannot be made: IsNotFound holds for the error.
+func (a *App) ChangeTrafficRule(ctx context.Context, id string, rule mp1.TrafficRule, pre ...Precondition) (*Tagged[mp1.TrafficRule], error) {
+	r := a.support(http.MethodPut, "traffic_rules", id)
+	r.body = rule
+	r.apply(pre)
+	return tagged[mp1.TrafficRule](ctx, a.c, r)
+}
+
+// DNSRules lists the app's DNS rules (MEC 011 7.2.9.3.1). They are INACTIVE as long as the app does not run.
+func (a *App) DNSRules(ctx context.Context) ([]mp1.DNSRule, error) {
+	var list []mp1.DNSRule
+	_, err := a.c.do(ctx, a.support(http.MethodGet, "dns_rules"), &list)
+	return list, err
+}
+
+// DNSRule reads one of the app's DNS rules (MEC 011 7.2.10.3.1).
+func (a *App) DNSRule(ctx context.Context, id string) (*Tagged[mp1.DNSRule], error) {
+	return tagged[mp1.DNSRule](ctx, a.c, a.support(http.MethodGet, "dns_rules", id))
+}
+
+// ChangeDNSRule changes the state of one of the app's DNS rules, and the other members of update that are set (MEC 011
+// 7.2.10.3.2). IsNotFound holds for the error when the manager has configured no such rule.
+func (a *App) ChangeDNSRule(ctx context.Context, id string, update mp1.DNSRuleUpdate, pre ...Precondition) (*Tagged[mp1.DNSRule], error) {
+	r := a.support(http.MethodPut, "dns_rules", id)
+	r.body = update
+	r.apply(pre)
+	return tagged[mp1.DNSRule](ctx, a.c, r)
+}
