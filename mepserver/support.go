@@ -55,7 +55,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		clock:       timing.New(s.cfg.Mm5.Timing.clock(), log, env.Metrics),
 		events:      events.New(store, log, env.Metrics),
 	}
-	p.events.BeginAt(m.Revision)
+	p.events.Follow(m.Revision, m.CatchUp)
 	p.manager = (&lifecycle.Manager{
 		Store: store, Mirror: m, Apps: dir,
 		Traffic: rules.New(m, store, rules.Traffic), DNS: rules.New(m, store, rules.DNS), Operations: operation.NewLog(m),

@@ -13,6 +13,8 @@ type batch struct {
 	frames []byte
 	// sent counts the events among the frames, by type.
 	sent map[mm5.EventType]int
+	// revision is that of the last of them.
+	revision int64
 }
 
 // maxBatch is when a batch has enough, in bytes.
@@ -29,6 +31,7 @@ func (b *batch) add(at position, e *event) error {
 		b.sent = make(map[mm5.EventType]int)
 	}
 	b.sent[e.name]++
+	b.revision = at.revision
 	return nil
 }
 

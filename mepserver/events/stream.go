@@ -55,6 +55,7 @@ type Stream struct {
 	skipped skipped
 	pace    pace
 	begin   func() int64
+	catchUp func(context.Context, int64) error
 	slots   chan int
 
 	closing chan struct{}
@@ -77,10 +78,12 @@ func New(store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Stream
 	return s
 }
 
-// BeginAt makes streams that resume nothing begin after the revision that the function returns, such as that of the copy the
-// lists are answered from: then no change falls between a list and the stream, and a stream can begin while etcd is away.
-// Without it they begin at etcd's present revision. Call it before the stream is used.
-func (s *Stream) BeginAt(revision func() int64) { s.begin = revision }
+// Follow makes streams that resume nothing begin where the copy is that lists are answered from: then no change falls between a list
+// and the stream, and a stream can begin while etcd is away. Without it they begin at etcd's present revision. And no event is sent
+// before the copy shows it, or a client that asks because of it would hear of what was before. Call it before the stream is used.
+func (s *Stream) Follow(revision func() int64, catchUp func(context.Context, int64) error) {
+	s.begin, s.catchUp = revision, catchUp
+}
 
 // Run serves until ctx ends, then ends all streams. It is to run beside the listener and end with it, whose drain would wait
 // for the streams otherwise.
@@ -192,6 +195,9 @@ func (s *Stream) serve(c *gin.Context, f *follower) {
 			s.log.Log(ctx, level, "event stream ended", "request_id", httpx.RequestID(c), "caller", identity.Subject(c), "reason", group.Err())
 			return
 		case next = <-f.out:
+			if s.catchUp != nil {
+				_ = s.catchUp(ctx, next.revision) // sent all the same when the copy lags for long
+			}
 		case <-idle.C:
 			next.frames = []byte(":\n\n")
 		}

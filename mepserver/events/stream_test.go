@@ -650,10 +650,10 @@ func TestIdleStreamIsKeptAliveAndItsPlaceUpToDate(t *testing.T) {
 	require.Empty(t, again.upTo(t, "b"), "nothing is missing")
 }
 
-func TestBeginAtGivesWhatHappenedSince(t *testing.T) {
+func TestAStreamBeginsWhereTheListsAre(t *testing.T) {
 	n := newNode(t)
 	at := n.put(t, state.AppKey("a"), app("x"))
-	n.BeginAt(func() int64 { return at })
+	n.Follow(func() int64 { return at }, nil)
 	n.serve(t, nil)
 	n.put(t, state.AppKey("b"), app("x"))
 	require.Empty(t, n.follow(t, "", "").upTo(t, "b"))

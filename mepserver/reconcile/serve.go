@@ -45,6 +45,10 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 			}
 			fault.Point("reconcile.announced")
 		}
+		if gone {
+			// Later than whatever was told of the app instance: generations follow the revisions of the store.
+			set.Generation = t.statuses.mirror.Revision() + 1
+		}
 		t.tell(ctx, e, &set, sum, probe)
 		fault.Point("reconcile.told")
 	}
@@ -56,8 +60,12 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 	if gone {
 		want = nil
 	}
-	status, _ = t.look(e)
+	status, touched = t.look(e)
 	switch {
+	case touched:
+		// Somebody changed it since the first look. That marks the app instance, and next time it is told again.
+		t.queue.finish(e, e.retry, false)
+		return
 	case e.record.begun || !same(status, want):
 		if err := t.record(ctx, e, want); err != nil {
 			t.queue.finish(e, sooner(e.retry, t.savedLater(e)), false)

@@ -189,8 +189,11 @@ func (p *Process) Stop() error {
 }
 
 // ResidentBytes is the resident memory of the program.
-func (p *Process) ResidentBytes() (int64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+func (p *Process) ResidentBytes() (int64, error) { return ResidentBytes(p.Pid()) }
+
+// ResidentBytes is the resident memory of a process.
+func ResidentBytes(pid int) (int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}

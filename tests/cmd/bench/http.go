@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/openmep/mep/tests/process"
 )
@@ -33,16 +31,8 @@ func benchRegister(o *options) error {
 		conns := newWires()
 		addr := hostOf(p.URL("mp1"))
 		rate, err := drive(o.round, func(w, n int) error {
-			c, err := conns.of(w, addr)
-			if err != nil {
-				return err
-			}
 			path := apiRoot + "/applications/" + apps[w*4+n%4] + "/services"
-			status, _, err := c.do("POST", path, jsonHeader, serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0))
-			if err == nil && status != http.StatusCreated {
-				err = fmt.Errorf("POST %s: status %d", path, status)
-			}
-			return err
+			return conns.ask(w, addr, http.MethodPost, path, serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0), http.StatusCreated)
 		})
 		conns.close()
 		p.Kill()
@@ -65,34 +55,56 @@ func benchRegister(o *options) error {
 const jsonHeader = "Content-Type: application/json\r\n"
 
 func rawPuts(o *options, conns int) (float64, error) {
-	addr, _, stop, err := startYardstick("yardstick-etcd", filepath.Join(o.dir, uuid.NewString()))
+	e, err := startEtcd(o, conns)
 	if err != nil {
 		return 0, err
 	}
-	defer stop()
-	cs := make([]*clientv3.Client, conns)
-	for i := range cs {
-		if cs[i], err = clientv3.New(clientv3.Config{Endpoints: []string{addr}, Logger: zap.NewNop()}); err != nil {
-			return 0, err
-		}
-		defer cs[i].Close()
-	}
+	defer e.stop()
 	return drive(o.round, func(w, n int) error {
 		value := serviceBody(fmt.Sprintf("svc-%d-%d", w, n), 0)
-		_, err := cs[w%conns].Put(context.Background(), "/bench/"+uuid.NewString(), string(value))
+		_, err := e.of(w).Put(context.Background(), "/bench/"+uuid.NewString(), string(value))
 		return err
 	})
 }
 
+// figures are those of a server, one for each round.
+type figures struct {
+	pid   int
+	rates []float64
+	// micros is the processor time of the server for each request.
+	micros []float64
+}
+
+// take adds the figures of a round of work.
+func (f *figures) take(o *options, work func(worker, n int) error) error {
+	return f.takeOf(func() (int, float64, error) {
+		took, rate, err := timed(clients, o.round, work)
+		return len(took), rate, err
+	})
+}
+
+// takeOf adds the figures of work that says how often it was done, and how often per second.
+func (f *figures) takeOf(work func() (count int, rate float64, err error)) error {
+	before, err := process.CPU(f.pid)
+	if err != nil {
+		return err
+	}
+	count, rate, err := work()
+	if err != nil {
+		return err
+	}
+	after, err := process.CPU(f.pid)
+	f.rates = append(f.rates, rate)
+	f.micros = append(f.micros, (after-before).Seconds()*1e6/float64(count))
+	return err
+}
+
 // side is one of two servers that are compared.
 type side struct {
+	figures
 	url string
 	// header is sent with every request: lines with their ends. Go's HTTP client does not send it.
 	header string
-	pid    int
-	rates  []float64
-	// micros is the processor time of the server for each request.
-	micros []float64
 }
 
 // alternate measures the same GET at both sides in turn; size is the length of the answer, 0 when it may vary.
@@ -101,11 +113,7 @@ func alternate(o *options, size int, sides ...*side) error {
 	defer conns.close()
 	for range o.rounds {
 		for _, s := range sides {
-			before, err := process.CPU(s.pid)
-			if err != nil {
-				return err
-			}
-			rate, err := drive(o.round, func(w, _ int) error {
+			err := s.take(o, func(w, _ int) error {
 				status, n, err := o.get(conns, w, s.url, s.header)
 				if err == nil && (status != http.StatusOK || size > 0 && n != size) {
 					err = fmt.Errorf("GET %s: status %d, %d bytes, want %d", s.url, status, n, size)
@@ -115,12 +123,6 @@ func alternate(o *options, size int, sides ...*side) error {
 			if err != nil {
 				return err
 			}
-			after, err := process.CPU(s.pid)
-			if err != nil {
-				return err
-			}
-			s.rates = append(s.rates, rate)
-			s.micros = append(s.micros, (after-before).Seconds()*1e6/(rate*o.round.Seconds()))
 		}
 	}
 	return nil
@@ -146,8 +148,13 @@ func (o *options) get(conns *wires, worker int, url, header string) (status, len
 }
 
 func compareSides(what string, ours, theirs *side, target float64) {
-	compare(what, "req/s", ours.rates, theirs.rates, target)
-	report("  processor time of the server for a request: ours %.1f µs, yardstick %.1f µs", median(ours.micros), median(theirs.micros))
+	compareFigures(what, "request", &ours.figures, &theirs.figures, target)
+}
+
+// compareFigures compares how often two servers did something.
+func compareFigures(what, thing string, ours, theirs *figures, target float64) {
+	compare(what, thing+"s/s", ours.rates, theirs.rates, target)
+	report("  processor time of the server for a %s: ours %.1f µs, yardstick %.1f µs", thing, median(ours.micros), median(theirs.micros))
 }
 
 func hostOf(rawURL string) string {
@@ -176,8 +183,8 @@ func againstBare(o *options, p *process.Process, query, what string, target floa
 		return err
 	}
 	defer stop()
-	ours := &side{url: target1, pid: p.Pid()}
-	theirs := &side{url: "http://" + addr + apiRoot + "/services" + query, pid: pid}
+	ours := &side{figures{pid: p.Pid()}, target1, ""}
+	theirs := &side{figures{pid: pid}, "http://" + addr + apiRoot + "/services" + query, ""}
 	if err := alternate(o, len(body), ours, theirs); err != nil {
 		return err
 	}
@@ -235,7 +242,7 @@ func benchScale(o *options) error {
 	}
 	report("100,000 services registered in %.1f s", time.Since(start).Seconds())
 	query := apiRoot + "/services?ser_name=svc-77"
-	a, b := &side{url: many.URL("mp1") + query, pid: many.Pid()}, &side{url: few.URL("mp1") + query, pid: few.Pid()}
+	a, b := &side{figures{pid: many.Pid()}, many.URL("mp1") + query, ""}, &side{figures{pid: few.Pid()}, few.URL("mp1") + query, ""}
 	if err := alternate(o, 0, a, b); err != nil {
 		return err
 	}

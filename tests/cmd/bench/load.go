@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,28 +30,55 @@ func newHTTPClient() *http.Client {
 
 var client = newHTTPClient()
 
-// drive runs work from all clients for d and returns how often it was done per second.
-func drive(d time.Duration, work func(worker, n int) error) (float64, error) {
-	var count atomic.Int64
-	var failed atomic.Pointer[error]
+// timed has workers repeat work for d, and returns how long it took each time and how often it was done per second.
+func timed(workers int, d time.Duration, work func(worker, n int) error) (took []time.Duration, rate float64, err error) {
+	all := make([][]time.Duration, workers)
+	faults := make([]error, workers)
 	var wg sync.WaitGroup
 	start := time.Now()
-	for w := range clients {
+	for w := range workers {
 		wg.Go(func() {
-			for n := 0; time.Since(start) < d; n++ {
-				if err := work(w, n); err != nil {
-					failed.Store(&err)
+			var mine []time.Duration
+			for begin := start; begin.Sub(start) < d && faults[w] == nil; {
+				faults[w] = work(w, len(mine))
+				end := time.Now()
+				mine = append(mine, end.Sub(begin))
+				begin = end
+			}
+			all[w] = mine
+		})
+	}
+	wg.Wait()
+	elapsed := time.Since(start)
+	took = slices.Concat(all...)
+	return took, float64(len(took)) / elapsed.Seconds(), errors.Join(faults...)
+}
+
+// drive has all clients repeat work for d and returns how often it was done per second.
+func drive(d time.Duration, work func(worker, n int) error) (float64, error) {
+	_, rate, err := timed(clients, d, work)
+	return rate, err
+}
+
+// share has workers do a number of pieces of work, each once, and returns how many were done per second.
+func share(workers, pieces int, work func(worker, piece int) error) (rate float64, err error) {
+	faults := make([]error, workers)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for w := range workers {
+		wg.Go(func() {
+			for faults[w] == nil {
+				piece := int(next.Add(1)) - 1
+				if piece >= pieces {
 					return
 				}
-				count.Add(1)
+				faults[w] = work(w, piece)
 			}
 		})
 	}
 	wg.Wait()
-	if err := failed.Load(); err != nil {
-		return 0, *err
-	}
-	return float64(count.Load()) / time.Since(start).Seconds(), nil
+	return float64(pieces) / time.Since(start).Seconds(), errors.Join(faults...)
 }
 
 func post(url string, body []byte) ([]byte, error) {
@@ -103,33 +131,15 @@ func preload(p *process.Process, count, interval int) ([]registered, error) {
 	for i := range apps {
 		apps[i] = uuid.NewString()
 	}
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var fault error
-	for range clients {
-		wg.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= count {
-					return
-				}
-				app := apps[i/500]
-				answer, err := post(servicesURL(p, app), serviceBody(fmt.Sprintf("svc-%d", i), interval))
-				var s struct{ SerInstanceID string }
-				if err == nil {
-					err = json.Unmarshal(answer, &s)
-				}
-				if err != nil {
-					mu.Lock()
-					fault = errors.Join(fault, err)
-					mu.Unlock()
-					return
-				}
-				all[i] = registered{app, s.SerInstanceID}
-			}
-		})
-	}
-	wg.Wait()
-	return all, fault
+	_, err := share(clients, count, func(_, i int) error {
+		app := apps[i/500]
+		answer, err := post(servicesURL(p, app), serviceBody(fmt.Sprintf("svc-%d", i), interval))
+		var s struct{ SerInstanceID string }
+		if err == nil {
+			err = json.Unmarshal(answer, &s)
+		}
+		all[i] = registered{app, s.SerInstanceID}
+		return err
+	})
+	return all, err
 }

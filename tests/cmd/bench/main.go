@@ -38,6 +38,9 @@ var measures = []measure{
 	{"notify", benchNotify},
 	{"heartbeat", benchHeartbeat},
 	{"start", benchStart},
+	{"configure", benchConfigure},
+	{"rule", benchRule},
+	{"memory", benchMemory},
 }
 
 func main() {

@@ -150,10 +150,9 @@ func benchToken(o *options) error {
 	defer conns.close()
 	addr := strings.TrimPrefix(base, "https://")
 	grants := []struct {
-		name   string
-		ask    func(w, n int, c *wire) (int, error)
-		rates  []float64
-		micros []float64
+		name string
+		ask  func(w, n int, c *wire) (int, error)
+		figures
 	}{
 		{name: "OAuth2 client credentials", ask: func(w, _ int, c *wire) (int, error) {
 			status, _, err := c.do(http.MethodPost, "/oauth2/token", pairs[w].basic(), []byte("grant_type=client_credentials"))
@@ -174,11 +173,8 @@ func benchToken(o *options) error {
 	for range o.rounds {
 		for i := range grants {
 			g := &grants[i]
-			before, err := s.CPU()
-			if err != nil {
-				return err
-			}
-			rate, err := drive(o.round, func(w, n int) error {
+			g.pid = s.Pid()
+			err := g.take(o, func(w, n int) error {
 				c, err := conns.of(w, addr)
 				if err != nil {
 					return err
@@ -192,12 +188,6 @@ func benchToken(o *options) error {
 			if err != nil {
 				return err
 			}
-			after, err := s.CPU()
-			if err != nil {
-				return err
-			}
-			g.rates = append(g.rates, rate)
-			g.micros = append(g.micros, (after-before).Seconds()*1e6/(rate*o.round.Seconds()))
 		}
 		rate, err := signings(o.round)
 		if err != nil {
@@ -237,8 +227,8 @@ func benchAuthorised(o *options) error {
 		return err
 	}
 	target := p.URL("mp1") + apiRoot + "/services?ser_name=svc-7777"
-	with := &side{url: target, pid: p.Pid(), header: "Authorization: Bearer " + token + "\r\n"}
-	without := &side{url: target, pid: p.Pid()}
+	with := &side{figures{pid: p.Pid()}, target, "Authorization: Bearer " + token + "\r\n"}
+	without := &side{figures{pid: p.Pid()}, target, ""}
 	if err := alternate(o, 0, with, without); err != nil {
 		return err
 	}
@@ -266,40 +256,28 @@ func benchLockout(o *options) error {
 	if err != nil {
 		return err
 	}
-	var next atomic.Int64
-	var fault atomic.Pointer[error]
-	var all sync.WaitGroup
 	secret := strings.Repeat("x", signing.SecretKeyLength)
-	start := time.Now()
-	for w := range clients {
-		all.Go(func() {
-			c, err := conns.of(w, addr)
-			for err == nil {
-				n := next.Add(1)
-				if n > strangers {
-					return
-				}
-				var status int
-				status, _, err = c.do(http.MethodPost, "/oauth2/token", keyPair{accessKeyID: fmt.Sprintf("%020d", n), secretKey: secret}.basic(),
-					[]byte("grant_type=client_credentials"))
-				if err == nil && status != http.StatusUnauthorized {
-					err = fmt.Errorf("an unknown access key: status %d", status)
-				}
-			}
-			fault.Store(&err)
-		})
+	rate, err := share(clients, strangers, func(w, n int) error {
+		c, err := conns.of(w, addr)
+		if err != nil {
+			return err
+		}
+		header := keyPair{accessKeyID: fmt.Sprintf("%020d", n), secretKey: secret}.basic()
+		status, _, err := c.do(http.MethodPost, "/oauth2/token", header, []byte("grant_type=client_credentials"))
+		if err == nil && status != http.StatusUnauthorized {
+			err = fmt.Errorf("an unknown access key: status %d", status)
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	all.Wait()
-	if err := fault.Load(); err != nil {
-		return *err
-	}
-	took := time.Since(start)
 	after, err := s.ResidentBytes()
 	if err != nil {
 		return err
 	}
-	report("%d unknown access keys in %.1f s (%.0f/s): resident memory %d MB before, %d MB after", strangers, took.Seconds(),
-		strangers/took.Seconds(), before>>20, after>>20)
+	report("%d unknown access keys in %.1f s (%.0f/s): resident memory %d MB before, %d MB after", strangers, strangers/rate, rate,
+		before>>20, after>>20)
 	if _, err := provision(s.client, s.URL("auth"), s.token); err != nil {
 		return errors.Join(errors.New("the platform does not answer any more"), err)
 	}

@@ -72,6 +72,19 @@ func (w *wires) of(worker int, addr string) (*wire, error) {
 	return c, nil
 }
 
+// ask has a worker send a request with JSON in it, and expects the answer to have a status.
+func (w *wires) ask(worker int, addr, method, path string, body []byte, want int) error {
+	c, err := w.of(worker, addr)
+	if err != nil {
+		return err
+	}
+	status, _, err := c.do(method, path, jsonHeader, body)
+	if err == nil && status != want {
+		err = fmt.Errorf("%s %s: status %d, want %d", method, path, status, want)
+	}
+	return err
+}
+
 // do sends a request and reads the answer to its end. It returns the status and the length of the body. header is lines with
 // their ends.
 func (c *wire) do(method, path, header string, body []byte) (status, length int, err error) {

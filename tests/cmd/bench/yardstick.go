@@ -8,11 +8,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 )
@@ -115,4 +118,39 @@ func startYardstick(which, arg string) (addr string, pid int, stop func(), err e
 		stop()
 		return "", 0, nil, fmt.Errorf("%s did not start", which)
 	}
+}
+
+// etcd is the yardstick etcd with clients.
+type etcd struct {
+	pid     int
+	clients []*clientv3.Client
+	process func()
+}
+
+// startEtcd starts an empty one, and makes clients that have a connection each.
+func startEtcd(o *options, conns int) (*etcd, error) {
+	addr, pid, stop, err := startYardstick("yardstick-etcd", filepath.Join(o.dir, uuid.NewString()))
+	if err != nil {
+		return nil, err
+	}
+	e := &etcd{pid: pid, process: stop}
+	for range conns {
+		c, err := clientv3.New(clientv3.Config{Endpoints: []string{addr}, Logger: zap.NewNop()})
+		if err != nil {
+			e.stop()
+			return nil, err
+		}
+		e.clients = append(e.clients, c)
+	}
+	return e, nil
+}
+
+// of is the client of a worker.
+func (e *etcd) of(worker int) *clientv3.Client { return e.clients[worker%len(e.clients)] }
+
+func (e *etcd) stop() {
+	for _, c := range e.clients {
+		_ = c.Close()
+	}
+	e.process()
 }

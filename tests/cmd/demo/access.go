@@ -36,16 +36,17 @@ func (s *story) provision(ctx context.Context) {
 	must(err)
 	c, err := read(token)
 	must(err)
+	expect(s.manager.url == s.platform.running.URL("mm5"), "the file says that Mm5 is at %s", s.manager.url)
 	expect(c.Subject == "mepm" && c.Scope == "mm5 ops", "the MEPM's token says %+v", c)
 
-	s.step("The MEPM has credentials made for the producer. This answer is the only one with the secret key.")
+	s.step("Over Mm5, the MEPM has credentials made for the producer. This answer is the only one with the secret key.")
 	keys := s.manager.provision(ctx, producerID, auth.Confs{AppInfo: auth.AppInfo{AppName: "producer"}})
 	s.producer = newApp(s.screen, "producer", s.credentials(creds, producerID, keys), true)
 
 	s.step("The consumer brings its own keys. The platform does not repeat the secret one.")
 	keys = s.manager.provision(ctx, consumerID, auth.Confs{
 		AuthInfo: auth.AuthInfo{Credentials: newKeys()},
-		AppInfo:  auth.AppInfo{AppName: "consumer", RequiredServices: []string{location}},
+		AppInfo:  auth.AppInfo{AppName: "consumer"},
 	})
 	s.consumer = newApp(s.screen, "consumer", s.credentials(creds, consumerID, keys), false)
 }
@@ -142,12 +143,8 @@ func (s *story) trespass(ctx context.Context, svc *client.Service) {
 	denied(err, http.StatusForbidden)
 
 	s.step("It is no manager either: its token has the scope mp1, not mm5.")
-	token, err := s.consumer.tokens.Token(ctx)
-	must(err)
-	m := &manager{url: s.manager.url, client: s.watched("consumer", s.consumer.client())}
-	status, _, err := m.send(ctx, http.MethodDelete, confs(producerID), token, nil)
-	must(err)
-	expect(status == http.StatusForbidden, "the consumer as a manager was answered %d", status)
+	m := caller{url: s.manager.url, client: s.consumer.support.client, token: s.consumer.tokens.Token}
+	m.refused(ctx, request{method: http.MethodDelete, path: confs(producerID)}, http.StatusForbidden)
 }
 
 // overlap is how long both secret keys of the producer are good.
@@ -158,7 +155,9 @@ func (s *story) rotateSecretKey(ctx context.Context) {
 	p := s.producer
 	seconds := int(overlap / time.Second)
 	var made auth.RotationResult
-	s.manager.call(ctx, http.MethodPost, confs(producerID)+"/rotate", auth.Rotation{OverlapSeconds: &seconds}, &made)
+	s.manager.call(ctx, request{
+		method: http.MethodPost, path: confs(producerID) + "/rotate", body: auth.Rotation{OverlapSeconds: &seconds},
+	}, http.StatusOK, &made)
 	expect(made.AccessKeyID == p.creds.AccessKeyID && made.SecretKey != "" && made.SecretKey != p.creds.SecretKey,
 		"the rotation made %s", made.AccessKeyID)
 
@@ -175,7 +174,7 @@ func (s *story) rotateSecretKey(ctx context.Context) {
 	forget(ctx, old)
 	_, err := old.Token(ctx)
 	refused(err, http.StatusUnauthorized)
-	s.manager.call(ctx, http.MethodGet, confs(producerID), nil, &rec)
+	s.manager.call(ctx, request{method: http.MethodGet, path: confs(producerID)}, http.StatusOK, &rec)
 	expect(len(rec.Secrets) == 1, "the producer has %d secret keys, want 1", len(rec.Secrets))
 }
 
@@ -191,19 +190,4 @@ func (s *story) newToken(ctx context.Context, a *app) claims {
 	forget(ctx, a.tokens)
 	_, c := a.token(ctx)
 	return c
-}
-
-func (s *story) revoke(ctx context.Context) {
-	s.step("The MEPM deletes the consumer's credentials. The token it has is refused at once, and it gets no other.")
-	before, err := s.consumer.tokens.Token(ctx)
-	must(err)
-	s.consumer.finds(ctx, location)
-	var answer string
-	s.manager.call(ctx, http.MethodDelete, confs(consumerID), nil, &answer)
-	_, err = s.consumer.platform.Discover(ctx, client.Query{Names: []string{location}})
-	why := denied(err, http.StatusUnauthorized)
-	expect(strings.Contains(why, "revoked"), "the platform refuses the token because %s", why)
-	s.consumer.tokens.Invalidate(before)
-	_, err = s.consumer.tokens.Token(ctx)
-	expect(refused(err, http.StatusUnauthorized) == auth.CodeInvalidClient, "asking for a token led to %v", err)
 }

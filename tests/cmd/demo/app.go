@@ -22,15 +22,25 @@ type app struct {
 	signed   bool // asks for tokens with a signature
 	tokens   *auth.Source
 	platform *client.Client
+	support  caller // application support
 	url      string // of its server
 	heard    chan mp1.ServiceReference
+	notices  chan notice
 }
 
 // newApp makes an app that holds the credentials and starts its server.
 func newApp(s *screen, name string, creds *auth.Credentials, signed bool) *app {
-	a := &app{screen: s, name: name, creds: creds, signed: signed, heard: make(chan mp1.ServiceReference, 100)}
+	a := &app{
+		screen: s, name: name, creds: creds, signed: signed,
+		heard: make(chan mp1.ServiceReference, 100), notices: make(chan notice, 100),
+	}
 	a.tokens = a.source(s.watched(name, a.client()))
-	a.platform = a.calling(s.watched(name, a.client()), func(ctx context.Context) (string, error) { return a.tokens.Token(ctx) })
+	token := func(ctx context.Context) (string, error) { return a.tokens.Token(ctx) }
+	a.platform = a.calling(s.watched(name, a.client()), token)
+	a.support = caller{
+		url:    creds.URLs["mp1"] + "/mec_app_support/v2/applications/" + creds.AppInstanceID,
+		client: s.watched(name, a.client()), token: token,
+	}
 	a.App = a.platform.App(creds.AppInstanceID)
 	a.url = a.serve()
 	return a
@@ -81,7 +91,10 @@ func (a *app) serve() string {
 		}
 		return nil
 	})
-	server := &http.Server{Handler: notifications, ReadHeaderTimeout: 5 * time.Second}
+	mux := http.NewServeMux()
+	mux.Handle("/notifications", notifications)
+	mux.HandleFunc("POST /termination", a.takeNotice)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = server.Serve(listener) }() // as long as the program runs
 	return "http://" + listener.Addr().String()
 }
@@ -113,13 +126,12 @@ func denied(err error, status int) (detail string) {
 }
 
 // subscribe asks for notifications about services of a name that are in one of the states after a change.
-func (a *app) subscribe(ctx context.Context, serName string, states ...mp1.ServiceState) (id string) {
-	sub, err := a.Subscribe(ctx, mp1.SerAvailabilityNotificationSubscription{
+func (a *app) subscribe(ctx context.Context, serName string, states ...mp1.ServiceState) {
+	_, err := a.Subscribe(ctx, mp1.SerAvailabilityNotificationSubscription{
 		CallbackReference: a.url + "/notifications",
 		FilteringCriteria: &mp1.FilteringCriteria{SerNames: []string{serName}, States: states},
 	})
 	must(err)
-	return sub.ID
 }
 
 // hears waits for the next notification and expects it to report a change of the service to a state.
@@ -127,8 +139,8 @@ func (a *app) hears(ctx context.Context, id string, change mp1.ChangeType, state
 	select {
 	case <-ctx.Done():
 		must(context.Cause(ctx))
-	case <-time.After(6 * time.Second):
-		must(fmt.Errorf("the %s heard nothing within 6 s, want %s", a.name, change))
+	case <-time.After(patience):
+		must(fmt.Errorf("the %s heard nothing within %s, want %s", a.name, patience, change))
 	case ref := <-a.heard:
 		expect(ref.SerInstanceID == id && ref.ChangeType == change && ref.State == state && (ref.Link == nil) == (change == mp1.ChangeRemoved),
 			"the %s heard %+v, want %s %s of %s", a.name, ref, change, state, id)

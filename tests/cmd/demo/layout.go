@@ -9,19 +9,29 @@ import (
 const (
 	indent = "      "
 	width  = 110 // of a line of JSON
+	// longBody is from how many lines on a body is not shown twice.
+	longBody = 7
 )
 
 // secretMembers are the members of JSON objects whose values are not shown.
 var secretMembers = map[string]bool{"secretKey": true, "access_token": true, "refresh_token": true}
 
-// pretty lays JSON out in few lines, without secrets.
+// pretty lays JSON out in few lines, without secrets. Of a long body that was shown before it says in which step that was.
 func (s *screen) pretty(body []byte) string {
 	if !json.Valid(body) {
 		return ""
 	}
 	dec := json.NewDecoder(strings.NewReader(string(body)))
 	dec.UseNumber()
-	return indent + s.layout(dec, indent, false) + "\n"
+	text := indent + s.layout(dec, indent, false) + "\n"
+	if strings.Count(text, "\n") < longBody {
+		return text
+	}
+	if step, shown := s.bodies[text]; shown {
+		return fmt.Sprintf("%s(the same as in step %d)\n", indent, step)
+	}
+	s.bodies[text] = s.steps
+	return text
 }
 
 // layout sets a JSON value on one line when it fits there, else over as few lines as possible.
@@ -57,7 +67,7 @@ func (s *screen) layout(dec *json.Decoder, indent string, secret bool) string {
 func (s *screen) scalar(token json.Token, secret bool) string {
 	if text, ok := token.(string); ok {
 		token = s.short(text)
-		if secret {
+		if secret && text != "" {
 			token = s.hide(text)
 		}
 	}

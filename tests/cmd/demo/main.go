@@ -1,7 +1,8 @@
 // Command demo tells the story of two MEC apps on a platform it starts itself, secure as it is by default: the MEPM gives both
-// their credentials, one offers a service, the other finds it and hears what becomes of it, keys are replaced meanwhile, and who
-// may not do something cannot. Every request, answer and notification is real, and shown as it happens, less the secrets. The
-// program fails when anything differs from what it expects, so it is a test as well.
+// their credentials and configures the platform for them, their traffic rules reach the data plane, one offers a service, the
+// other finds it and hears what becomes of it, keys are replaced meanwhile, who may not do something cannot, and in the end the
+// MEPM terminates both. Every request, answer and notification is real, and shown as it happens, less the secrets. The program
+// fails when anything differs from what it expects, so it is a test as well.
 package main
 
 import (
@@ -20,7 +21,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, 28*time.Second, errors.New("the whole story took too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 45*time.Second, errors.New("the whole story took too long"))
 	defer cancel()
 	if err := run(ctx, *binary); err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo failed:", err)

@@ -18,10 +18,15 @@ type platform struct {
 	logs        string   // of the processes that have ended
 }
 
-// settings is the configuration file: where the data are, and what two apps on loopback and little patience need.
+// settings is the configuration file: where the data and the data plane are, and what apps on loopback and little patience
+// need.
 const settings = `dataDir: %q
+dataplane:
+  driver: webhook
+  url: %q
+  secretFile: %q
 callbacks:
-  allowLoopback: true   # the servers of the two apps are on this machine
+  allowLoopback: true   # the servers of the apps are on this machine
 auth:
   keys:
     notBefore: 3s       # a new key is published this long before it signs; 5m by default
@@ -34,9 +39,14 @@ func (p *platform) file(path ...string) string {
 	return filepath.Join(append([]string{p.dir, "data"}, path...)...)
 }
 
-// configure writes the configuration file and returns its text.
-func (p *platform) configure() (string, error) {
-	text := fmt.Sprintf(settings, p.file())
+// configure writes the configuration file, and the secret shared with the controller into one of its own, and returns the
+// text of the former.
+func (p *platform) configure(c *controller) (string, error) {
+	secretFile := filepath.Join(p.dir, "controller.secret")
+	if err := os.WriteFile(secretFile, []byte(c.secret), 0o600); err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf(settings, p.file(), c.url, secretFile)
 	return text, os.WriteFile(p.configFile(), []byte(text), 0o600)
 }
 
@@ -48,7 +58,7 @@ func (p *platform) start() error {
 	}
 	p.running = running
 	p.addresses = nil
-	for _, listener := range []string{"mp1", "auth", "ops"} {
+	for _, listener := range []string{"mp1", "mm5", "auth", "ops"} {
 		_, address, _ := strings.Cut(running.URL(listener), "://")
 		p.addresses = append(p.addresses, "--"+listener+"-listen", address)
 	}

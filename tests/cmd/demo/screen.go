@@ -19,12 +19,16 @@ type screen struct {
 	steps   int
 	shorter *strings.Replacer
 	secrets map[string]bool // all that went by
+	bodies  map[string]int  // in which step a long body was shown
 }
 
 func newScreen(out *os.File) *screen {
 	info, err := out.Stat()
 	_, plain := os.LookupEnv("NO_COLOR") //nolint:misspell // its name, see no-color.org
-	s := &screen{secrets: make(map[string]bool), colour: err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain, shorter: strings.NewReplacer()}
+	s := &screen{
+		secrets: make(map[string]bool), bodies: make(map[string]int), shorter: strings.NewReplacer(),
+		colour: err == nil && info.Mode()&os.ModeCharDevice != 0 && !plain,
+	}
 	s.out = io.MultiWriter(&s.shown, out)
 	return s
 }

@@ -33,6 +33,7 @@ func TestJSONIsShownWithoutSecrets(t *testing.T) {
 			`      {"access_token": "••••", "expires_in": 60}` + "\n",
 			[]string{"proof"},
 		},
+		{"no secret in its place", `{"secretKey": ""}`, `      {"secretKey": ""}` + "\n", nil},
 		{"below a secret member", `[{"refresh_token": ["a", {"b": "c"}]}]`, `      [{"refresh_token": ["••••", {"b": "••••"}]}]` + "\n", []string{"a", "c"}},
 		{"id", `"5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f"`, `      "5abe4782…"` + "\n", nil},
 	} {
@@ -45,6 +46,19 @@ func TestJSONIsShownWithoutSecrets(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestALongBodyIsShownOnce(t *testing.T) {
+	s := newTestScreen(t)
+	const body = `["` + producerID + ` and more", {"a": "0123456789012345678901234567890123456789", "b": "0123456789012345678901234567890123456789",
+		"c": "0123456789012345678901234567890123456789", "d": {"e": "0123456789012345678901234567890123456789", "f": "0123456789012345678901234567890123456789",
+		"g": "0123456789012345678901234567890123456789"}}]`
+	s.steps = 3
+	require.Contains(t, s.pretty([]byte(body)), "and more")
+	s.steps = 5
+	require.Equal(t, "      (the same as in step 3)\n", s.pretty([]byte(body)))
+	require.Equal(t, "      [1]\n", s.pretty([]byte("[1]")))
+	require.Equal(t, "      [1]\n", s.pretty([]byte("[1]")))
 }
 
 func TestHeadersAreShownWithoutProofs(t *testing.T) {

@@ -8,13 +8,13 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-func (s *story) subscribe(ctx context.Context) (toConsumer, toProducer string) {
+func (s *story) subscribe(ctx context.Context) {
 	s.step("The consumer wants to hear of every service named %q. There is none yet.", location)
-	toConsumer = s.consumer.subscribe(ctx, location)
+	s.consumer.subscribe(ctx, location)
 	s.consumer.finds(ctx, location)
 
 	s.step("The producer wants to hear only when the platform takes its service for dead.")
-	return toConsumer, s.producer.subscribe(ctx, location, mp1.StateSuspended)
+	s.producer.subscribe(ctx, location, mp1.StateSuspended)
 }
 
 func (s *story) register(ctx context.Context) *client.Service {
@@ -73,15 +73,13 @@ func (s *story) change(ctx context.Context, info mp1.ServiceInfo) *client.Servic
 }
 
 func (s *story) crash(ctx context.Context, want *client.Service) {
-	p := s.platform
-	s.step("The platform is killed (kill -9 %d) and started again on the same data and ports.", p.running.Pid())
+	s.step("The platform is killed (kill -9 %d) and started again on the same data and ports. It tells the controller everything again.",
+		s.platform.running.Pid())
 	before, err := s.consumer.tokens.Token(ctx)
 	must(err)
-	url, start := p.mp1(), time.Now()
-	p.kill()
-	must(p.start())
-	s.note("process %d was ready after %.1f s", p.running.Pid(), time.Since(start).Seconds())
-	expect(p.mp1() == url, "Mp1 is at %s now, want %s", p.mp1(), url)
+	s.restart()
+	s.controller.hears(ctx, producerID, usersRule)
+	s.controller.hears(ctx, consumerID, consumerRule)
 
 	s.step("The service is still there, as it was, and the tokens issued before the crash are as good as they were.")
 	svc, err := s.consumer.platform.Service(ctx, want.Info.SerInstanceID)
@@ -100,20 +98,12 @@ func (s *story) changeTooLate(ctx context.Context, info mp1.ServiceInfo, staleET
 	expect(client.IsPreconditionFailed(err), "a stale If-Match led to %v, want a problem with status 412", err)
 }
 
-func (s *story) leave(ctx context.Context, id, toConsumer, toProducer string) {
-	s.step("The producer takes its service back. The consumer hears of it, and reads it no more.")
-	must(s.producer.Remove(ctx, id))
-	s.consumer.hears(ctx, id, mp1.ChangeRemoved, mp1.StateActive)
-	_, err := s.consumer.platform.Service(ctx, id)
-	expect(client.IsNotFound(err), "reading the removed service led to %v, want a problem with status 404", err)
-
-	s.step("Both apps end their subscriptions.")
-	must(s.consumer.Unsubscribe(ctx, toConsumer))
-	must(s.producer.Unsubscribe(ctx, toProducer))
-	left, err := s.consumer.Subscriptions(ctx)
-	must(err)
-	expect(len(left) == 0, "the consumer still has subscriptions: %v", left)
-	for _, a := range []*app{s.consumer, s.producer} {
-		expect(len(a.heard) == 0, "the %s heard %d things too many", a.name, len(a.heard))
-	}
+// restart kills the platform as kill -9 does and starts it again.
+func (s *story) restart() {
+	p := s.platform
+	url, start := p.mp1(), time.Now()
+	p.kill()
+	must(p.start())
+	s.note("process %d was ready after %.1f s", p.running.Pid(), time.Since(start).Seconds())
+	expect(p.mp1() == url, "Mp1 is at %s now, want %s", p.mp1(), url)
 }

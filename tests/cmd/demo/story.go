@@ -7,17 +7,26 @@ import (
 	"time"
 )
 
-// The two apps, and the service the one offers.
+// The two apps, one more that EdgeGallery's manager configures, and the service the first one offers.
 const (
 	producerID = "5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f"
 	consumerID = "f81d4fae-7dec-41d0-a765-00a0c91e6bf6"
+	videoID    = "0b7d2c54-91f6-4a3e-8c1d-6d2f5b8e7a90"
 	location   = "location"
 )
+
+// names are those of the apps.
+var names = map[string]string{producerID: "producer", consumerID: "consumer", videoID: "video"}
+
+// patience is how long the story waits for what has to happen.
+const patience = 8 * time.Second
 
 type story struct {
 	*screen
 	platform           *platform
+	controller         *controller
 	manager            *manager
+	events             *watcher
 	producer, consumer *app
 }
 
@@ -53,17 +62,22 @@ func (s *story) tell(ctx context.Context) (err error) {
 	s.provision(ctx)
 	s.keepStrangersOut(ctx)
 	s.getTokens(ctx)
-	toConsumer, toProducer := s.subscribe(ctx)
+	s.beReadyTooEarly(ctx)
+	s.configure(ctx)
+	s.becomeReady(ctx)
+	s.switchRule(ctx)
+	s.subscribe(ctx)
 	first := s.register(ctx)
 	s.fallSilentAndComeBack(ctx, first.Info.SerInstanceID)
 	second := s.change(ctx, first.Info)
 	s.crash(ctx, second)
 	s.changeTooLate(ctx, second.Info, first.ETag)
 	s.trespass(ctx, second)
+	s.serveEdgeGallery(ctx)
 	s.rotateSigningKey(ctx)
 	s.rotateSecretKey(ctx)
-	s.leave(ctx, first.Info.SerInstanceID, toConsumer, toProducer)
-	s.revoke(ctx)
+	s.terminateProducer(ctx, first.Info.SerInstanceID)
+	s.terminateConsumer(ctx)
 	s.end()
 	s.lookBack()
 	return nil
@@ -71,19 +85,22 @@ func (s *story) tell(ctx context.Context) (err error) {
 
 func (s *story) begin() {
 	p := s.platform
-	text, err := p.configure()
+	s.controller = newController(s.screen, producerID, consumerID, videoID)
+	text, err := p.configure(s.controller)
 	must(err)
 	s.step("The platform starts, with an empty data directory and on free ports. It is not in development mode.")
 	s.abbreviate(p.dir+"/", "")
 	s.text("operator: mep.yaml", text)
 	must(p.start())
-	s.abbreviate(p.mp1()+"/mec_service_mgmt/v1", "…", p.dir+"/", "")
-	s.note("process %d; Mp1 is at %s, tokens are at %s", p.running.Pid(), p.mp1(), p.running.URL("auth"))
-	s.note("below, … stands for the root of the API at Mp1, or for the rest of an id, and %s for a secret or token", hidden)
+	mm5 := p.running.URL("mm5")
+	s.abbreviate(p.mp1()+"/mec_service_mgmt/v1", "…", p.mp1()+"/mec_app_support/v2", "…", mm5+"/mm5/v1", "…", p.dir+"/", "")
+	s.note("process %d; Mp1 is at %s, Mm5 at %s, tokens are at %s", p.running.Pid(), p.mp1(), mm5, p.running.URL("auth"))
+	s.note("below, … stands for the root of an API, or for the rest of an id, and %s for a secret or token", hidden)
 }
 
 func (s *story) end() {
 	s.step("The platform is asked to stop (SIGTERM).")
+	s.events.close()
 	start := time.Now()
 	err := s.platform.stop()
 	expect(err == nil, "the platform did not stop in good order: %v", err)

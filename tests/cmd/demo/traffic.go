@@ -127,7 +127,7 @@ func (t *traffic) signedWith() []string {
 
 // waitFor waits until a token is signed with the key.
 func (t *traffic) waitFor(ctx context.Context, kid string) {
-	const patience, lookAgain = 8 * time.Second, 20 * time.Millisecond
+	const lookAgain = 20 * time.Millisecond
 	for end := time.Now().Add(patience); !slices.Contains(t.signedWith(), kid); pause(ctx, lookAgain) {
 		select {
 		case <-t.ended:

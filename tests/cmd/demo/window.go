@@ -91,7 +91,12 @@ func (s *screen) body(h http.Header, body []byte) string {
 // notified shows a notification that who receives.
 func (s *screen) notified(who string, notification any) {
 	body, _ := json.Marshal(notification)
+	s.received(who, "notification", body)
+}
+
+// received shows what the platform sends to who.
+func (s *screen) received(who, what string, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.out, "\n   %s\n%s", s.paint(yellow, who+" <- notification"), s.pretty(body))
+	fmt.Fprintf(s.out, "\n   %s\n%s", s.paint(yellow, who+" <- "+what), s.pretty(body))
 }
