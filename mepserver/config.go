@@ -19,7 +19,6 @@ import (
 	"github.com/openmep/mep/mepserver/notify"
 	"github.com/openmep/mep/mepserver/registry"
 	"github.com/openmep/mep/mepserver/subscription"
-	"github.com/openmep/mep/mepserver/termination"
 )
 
 // Config holds the settings of the Mp1 server.
@@ -133,7 +132,6 @@ func (c *Config) validateTransports() []error {
 type policies struct {
 	registry     registry.Policy
 	subscription subscription.Policy
-	termination  termination.Policy
 	notify       notify.Policy
 	lifecycle    lifecycle.Policy
 	limits       httpx.Limits
@@ -163,7 +161,6 @@ func (c *Config) policies(own callback.Policy, publicURL string) *policies {
 			Security: &mp1.SecurityInfo{},
 		}}
 	}
-	p.termination = termination.Policy{Max: c.MaxSubscriptions, Targets: &own}
 	p.lifecycle = c.Mm5.lifecycle(p.registry.Transports)
 	return p
 }

@@ -47,7 +47,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 	base func() string, env *daemon.Env,
 ) (*support, error) {
 	m, store, log := s.node.Mirror, s.node.Store, env.Log
-	term := termination.New(m, store, dir, func() termination.Policy { return s.policies.Load().termination })
+	term := termination.New(m, store, dir, func() subscription.Policy { return s.policies.Load().subscription })
 	statuses := reconcile.NewStatuses(m)
 	p := &support{
 		termination: term,

@@ -83,7 +83,7 @@ func start(t *testing.T, server *etcdtest.Server, o options) *process {
 	regPolicy := func() registry.Policy {
 		return registry.Policy{MaxServices: 1000, MinInterval: 1, MaxInterval: 60, DefaultInterval: 60}
 	}
-	book := termination.New(m, store, dir, func() termination.Policy { return termination.Policy{Max: 100, Targets: targets} })
+	book := termination.New(m, store, dir, func() subscription.Policy { return subscription.Policy{Max: 100, Targets: targets} })
 	statuses := reconcile.NewStatuses(m)
 	p := &process{Manager: (&lifecycle.Manager{
 		Store: store, Mirror: m, Apps: dir, Traffic: rules.New(m, store, rules.Traffic), DNS: rules.New(m, store, rules.DNS),

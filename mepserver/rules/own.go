@@ -10,6 +10,7 @@ import (
 type own[R any] struct {
 	mu      sync.Mutex
 	records map[string]written[R]
+	bytes   int // at most that much is kept
 }
 
 type written[R any] struct {
@@ -17,15 +18,22 @@ type written[R any] struct {
 	rec   state.Rules[R]
 }
 
-// maxOwn bounds how many are kept: those of transactions that did not happen do not come back.
-const maxOwn = 256
+// Bounds on what is kept, in records and in bytes of one and of all of them: what is planned and not written does not come back.
+const (
+	maxOwn      = 256
+	maxOwnValue = 64 << 10
+	maxOwnBytes = 1 << 20
+)
 
 // keep remembers what is written under a key. rec is shared and must not be changed from here on.
 func (o *own[R]) keep(key, value string, rec state.Rules[R]) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.records == nil || len(o.records) >= maxOwn {
-		o.records = make(map[string]written[R])
+	if len(value) > maxOwnValue {
+		return
+	}
+	if o.bytes += len(value); o.records == nil || len(o.records) >= maxOwn || o.bytes > maxOwnBytes {
+		o.records, o.bytes = make(map[string]written[R]), len(value)
 	}
 	o.records[key] = written[R]{value: value, rec: rec}
 }
@@ -39,5 +47,6 @@ func (o *own[R]) take(key string, value []byte) (state.Rules[R], bool) {
 		return state.Rules[R]{}, false
 	}
 	delete(o.records, key)
+	o.bytes -= len(w.value)
 	return w.rec, true
 }

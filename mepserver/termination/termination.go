@@ -16,8 +16,8 @@ import (
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/watched"
 	"github.com/openmep/mep/mepserver/apps"
-	"github.com/openmep/mep/mepserver/callback"
 	"github.com/openmep/mep/mepserver/owned"
+	"github.com/openmep/mep/mepserver/subscription"
 )
 
 // APIRoot is where the application support API is below a mount prefix.
@@ -53,22 +53,14 @@ func (s *Subscription) Info(base string) mp1.AppTerminationNotificationSubscript
 	}
 }
 
-// Policy is what an operator decides about subscriptions.
-type Policy struct {
-	// Max is how many subscriptions one app may have.
-	Max int
-	// Targets says where notifications may go.
-	Targets *callback.Policy
-}
-
 // Book holds all subscriptions.
 type Book struct {
 	records *owned.Records[*Subscription]
-	policy  func() Policy
+	policy  func() subscription.Policy
 }
 
 // New adds the book's collection to the mirror.
-func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func() Policy) *Book {
+func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func() subscription.Policy) *Book {
 	return &Book{policy: policy, records: owned.New(m, store, dir, owned.Kind[*Subscription]{
 		Name: "termination_subscriptions", Noun: "subscription", Prefix: state.PrefixTermSubs, Decode: decode,
 	})}
