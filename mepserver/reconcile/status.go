@@ -98,6 +98,9 @@ func write(ctx context.Context, store *etcd.Store, term leader.Term, key string,
 		}
 		op = clientv3.OpPut(key, value)
 	}
+	if status == nil || status.Generation > 0 && len(status.Applied)+len(status.Failed) == 0 {
+		store = store.Urgent() // ends of app instances wait for it, and they make room
+	}
 	resp, err := store.Txn(ctx, term.Fence(), []clientv3.Op{op}, nil)
 	if err != nil {
 		return 0, err

@@ -22,36 +22,38 @@ type Client struct {
 	token string // "" for none
 }
 
-// Client returns a client of the Mp1 listener, whose exchanges are all checked against the OpenAPI document. Redirects
+// mp1Documents describe what is at the Mp1 listener.
+var mp1Documents = []string{"mec_service_mgmt", "mec_app_support"}
+
+// Client returns a client of the Mp1 listener, whose exchanges are all checked against the OpenAPI documents. Redirects
 // are not followed.
 func (p *Process) Client(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "mp1", "mec_service_mgmt", "")
+	return p.client(tb, "mp1", "", written(mp1Documents)...)
 }
 
 // Ops returns a client of the operations listener.
 func (p *Process) Ops(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "ops", "ops", "")
+	return p.client(tb, "ops", "", "ops")
 }
 
 // Unchecked returns a client of the Mp1 listener whose exchanges are not checked.
 func (p *Process) Unchecked(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "mp1", "", "")
+	return p.client(tb, "mp1", "")
 }
 
-// client makes a client of a listener that comes from an address, "" for any, and checks its exchanges against a document,
-// "" for none.
-func (p *Process) client(tb testing.TB, listener, document, from string) *Client {
+// client makes a client of a listener that comes from an address, "" for any, and checks its exchanges against documents.
+func (p *Process) client(tb testing.TB, listener, from string, documents ...string) *Client {
 	tb.Helper()
 	base, err := p.transport(from)
 	if err != nil {
 		tb.Fatalf("harness: %v", err)
 	}
 	var checked http.RoundTripper = base
-	if document != "" {
-		checked = contract.New(tb, document).Transport(base)
+	for _, document := range documents {
+		checked = contract.New(tb, document).Transport(checked)
 	}
 	return newClient(tb, func() string { return p.URL(listener) }, checked)
 }

@@ -53,6 +53,15 @@ func Unready() Option {
 	return func(s *spec) { s.unready = true }
 }
 
+// faultEnv names the environment variable with the point at which a process ends that was built for it.
+const faultEnv = "MEP_FAULT"
+
+// Fault runs a program that was built with the points of package fault, and has it end at one of them as by kill -9. With
+// Restart and no point it goes on like any other.
+func Fault(point string) Option {
+	return func(s *spec) { s.faults, s.fault, s.mayFail = true, point, point != "" }
+}
+
 // MayFail allows the process to end by itself, and with another exit code than 0.
 func MayFail() Option {
 	return func(s *spec) { s.mayFail = true }

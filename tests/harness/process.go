@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,7 +57,22 @@ type spec struct {
 	noCommand   bool
 	secure      bool
 	caFile      string
+	faults      bool
+	fault       string
 	environment []string
+}
+
+// command is the process to be.
+func (s *spec) command(tb testing.TB) *exec.Cmd {
+	tb.Helper()
+	if !s.faults {
+		cmd := exec.Command(binary(tb, s.program), s.args...)
+		cmd.Env = s.environment
+		return cmd
+	}
+	cmd := exec.Command(programIn(tb, faulty, s.program), s.args...)
+	cmd.Env = append(slices.Clone(s.environment), faultEnv+"="+s.fault)
+	return cmd
 }
 
 // Start runs mep in development mode on free ports, and returns when it is ready. At the end of the test it is sent
@@ -148,8 +164,8 @@ func (p *Process) tryLaunch() error {
 	if err != nil {
 		p.tb.Fatalf("harness: %v", err)
 	}
-	cmd := exec.Command(binary(p.tb, p.spec.program), p.spec.args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.spec.environment, writer, writer
+	cmd := p.spec.command(p.tb)
+	cmd.Stdout, cmd.Stderr = writer, writer
 	err = cmd.Start()
 	_ = writer.Close() // the process has its own
 	if err != nil {

@@ -76,31 +76,31 @@ func (p *Process) hangUp() {
 // Auth returns a client of the token service without a token, whose exchanges are checked against its document.
 func (p *Process) Auth(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "auth", "mep_auth", "")
+	return p.client(tb, "auth", "", "mep_auth")
 }
 
 // AuthFrom is Auth from one of the machine's own addresses, such as 127.0.0.7.
 func (p *Process) AuthFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
-	return p.client(tb, "auth", "mep_auth", address)
+	return p.client(tb, "auth", address, "mep_auth")
 }
 
 // UncheckedAuthFrom is AuthFrom whose exchanges are not checked, for very many of them.
 func (p *Process) UncheckedAuthFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
-	return p.client(tb, "auth", "", address)
+	return p.client(tb, "auth", address)
 }
 
 // ClientFrom is Client from one of the machine's own addresses.
 func (p *Process) ClientFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
-	return p.client(tb, "mp1", "mec_service_mgmt", address)
+	return p.client(tb, "mp1", address, written(mp1Documents)...)
 }
 
 // AuthAtMp1 is Auth at the Mp1 listener, which takes signed requests for tokens, too.
 func (p *Process) AuthAtMp1(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "mp1", "mep_auth", "")
+	return p.client(tb, "mp1", "", "mep_auth")
 }
 
 // Keys are an access key and its secret key.
@@ -260,7 +260,7 @@ func (p *Process) Metric(tb testing.TB, name string) (value float64, ok bool) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), Patience)
 	defer cancel()
-	text := p.client(tb, "ops", "", "").Get("/metrics", Context(ctx)).Is(http.StatusOK).Body
+	text := p.client(tb, "ops", "").Get("/metrics", Context(ctx)).Is(http.StatusOK).Body
 	for line := range strings.Lines(string(text)) {
 		if rest, found := strings.CutPrefix(line, name+" "); found {
 			if _, err := fmt.Sscan(rest, &value); err != nil {

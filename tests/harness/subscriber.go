@@ -53,13 +53,28 @@ type Delivery struct {
 	Subscription string
 	// Change is the one service reference of the notification.
 	Change ServiceReference
+	// Termination is what a termination notification says, nil in others.
+	Termination *Termination
+}
+
+// Termination is what a termination notification says (MEC 011 7.1.4.2).
+type Termination struct {
+	OperationAction    string `json:"operationAction"`
+	MaxGracefulTimeout int    `json:"maxGracefulTimeout"`
+	Links              struct {
+		Subscription       Link `json:"subscription"`
+		ConfirmTermination Link `json:"confirmTermination"`
+	} `json:"_links"`
+}
+
+// Link is a link.
+type Link struct {
+	Href string `json:"href"`
 }
 
 // ServiceReference is a reference to a changed service (MEC 011 8.1.4.2).
 type ServiceReference struct {
-	Link *struct {
-		Href string `json:"href"`
-	} `json:"link"`
+	Link          *Link  `json:"link"`
 	SerName       string `json:"serName"`
 	SerInstanceID string `json:"serInstanceId"`
 	State         string `json:"state"`
@@ -138,17 +153,18 @@ func (s *Subscriber) serve(w http.ResponseWriter, r *http.Request) {
 func parse(r *http.Request, body []byte) (*Delivery, error) {
 	d := &Delivery{Path: r.URL.Path, ID: r.Header.Get("X-Notification-Id"), Attempt: 1, At: time.Now(), Body: body}
 	var n struct {
+		NotificationType  string             `json:"notificationType"`
 		ServiceReferences []ServiceReference `json:"serviceReferences"`
-		Links             struct {
-			Subscription struct {
-				Href string `json:"href"`
-			} `json:"subscription"`
-		} `json:"_links"`
+		Termination
 	}
 	if err := json.Unmarshal(body, &n); err != nil {
 		return d, err
 	}
 	d.Subscription = n.Links.Subscription.Href
+	kind := availabilityNotification
+	if n.NotificationType == "AppTerminationNotification" {
+		d.Termination, kind = &n.Termination, terminationNotification
+	}
 	if len(n.ServiceReferences) > 0 {
 		d.Change = n.ServiceReferences[0]
 	}
@@ -159,15 +175,46 @@ func parse(r *http.Request, body []byte) (*Delivery, error) {
 		return d, fmt.Errorf("there is no X-Notification-Id")
 	case r.Header.Get("Content-Type") != "application/json":
 		return d, fmt.Errorf("the Content-Type is %q", r.Header.Get("Content-Type"))
-	case len(n.ServiceReferences) != 1:
+	case len(n.ServiceReferences) != 1 && d.Termination == nil:
 		return d, fmt.Errorf("there are %d service references", len(n.ServiceReferences))
 	}
-	return d, checkNotification(body)
+	return d, kind.check(body)
 }
 
-// notificationSchema is compiled once: subscribers of some tests are sent thousands of notifications.
-var notificationSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
-	text, _ := openapi.YAML("mec_service_mgmt")
+// message is a kind of what the platform sends by itself, checked against a schema that is compiled once: subscribers of some tests
+// are sent thousands of them.
+type message struct {
+	document string
+	schema   func() (*jsonschema.Schema, error)
+}
+
+var (
+	availabilityNotification = newMessage("mec_service_mgmt", "ServiceAvailabilityNotification")
+	terminationNotification  = newMessage("mec_app_support", "AppTerminationNotification")
+)
+
+func newMessage(document, schema string) message {
+	return message{document, sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(document, schema) })}
+}
+
+func (m message) check(body []byte) error {
+	if len(written([]string{m.document})) == 0 {
+		return nil
+	}
+	schema, err := m.schema()
+	if err != nil {
+		return err
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	return schema.Validate(v)
+}
+
+// compile makes a schema of an OpenAPI document one that can be used by itself.
+func compile(document, schema string) (*jsonschema.Schema, error) {
+	text, _ := openapi.YAML(document)
 	doc, err := openapi3.NewLoader().LoadFromData(text)
 	if err != nil {
 		return nil, err
@@ -180,25 +227,13 @@ var notificationSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	const name = "mem:///mec_service_mgmt.json"
+	name := "mem:///" + document + ".json"
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	if err := compiler.AddResource(name, resource); err != nil {
 		return nil, err
 	}
-	return compiler.Compile(name + "#/components/schemas/ServiceAvailabilityNotification")
-})
-
-func checkNotification(body []byte) error {
-	schema, err := notificationSchema()
-	if err != nil {
-		return err
-	}
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	return schema.Validate(v)
+	return compiler.Compile(name + "#/components/schemas/" + schema)
 }
 
 type statusRecorder struct {

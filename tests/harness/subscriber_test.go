@@ -21,7 +21,30 @@ func TestNotificationsAreCheckedAgainstTheDocument(t *testing.T) {
 		"a change type of its own": {`{"notificationType":"SerAvailabilityNotification","serviceReferences":[{"link":{"href":"http://mep/x"},"serName":"n","serInstanceId":"i","state":"ACTIVE","changeType":"MOVED"}],` + links + `}`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := checkNotification([]byte(x.body)); x.good {
+			if err := availabilityNotification.check([]byte(x.body)); x.good {
+				require.NoError(t, err)
+			} else {
+				require.Error(t, err)
+			}
+		})
+	}
+}
+
+func TestTerminationNotificationsAndEventsAreCheckedAgainstTheDocuments(t *testing.T) {
+	const links = `"_links":{"subscription":{"href":"http://mep/s"},"confirmTermination":{"href":"http://mep/c"}}`
+	for name, x := range map[string]struct {
+		kind message
+		body string
+		good bool
+	}{
+		"a termination":           {terminationNotification, `{"notificationType":"AppTerminationNotification","operationAction":"TERMINATING","maxGracefulTimeout":1,` + links + `}`, true},
+		"without any time":        {terminationNotification, `{"notificationType":"AppTerminationNotification","operationAction":"TERMINATING","maxGracefulTimeout":0,` + links + `}`, false},
+		"an action as misprinted": {terminationNotification, `{"notificationType":"AppTerminationNotification","operationAction":"STOPPPING","maxGracefulTimeout":1,` + links + `}`, false},
+		"an operation":            {eventData["operation"], `{"operationId":"5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f","appInstanceId":"a","lcmOperation":"START","operationState":"COMPLETED"}`, true},
+		"an unknown operation":    {eventData["operation"], `{"operationId":"5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f","appInstanceId":"a","lcmOperation":"DANCE","operationState":"COMPLETED"}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := x.kind.check([]byte(x.body)); x.good {
 				require.NoError(t, err)
 			} else {
 				require.Error(t, err)
