@@ -121,7 +121,7 @@ func (s *sweeper) end(ctx context.Context) error {
 			}
 			if resp.Succeeded {
 				s.trail.Write(audit.Entry{
-					Action: "credential.delete", Result: audit.Success, Target: subject, Detail: "access key " + ak + ": the app instance was terminated",
+					Action: "credential.delete", Result: audit.Success, Caller: "platform", Target: subject, Detail: "access key " + ak + ": the app instance was terminated",
 				})
 			}
 		}

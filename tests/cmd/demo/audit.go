@@ -40,6 +40,7 @@ var expectedActs = []string{
 	"credential.put success mepm", // EdgeGallery's way
 	"app.configure success mepm",
 	"app.unconfigure success mepm",
+	"credential.delete success platform", // of the app instance that is terminated
 	"app.terminate success mepm",
 	"token.issue success consumer",
 	"key.rotate success operator",
@@ -49,9 +50,11 @@ var expectedActs = []string{
 	"token.issue success producer", // with both secret keys
 	"token.issue denied nobody",    // with the old one
 	"app.terminate success mepm",   // the producer
+	"credential.delete success platform",
 	"access.deny denied nobody",
 	"token.issue denied nobody",
 	"app.terminate success mepm", // the consumer
+	"credential.delete success platform",
 	"access.deny denied nobody",
 	"token.issue denied nobody",
 }
