@@ -78,7 +78,10 @@ func (l *lockedBuffer) String() string {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{etcd: etcdtest.Start(t), reg: prometheus.NewRegistry(), log: &lockedBuffer{}}
-	n.store = n.etcd.Store(t)
+	store, err := etcd.Dial(etcd.Config{Endpoints: []string{n.etcd.Endpoint()}, Timeout: 10 * time.Second}) // also on a machine that is busy
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = store.Close() })
+	n.store = store
 	log := slog.New(slog.NewTextHandler(n.log, nil))
 	n.Stream = New(n.store, log, n.reg)
 	r := httpx.NewRouter("mm5", slog.New(slog.DiscardHandler), httpx.NewMetrics(prometheus.NewRegistry()),

@@ -58,7 +58,7 @@ var anyPort = []string{"--mp1-listen", "127.0.0.1:0", "--mm5-listen", "127.0.0.1
 func itsSettings(t *testing.T, p *harness.Process) []string {
 	t.Helper()
 	args := []string{"--data-dir", p.DataDir}
-	for _, name := range []string{"mp1", "auth", "ops"} {
+	for _, name := range []string{"mp1", "mm5", "auth", "ops"} {
 		u, err := url.Parse(p.URL(name))
 		require.NoError(t, err)
 		args = append(args, "--"+name+"-listen", u.Host)
