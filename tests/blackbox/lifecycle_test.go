@@ -274,7 +274,7 @@ func TestAnAppDiscoversWhatItsConfigurationDeclares(t *testing.T) {
 	p := harness.Start(t, harness.Secure(), generous())
 	m := mepmOf(t, p)
 	producer, _ := appOf(t, p)
-	consumer, _ := appOf(t, p)
+	consumer, keys := appOf(t, p)
 	other, _ := appOf(t, p)
 	rni, secret := producer.register(own("rni")), producer.register(own("secret"))
 	consumer.register(own("mine"))
@@ -305,6 +305,12 @@ func TestAnAppDiscoversWhatItsConfigurationDeclares(t *testing.T) {
 	m.done(m.configure(consumer.id, object{"appServiceOptional": []any{object{"serName": "rni", "version": "1"}}}))
 	m.done(m.unconfigure(consumer.id))
 	sees("loc", "mine", "rni", "secret")
+	// What was declared with its credentials counts, too.
+	credentials := object{"authInfo": object{"credentials": object{"accessKeyId": keys.AccessKeyID, "secretKey": keys.SecretKey}}, "appInfo": object{"requiredServices": []any{"secret"}}}
+	p.Manager(t).Put(harness.ConfsPath(consumer.id), credentials).Is(200)
+	sees("mine", "secret")
+	m.done(m.configure(consumer.id, object{"appServiceRequired": []any{object{"serName": "rni", "version": "1"}}}))
+	sees("mine", "rni", "secret")
 }
 
 func TestSubscriptionsCoverWhatTheConfigurationDeclares(t *testing.T) {

@@ -29,7 +29,7 @@ var mp1Documents = []string{"mec_service_mgmt", "mec_app_support"}
 // are not followed.
 func (p *Process) Client(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "mp1", "", written(mp1Documents)...)
+	return p.client(tb, "mp1", "", mp1Documents...)
 }
 
 // Ops returns a client of the operations listener.

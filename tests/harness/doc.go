@@ -8,6 +8,10 @@
 //	p := harness.Start(t, harness.Secure())  // with TLS and tokens, as in operation
 //	app := p.NewApp(t)                       // provisioned by the manager, with its token
 //
+//	m := p.MEPM(t)                           // the MEC platform manager at Mm5
+//	c := harness.NewController(t)            // applies rules: harness.Start(t, c.Option())
+//	harness.Start(t, harness.Fault("x"))     // is killed where it gets to the fault point x
+//
 // Every exchange of a Client is checked against the OpenAPI documents. A process that does not end properly fails its
 // test. Nothing here sleeps to be in time: what has to happen is waited for with Eventually.
 package harness

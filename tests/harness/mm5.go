@@ -1,24 +1,14 @@
 package harness
 
-import (
-	"slices"
-	"testing"
-
-	"github.com/openmep/mep/api/openapi"
-)
+import "testing"
 
 // mm5Documents describe what is at the Mm5 listener.
 var mm5Documents = []string{"mm5", "mep_auth"}
 
-// written leaves out the documents there are none of yet.
-func written(documents []string) []string {
-	return slices.DeleteFunc(slices.Clone(documents), func(name string) bool { return !slices.Contains(openapi.Documents(), name) })
-}
-
 // Mm5 returns a client of the Mm5 listener without a token, whose exchanges are checked against the OpenAPI documents.
 func (p *Process) Mm5(tb testing.TB) *Client {
 	tb.Helper()
-	return p.client(tb, "mm5", "", written(mm5Documents)...)
+	return p.client(tb, "mm5", "", mm5Documents...)
 }
 
 // UncheckedMm5 is Mm5 whose exchanges are not checked, for very large ones and for those that do not end.

@@ -94,7 +94,7 @@ func (p *Process) UncheckedAuthFrom(tb testing.TB, address string) *Client {
 // ClientFrom is Client from one of the machine's own addresses.
 func (p *Process) ClientFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
-	return p.client(tb, "mp1", address, written(mp1Documents)...)
+	return p.client(tb, "mp1", address, mp1Documents...)
 }
 
 // AuthAtMp1 is Auth at the Mp1 listener, which takes signed requests for tokens, too.

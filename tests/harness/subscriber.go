@@ -184,8 +184,7 @@ func parse(r *http.Request, body []byte) (*Delivery, error) {
 // message is a kind of what the platform sends by itself, checked against a schema that is compiled once: subscribers of some tests
 // are sent thousands of them.
 type message struct {
-	document string
-	schema   func() (*jsonschema.Schema, error)
+	schema func() (*jsonschema.Schema, error)
 }
 
 var (
@@ -194,13 +193,10 @@ var (
 )
 
 func newMessage(document, schema string) message {
-	return message{document, sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(document, schema) })}
+	return message{sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(document, schema) })}
 }
 
 func (m message) check(body []byte) error {
-	if len(written([]string{m.document})) == 0 {
-		return nil
-	}
 	schema, err := m.schema()
 	if err != nil {
 		return err
