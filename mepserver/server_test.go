@@ -28,6 +28,7 @@ import (
 	"github.com/openmep/mep/kit/settings"
 	"github.com/openmep/mep/kit/telemetry"
 	"github.com/openmep/mep/mepserver/apps"
+	"github.com/openmep/mep/mepserver/owned"
 	"github.com/openmep/mep/mepserver/registry"
 	"github.com/openmep/mep/mepserver/subscription"
 )
@@ -203,7 +204,7 @@ func TestAppSeesWhatItDeclaredAndItsOwn(t *testing.T) {
 	_, err = reg.ForWrite(declared, ids["radio"])
 	require.ErrorIs(t, err, errs.NotFound, "it may not even know of it")
 
-	sub := &subscription.Subscription{AppInstanceID: declared}
+	sub := &subscription.Subscription{Entry: owned.Entry[state.Subscription]{AppInstanceID: declared}}
 	for name, want := range map[string]bool{"location": true, "radio": false, "video": true, "own": true} {
 		item, err := reg.Get(apps.Reader{}, ids[name])
 		require.NoError(t, err)

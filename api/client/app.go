@@ -112,12 +112,15 @@ func (a *App) Liveness(ctx context.Context, id string) (mp1.ServiceLivenessInfo,
 	return info, err
 }
 
-// Subscription is a subscription as the platform answered it.
-type Subscription struct {
+// Subscription is a subscription to notifications about services.
+type Subscription = SubscriptionTo[mp1.SerAvailabilityNotificationSubscription]
+
+// SubscriptionTo is a subscription as the platform answered it.
+type SubscriptionTo[I any] struct {
 	// ID names the subscription.
 	ID string
 	// Info is what was subscribed to.
-	Info mp1.SerAvailabilityNotificationSubscription
+	Info I
 	// ETag is the entity-tag of the subscription.
 	ETag string
 	// Location is the URL of the subscription.
@@ -153,12 +156,17 @@ func (a *App) Unsubscribe(ctx context.Context, id string) error {
 }
 
 func (a *App) subscription(ctx context.Context, r request) (*Subscription, error) {
-	s := &Subscription{}
-	ans, err := a.c.do(ctx, r, &s.Info)
+	return subscribed(ctx, a.c, r, func(i *mp1.SerAvailabilityNotificationSubscription) *mp1.SelfLinks { return i.Links })
+}
+
+// subscribed makes a request that is answered with a subscription; links are those of the answer.
+func subscribed[I any](ctx context.Context, c *Client, r request, links func(*I) *mp1.SelfLinks) (*SubscriptionTo[I], error) {
+	s := &SubscriptionTo[I]{}
+	ans, err := c.do(ctx, r, &s.Info)
 	if err != nil {
 		return nil, err
 	}
-	s.ETag, s.Location = ans.header.Get("ETag"), locationOf(ans, s.Info.Links)
+	s.ETag, s.Location = ans.header.Get("ETag"), locationOf(ans, links(&s.Info))
 	if s.ID = IDOf(s.Location); s.ID == "" {
 		return nil, errNoLocation
 	}

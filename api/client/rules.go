@@ -9,9 +9,7 @@ import (
 
 // TrafficRules lists the app's traffic rules (MEC 011 7.2.7.3.1). They are INACTIVE as long as the app does not run.
 func (a *App) TrafficRules(ctx context.Context) ([]mp1.TrafficRule, error) {
-	var list []mp1.TrafficRule
-	_, err := a.c.do(ctx, a.support(http.MethodGet, "traffic_rules"), &list)
-	return list, err
+	return list[mp1.TrafficRule](ctx, a.c, a.support(http.MethodGet, "traffic_rules"))
 }
 
 // TrafficRule reads one of the app's traffic rules (MEC 011 7.2.8.3.1).
@@ -30,9 +28,14 @@ func (a *App) ChangeTrafficRule(ctx context.Context, id string, rule mp1.Traffic
 
 // DNSRules lists the app's DNS rules (MEC 011 7.2.9.3.1). They are INACTIVE as long as the app does not run.
 func (a *App) DNSRules(ctx context.Context) ([]mp1.DNSRule, error) {
-	var list []mp1.DNSRule
-	_, err := a.c.do(ctx, a.support(http.MethodGet, "dns_rules"), &list)
-	return list, err
+	return list[mp1.DNSRule](ctx, a.c, a.support(http.MethodGet, "dns_rules"))
+}
+
+// list makes a request that is answered with an array.
+func list[T any](ctx context.Context, c *Client, r request) ([]T, error) {
+	var elements []T
+	_, err := c.do(ctx, r, &elements)
+	return elements, err
 }
 
 // DNSRule reads one of the app's DNS rules (MEC 011 7.2.10.3.1).

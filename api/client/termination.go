@@ -9,16 +9,7 @@ import (
 )
 
 // TerminationSubscription is a subscription to the termination of the app as the platform answered it.
-type TerminationSubscription struct {
-	// ID names the subscription.
-	ID string
-	// Info is what was subscribed to.
-	Info mp1.AppTerminationNotificationSubscription
-	// ETag is the entity-tag of the subscription.
-	ETag string
-	// Location is the URL of the subscription.
-	Location string
-}
+type TerminationSubscription = SubscriptionTo[mp1.AppTerminationNotificationSubscription]
 
 // SubscribeTermination asks to be told before the app is stopped or terminated gracefully (MEC 011 7.2.3.3.4): notifications
 // are sent to callback, an http or https URL where a TerminationHandler may receive them.
@@ -49,16 +40,7 @@ func (a *App) UnsubscribeTermination(ctx context.Context, id string) error {
 }
 
 func (a *App) terminationSubscription(ctx context.Context, r request) (*TerminationSubscription, error) {
-	s := &TerminationSubscription{}
-	ans, err := a.c.do(ctx, r, &s.Info)
-	if err != nil {
-		return nil, err
-	}
-	s.ETag, s.Location = ans.header.Get("ETag"), locationOf(ans, s.Info.Links)
-	if s.ID = IDOf(s.Location); s.ID == "" {
-		return nil, errNoLocation
-	}
-	return s, nil
+	return subscribed(ctx, a.c, r, func(i *mp1.AppTerminationNotificationSubscription) *mp1.SelfLinks { return i.Links })
 }
 
 // locationOf is where a resource is: what the header says, else the link of the resource to itself.

@@ -139,7 +139,7 @@ func (m *Manager) plan(in *Configure) (*plan, error) {
 	}
 	switch s := p.record.State(); s {
 	case mm5.LifecycleStopping, mm5.LifecycleTerminating:
-		return nil, errs.New(errs.Conflict, "application instance %s is %s: configure it when that is over", in.AppInstanceID, s).After(1e9)
+		return nil, errs.New(errs.Conflict, "application instance %s is %s: configure it when that is over", in.AppInstanceID, s).After(time.Second)
 	case mm5.LifecycleStarted:
 		p.running = true
 	case mm5.LifecycleKnown, mm5.LifecycleConfigured:
@@ -346,7 +346,7 @@ var undoes = map[mm5.OperationType]mm5.OperationType{
 // room refuses an operation when far too many are kept already: those that have ended are cleared away in the background.
 func (m *Manager) room() error {
 	if most := m.Policy().MaxOperations; m.Operations.Collection().Snapshot().Len() > most+most/2 {
-		return errs.New(errs.TooManyRequests, "there are more than %d operations: wait for some to end", most).After(5e9)
+		return errs.New(errs.TooManyRequests, "there are more than %d operations: wait for some to end", most).After(5 * time.Second)
 	}
 	return nil
 }
@@ -362,24 +362,18 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 	defer unlock()
 	for range maxTries {
 		app, err := m.find(appInstanceID)
-		if id := m.last(appInstanceID, mm5.OperationUnconfigure); err != nil && id != "" {
-			if done, err := m.holds(ctx, []clientv3.Cmp{same[*apps.App](state.AppKey(appInstanceID), nil)}); err != nil || done {
+		present, configured := m.Configuration(appInstanceID)
+		if id := m.last(appInstanceID, mm5.OperationUnconfigure); id != "" && !configured {
+			if done, err := m.holds(ctx, []clientv3.Cmp{same(state.AppKey(appInstanceID), app)}); err != nil || done {
 				return id, err
 			}
 			continue
+		}
+		if err == nil && !configured {
+			err = errs.New(errs.NotFound, "application instance %s has no configuration", appInstanceID)
 		}
 		if err != nil {
 			return "", err
-		}
-		present, ok := m.Configuration(appInstanceID)
-		if id := m.last(appInstanceID, mm5.OperationUnconfigure); !ok && id != "" {
-			if done, err := m.holds(ctx, []clientv3.Cmp{app.Unchanged()}); err != nil || done {
-				return id, err
-			}
-			continue
-		}
-		if !ok {
-			return "", errs.New(errs.NotFound, "application instance %s has no configuration", appInstanceID)
 		}
 		if allowed != nil {
 			if err := allowed(present); err != nil {
@@ -388,7 +382,7 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 		}
 		rec := app.Value.Record
 		if s := rec.State(); rec.Ending != nil {
-			return "", errs.New(errs.Conflict, "application instance %s is %s: try again when that is over", appInstanceID, s).After(1e9)
+			return "", errs.New(errs.Conflict, "application instance %s is %s: try again when that is over", appInstanceID, s).After(time.Second)
 		}
 		c, id := &change{}, operation.NewID()
 		plans := map[mm5.RuleKind]*rules.Plan{

@@ -305,6 +305,20 @@ func TestOldOperationsAreClearedAway(t *testing.T) {
 	require.Equal(t, mm5.OperationCompleted, p.op(t, last).OperationState, "the newest stays")
 }
 
+func TestOperationsThatEndedLongAgoAreClearedAway(t *testing.T) {
+	limits := policy()
+	limits.Retention, limits.MaxOperations = time.Millisecond, 10
+	p := start(t, etcdtest.Start(t), options{policy: limits, appliers: map[mm5.RuleKind]string{mm5.TrafficRules: "dataplane"}})
+	p.configure(t, "open", config("a", 1))
+	open, err := p.Start(t.Context(), "open")
+	require.NoError(t, err)
+	for i := range 12 {
+		p.configure(t, app, config(fmt.Sprint("c", i), 1))
+	}
+	require.Eventually(t, func() bool { return p.Operations.Collection().Snapshot().Len() == 1 }, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, mm5.OperationProcessing, p.op(t, open).OperationState, "one that has not ended stays")
+}
+
 func TestRemovingAConfigurationForgetsAnAppThatNothingElseMadeKnown(t *testing.T) {
 	p := start(t, etcdtest.Start(t), options{})
 	p.configure(t, "only", config("a", 1))

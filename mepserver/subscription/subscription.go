@@ -5,7 +5,6 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"strconv"
 
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,11 +23,7 @@ import (
 
 // Subscription is a subscription as this process holds it. It is shared and must not be changed.
 type Subscription struct {
-	AppInstanceID string
-	ID            string
-	Record        state.Subscription
-	// ETag is the entity-tag of the resource, with quotes.
-	ETag string
+	owned.Entry[state.Subscription]
 }
 
 // Item is a subscription with its revisions.
@@ -107,15 +102,8 @@ func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func(
 }
 
 func decode(key string, value []byte, modRevision int64) (*Subscription, error) {
-	app, id, err := state.SplitKey(state.PrefixAvailSubs, key)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := state.Decode[state.Subscription](value)
-	if err != nil {
-		return nil, err
-	}
-	return &Subscription{AppInstanceID: app, ID: id, Record: rec, ETag: `"` + strconv.FormatInt(modRevision, 36) + `"`}, nil
+	e, err := owned.DecodeEntry[state.Subscription](state.PrefixAvailSubs, key, value, modRevision)
+	return &Subscription{Entry: e}, err
 }
 
 // The index keys of what a subscription is about. Only one of the three criteria can be present.

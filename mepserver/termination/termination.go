@@ -5,7 +5,6 @@ package termination
 import (
 	"context"
 	"iter"
-	"strconv"
 
 	"github.com/google/uuid"
 
@@ -25,11 +24,7 @@ const APIRoot = "/mec_app_support/v2"
 
 // Subscription is a subscription as this process holds it. It is shared and must not be changed.
 type Subscription struct {
-	AppInstanceID string
-	ID            string
-	Record        state.TerminationSubscription
-	// ETag is the entity-tag of the resource, with quotes.
-	ETag string
+	owned.Entry[state.TerminationSubscription]
 }
 
 // Item is a subscription with its revisions.
@@ -67,15 +62,8 @@ func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func(
 }
 
 func decode(key string, value []byte, modRevision int64) (*Subscription, error) {
-	app, id, err := state.SplitKey(state.PrefixTermSubs, key)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := state.Decode[state.TerminationSubscription](value)
-	if err != nil {
-		return nil, err
-	}
-	return &Subscription{AppInstanceID: app, ID: id, Record: rec, ETag: `"` + strconv.FormatInt(modRevision, 36) + `"`}, nil
+	e, err := owned.DecodeEntry[state.TerminationSubscription](state.PrefixTermSubs, key, value, modRevision)
+	return &Subscription{Entry: e}, err
 }
 
 // Collection is the watched copy.

@@ -1,0 +1,26 @@
+package owned
+
+import (
+	"strconv"
+
+	"github.com/openmep/mep/api/state"
+)
+
+// Entry is a record as a process holds it that has nothing more to say than what is stored.
+type Entry[R state.Record] struct {
+	AppInstanceID string
+	ID            string
+	Record        R
+	// ETag is the entity-tag of the resource, with quotes.
+	ETag string
+}
+
+// DecodeEntry reads a record below a prefix.
+func DecodeEntry[R state.Record](prefix, key string, value []byte, modRevision int64) (e Entry[R], err error) {
+	if e.AppInstanceID, e.ID, err = state.SplitKey(prefix, key); err != nil {
+		return e, err
+	}
+	e.Record, err = state.Decode[R](value)
+	e.ETag = `"` + strconv.FormatInt(modRevision, 36) + `"`
+	return e, err
+}
