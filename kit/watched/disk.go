@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -75,7 +76,13 @@ func (m *Mirror) save() (err error) {
 	m.applying.Lock()
 	revision := m.revision.Load()
 	var writers []func(func(record) error) error
+	last := ""
 	for _, s := range m.sources {
+		// What one collection writes, those with a prefix below its own need not write again.
+		if last != "" && strings.HasPrefix(s.prefix(), last) {
+			continue
+		}
+		last = s.prefix()
 		writers = append(writers, s.freeze())
 	}
 	m.applying.Unlock()
@@ -135,6 +142,7 @@ func (m *Mirror) readSnapshot() ([]event, int64, error) {
 		sum     = sha256.New()
 		lines   = bufio.NewReaderSize(f, 64<<10)
 		pending []byte
+		count   int
 	)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -149,7 +157,10 @@ func (m *Mirror) readSnapshot() ([]event, int64, error) {
 			if err != nil {
 				return nil, 0, err
 			}
-			events = append(events, ev)
+			count++
+			for ev.src = range m.sourcesOf(ev.key) {
+				events = append(events, ev)
+			}
 		}
 		pending = line
 	}
@@ -157,16 +168,10 @@ func (m *Mirror) readSnapshot() ([]event, int64, error) {
 	if err := json.Unmarshal(pending, &t); err != nil || t.Format != snapshotFormat {
 		return nil, 0, errors.New("the file is incomplete or of another format")
 	}
-	if t.Count != len(events) || t.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
+	if t.Count != count || t.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
 		return nil, 0, errors.New("the checksum does not match")
 	}
-	known := events[:0]
-	for _, ev := range events {
-		if ev.src != nil {
-			known = append(known, ev)
-		}
-	}
-	return known, t.Revision, nil
+	return events, t.Revision, nil
 }
 
 func (m *Mirror) snapshotEvent(line []byte, sum hash.Hash) (event, error) {
@@ -175,9 +180,7 @@ func (m *Mirror) snapshotEvent(line []byte, sum hash.Hash) (event, error) {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return event{}, fmt.Errorf("read a record: %w", err)
 	}
-	return event{
-		key: r.Key, value: r.Value, createRevision: r.CreateRevision, revision: r.ModRevision, src: m.sourceOf(r.Key),
-	}, nil
+	return event{key: r.Key, value: r.Value, createRevision: r.CreateRevision, revision: r.ModRevision}, nil
 }
 
 // freeze returns a function that writes out the collection as it is now.

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sort"
 	"strings"
@@ -130,13 +131,15 @@ func (m *Mirror) add(s source) {
 	sort.Slice(m.sources, func(i, j int) bool { return m.sources[i].prefix() < m.sources[j].prefix() })
 }
 
-func (m *Mirror) sourceOf(key string) source {
-	for _, s := range m.sources {
-		if strings.HasPrefix(key, s.prefix()) {
-			return s
+// sourcesOf walks over the collections that keep a key: those of several parts of the program may have prefixes in common.
+func (m *Mirror) sourcesOf(key string) iter.Seq[source] {
+	return func(yield func(source) bool) {
+		for _, s := range m.sources {
+			if strings.HasPrefix(key, s.prefix()) && !yield(s) {
+				return
+			}
 		}
 	}
-	return nil
 }
 
 // Ready is closed when the collections hold a state, from etcd or, failing that, from disk.
@@ -306,7 +309,7 @@ func (m *Mirror) list(ctx context.Context) error {
 	m.cluster = cluster
 	byPrefix := make(map[source][]*mvccpb.KeyValue)
 	for _, kv := range kvs {
-		if s := m.sourceOf(string(kv.Key)); s != nil {
+		for s := range m.sourcesOf(string(kv.Key)) {
 			byPrefix[s] = append(byPrefix[s], kv)
 		}
 	}
@@ -407,11 +410,10 @@ func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) err
 			}
 			revision = ev.Kv.ModRevision
 			e := event{key: string(ev.Kv.Key), createRevision: ev.Kv.CreateRevision, revision: ev.Kv.ModRevision}
-			if e.src = m.sourceOf(e.key); e.src == nil {
-				continue
-			}
 			e.value, e.deleted = ev.Kv.Value, ev.Type == mvccpb.Event_DELETE
-			events = append(events, e)
+			for e.src = range m.sourcesOf(e.key) {
+				events = append(events, e)
+			}
 		}
 		// Only a progress report vouches for its header's revision: a response with events may be one of several.
 		if resp.IsProgressNotify() {

@@ -1,0 +1,72 @@
+package watched_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/etcdtest"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// sharers are collections with prefixes in common, as several parts of one program have them.
+type sharers struct {
+	mirror            *watched.Mirror
+	all, again, lower *watched.Collection[string]
+}
+
+func share(store *etcd.Store, snapshot string) *sharers {
+	s := &sharers{mirror: watched.New(watched.Config{
+		Source: store.Source, Prefix: "/t/", ProbeInterval: 50 * time.Millisecond, Registerer: prometheus.NewRegistry(),
+		SnapshotFile: snapshot, SnapshotInterval: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	})}
+	s.all = watched.Add(s.mirror, "all", "/t/status/", text)
+	s.lower = watched.Add(s.mirror, "lower", "/t/status/dns/", text)
+	s.again = watched.Add(s.mirror, "again", "/t/status/", text)
+	return s
+}
+
+func (s *sharers) run(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.mirror.Run(ctx) }()
+	<-s.mirror.Ready()
+	return func() { cancel(); require.NoError(t, <-done) }
+}
+
+func (s *sharers) lengths() [3]int {
+	return [3]int{s.all.Snapshot().Len(), s.again.Snapshot().Len(), s.lower.Snapshot().Len()}
+}
+
+func TestCollectionsMayHavePrefixesInCommon(t *testing.T) {
+	server := etcdtest.Start(t)
+	store := server.Store(t)
+	ctx := t.Context()
+	put := func(key, value string) int64 {
+		resp, err := store.Client.Put(ctx, key, value)
+		require.NoError(t, err)
+		return resp.Header.Revision
+	}
+	put("/t/status/dns/a", "listed")
+	put("/t/status/dataplane/a", "listed")
+
+	file := filepath.Join(t.TempDir(), "snapshot")
+	s := share(store, file)
+	stop := s.run(t)
+	require.Equal(t, [3]int{2, 2, 1}, s.lengths(), "from the list")
+	require.NoError(t, s.mirror.WaitRevision(ctx, put("/t/status/dns/b", "watched")))
+	require.Equal(t, [3]int{3, 3, 2}, s.lengths(), "from the watch")
+	stop()
+
+	server.Stop()
+	s = share(store, file)
+	defer s.run(t)()
+	require.True(t, s.mirror.Status().Restored)
+	require.Equal(t, [3]int{3, 3, 2}, s.lengths(), "from the disk")
+}
