@@ -177,6 +177,7 @@ func (a *admin) hand(cmd *cobra.Command, k *credential.Known, secret string) err
 	if !slices.Contains(c.Scopes, state.ScopeMm5) {
 		c.URLs = maps.Clone(c.URLs)
 		delete(c.URLs, "mm5")
+		delete(c.URLs, "dns")
 	}
 	out, err := cmd.Flags().GetString("out")
 	if err != nil {
@@ -204,10 +205,14 @@ func (a *admin) reach() (urls map[string]string, caFile string) {
 		return first.URLs, first.CAFile
 	}
 	urls = make(map[string]string)
-	for name, l := range map[string]struct{ public, listen string }{
+	listeners := map[string]struct{ public, listen string }{
 		auth.AuthListener: {a.cfg.Auth.PublicURL, a.cfg.Auth.Listen}, "mp1": {a.cfg.Server.PublicURL, a.cfg.Server.Mp1Listen},
 		"mm5": {a.cfg.Server.Mm5.PublicURL, a.cfg.Server.Mm5.Listen},
-	} {
+	}
+	if a.cfg.DNS.Enabled() {
+		listeners["dns"] = struct{ public, listen string }{listen: a.cfg.DNS.ManagementListen}
+	}
+	for name, l := range listeners {
 		if urls[name] = strings.TrimSuffix(l.public, "/"); urls[name] == "" {
 			urls[name] = a.guess(l.listen)
 		}

@@ -4,7 +4,9 @@ go 1.26.0
 
 require (
 	github.com/google/uuid v1.6.0
+	github.com/miekg/dns v1.1.73
 	github.com/openmep/mep/api v0.0.0
+	github.com/openmep/mep/dnsagent v0.0.0
 	github.com/openmep/mep/kit v0.0.0
 	github.com/openmep/mep/mepauth v0.0.0
 	github.com/openmep/mep/mepserver v0.0.0
@@ -117,3 +119,5 @@ replace github.com/openmep/mep/kit => ../kit
 replace github.com/openmep/mep/mepserver => ../mepserver
 
 replace github.com/openmep/mep/mepauth => ../mepauth
+
+replace github.com/openmep/mep/dnsagent => ../dnsagent

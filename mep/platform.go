@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
 	"github.com/openmep/mep/api/auth"
+	"github.com/openmep/mep/dnsagent"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/node"
@@ -23,6 +25,7 @@ type Config struct {
 	Common daemon.Config
 	Server mepserver.Config
 	Auth   mepauth.Config
+	DNS    dnsagent.Config
 
 	DiskReserve int64 `name:"storage.reserve" default:"134217728" usage:"room in bytes that must stay free on the disk of the data directory; changes are refused below it"`
 	DiskQuota   int64 `name:"storage.quota" default:"2147483648" usage:"largest size of the embedded etcd's database in bytes"`
@@ -37,7 +40,10 @@ func Platform() *Spec {
 		Name: "mep", Short: "ETSI MEC platform in one process",
 		Common: func(c *Config) *daemon.Config { return &c.Common },
 		Validate: func(c *Config) error {
-			faults := []error{c.Server.Validate(&c.Common), c.Auth.Validate(&c.Common)}
+			faults := []error{c.Server.Validate(&c.Common), c.Auth.Validate(&c.Common), c.DNS.Validate(&c.Common)}
+			if c.Server.Mm5.DNS.Driver == mepserver.DriverAgent && !c.DNS.Enabled() {
+				faults = append(faults, fmt.Errorf("dns.driver: agent needs a DNS server: dns.listen must not be off"))
+			}
 			if c.DiskReserve < 0 {
 				faults = append(faults, fmt.Errorf("storage.reserve must not be negative"))
 			}
@@ -47,11 +53,13 @@ func Platform() *Spec {
 			return errors.Join(faults...)
 		},
 		Listeners: func(c *Config) []string {
-			return []string{c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL, c.Auth.Listen, c.Auth.PublicURL}
+			return append([]string{
+				c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL, c.Auth.Listen, c.Auth.PublicURL,
+			}, c.DNS.Addresses()...)
 		},
 		Build: build,
 	}
-	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand(), doctorCommand(s))
+	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand(), doctorCommand(s), dnsCommand(s))
 	return s
 }
 
@@ -81,12 +89,24 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 	if err != nil {
 		return nil, err
 	}
-	server, err := mepserver.New(&cfg.Server, n, env, mepserver.Also{Mp1: tokens.MountSigned, Mm5: tokens.MountConfs})
-	if err != nil {
-		return nil, errors.Join(err, tokens.Close())
+	var names *dnsagent.Agent
+	serverConfig := cfg.Server
+	urls := map[string]string{auth.AuthListener: tokens.URL()}
+	if cfg.DNS.Enabled() {
+		if names, err = dnsagent.New(&cfg.DNS, n, env); err != nil {
+			return nil, errors.Join(err, tokens.Close())
+		}
+		urls["dns"] = names.ManagementURL()
+		// The platform's own server applies DNS rules, unless somebody else is to.
+		serverConfig.Mm5.DNS.Driver = cmp.Or(cfg.Server.Mm5.DNS.Driver, mepserver.DriverAgent)
 	}
-	if err := tokens.Bootstrap(ctx, map[string]string{auth.AuthListener: tokens.URL(), "mp1": server.URL(), "mm5": server.Mm5URL()}, env); err != nil {
-		return nil, errors.Join(err, server.Close(), tokens.Close())
+	server, err := mepserver.New(&serverConfig, n, env, mepserver.Also{Mp1: tokens.MountSigned, Mm5: tokens.MountConfs})
+	if err != nil {
+		return nil, errors.Join(err, closeAgent(names), tokens.Close())
+	}
+	urls["mp1"], urls["mm5"] = server.URL(), server.Mm5URL()
+	if err := tokens.Bootstrap(ctx, urls, env); err != nil {
+		return nil, errors.Join(err, server.Close(), closeAgent(names), tokens.Close())
 	}
 	parts := []daemon.Part{n.Part()}
 	if db != nil {
@@ -98,13 +118,31 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 	}
 	listeners := server.Listeners()
 	listeners["auth"] = tokens.Serve
+	if names != nil {
+		maps.Copy(listeners, names.Listeners())
+		parts = append(parts, names.Part())
+	}
 	return &daemon.Program[Config]{
 		Parts: append(parts, tokens.Part(), server.Part(), daemon.Listeners(listeners)),
 		Prepare: func(c *Config) (func(), error) {
+			dns := func() {}
+			if names != nil {
+				var err error
+				if dns, err = names.Prepare(&c.DNS); err != nil {
+					return nil, err
+				}
+			}
 			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(&c.Server)
-			return func() { auth(); mp1() }, nil
+			return func() { auth(); mp1(); dns() }, nil
 		},
 	}, nil
+}
+
+func closeAgent(a *dnsagent.Agent) error {
+	if a == nil {
+		return nil
+	}
+	return a.Close()
 }
 
 // connect dials the configured etcd, or starts an embedded one and returns that, too.

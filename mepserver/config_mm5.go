@@ -2,11 +2,13 @@ package mepserver
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +56,7 @@ type DataplaneConfig struct {
 
 // DNSConfig says who applies DNS rules.
 type DNSConfig struct {
-	Driver     string `name:"dns.driver" default:"none" usage:"who applies DNS rules: none, webhook"`
+	Driver     string `name:"dns.driver" usage:"who applies DNS rules: agent (the platform's DNS server), webhook, none (default: agent in mep, none in mepserver)"`
 	URL        string `name:"dns.url" usage:"where the webhook is called: https, or http on loopback"`
 	SecretFile string `name:"dns.secretFile" usage:"file with the secret that signs calls of the webhook, at least 16 bytes"`
 	CA         string `name:"dns.ca" usage:"PEM file of the CAs of the webhook's certificate (default: those of the system)"`
@@ -75,6 +77,8 @@ type TimingConfig struct {
 const (
 	driverNone    = "none"
 	driverWebhook = "webhook"
+	// DriverAgent is the platform's own DNS server, which reports by itself.
+	DriverAgent = "agent"
 )
 
 // validate checks the settings.
@@ -111,8 +115,8 @@ func (c *Mm5Config) validate(common *daemon.Config) []error {
 		bad("mm5.operationTimeout must be at least 1s, not %s", c.OperationTimeout)
 	}
 	for _, d := range c.drivers() {
-		if d.driver != driverNone && d.driver != driverWebhook {
-			bad("%s.driver must be none or webhook, not %q", d.name, d.driver)
+		if !slices.Contains(d.drivers, d.driver) {
+			bad("%s.driver must be %s, not %q", d.name, strings.Join(d.drivers, " or "), d.driver)
 		}
 		if d.driver == driverWebhook && (d.hook.URL == "" || d.secretFile == "") {
 			bad("%s.url and %s.secretFile are required with %s.driver webhook", d.name, d.name, d.name)
@@ -150,15 +154,17 @@ func (c *TimingConfig) validate() []error {
 // driver is one who applies rules, as it is configured.
 type driver struct {
 	name, driver, secretFile string
-	hook                     reconcile.WebhookConfig
+	// drivers are those there are.
+	drivers []string
+	hook    reconcile.WebhookConfig
 }
 
 func (c *Mm5Config) drivers() []driver {
 	return []driver{
-		{"dataplane", c.Dataplane.Driver, c.Dataplane.SecretFile, reconcile.WebhookConfig{
+		{"dataplane", c.Dataplane.Driver, c.Dataplane.SecretFile, []string{driverNone, driverWebhook}, reconcile.WebhookConfig{
 			URL: c.Dataplane.URL, CAFile: c.Dataplane.CA, CertFile: c.Dataplane.Cert, KeyFile: c.Dataplane.Key, Name: "dataplane",
 		}},
-		{"dns", c.DNS.Driver, c.DNS.SecretFile, reconcile.WebhookConfig{
+		{"dns", cmp.Or(c.DNS.Driver, driverNone), c.DNS.SecretFile, []string{driverNone, driverWebhook, DriverAgent}, reconcile.WebhookConfig{
 			URL: c.DNS.URL, CAFile: c.DNS.CA, CertFile: c.DNS.Cert, KeyFile: c.DNS.Key, Name: "dns",
 		}},
 	}

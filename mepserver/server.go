@@ -5,13 +5,11 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/google/uuid"
 
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/daemon"
@@ -74,7 +72,8 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, also Also) (*Server, error)
 		return nil, errors.Join(err, s.listener.Close())
 	}
 	for _, u := range env.Health.Listeners() {
-		if ap, err := netip.ParseAddrPort(strings.TrimPrefix(strings.TrimPrefix(u, "http://"), "https://")); err == nil {
+		_, addr, _ := strings.Cut(u, "://")
+		if ap, err := netip.ParseAddrPort(addr); err == nil {
 			s.own.Own = append(s.own.Own, ap)
 		}
 	}
@@ -118,7 +117,7 @@ func (s *Server) wire(router, mm5Router *gin.Engine, env *daemon.Env, also Also)
 
 	elector := leader.Alone()
 	if !s.node.Alone {
-		id := memberID()
+		id := node.MemberID()
 		members := state.PrefixMembers + "mepserver/"
 		present := presence.New(store.Client, members+id, `{"v":1}`, 10*time.Second, log)
 		elector = leader.New(store.Client, state.PrefixElections+"mepserver", id, leaderTTL, log)
@@ -164,14 +163,6 @@ func leadWith(ctx context.Context, term leader.Term, work ...func(context.Contex
 		}
 	}
 	return first
-}
-
-func memberID() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return host + "-" + uuid.NewString()[:8]
 }
 
 func (s *Server) mount(router *gin.Engine, api *mp1.API) {

@@ -38,6 +38,7 @@ type support struct {
 	clock         *timing.Clock
 	events        *events.Stream
 	reconcilers   []*reconcile.Reconciler
+	agent         *agent // nil when DNS rules are not for the platform's own DNS server
 	// leading is what one process does, the one that leads.
 	leading []func(context.Context, leader.Term) error
 }
@@ -75,7 +76,12 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 	p.leading = append(p.leading, engine.Run)
 	kinds := map[string]mm5types.RuleKind{"dataplane": mm5types.TrafficRules, "dns": mm5types.DNSRules}
 	for _, d := range s.cfg.Mm5.drivers() {
-		if d.driver == driverNone {
+		switch d.driver {
+		case driverNone:
+			continue
+		case DriverAgent:
+			p.manager.Appliers[kinds[d.name]] = d.name
+			p.agent = &agent{name: d.name, rules: p.manager.DNS, statuses: statuses}
 			continue
 		}
 		secret, err := d.secret()
@@ -122,9 +128,31 @@ func (p *support) describe() []mm5types.Reconciler {
 				v.Name, v.Driver, v.Pending, v.FailingSince, v.LastError = r.Name(), r.Driver(), h.Pending, h.FailingSince, h.LastError
 			}
 		}
+		if kind == mm5types.DNSRules && p.agent != nil {
+			v.Name, v.Driver, v.Pending = p.agent.name, DriverAgent, p.agent.pending()
+		}
 		list = append(list, v)
 	}
 	return list
+}
+
+// agent is the platform's DNS server, as far as is known from what it reports.
+type agent struct {
+	name     string
+	rules    *rules.Table[mp1types.DNSRule]
+	statuses *reconcile.Statuses
+}
+
+// pending is the number of app instances with DNS rules of whose present generation the agent has not reported.
+func (a *agent) pending() int {
+	n := 0
+	for item := range a.rules.Collection().Snapshot().All() {
+		generation := item.Value.Record.Generation
+		if status, ok := a.statuses.Of(a.name, item.Value.AppInstanceID); generation > 0 && (!ok || status.Generation != generation) {
+			n++
+		}
+	}
+	return n
 }
 
 // deliveries says how the delivery of notifications stands, by app instance.

@@ -14,6 +14,8 @@ require (
 	github.com/MicahParks/keyfunc/v3 v3.9.1 // indirect
 	github.com/beevik/ntp v1.6.0 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	github.com/miekg/dns v1.1.73 // indirect
+	github.com/openmep/mep/dnsagent v0.0.0 // indirect
 	github.com/openmep/mep/mepauth v0.0.0 // indirect
 	github.com/openmep/mep/mepserver v0.0.0 // indirect
 )
@@ -125,3 +127,5 @@ replace github.com/openmep/mep/mep => ../mep
 replace github.com/openmep/mep/tests => ../tests
 
 replace github.com/openmep/mep/mepauth => ../mepauth
+
+replace github.com/openmep/mep/dnsagent => ../dnsagent

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/daemon"
@@ -53,6 +54,15 @@ func New(store *etcd.Store, alone bool, env *daemon.Env) (*Node, error) {
 	env.SetGuard(n.Guard)
 	env.Health.Check("state", n.check)
 	return n, nil
+}
+
+// MemberID names this process among those of its kind.
+func MemberID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return host + "-" + uuid.NewString()[:8]
 }
 
 // check says how well the state is known.

@@ -121,6 +121,11 @@ func (s *Snapshot[V]) All() iter.Seq[*Item[V]] {
 	return func(yield func(*Item[V]) bool) { s.items.Ascend(yield) }
 }
 
+// From walks over the records from a key on, in the order of the keys.
+func (s *Snapshot[V]) From(key string) iter.Seq[*Item[V]] {
+	return func(yield func(*Item[V]) bool) { s.items.AscendGreaterOrEqual(&Item[V]{Key: key}, yield) }
+}
+
 // Prefix walks over the records whose key starts with prefix.
 func (s *Snapshot[V]) Prefix(prefix string) iter.Seq[*Item[V]] {
 	return func(yield func(*Item[V]) bool) {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -27,14 +28,27 @@ const (
 )
 
 // listener is a listener as configured.
-type listener struct{ name, addr string }
+type listener struct {
+	name, addr string
+	set        string // the setting of its address, when that is not called after it
+}
 
 // setting is the name of the setting of its address.
-func (l listener) setting() string { return l.name + ".listen" }
+func (l listener) setting() string { return cmp.Or(l.set, l.name+".listen") }
 
 // listeners are those of the platform; of the addresses, each as it will be bound.
 func (x *examination) listeners() []listener {
-	list := []listener{{"mp1", x.Server.Mp1Listen}, {"mm5", x.Server.Mm5.Listen}, {"auth", x.Auth.Listen}, {"ops", x.Common.OpsListen}}
+	list := []listener{
+		{name: "mp1", addr: x.Server.Mp1Listen}, {name: "mm5", addr: x.Server.Mm5.Listen}, {name: "auth", addr: x.Auth.Listen},
+		{name: "ops", addr: x.Common.OpsListen},
+	}
+	if x.DNS != nil && x.DNS.Enabled() {
+		list = append(list, listener{name: "dns", addr: x.DNS.Listen},
+			listener{name: "dns-management", addr: x.DNS.ManagementListen, set: "dns.managementListen"})
+		if x.DNS.TLSListen != "" {
+			list = append(list, listener{name: "dns-tls", addr: x.DNS.TLSListen, set: "dns.tlsListen"})
+		}
+	}
 	for i := range list {
 		if addr, err := x.Common.Listen(list[i].setting(), list[i].addr); err == nil {
 			list[i].addr = addr
@@ -104,7 +118,7 @@ func (x *examination) given(f *findings) {
 // reachedAs is the name by which clients reach a listener whose public URL is not set; empty when nothing can be said.
 func (x *examination) reachedAs(l listener) string {
 	if l.name == "mp1" && x.Server.PublicURL != "" || l.name == "mm5" && x.Server.Mm5.PublicURL != "" || l.name == "auth" && x.Auth.PublicURL != "" ||
-		l.name == "ops" && loopback(l.addr) {
+		(l.name == "ops" || l.name == "dns-management") && loopback(l.addr) || l.name == "dns" { // of which DNS has no certificate
 		return ""
 	}
 	host, _, err := net.SplitHostPort(l.addr)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/openmep/mep/dnsagent"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/mepauth"
@@ -18,10 +19,11 @@ import (
 
 // Installation is what is examined.
 type Installation struct {
-	// Common, Server and Auth are settings that are valid.
+	// Common, Server, Auth and DNS are settings that are valid.
 	Common *daemon.Config
 	Server *mepserver.Config
 	Auth   *mepauth.Config
+	DNS    *dnsagent.Config
 	// Reserve and Quota are storage.reserve and storage.quota, in bytes.
 	Reserve, Quota int64
 	// File is the configuration file; empty when there is none.

@@ -96,7 +96,8 @@ func environment(tb testing.TB, vars ...string) []string {
 		tb.Fatalf("harness: %v", err)
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(tmp) })
-	env := []string{"TMPDIR=" + tmp}
+	// Whatever a test starts by hand is not to want the ports of others either.
+	env := []string{"TMPDIR=" + tmp, "MEP_DNS_LISTEN=127.0.0.1:0", "MEP_DNS_MANAGEMENT_LISTEN=127.0.0.1:0"}
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "MEP_") && !strings.HasPrefix(v, "TMPDIR=") {
 			env = append(env, v)

@@ -94,8 +94,17 @@ func StartMepauth(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
 	return start(tb, "mepauth", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
+// StartDNSAgent runs the daemon dnsagent against an etcd as Start runs mep.
+func StartDNSAgent(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
+	tb.Helper()
+	return start(tb, "dnsagent", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
+}
+
 // listeners are those that each program has besides that of operations.
-var listeners = map[string][]string{"mep": {"mp1", "mm5", "auth"}, "mepserver": {"mp1", "mm5"}, "mepauth": {"auth"}}
+var listeners = map[string][]string{
+	"mep": {"mp1", "mm5", "auth", "dns", "dns-management"}, "mepserver": {"mp1", "mm5"}, "mepauth": {"auth"},
+	"dnsagent": {"dns", "dns-management"},
+}
 
 // arguments is the command line of the options, without the data directory and the configuration file.
 func (s *spec) arguments() []string {
@@ -204,7 +213,7 @@ func (r *running) ended() bool {
 	}
 }
 
-var listening = regexp.MustCompile(`msg=listening listener=(\w+) url=(\S+)`)
+var listening = regexp.MustCompile(`msg=listening listener=([\w-]+) url=(\S+)`)
 
 // Log is what the process has written so far, to its output or its error output.
 func (p *Process) Log() string {

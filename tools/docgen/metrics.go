@@ -45,19 +45,22 @@ func (c *catalogue) Register(x prometheus.Collector) error {
 			return err
 		}
 		if strings.HasPrefix(m[1], "mep_") {
-			c.rows[m[1]] = metric{kind: kindOf(x), help: help, labels: m[3]}
+			c.rows[m[1]] = metric{kind: kindOf(m[1], x), help: help, labels: m[3]}
 		}
 	}
 	return c.Registry.Register(x)
 }
 
-// kindOf names the type of a metric after the type that holds it.
-func kindOf(x prometheus.Collector) string {
+// kindOf names the type of a metric after the type that holds it; of those our own collectors make, after its name.
+func kindOf(name string, x prometheus.Collector) string {
 	kind := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", x), "*prometheus."), "Vec"))
-	if kind == "valuefunc" || strings.Contains(kind, ".") { // one of our own
-		return "gauge"
+	switch {
+	case kind != "valuefunc" && !strings.Contains(kind, "."):
+		return kind
+	case strings.HasSuffix(name, "_total"):
+		return "counter"
 	}
-	return kind
+	return "gauge"
 }
 
 // MustRegister implements prometheus.Registerer.

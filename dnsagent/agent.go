@@ -1,0 +1,304 @@
+package dnsagent
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	api "github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/dnsagent/follow"
+	"github.com/openmep/mep/dnsagent/forward"
+	"github.com/openmep/mep/dnsagent/listen"
+	"github.com/openmep/mep/dnsagent/protect"
+	"github.com/openmep/mep/dnsagent/records"
+	"github.com/openmep/mep/dnsagent/report"
+	"github.com/openmep/mep/dnsagent/resolve"
+	"github.com/openmep/mep/dnsagent/rest"
+	"github.com/openmep/mep/dnsagent/wire"
+	"github.com/openmep/mep/kit/daemon"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/leader"
+	"github.com/openmep/mep/kit/node"
+)
+
+// Agent is the DNS server.
+type Agent struct {
+	workers    *daemon.Workers
+	common     *daemon.Config
+	cfg        atomic.Pointer[Config]
+	listener   *listen.Server
+	management *httpx.Server
+	feed       *follow.Feed
+	forwarder  *forward.Forwarder
+	resolver   *resolve.Resolver
+	cookies    *protect.Cookies
+}
+
+// leaderTTL is how long a dead leader is missed.
+const leaderTTL = 5 * time.Second
+
+// managementLimits bound requests to the management.
+func managementLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
+
+// New wires the server and binds its listeners.
+func New(cfg *Config, n *node.Node, env *daemon.Env) (*Agent, error) {
+	a := &Agent{workers: daemon.NewWorkers("dnsagent"), common: env.Common}
+	a.cfg.Store(cfg)
+	limits := managementLimits()
+	router, err := env.Router("dns-management", func() httpx.Limits { return limits })
+	if err != nil {
+		return nil, err
+	}
+	if a.management, err = env.Listen("dns-management", cfg.ManagementListen, router, limits); err != nil {
+		return nil, err
+	}
+	if err := a.listen(cfg, env); err != nil {
+		return nil, errors.Join(err, a.management.Close())
+	}
+	if err := a.wire(cfg, n, env, router); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
+	addr, err := env.Common.Listen("dns.listen", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	lc := listen.Config{
+		Addr: addr, TLSAddr: cfg.TLSListen, Sockets: cfg.Sockets, Connections: cfg.Connections, Idle: cfg.Idle,
+		Pending: cfg.ForwardPending, LameDuck: a.lameDuck, Log: env.Log, Registerer: env.Metrics,
+	}
+	if cfg.TLSListen != "" {
+		lc.TLS = env.Certs.ServerConfig()
+	}
+	if a.listener, err = listen.Open(lc); err != nil {
+		return err
+	}
+	env.Health.Listener("dns", "dns://"+a.listener.Addr().String())
+	if cfg.TLSListen != "" {
+		env.Health.Listener("dns-tls", "tls://"+a.listener.TLSAddr().String())
+	}
+	return nil
+}
+
+// lameDuck is how long questions are answered after the process was told to stop.
+func (a *Agent) lameDuck() time.Duration { return min(a.cfg.Load().LameDuck, a.common.Drain) }
+
+func (a *Agent) wire(cfg *Config, n *node.Node, env *daemon.Env, router *gin.Engine) error {
+	if cfg.Cookies {
+		secret, previous := protect.RandomSecret(), []protect.Secret(nil)
+		if cfg.CookieSecret != "" {
+			var err error
+			if secret, previous, err = protect.LoadSecret(cfg.CookieSecret); err != nil {
+				return err
+			}
+		}
+		a.cookies = protect.NewCookies(secret, previous...)
+	}
+	fc, err := a.forwarding(cfg)
+	if err != nil {
+		return err
+	}
+	if a.forwarder, err = forward.New(fc, env.Log, env.Metrics); err != nil {
+		return err
+	}
+	policy, err := a.policy(cfg)
+	if err != nil {
+		return err
+	}
+	rc, err := cfg.records()
+	if err != nil {
+		return err
+	}
+	a.resolver = resolve.New(policy, a.forwarder, env.Metrics)
+	a.feed = follow.New(n.Mirror, rc, a.resolver.SetTable, env.Log, env.Metrics)
+	reporter := report.New(a.feed, n.Mirror, n.Store, env.Log, env.Metrics)
+	elector := leader.Alone()
+	if !n.Alone {
+		elector = leader.New(n.Store.Client, state.PrefixElections+"dnsagent", node.MemberID(), leaderTTL, env.Log)
+	}
+	a.workers.Add("records", a.feed.Run)
+	a.workers.Add("forwarders", a.forwarder.Run)
+	a.workers.Add("reports", func(ctx context.Context) error {
+		select {
+		case <-n.Mirror.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		return elector.Run(ctx, reporter.Run)
+	})
+	env.Health.Check("dns", a.check)
+
+	book := records.New(n.Mirror, n.Store, a.recordPolicy)
+	httpx.MountOpenAPI(router)
+	router.GET("/health", func(c *gin.Context) { c.String(http.StatusOK, "OK") }) // as EdgeGallery's
+	router.Use(n.Gate(), n.Guard.Require("dns-management", identity.ScopeMm5))
+	(&rest.API{Book: book, Server: a, Audit: env.Audit}).Mount(router)
+	return nil
+}
+
+func (a *Agent) recordPolicy() records.Policy {
+	cfg := a.cfg.Load()
+	p := records.Policy{MaxRecords: cfg.MaxRecords}
+	for _, v := range cfg.Views {
+		p.Views = append(p.Views, v.Name)
+	}
+	return p
+}
+
+// forwarding is what the settings mean to the forwarder, which is not to ask this server itself.
+func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
+	fc, err := cfg.forwarding()
+	fc.OwnAddr = func(ap netip.AddrPort) bool {
+		for _, own := range []netip.AddrPort{a.listener.Addr(), a.listener.TLSAddr()} {
+			if own.IsValid() && ap.Port() == own.Port() &&
+				(ap.Addr() == own.Addr() || own.Addr().IsUnspecified() && (ap.Addr().IsLoopback() || ap.Addr().IsUnspecified())) {
+				return true
+			}
+		}
+		return false
+	}
+	return fc, err
+}
+
+// policy is what the settings mean to the resolver.
+func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
+	p := &resolve.Policy{Rotate: cfg.Rotate, UDPSize: uint16(cfg.UDPSize), Cookies: a.cookies} //nolint:gosec // validated
+	var errQuery, errRecursion, errExempt, errViews, errRates error
+	p.Query, errQuery = networks("dns.allowQuery", cfg.AllowQuery)
+	p.Recursion, errRecursion = networks("dns.allowRecursion", cfg.AllowRecursion)
+	p.Unlimited = p.Recursion
+	if len(cfg.RateExempt) > 0 {
+		p.Unlimited, errExempt = networks("dns.rate.exempt", cfg.RateExempt)
+	}
+	p.Views, errViews = cfg.views()
+	for _, v := range cfg.Views {
+		p.ViewNames = append(p.ViewNames, v.Name)
+	}
+	if cfg.RateLimit > 0 {
+		p.Rates, errRates = protect.NewRates(protect.RatesConfig{PerSecond: float64(cfg.RateLimit), Slip: cfg.RateSlip})
+	}
+	return p, errors.Join(errQuery, errRecursion, errExempt, errViews, errRates)
+}
+
+// check says whether questions are answered.
+func (a *Agent) check() (notReady, degraded string) {
+	if a.resolver.Table() == nil {
+		return "has not read its records yet", ""
+	}
+	upstreams := a.forwarder.Upstreams()
+	for i := range upstreams {
+		if upstreams[i].State == forward.StateUp {
+			return "", ""
+		}
+	}
+	if len(upstreams) > 0 {
+		return "", "no forwarder answers: what is not the platform's own is answered from the cache, or not at all"
+	}
+	return "", ""
+}
+
+// Part is what works behind the listeners.
+func (a *Agent) Part() daemon.Part { return a.workers }
+
+// Listeners answer until the context ends.
+func (a *Agent) Listeners() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"dns":            func(ctx context.Context) error { return a.listener.Run(ctx, a.resolver) },
+		"dns-management": func(ctx context.Context) error { return a.management.Run(ctx, a.common.Drain) },
+	}
+}
+
+// Close releases the listeners of a server that was never served.
+func (a *Agent) Close() error { return errors.Join(a.listener.Close(), a.management.Close()) }
+
+// Addr is the address of the DNS server.
+func (a *Agent) Addr() netip.AddrPort { return a.listener.Addr() }
+
+// ManagementURL is where the management is reached.
+func (a *Agent) ManagementURL() string { return a.management.URL() }
+
+// Prepare makes what depends on the settings that may change; the result puts it to use.
+func (a *Agent) Prepare(cfg *Config) (func(), error) {
+	fc, err := a.forwarding(cfg)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := a.policy(cfg)
+	if err != nil {
+		return nil, err
+	}
+	rc, err := cfg.records()
+	if err != nil {
+		return nil, err
+	}
+	forwarders, err := a.forwarder.Prepare(fc)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		a.cfg.Store(cfg)
+		forwarders()
+		a.feed.Set(rc)
+		a.resolver.SetPolicy(policy)
+	}, nil
+}
+
+// Zones implements rest.Server.
+func (a *Agent) Zones() []api.Zone {
+	t := a.resolver.Table()
+	if t == nil {
+		return nil
+	}
+	var list []api.Zone
+	for z := range t.Zones() {
+		list = append(list, api.Zone{Name: z.Name.String(), Serial: z.Serial, Names: z.Names, Records: z.Records})
+	}
+	return list
+}
+
+// Upstreams implements rest.Server.
+func (a *Agent) Upstreams() []api.Upstream {
+	var list []api.Upstream
+	for _, u := range a.forwarder.Upstreams() {
+		v := api.Upstream{
+			Address: u.Upstream, Zone: u.Zone, Up: u.State == forward.StateUp, LastError: u.Reason, Queries: u.Asked, Failures: u.Unanswered,
+		}
+		if !v.Up {
+			v.FailingSince = u.Since
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// Flush implements rest.Server.
+func (a *Agent) Flush(name string, below bool) (int, error) {
+	if name == "" {
+		return a.forwarder.Flush(wire.Root, true), nil
+	}
+	n, err := wire.ParseName(name)
+	if err != nil {
+		return 0, err
+	}
+	return a.forwarder.Flush(n, below), nil
+}
+
+// Trace implements rest.Server.
+func (a *Agent) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace, error) {
+	return a.resolver.Trace(ctx, req)
+}
+
+// Served implements rest.Server.
+func (a *Agent) Served(ctx context.Context, revision int64) error {
+	return a.feed.CatchUp(ctx, revision)
+}

@@ -1,0 +1,286 @@
+package follow
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/dnsagent/table"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Feed keeps a table up to date.
+type Feed struct {
+	mirror  *watched.Mirror
+	sources []source
+	publish func(*table.Table)
+	log     *slog.Logger
+	metrics *metrics
+
+	mu       sync.Mutex
+	cfg      *Config
+	replaced bool                // cfg is another one than that of the table
+	dirty    map[string]struct{} // keys in etcd whose origin is to be made anew
+	revision int64               // of the last change
+	marked   uint64              // counts what was marked, settled what of it is in the table
+	settled  uint64
+	moved    chan struct{} // closed when settled moves
+	served   map[string]*Served
+	observer func(app string)
+
+	wake chan struct{}
+}
+
+// source is a prefix in etcd whose records are records of the table.
+type source struct {
+	name, prefix string
+	raw          *watched.Collection[[]byte]
+	make         func(cfg *Config, id string, value []byte) (made, error)
+}
+
+// New makes a feed. publish is called with every table, by one goroutine.
+func New(m *watched.Mirror, cfg *Config, publish func(*table.Table), log *slog.Logger, reg prometheus.Registerer) *Feed {
+	f := &Feed{
+		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
+		dirty: make(map[string]struct{}), served: make(map[string]*Served),
+		moved: make(chan struct{}), wake: make(chan struct{}, 1),
+		sources: []source{
+			{name: "rules of", prefix: state.PrefixDNSRules, make: makeRules},
+			{name: "record", prefix: state.PrefixDNSRecords, make: makeRecord},
+			{name: "service", prefix: state.PrefixServices, make: func(cfg *Config, id string, value []byte) (made, error) {
+				if cfg.ServiceZone == "" {
+					return made{}, nil
+				}
+				return makeService(cfg, id[strings.LastIndexByte(id, '/')+1:], value)
+			}},
+		},
+	}
+	for i := range f.sources {
+		// What the records hold is taken apart by the feed's own goroutines, not where it holds up everybody.
+		f.sources[i].raw = watched.Add(m, "dns_"+strings.Fields(f.sources[i].name)[0], f.sources[i].prefix,
+			func(_ string, value []byte, _ int64) ([]byte, error) { return value, nil })
+	}
+	return f
+}
+
+// Observe calls fn with the app instances of whose rules something else is served. It is called before Run.
+func (f *Feed) Observe(fn func(appInstanceID string)) { f.observer = fn }
+
+// Served says which rules of an app instance are being answered; nil when it has none.
+func (f *Feed) Served(appInstanceID string) *Served {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.served[appInstanceID]
+}
+
+// Apps are the app instances that have rules.
+func (f *Feed) Apps() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	apps := make([]string, 0, len(f.served))
+	for app := range f.served {
+		apps = append(apps, app)
+	}
+	return apps
+}
+
+// Set puts another configuration to use: everything is made anew.
+func (f *Feed) Set(cfg *Config) {
+	f.mu.Lock()
+	f.cfg, f.replaced = cfg, true
+	f.marked++
+	f.mu.Unlock()
+	f.ring()
+}
+
+func (f *Feed) ring() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *Feed) mark(s *source, key string, revision int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.prefix == state.PrefixServices && f.cfg.ServiceZone == "" {
+		return
+	}
+	f.dirty[key] = struct{}{}
+	f.revision = max(f.revision, revision)
+	f.marked++
+	f.ring()
+}
+
+// CatchUp returns when the table holds what was in etcd at the revision, or with the context's error.
+func (f *Feed) CatchUp(ctx context.Context, revision int64) error {
+	if err := f.mirror.WaitRevision(ctx, revision); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	want := f.marked
+	for f.settled < want {
+		moved := f.moved
+		f.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		f.mu.Lock()
+	}
+	f.mu.Unlock()
+	return nil
+}
+
+// Run makes tables until ctx ends.
+func (f *Feed) Run(ctx context.Context) error {
+	select {
+	case <-f.mirror.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	for i := range f.sources {
+		s := &f.sources[i]
+		_, stop := s.raw.Observe(func(c watched.Change[[]byte]) { f.mark(s, c.Key, c.Revision) })
+		defer stop()
+	}
+	f.mu.Lock()
+	f.replaced = true
+	f.revision = f.mirror.Revision()
+	f.marked++
+	f.mu.Unlock()
+	var w *table.Writer
+	for f.ring(); ; {
+		select {
+		case <-f.wake:
+			w = f.step(w)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// step makes the next table.
+func (f *Feed) step(w *table.Writer) *table.Writer {
+	start := time.Now()
+	f.mu.Lock()
+	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.marked, f.revision
+	f.replaced, f.dirty = false, make(map[string]struct{})
+	f.mu.Unlock()
+	if replaced || w == nil {
+		w = table.NewWriter(cfg.Table)
+		w.Put("configuration", cfg.Static)
+		clear(dirty)
+		for i := range f.sources {
+			for item := range f.sources[i].raw.Snapshot().All() {
+				dirty[item.Key] = struct{}{}
+			}
+		}
+	}
+	changed := make(map[string]*Served)
+	keys := make([]string, 0, len(dirty))
+	for key := range dirty {
+		keys = append(keys, key)
+	}
+	for len(keys) > 0 {
+		n := min(len(keys), 4096)
+		f.put(w, cfg, keys[:n], changed)
+		keys = keys[n:]
+	}
+	t := w.Publish(revision)
+	f.publish(t)
+
+	f.mu.Lock()
+	for app, s := range changed {
+		if s == nil {
+			delete(f.served, app)
+		} else {
+			f.served[app] = s
+		}
+	}
+	f.settled = marked
+	close(f.moved)
+	f.moved = make(chan struct{})
+	f.mu.Unlock()
+	f.metrics.published(t, time.Since(start))
+	if f.observer != nil {
+		for app := range changed {
+			f.observer(app)
+		}
+	}
+	return w
+}
+
+// put takes what is at the keys apart, several at a time, and writes it. changed gets the rules that are served of app instances.
+func (f *Feed) put(w *table.Writer, cfg *Config, keys []string, changed map[string]*Served) {
+	results := make([]made, len(keys))
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; int(i) < len(keys); i = next.Add(1) - 1 {
+			results[i] = f.make(cfg, keys[i])
+		}
+	}
+	if len(keys) < 16 {
+		work()
+	} else {
+		var workers sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			workers.Go(work)
+		}
+		workers.Wait()
+	}
+	for i, key := range keys {
+		w.Put(f.originOf(key), results[i].records)
+		if app, ok := strings.CutPrefix(key, state.PrefixDNSRules); ok {
+			changed[app] = results[i].served
+		}
+	}
+	w.Settle()
+}
+
+// make is what there is at a key now; nothing when there is nothing, or nothing that can be read.
+func (f *Feed) make(cfg *Config, key string) made {
+	s := f.sourceOf(key)
+	item, ok := s.raw.Snapshot().Get(key)
+	if !ok {
+		return made{}
+	}
+	m, err := s.make(cfg, strings.TrimPrefix(key, s.prefix), item.Value)
+	if err != nil {
+		f.metrics.unreadable.Inc()
+		f.log.Error("record ignored", "key", key, "revision", item.ModRevision, "error", err)
+		return made{}
+	}
+	return m
+}
+
+func (f *Feed) sourceOf(key string) *source {
+	for i := range f.sources {
+		if strings.HasPrefix(key, f.sources[i].prefix) {
+			return &f.sources[i]
+		}
+	}
+	panic("follow: a key of no source")
+}
+
+// originOf is what people are told that a record comes from.
+func (f *Feed) originOf(key string) string {
+	s := f.sourceOf(key)
+	return s.name + " " + strings.TrimSuffix(strings.TrimPrefix(key, s.prefix), "/")
+}
+
+// Stale says for how long etcd has not been heard of; 0 while it is.
+func (f *Feed) Stale() time.Duration {
+	if st := f.mirror.Status(); !st.Connected && !st.LastContact.IsZero() {
+		return time.Since(st.LastContact)
+	}
+	return 0
+}

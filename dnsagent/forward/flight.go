@@ -1,0 +1,84 @@
+package forward
+
+import (
+	"sync"
+
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+// flights are the questions under way. Whoever has the same question waits for the same answer.
+type flights struct {
+	mu     sync.Mutex
+	under  map[Question]*flight
+	count  int // with those that are forgotten
+	closed bool
+	work   sync.WaitGroup
+}
+
+// flight is one question under way. It belongs to nobody who waits for it.
+type flight struct {
+	question  Question
+	forgotten bool          // its answer is not kept; under the lock of flights
+	done      chan struct{} // closed when answer and failure are set
+	answer    *Answer
+	failure   *Failure
+}
+
+// join returns the flight of a question. When there is none it starts one, which calls run, unless there are as many as may be.
+func (f *flights) join(q *Question, most int, run func(*flight)) (*flight, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fl := f.under[*q]; fl != nil {
+		return fl, nil
+	}
+	if f.closed {
+		return nil, ErrClosed
+	}
+	if f.count >= most {
+		return nil, ErrOverload
+	}
+	fl := &flight{question: *q, done: make(chan struct{})}
+	fl.question.Name = cloneName(q.Name)
+	f.under[fl.question] = fl
+	f.count++
+	f.work.Go(func() { run(fl) })
+	return fl, nil
+}
+
+// land ends a flight. The answer is kept by keep, unless it has been forgotten meanwhile.
+func (f *flights) land(fl *flight, keep func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !fl.forgotten {
+		keep()
+		delete(f.under, fl.question)
+	}
+	f.count--
+	close(fl.done)
+}
+
+// forget has the answers of flights not kept, and nobody join them any more.
+func (f *flights) forget(which func(wire.Name) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for q, fl := range f.under {
+		if which(q.Name) {
+			fl.forgotten = true
+			delete(f.under, q)
+		}
+	}
+}
+
+func (f *flights) len() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
+}
+
+// close starts no more flights and waits for those under way.
+func (f *flights) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.work.Wait()
+}

@@ -1,0 +1,164 @@
+package forward
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/dns"
+
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+// query is a question as it is sent once: each try has an id and capitals of its own.
+type query struct {
+	framed []byte // the message after its length, as it is sent over TCP (RFC 1035 4.2.2)
+	name   int    // the length of the name
+}
+
+// Flags of a query: recursion is desired, and with AD the upstream says whether it vouches for what it answers (RFC 6840 5.7).
+const (
+	flagsOfQuery = 1<<8 | flagAD
+	flagCD       = 1 << 4
+	flagDO       = 1 << 15
+)
+
+// newQuery makes a query. The size is that offered in EDNS; 0 is for a query without EDNS.
+func newQuery(q *Question, udpSize int, randomCase bool) *query {
+	const lengthSize, afterName, opt = 2, 4, 11
+	buf := make([]byte, lengthSize+wire.HeaderSize, lengthSize+wire.HeaderSize+len(q.Name)+afterName+opt)
+	_, _ = rand.Read(buf[lengthSize : lengthSize+2]) // it does not fail
+	flags := uint16(flagsOfQuery)
+	if q.CD {
+		flags |= flagCD
+	}
+	msg := buf[lengthSize:]
+	binary.BigEndian.PutUint16(msg[2:], flags)
+	binary.BigEndian.PutUint16(msg[4:], 1)
+	buf = append(buf, q.Name...)
+	if randomCase {
+		mixCase(buf[len(buf)-len(q.Name):])
+	}
+	buf = binary.BigEndian.AppendUint16(buf, q.Type)
+	buf = binary.BigEndian.AppendUint16(buf, q.Class)
+	if udpSize > 0 {
+		binary.BigEndian.PutUint16(msg[10:], 1)
+		var do uint32
+		if q.DO {
+			do = flagDO
+		}
+		buf = append(buf, 0)
+		buf = binary.BigEndian.AppendUint16(buf, dns.TypeOPT)
+		buf = binary.BigEndian.AppendUint16(buf, uint16(udpSize)) //nolint:gosec // checked with the settings
+		buf = binary.BigEndian.AppendUint32(buf, do)
+		buf = binary.BigEndian.AppendUint16(buf, 0)
+	}
+	binary.BigEndian.PutUint16(buf, uint16(len(buf)-lengthSize)) //nolint:gosec // a few hundred octets
+	return &query{framed: buf, name: len(q.Name)}
+}
+
+// mixCase makes capitals of about half the letters of a name in wire form. No length of a label is a letter.
+func mixCase(name []byte) {
+	var coins [wire.MaxName]byte
+	_, _ = rand.Read(coins[:len(name)]) // it does not fail
+	for i, c := range name {
+		if 'a' <= c && c <= 'z' && coins[i]&1 == 1 {
+			name[i] -= 'a' - 'A'
+		}
+	}
+}
+
+func (q *query) message() []byte { return q.framed[2:] }
+
+// question is the question as it was sent, with type and class.
+func (q *query) question() []byte {
+	return q.message()[wire.HeaderSize : wire.HeaderSize+q.name+4]
+}
+
+// sentName is the name as it was sent.
+func (q *query) sentName() string {
+	return wire.Name(q.question()[:q.name]).String()
+}
+
+// Why a message is not the response that is waited for.
+const (
+	matches      = ""
+	tooShort     = "short"
+	otherID      = "id"
+	noResponse   = "header"
+	otherName    = "question"
+	otherCase    = "case"
+	noQuestion   = "no_question"
+	notDecodable = "undecodable"
+)
+
+// match says what is wrong with a message that came in response to the query; matches when nothing is.
+func (q *query) match(msg []byte) (mismatch string) {
+	if len(msg) < wire.HeaderSize {
+		return tooShort
+	}
+	sent := q.message()
+	if msg[0] != sent[0] || msg[1] != sent[1] {
+		return otherID
+	}
+	const responseAndOpcode = 0xf8
+	if msg[2]&responseAndOpcode != 0x80 {
+		return noResponse
+	}
+	switch binary.BigEndian.Uint16(msg[4:]) {
+	case 0:
+		return noQuestion
+	case 1:
+	default:
+		return otherName
+	}
+	asked := q.question()
+	if len(msg) < wire.HeaderSize+len(asked) {
+		return otherName
+	}
+	answered := msg[wire.HeaderSize : wire.HeaderSize+len(asked)]
+	if bytes.Equal(answered, asked) {
+		return matches
+	}
+	name := q.name
+	if !bytes.Equal(answered[name:], asked[name:]) || !equalFold(answered[:name], asked[:name]) {
+		return otherName
+	}
+	return otherCase
+}
+
+// equalFold compares names in wire form (RFC 4343).
+func equalFold(a, b []byte) bool {
+	for i := range a {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// truncated reports whether the message says that it is cut off.
+func truncated(msg []byte) bool { return msg[2]&2 != 0 }
+
+// decode takes a message apart. One that ends before the records it counts is an error.
+func decode(packed []byte) (*dns.Msg, error) {
+	msg := new(dns.Msg)
+	if err := msg.Unpack(packed); err != nil {
+		return nil, fmt.Errorf("the response cannot be read: %w", err)
+	}
+	for i, n := range []int{len(msg.Question), len(msg.Answer), len(msg.Ns), len(msg.Extra)} {
+		if int(binary.BigEndian.Uint16(packed[4+2*i:])) != n {
+			return nil, errors.New("the response ends before its records do")
+		}
+	}
+	return msg, nil
+}

@@ -1,0 +1,47 @@
+package forward
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// States of an upstream.
+const (
+	StateUp      = "up"
+	StateDown    = "down"
+	StateLooping = "looping"
+)
+
+// Status is what is known of an upstream of a zone.
+type Status struct {
+	// Zone and Upstream are the zone and the upstream as they are written.
+	Zone, Upstream string
+	// State is one of the states, Reason why it is not StateUp.
+	State, Reason string
+	// Since is since when it has been in this state.
+	Since time.Time
+	// Asked is how often it was asked, Unanswered how often it did not respond.
+	Asked, Unanswered uint64
+	// Latency is about how long it took to respond lately; 0 when it has not yet.
+	Latency time.Duration
+}
+
+// Upstreams lists the upstreams in the order of their zones, and within a zone in that of the settings.
+func (f *Forwarder) Upstreams() []Status {
+	var list []Status
+	for _, u := range f.settings.Load().upstreams() {
+		list = append(list, u.status())
+	}
+	slices.SortStableFunc(list, func(a, b Status) int { return cmp.Compare(a.Zone, b.Zone) })
+	return list
+}
+
+func (u *upstream) status() Status {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return Status{
+		Zone: u.zone, Upstream: u.label, State: [...]string{StateUp, StateDown, StateLooping}[u.state], Reason: u.reason, Since: u.since,
+		Asked: u.asked, Unanswered: u.unheard, Latency: u.latency,
+	}
+}

@@ -1,0 +1,72 @@
+package listen
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/coreos/go-systemd/v22/activation"
+)
+
+// handed is what systemd handed to the process. It is one for the process, as the descriptors are: those of other names stay
+// open and belong to whoever knows them.
+var handed = sync.OnceValue(func() *sockets { return &sockets{files: activation.Files(true)} })
+
+type sockets struct {
+	mu    sync.Mutex
+	files []*os.File
+}
+
+// claim gives out the sockets of a name, once.
+func (s *sockets) claim(name string) []*os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var claimed []*os.File
+	s.files = slices.DeleteFunc(s.files, func(f *os.File) bool {
+		ours := f.Name() == name
+		if ours {
+			claimed = append(claimed, f)
+		}
+		return ours
+	})
+	return claimed
+}
+
+// inherit takes the sockets of a name; false when there are none. Streams are of the given transport.
+func (s *Server) inherit(name string, t Transport) (bool, error) {
+	files := handed().claim(name)
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // what was made of it has its own descriptor
+		}
+	}()
+	streams := 0
+	for _, f := range files {
+		if conn, err := net.FilePacketConn(f); err == nil {
+			udp, ok := conn.(*net.UDPConn)
+			if !ok || t == TLS {
+				_ = conn.Close()
+				return false, fmt.Errorf("the systemd socket %s at %s is of a kind not known here", name, conn.LocalAddr())
+			}
+			s.packets = append(s.packets, &packets{conn: udp, readers: s.cfg.Sockets})
+			continue
+		}
+		ln, err := net.FileListener(f)
+		if err != nil {
+			return false, fmt.Errorf("the systemd socket %s: %w", name, err)
+		}
+		tcp, ok := ln.(*net.TCPListener)
+		if !ok {
+			_ = ln.Close()
+			return false, fmt.Errorf("the systemd socket %s at %s is of a kind not known here", name, ln.Addr())
+		}
+		s.addStreams(tcp, t)
+		streams++
+	}
+	if len(files) > 0 && t == TCP && (streams == 0 || streams == len(files)) {
+		s.cfg.Log.Warn("a DNS server has to answer over both UDP and TCP, the systemd socket unit names only one of them", "name", name)
+	}
+	return len(files) > 0, nil
+}

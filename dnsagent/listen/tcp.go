@@ -1,0 +1,234 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// streams is a listener of TCP or TLS.
+type streams struct {
+	server    *Server
+	ln        *net.TCPListener
+	transport Transport
+	tls       *tls.Config // nil for TCP
+}
+
+// accept takes connections until the listener is closed.
+func (l *streams) accept() {
+	const least, most = 5 * time.Millisecond, time.Second
+	pause := least
+	for {
+		raw, err := l.ln.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // too many open files, most likely: it passes
+			l.server.figures.of[l.transport].acceptErrors.Add(1)
+			time.Sleep(pause)
+			pause = min(2*pause, most)
+			continue
+		}
+		pause = least
+		c := l.newConn(raw)
+		c.counts.opened.Add(1)
+		if reason, ok := l.server.conns.admit(c); !ok {
+			c.counts.end(reason)
+			_ = raw.Close()
+			continue
+		}
+		l.server.all.Go(c.serve)
+	}
+}
+
+// conn is a connection.
+type conn struct {
+	server *Server
+	raw    *net.TCPConn
+	stream net.Conn // raw, or TLS on it
+	source netip.Prefix
+	peer   Peer
+	counts *counts
+	in     frames
+
+	write sync.Mutex    // held while an answer is sent
+	slots chan struct{} // has one for each message that waits for its answer
+	jobs  sync.WaitGroup
+
+	busy      atomic.Int32 // messages whose answer is not known yet
+	idleSince atomic.Int64 // since the server began; what is not a whole message does not count
+}
+
+func (l *streams) newConn(raw *net.TCPConn) *conn {
+	peer := Peer{AddrPort: plain(raw.RemoteAddr().(*net.TCPAddr).AddrPort()), Transport: l.transport}
+	c := &conn{
+		server: l.server, raw: raw, stream: raw, peer: peer, source: sourceOf(peer.AddrPort.Addr()),
+		counts: l.server.figures.of[l.transport],
+	}
+	c.idleSince.Store(int64(l.server.sinceBegin()))
+	if l.tls != nil {
+		c.stream = tls.Server(raw, l.tls)
+	}
+	c.in = frames{conn: c.stream, whole: l.server.cfg.ReadTimeout, stopped: &l.server.stopping}
+	return c
+}
+
+// serve answers the messages of a connection until it ends.
+func (c *conn) serve() {
+	reason := c.handshake()
+	if reason == endNot {
+		reason = c.read()
+	}
+	// Whoever closed his half of the connection still waits for the answers.
+	c.jobs.Wait()
+	_ = c.stream.Close()
+	if !c.server.conns.remove(c) {
+		reason = endEvicted
+	}
+	c.counts.end(reason)
+}
+
+// handshake makes a TLS connection what it is to be.
+func (c *conn) handshake() ending {
+	secure, ok := c.stream.(*tls.Conn)
+	if !ok {
+		return endNot
+	}
+	if c.server.stopping.Load() { // nobody interrupts it any more
+		return endShutdown
+	}
+	ctx, cancel := context.WithTimeout(c.server.ctx, c.server.cfg.ReadTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return endHandshake
+	}
+	return endNot
+}
+
+// read reads messages and has them answered. It returns why it ended.
+func (c *conn) read() ending {
+	idle := c.server.cfg.Idle
+	for {
+		msg, err := c.in.next(idle)
+		if err == nil {
+			if !c.take(msg) {
+				return endShutdown
+			}
+			idle = c.server.cfg.Idle
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.in.empty() {
+			return endingOf(err)
+		}
+		// The time without a message begins with the last answer.
+		idle = c.server.cfg.Idle
+		if c.busy.Load() == 0 {
+			idle -= c.server.sinceBegin() - time.Duration(c.idleSince.Load())
+		}
+		if idle <= 0 {
+			return endIdle
+		}
+	}
+}
+
+func endingOf(err error) ending {
+	switch {
+	case errors.Is(err, errStopped):
+		return endShutdown
+	case errors.Is(err, errNoMessage):
+		return endMalformed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return endTimeout
+	case errors.Is(err, syscall.ECONNRESET):
+		return endReset
+	default:
+		return endClient
+	}
+}
+
+// take answers a message, or has it answered. It is false when the server ends.
+func (c *conn) take(msg []byte) bool {
+	c.counts.received.Add(1)
+	c.busy.Add(1)
+	out := buffers.Get().(*buffer)
+	defer buffers.Put(out)
+	resp, wait := c.server.answer(out.response(), msg, &c.peer)
+	if wait {
+		if !c.reserve() {
+			return false
+		}
+		if j, ok := c.server.newJob(msg, &c.peer); ok {
+			j.conn = c
+			c.server.all.Go(j.message)
+			return true
+		}
+		c.release()
+		resp = c.server.overloaded(out.response(), msg, &c.peer)
+	}
+	c.send(out, resp)
+	return true
+}
+
+// message answers a message that waited.
+func (j *job) message() {
+	resp := j.resolve()
+	j.conn.send(&j.out, resp)
+	j.conn.release()
+	j.free()
+}
+
+// reserve waits until the connection may have a message more that waits. It is false when the server ends meanwhile.
+func (c *conn) reserve() bool {
+	if c.slots == nil { // few connections need it
+		c.slots = make(chan struct{}, c.server.cfg.PerConnection)
+	}
+	select {
+	case c.slots <- struct{}{}:
+		c.jobs.Add(1)
+		return true
+	case <-c.server.ctx.Done():
+		return false
+	}
+}
+
+func (c *conn) release() {
+	<-c.slots
+	c.jobs.Done()
+}
+
+// send sends an answer. A connection that does not take it in time is of no more use.
+func (c *conn) send(b *buffer, resp []byte) {
+	// Before it is sent: whoever does not take his answers may as well make room for others.
+	c.idleSince.Store(int64(c.server.sinceBegin()))
+	c.busy.Add(-1)
+	switch {
+	case len(resp) == 0:
+		c.counts.drop(dropSilent)
+	case len(resp) > maxMessage:
+		c.counts.drop(dropTooLong)
+	default:
+		if err := c.put(b.frame(resp)); err != nil {
+			c.counts.drop(dropWrite)
+			_ = c.raw.Close()
+		} else {
+			c.counts.sent.Add(1)
+		}
+	}
+}
+
+func (c *conn) put(frame []byte) error {
+	c.write.Lock()
+	defer c.write.Unlock()
+	if err := c.stream.SetWriteDeadline(time.Now().Add(c.server.cfg.ReadTimeout)); err != nil {
+		return err
+	}
+	_, err := c.stream.Write(frame)
+	return err
+}

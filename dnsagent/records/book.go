@@ -1,0 +1,149 @@
+// Package records stores the DNS records that come over the management of the DNS server.
+//
+// A record has all values of a name and type, for everybody or for the clients of one view. Reads come from the watched copy. A write
+// is one transaction that only succeeds if nothing it was decided on has changed, and returns when this process's own copy shows it.
+package records
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/api/problem"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// DefaultMaxRecords is how many records there may be unless the policy says otherwise.
+const DefaultMaxRecords = 1_000_000
+
+// Policy is what an operator decides about records. It may change while the book is used.
+type Policy struct {
+	// MaxRecords is how many records there may be; 0 counts as DefaultMaxRecords.
+	MaxRecords int
+	// Views are the names of the views that are configured.
+	Views []string
+}
+
+// Item is a record in its normal form with its revisions.
+type Item = watched.Item[*dns.Record]
+
+// ETag is the entity-tag of a record, with quotes.
+func ETag(item *Item) string { return `"` + strconv.FormatInt(item.ModRevision, 36) + `"` }
+
+// Book holds the records.
+type Book struct {
+	mirror *watched.Mirror
+	store  *etcd.Store
+	policy func() Policy
+	items  *watched.Collection[*dns.Record]
+
+	mu     sync.Mutex
+	stored int
+	// pending are the keys of those being created, which are not among the stored yet.
+	pending map[string]struct{}
+}
+
+// New adds the collection of the records to the mirror. Call it before the mirror runs.
+func New(m *watched.Mirror, store *etcd.Store, policy func() Policy) *Book {
+	b := &Book{
+		mirror: m, store: store, policy: policy, items: watched.Add(m, "dns_records", state.PrefixDNSRecords, Decode),
+		pending: make(map[string]struct{}),
+	}
+	b.items.Observe(b.count)
+	return b
+}
+
+// Collection is the watched copy.
+func (b *Book) Collection() *watched.Collection[*dns.Record] { return b.items }
+
+func (b *Book) count(c watched.Change[*dns.Record]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case c.Old == nil:
+		b.stored++
+		delete(b.pending, c.Key)
+	case c.New == nil:
+		b.stored--
+	}
+}
+
+// reserve claims places for new records until release is called. The error is of the kind errs.Forbidden.
+func (b *Book) reserve(keys []string) (release func(), err error) {
+	limit := b.policy().MaxRecords
+	if limit == 0 {
+		limit = DefaultMaxRecords
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stored+len(b.pending)+len(keys) > limit {
+		return nil, errs.New(errs.Forbidden, "the DNS server has room for %d records and has %d: remove some first", limit, b.stored)
+	}
+	for _, key := range keys {
+		b.pending[key] = struct{}{}
+	}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, key := range keys {
+			delete(b.pending, key)
+		}
+	}, nil
+}
+
+// Check records everything that is wrong with a record.
+func (b *Book) Check(rec *dns.Record, faults *problem.InvalidParams) {
+	before := len(*faults)
+	rec.Check(faults)
+	if rec.View == "" || slices.ContainsFunc((*faults)[before:], func(f problem.InvalidParam) bool { return f.Name == "view" }) {
+		return
+	}
+	if views := b.policy().Views; !slices.Contains(views, rec.View) {
+		known := "none is configured"
+		if len(views) > 0 {
+			known = "there is " + strings.Join(views, ", ")
+		}
+		faults.Add("view", "must be a view of the DNS server's configuration: "+known)
+	}
+}
+
+// maxTries bounds how often a write is repeated because another one came first.
+const maxTries = 16
+
+// errContended is what remains when every try was overtaken.
+func errContended() error {
+	return errs.New(errs.Unavailable, "others keep changing the same names: try again").After(time.Second)
+}
+
+// fresh waits until the copy holds what was committed before the call, in any process.
+func (b *Book) fresh(ctx context.Context) error {
+	revision, err := b.store.Revision(ctx, state.PrefixDNSRecords)
+	if err != nil {
+		return err
+	}
+	return b.mirror.CatchUp(ctx, revision)
+}
+
+// txn runs a transaction and waits until the copy shows it, or what came in its way when the comparisons did not hold: done is false
+// then.
+func (b *Book) txn(ctx context.Context, cmps []clientv3.Cmp, ops []clientv3.Op) (revision int64, done bool, err error) {
+	resp, err := b.store.Txn(ctx, cmps, ops, nil)
+	if err != nil {
+		return 0, false, err
+	}
+	revision = resp.Header.Revision
+	err = b.mirror.CatchUp(ctx, revision)
+	if resp.Succeeded {
+		return revision, true, nil // what is durable is done, though the copy may lag behind it
+	}
+	return revision, false, err
+}

@@ -1,0 +1,141 @@
+package records
+
+import (
+	"context"
+	"reflect"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// Get finds a record by its canonical name, its type and its view, which may be empty. The error is of the kind errs.NotFound.
+func (b *Book) Get(name, rrtype, view string) (*Item, error) {
+	if item, ok := b.items.Snapshot().Get(state.DNSRecordKey(name, rrtype, view)); ok {
+		return item, nil
+	}
+	return nil, errs.New(errs.NotFound, "there is no record %s", what(name, rrtype, view))
+}
+
+// Precondition refuses the present state of a record, as If-Match does.
+type Precondition func(*Item) error
+
+// find returns the record that is to be changed, or why it may not be. What the copy refuses is looked at again when that holds what
+// other processes did before.
+func (b *Book) find(ctx context.Context, name, rrtype, view string, pre Precondition) (*Item, error) {
+	look := func() (*Item, error) {
+		item, err := b.Get(name, rrtype, view)
+		if err == nil && pre != nil {
+			err = pre(item)
+		}
+		return item, err
+	}
+	item, err := look()
+	if err == nil {
+		return item, nil
+	}
+	if err := b.fresh(ctx); err != nil {
+		return nil, err
+	}
+	return look()
+}
+
+// Replace puts rec, which has passed Check, in the place of the record of its name, type and view, and returns it as it is stored.
+// Replacing a record by itself changes nothing. Errors are of the kind errs.NotFound, when there is no such record, those of pre, which
+// may be nil, and those of etcd.Store.Txn.
+func (b *Book) Replace(ctx context.Context, rec dns.Record, pre Precondition) (*Item, error) {
+	rec.Normalise()
+	value, err := state.Encode(state.DNSRecord{Version: state.Current(), Record: rec})
+	if err != nil {
+		return nil, err
+	}
+	for range maxTries {
+		item, err := b.find(ctx, rec.Name, rec.Type, rec.View, pre)
+		if err != nil || reflect.DeepEqual(*item.Value, rec) {
+			return item, err
+		}
+		revision, done, err := b.txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpPut(item.Key, value)})
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			return &Item{Key: item.Key, Value: &rec, CreateRevision: item.CreateRevision, ModRevision: revision}, nil
+		}
+	}
+	return nil, errContended()
+}
+
+// Delete removes a record and returns the revision of that. Errors are those of Replace.
+func (b *Book) Delete(ctx context.Context, name, rrtype, view string, pre Precondition) (revision int64, err error) {
+	for range maxTries {
+		item, err := b.find(ctx, name, rrtype, view, pre)
+		if err != nil {
+			return 0, err
+		}
+		revision, done, err := b.txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpDelete(item.Key)})
+		if done || err != nil {
+			return revision, err
+		}
+	}
+	return 0, errContended()
+}
+
+// DeleteAll removes the records that match the filter, as many as dns.MaxBatch in one transaction, and returns how many that were and
+// the revision of the last transaction. What is created meanwhile may stay. Errors are those of etcd.Store.Txn; the number says how
+// many records were removed all the same.
+func (b *Book) DeleteAll(ctx context.Context, f Filter) (n int, revision int64, err error) {
+	if err := b.fresh(ctx); err != nil {
+		return 0, 0, err
+	}
+	var items []*Item
+	for item := range b.List(f) {
+		items = append(items, item)
+	}
+	for len(items) > 0 {
+		some := items[:min(len(items), dns.MaxBatch)]
+		items = items[len(some):]
+		gone, at, err := b.deleteSome(ctx, f, some)
+		n += gone
+		revision = max(revision, at)
+		if err != nil {
+			return n, revision, err
+		}
+	}
+	return n, revision, nil
+}
+
+// deleteSome removes items in one transaction or, when one of them changed meanwhile, one after the other.
+func (b *Book) deleteSome(ctx context.Context, f Filter, items []*Item) (n int, revision int64, err error) {
+	cmps, ops := make([]clientv3.Cmp, len(items)), make([]clientv3.Op, len(items))
+	for i, item := range items {
+		cmps[i], ops[i] = item.Unchanged(), clientv3.OpDelete(item.Key)
+	}
+	revision, done, err := b.txn(ctx, cmps, ops)
+	if err != nil {
+		return 0, 0, err
+	}
+	if done {
+		return len(items), revision, nil
+	}
+	for _, item := range items {
+		rec := item.Value
+		at, err := b.Delete(ctx, rec.Name, rec.Type, rec.View, func(now *Item) error {
+			if !f.Matches(now.Value) {
+				return errs.New(errs.PreconditionFailed, "the record does not match any more")
+			}
+			return nil
+		})
+		switch errs.KindOf(err) {
+		case errs.NotFound, errs.PreconditionFailed:
+			continue
+		}
+		if err != nil {
+			return n, revision, err
+		}
+		n++
+		revision = max(revision, at)
+	}
+	return n, revision, nil
+}

@@ -1,0 +1,141 @@
+package records
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Create stores new records, all of them or none, and returns the revision they have. There are at most dns.MaxBatch, and they have
+// passed Check. Errors are of the kinds errs.Conflict, when one exists already or would stand beside a CNAME of the same name and view
+// (RFC 1034 3.6.2), errs.Forbidden, when there is no room for them, and those of etcd.Store.Txn.
+func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, err error) {
+	if len(recs) < 1 || len(recs) > dns.MaxBatch {
+		return 0, errs.New(errs.Invalid, "1 to %d records are created at a time, not %d", dns.MaxBatch, len(recs))
+	}
+	keys, ops := make([]string, len(recs)), make([]clientv3.Op, len(recs))
+	for i := range recs {
+		rec := recs[i]
+		rec.Normalise()
+		value, err := state.Encode(state.DNSRecord{Version: state.Current(), Record: rec})
+		if err != nil {
+			return 0, err
+		}
+		keys[i] = state.DNSRecordKey(rec.Name, rec.Type, rec.View)
+		ops[i] = clientv3.OpPut(keys[i], value)
+	}
+	for try := range maxTries {
+		at := b.mirror.Revision() // before the copy is looked at, which is then at least as new
+		conflict, err := b.conflict(keys)
+		if err != nil {
+			return 0, err
+		}
+		if conflict != nil {
+			// The copy may lag behind what another process removed.
+			if try > 0 {
+				return 0, conflict
+			}
+			if err := b.fresh(ctx); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		release, err := b.reserve(keys)
+		if err != nil {
+			return 0, err
+		}
+		revision, done, err := b.txn(ctx, untouched(keys, at), ops)
+		release()
+		if done || err != nil {
+			return revision, err
+		}
+	}
+	return 0, errContended()
+}
+
+// untouched are comparisons that hold as long as nothing was written to the names of the keys after a revision.
+func untouched(keys []string, revision int64) []clientv3.Cmp {
+	var cmps []clientv3.Cmp
+	seen := make(map[string]struct{}, len(keys))
+	for _, key := range keys {
+		// One for each name and not for each key: there may be 128 in a transaction.
+		name := key[:len(state.PrefixDNSRecords)+strings.IndexByte(key[len(state.PrefixDNSRecords):], '/')+1]
+		if _, twice := seen[name]; twice {
+			continue
+		}
+		seen[name] = struct{}{}
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(name), "<", revision+1).WithPrefix())
+	}
+	return cmps
+}
+
+// maxConflicts is how many conflicts an error names.
+const maxConflicts = 10
+
+// conflict says, with an error of the kind errs.Conflict, why records with the keys cannot be created beside those that exist and
+// beside each other.
+func (b *Book) conflict(keys []string) (conflict, err error) {
+	snapshot := b.items.Snapshot()
+	wanted := make(map[string]struct{}, len(keys))
+	for _, key := range keys {
+		wanted[key] = struct{}{}
+	}
+	if len(wanted) < len(keys) {
+		return errs.New(errs.Conflict, "the request has a name and type more than once: give all values of a name and type in one record"), nil
+	}
+	var reasons []string
+	for _, key := range keys {
+		reason, err := conflictOf(snapshot, wanted, key)
+		if err != nil {
+			return nil, err
+		}
+		if reason == "" {
+			continue
+		}
+		if len(reasons) == maxConflicts {
+			reasons = append(reasons, "and more")
+			break
+		}
+		reasons = append(reasons, reason)
+	}
+	if len(reasons) == 0 {
+		return nil, nil
+	}
+	return errs.New(errs.Conflict, "%s; nothing was changed", strings.Join(reasons, "; ")), nil
+}
+
+func conflictOf(snapshot *watched.Snapshot[*dns.Record], wanted map[string]struct{}, key string) (reason string, err error) {
+	name, rrtype, view, err := state.SplitDNSRecordKey(key)
+	if err != nil {
+		return "", err
+	}
+	if _, exists := snapshot.Get(key); exists {
+		return what(name, rrtype, view) + " exists already", nil
+	}
+	for _, other := range dns.Types {
+		if other == rrtype || other != dns.TypeCNAME && rrtype != dns.TypeCNAME {
+			continue
+		}
+		beside := state.DNSRecordKey(name, other, view)
+		_, exists := snapshot.Get(beside)
+		if _, also := wanted[beside]; exists || also {
+			return fmt.Sprintf("%s cannot stand beside %s: a name with a CNAME has nothing else", what(name, rrtype, view), what(name, other, view)), nil
+		}
+	}
+	return "", nil
+}
+
+// what names a record in messages.
+func what(name, rrtype, view string) string {
+	if view == "" {
+		return name + " " + rrtype
+	}
+	return name + " " + rrtype + " of the view " + view
+}

@@ -1,0 +1,103 @@
+package resolve
+
+import (
+	"context"
+	"hash/maphash"
+
+	"github.com/miekg/dns"
+
+	"github.com/openmep/mep/dnsagent/protect"
+	"github.com/openmep/mep/dnsagent/table"
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+// maxChain bounds how many CNAMEs are followed.
+const maxChain = 8
+
+// minimalANY answers questions for all types: a record that says that there is no such answer (RFC 8482 4.2).
+var minimalANY = table.Set{
+	Type: dns.TypeHINFO, Count: 1, TTL: 3600,
+	Wire: []byte("\xc0\x0c\x00\x0d\x00\x01\x00\x00\x0e\x10\x00\x09\x07RFC8482\x00"),
+}
+
+// local answers from the table.
+func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp []byte, wait bool) {
+	name, at := x.q.Name(), wire.HeaderSize
+	x.resp.AA, x.kind, x.subject = true, protect.Answers, name
+	if a.Wildcard { // names below are many, the wildcard is one
+		x.subject = a.Above
+	}
+	buf = x.q.Begin(buf)
+	if x.q.Type == dns.TypeANY && a.Kind != table.NXDomain {
+		x.resp.Answers = 1
+		return x.finish(minimalANY.Append(buf, wire.QuestionPointer, 0)), false
+	}
+	for range maxChain {
+		if a.Kind != table.Found {
+			return x.finish(x.nothing(buf, a, name, at)), false
+		}
+		start := len(buf)
+		buf = a.Set.Append(buf, pointer(at), x.first(a.Set))
+		x.resp.Answers += int(a.Set.Count)
+		if a.Set.Type != dns.TypeCNAME || x.q.Type == dns.TypeCNAME {
+			return x.finish(buf), false
+		}
+		name, at = a.Set.Target(), start+rrHeader
+		next := x.table.Lookup(name, x.q.Type, x.view)
+		if a = &next; a.Kind == table.NotLocal {
+			return x.chase(ctx, buf, name)
+		}
+	}
+	return x.finish(buf), false // the chain has no end; its beginning is what there is to say
+}
+
+// rrHeader is the size of what precedes the data of a packed record.
+const rrHeader = 12
+
+// pointer is a pointer to a name in the message. The names of a chain are within its first 4 KiB.
+func pointer(at int) uint16 { return 0xc000 | uint16(at) } //nolint:gosec // see above
+
+// nothing appends the SOA that goes with an answer without records.
+func (x *exchange) nothing(buf []byte, a *table.Answer, name wire.Name, at int) []byte {
+	if a.Kind == table.NXDomain {
+		x.resp.RCode = dns.RcodeNameError
+	}
+	x.kind, x.subject = protect.Negatives, "" // names that do not exist are many, too, and zones few
+	if a.Zone != nil {
+		x.subject = a.Zone.Name
+	}
+	if a.Zone != nil {
+		at += len(name) - len(a.Zone.Name)
+	}
+	x.resp.Authority = 1
+	return a.SOA.Append(buf, pointer(at), 0)
+}
+
+// first is the number of the record to begin with.
+func (x *exchange) first(set *table.Set) int {
+	if !x.policy.Rotate || set.Count < 2 {
+		return 0
+	}
+	return int(x.r.turn.Add(1) % uint32(set.Count))
+}
+
+var rateSeed = maphash.MakeSeed()
+
+// rateLimited is what a client gets that may have had too much.
+func (x *exchange) rateLimited(resp []byte) []byte {
+	client := x.peer.AddrPort.Addr()
+	if x.policy.Unlimited != nil && within(x.policy.Unlimited, client) {
+		return resp
+	}
+	hash := maphash.String(rateSeed, string(x.subject))
+	if x.kind == protect.Answers {
+		hash ^= uint64(x.q.Type)
+	}
+	switch x.policy.Rates.Allow(client, x.kind, hash, x.now) {
+	case protect.Drop:
+		return nil
+	case protect.Truncate:
+		return x.truncated(resp)
+	}
+	return resp
+}

@@ -1,0 +1,43 @@
+package resolve
+
+import (
+	"net/netip"
+
+	"github.com/openmep/mep/dnsagent/protect"
+	"github.com/openmep/mep/dnsagent/table"
+)
+
+// Policy says who is answered how. It is replaced as a whole.
+type Policy struct {
+	// Query and Recursion are the networks whose clients may ask at all, and may have questions forwarded; nil: every client.
+	Query, Recursion *protect.Map[struct{}]
+	// Views says which view a client belongs to; nil: none. ViewNames are their names, by number.
+	Views     *protect.Map[table.View]
+	ViewNames []string
+	// Rotate lets the records of an RRset take turns in being the first.
+	Rotate bool
+	// UDPSize is the largest answer over UDP in octets.
+	UDPSize uint16
+	// Cookies are given and checked; nil: they are ignored.
+	Cookies *protect.Cookies
+	// Rates limits responses over UDP, except to the networks of Unlimited; nil: there is no limit.
+	Rates     *protect.Rates
+	Unlimited *protect.Map[struct{}]
+}
+
+func within(m *protect.Map[struct{}], addr netip.Addr) bool {
+	if m == nil {
+		return true
+	}
+	_, ok := m.Lookup(addr)
+	return ok
+}
+
+// view is the view a client belongs to.
+func (p *Policy) view(addr netip.Addr) table.View {
+	if p.Views == nil {
+		return table.Everyone
+	}
+	v, _ := p.Views.Lookup(addr)
+	return v
+}

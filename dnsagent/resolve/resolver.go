@@ -1,0 +1,217 @@
+package resolve
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/dnsagent/forward"
+	"github.com/openmep/mep/dnsagent/listen"
+	"github.com/openmep/mep/dnsagent/protect"
+	"github.com/openmep/mep/dnsagent/table"
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+// Resolver answers messages. It implements listen.Handler.
+type Resolver struct {
+	table   atomic.Pointer[table.Table]
+	policy  atomic.Pointer[Policy]
+	forward *forward.Forwarder
+	turn    atomic.Uint32
+	pool    sync.Pool
+	stats   stats
+}
+
+// New makes a resolver that has no table yet: until it gets one, it answers SERVFAIL.
+func New(policy *Policy, f *forward.Forwarder, reg prometheus.Registerer) *Resolver {
+	r := &Resolver{forward: f}
+	r.pool.New = func() any { return &exchange{r: r} }
+	r.policy.Store(policy)
+	r.stats.register(reg)
+	return r
+}
+
+// SetTable puts a table to use.
+func (r *Resolver) SetTable(t *table.Table) { r.table.Store(t) }
+
+// Table is the table in use, nil before the first.
+func (r *Resolver) Table() *table.Table { return r.table.Load() }
+
+// SetPolicy puts a policy to use.
+func (r *Resolver) SetPolicy(p *Policy) { r.policy.Store(p) }
+
+// Answer implements listen.Handler.
+func (r *Resolver) Answer(buf, msg []byte, peer *listen.Peer) (resp []byte, wait bool) {
+	x := r.begin(peer)
+	defer r.pool.Put(x)
+	resp, wait = x.run(nil, buf, msg) //nolint:staticcheck // nil says that there is to be no waiting
+	if wait {
+		return nil, true
+	}
+	return x.limited(resp), false
+}
+
+// Resolve implements listen.Handler.
+func (r *Resolver) Resolve(ctx context.Context, buf, msg []byte, peer *listen.Peer) []byte {
+	x := r.begin(peer)
+	defer r.pool.Put(x)
+	resp, _ := x.run(ctx, buf, msg)
+	return x.limited(resp)
+}
+
+// Overloaded implements listen.Handler.
+func (r *Resolver) Overloaded(buf, msg []byte, peer *listen.Peer) []byte {
+	x := r.begin(peer)
+	defer r.pool.Put(x)
+	if x.q.Parse(msg) != wire.Fine {
+		return nil
+	}
+	x.source = sourceOverload
+	return x.limited(x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeNotReady), "too many questions are under way"))
+}
+
+// exchange is a message and its answer in the making.
+type exchange struct {
+	r      *Resolver
+	q      wire.Query
+	resp   wire.Response
+	policy *Policy
+	table  *table.Table
+	peer   *listen.Peer
+	now    time.Time
+	view   table.View
+	// recursive says that the client may have questions forwarded, trusted that it has shown a cookie of ours.
+	recursive, trusted bool
+	cookie             [protect.CookieSize]byte
+	source             source
+	// kind and subject say which responses are taken for the same where they are limited.
+	kind    protect.Kind
+	subject wire.Name
+}
+
+func (r *Resolver) begin(peer *listen.Peer) *exchange {
+	x := r.pool.Get().(*exchange)
+	x.policy, x.table, x.peer, x.now = r.policy.Load(), r.table.Load(), peer, time.Now()
+	x.resp = wire.Response{UDPSize: x.policy.UDPSize, Info: wire.NoInfo}
+	x.view, x.recursive, x.trusted, x.source, x.kind = table.Everyone, false, false, sourceNone, protect.Errors
+	x.subject = ""
+	return x
+}
+
+// run answers a message. With a nil context it does not wait, and says when that would be needed.
+func (x *exchange) run(ctx context.Context, buf, msg []byte) (resp []byte, wait bool) {
+	switch x.q.Parse(msg) {
+	case wire.Ignored:
+		x.r.stats.ignored.Add(1)
+		return nil, false
+	case wire.Malformed:
+		x.q.EDNS = false // it cannot be known what of it is right
+		return x.fail(buf, dns.RcodeFormatError, wire.NoInfo, ""), false
+	case wire.Fine:
+	}
+	if resp, done := x.screen(buf); done {
+		return resp, false
+	}
+	a := x.table.Lookup(x.q.Name(), x.q.Type, x.view)
+	if a.Kind != table.NotLocal {
+		x.source = sourceTable
+		return x.local(ctx, buf, &a)
+	}
+	return x.elsewhere(ctx, buf)
+}
+
+// screen answers what is not worth a lookup.
+func (x *exchange) screen(buf []byte) (resp []byte, done bool) {
+	p, q, client := x.policy, &x.q, x.peer.AddrPort.Addr()
+	if !within(p.Query, client) {
+		return x.fail(buf, dns.RcodeRefused, int(dns.ExtendedErrorCodeProhibited), ""), true
+	}
+	x.recursive = within(p.Recursion, client)
+	x.resp.RA = x.recursive && x.r.forward.Handles(wire.Root)
+	x.view = p.view(client)
+	switch {
+	case q.Opcode != dns.OpcodeQuery:
+		return x.fail(buf, dns.RcodeNotImplemented, wire.NoInfo, ""), true
+	case q.Version > 0:
+		return x.fail(buf, dns.RcodeBadVers, wire.NoInfo, ""), true
+	case !x.checkCookie(client):
+		return x.fail(buf, dns.RcodeFormatError, wire.NoInfo, ""), true
+	case !q.HasQuestion():
+		return x.fail(buf, dns.RcodeSuccess, wire.NoInfo, ""), true
+	case q.Class != dns.ClassINET, q.Type == dns.TypeOPT, q.Type >= firstMetaType && q.Type <= lastMetaType && q.Type != dns.TypeANY:
+		return x.fail(buf, dns.RcodeRefused, int(dns.ExtendedErrorCodeNotSupported), ""), true
+	case x.table == nil:
+		return x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeNotReady), "the records have not been read yet"), true
+	}
+	return nil, false
+}
+
+// The types that are no types of records (RFC 6895 3.1), such as those of transfers. Of these ANY is answered.
+const (
+	firstMetaType = 128
+	lastMetaType  = 255
+)
+
+// checkCookie reads the cookie, and reports whether its form is right.
+func (x *exchange) checkCookie(client netip.Addr) bool {
+	if x.policy.Cookies == nil || x.q.Cookie == nil {
+		return true
+	}
+	verdict := x.policy.Cookies.Check(x.q.Cookie, client, x.now)
+	if verdict == protect.CookieMalformed {
+		return false
+	}
+	x.trusted = verdict.Genuine()
+	x.resp.Cookie = x.policy.Cookies.Append(x.cookie[:0], x.q.Cookie[:protect.ClientCookieSize], client, x.now)
+	return true
+}
+
+// fail ends the exchange without records.
+func (x *exchange) fail(buf []byte, rcode, info int, text string) []byte {
+	x.resp.RCode, x.resp.Info, x.resp.Text, x.resp.AA = rcode, info, text, false
+	x.resp.Answers, x.resp.Authority = 0, 0
+	return x.q.Finish(x.q.Begin(buf[:0]), &x.resp)
+}
+
+// finish ends the exchange with the records in buf, or without any when they are too many for the client.
+func (x *exchange) finish(buf []byte) []byte {
+	if len(buf)+x.q.OPTSize(&x.resp) > x.room() {
+		return x.truncated(buf)
+	}
+	return x.q.Finish(buf, &x.resp)
+}
+
+func (x *exchange) truncated(buf []byte) []byte {
+	x.resp.TC, x.resp.Answers, x.resp.Authority = true, 0, 0
+	return x.q.Finish(buf[:x.q.BodySize()], &x.resp)
+}
+
+// room is how large the response may be.
+func (x *exchange) room() int {
+	switch {
+	case x.peer.Transport != listen.UDP:
+		return dns.MaxMsgSize
+	case !x.q.EDNS:
+		return dns.MinMsgSize
+	}
+	return int(min(max(x.q.UDPSize, dns.MinMsgSize), max(x.policy.UDPSize, dns.MinMsgSize)))
+}
+
+// limited is the response, unless the client has had too many.
+func (x *exchange) limited(resp []byte) []byte {
+	if len(resp) == 0 {
+		return nil
+	}
+	if x.policy.Rates != nil && x.peer.Transport == listen.UDP && !x.trusted {
+		resp = x.rateLimited(resp)
+	}
+	if len(resp) > 0 {
+		x.r.stats.count(x.peer.Transport, x.source, x.resp.RCode)
+	}
+	return resp
+}

@@ -1,0 +1,169 @@
+package resolve
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	api "github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/dnsagent/listen"
+	"github.com/openmep/mep/dnsagent/table"
+	"github.com/openmep/mep/dnsagent/wire"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// Trace answers a question as a client would get it answered over TCP, and says how that comes about. It counts as nobody's question.
+func (r *Resolver) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace, error) {
+	client, err := netip.ParseAddr(req.Client)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "client: %q is not an address", req.Client)
+	}
+	rrtype, ok := dns.StringToType[strings.ToUpper(req.Type)]
+	if !ok {
+		if _, err := fmt.Sscanf(strings.ToUpper(req.Type), "TYPE%d", &rrtype); err != nil {
+			return nil, errs.New(errs.Invalid, "type: %q is not a type of record", req.Type)
+		}
+	}
+	name, err := wire.ParseName(req.Name)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "name: %s", err)
+	}
+	var m dns.Msg
+	m.SetQuestion(name.String(), rrtype)
+	m.SetEdns0(dns.DefaultMsgSize, false)
+	query, err := m.Pack()
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "name: %s", err)
+	}
+	x := r.begin(&listen.Peer{AddrPort: netip.AddrPortFrom(client.Unmap(), 1), Transport: listen.TCP})
+	defer r.pool.Put(x)
+	resp, _ := x.run(ctx, nil, query)
+	var answer dns.Msg
+	if err := answer.Unpack(resp); err != nil {
+		return nil, fmt.Errorf("the server's own answer: %w", err)
+	}
+	t := &api.Trace{
+		Name: name.String(), Type: dns.TypeToString[rrtype], Client: client.String(), Source: api.Source(sourceNames[x.source]),
+		RCode: rcodeName(answer.Rcode), Authoritative: answer.Authoritative, Steps: []string{}, Records: []api.TraceRecord{},
+	}
+	if t.Type == "" {
+		t.Type = fmt.Sprintf("TYPE%d", rrtype)
+	}
+	if x.view != table.Everyone && int(x.view) <= len(x.policy.ViewNames) {
+		t.View = x.policy.ViewNames[x.view-1]
+	}
+	x.explain(t, name, rrtype, &answer)
+	return t, nil
+}
+
+// explain says how an answer came about.
+func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *dns.Msg) {
+	say := func(format string, args ...any) { t.Steps = append(t.Steps, fmt.Sprintf(format, args...)) }
+	if t.View != "" {
+		say("the client is in the view %s", t.View)
+	}
+	defer func() {
+		for _, o := range answer.IsEdns0().Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				say("%s", strings.TrimSuffix(dns.ExtendedErrorCodeToString[e.InfoCode]+": "+e.ExtraText, ": "))
+			}
+		}
+	}()
+	switch {
+	case !within(x.policy.Query, x.peer.AddrPort.Addr()):
+		say("the client is in none of the networks of dns.allowQuery")
+		return
+	case x.table == nil:
+		return
+	}
+	names := x.chain(say, t, name, rrtype)
+	if x.source != sourceTable {
+		switch {
+		case x.source != sourceNone:
+			say("forwarded, answered from the %s", t.Source)
+		case !x.recursive:
+			say("the client is in none of the networks of dns.allowRecursion")
+		case !x.r.forward.Handles(name):
+			say("no forwarder is configured for it")
+		}
+	}
+	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
+		t.Records = append(t.Records, api.TraceRecord{Record: rr.String(), Origin: x.originOf(rr, names, string(t.Source))})
+	}
+}
+
+// chain goes along the names that lead to the answer, and returns those that were found in the table.
+func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name, rrtype uint16) map[wire.Name]wire.Name {
+	names := make(map[wire.Name]wire.Name)
+	for range maxChain {
+		a := x.table.Lookup(name, rrtype, x.view)
+		if zone := x.table.ZoneOf(name); zone != nil {
+			say("%s is in the platform's zone %s", name, zone.Name)
+			if t.Zone == "" {
+				t.Zone = zone.Name.String()
+			}
+		} else if a.Kind != table.NotLocal {
+			say("%s is outside the platform's zones, rules or records override it", name)
+		}
+		from := name
+		if a.Wildcard {
+			from, _ = a.Above.Wildcard()
+			t.Wildcard = from.String()
+			say("the wildcard %s covers it", from)
+		}
+		names[name] = from
+		switch a.Kind {
+		case table.NotLocal:
+			say("%s is not the platform's", name)
+			return names
+		case table.NXDomain:
+			say("%s does not exist", name)
+			return names
+		case table.NoData:
+			say("%s has no record of the type %s", name, t.Type)
+			return names
+		}
+		if a.Set.Type != dns.TypeCNAME || rrtype == dns.TypeCNAME {
+			say("%s has %d of the type %s", name, a.Set.Count, t.Type)
+			return names
+		}
+		say("%s is an alias of %s", name, a.Set.Target())
+		name = a.Set.Target()
+	}
+	say("the chain of aliases is longer than %d", maxChain)
+	return names
+}
+
+// originOf says where a record of an answer comes from.
+func (x *exchange) originOf(rr dns.RR, names map[wire.Name]wire.Name, elsewhere string) string {
+	owner, err := wire.ParseName(rr.Header().Name)
+	if err != nil {
+		return ""
+	}
+	from, local := names[owner]
+	if rr.Header().Rrtype == dns.TypeSOA && x.source == sourceTable {
+		return "zone"
+	}
+	if !local {
+		return elsewhere
+	}
+	buf := make([]byte, dns.Len(rr)+wire.MaxName)
+	end, err := dns.PackRR(rr, buf, 0, nil, false) // which fills in the length of the data
+	if err != nil {
+		return ""
+	}
+	data := string(buf[end-int(rr.Header().Rdlength) : end])
+	for _, shown := range x.table.At(from) {
+		if shown.Type == rr.Header().Rrtype && shown.Data == data && (shown.View == table.Everyone || shown.View == x.view) {
+			if shown.ID == "" || shown.Derived {
+				return shown.Origin
+			}
+			return shown.Origin + " " + shown.ID
+		}
+	}
+	return elsewhere
+}

@@ -1,0 +1,224 @@
+package rest
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/dnsagent/records"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+)
+
+// create takes one record or several, all of which are created or none.
+func (a *API) create(c *gin.Context) (string, error) {
+	p, err := query(c, "zone", "view")
+	if err != nil {
+		return "", err
+	}
+	p.zone("zone")
+	p.view()
+	if err := p.err(); err != nil {
+		return "", err
+	}
+	list, err := a.records(c, p)
+	if err != nil {
+		return "", err
+	}
+	ctx := c.Request.Context()
+	revision, err := a.Book.Create(ctx, list...)
+	if err != nil {
+		return "", err
+	}
+	if err := a.served(ctx, revision); err != nil {
+		return "", err
+	}
+	done(c, fmt.Sprintf("created: %d", len(list)))
+	return summary(list), nil
+}
+
+// summary names records.
+func summary(list []dns.Record) string {
+	var b strings.Builder
+	for i := range list {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(list[i].Name + " " + list[i].Type)
+		if list[i].View != "" {
+			b.WriteString(" of the view " + list[i].View)
+		}
+	}
+	return b.String()
+}
+
+// address is the record that the path and the view of the query name.
+type address struct{ name, rrtype, view string }
+
+func (p *params) address(c *gin.Context) address {
+	var a address
+	a.name, a.rrtype = p.path(c)
+	if view := p.view(); view != nil {
+		a.view = *view
+	}
+	return a
+}
+
+// detail is what a line of the audit stream says of the record besides its name.
+func (a address) detail() string {
+	if a.view == "" {
+		return a.rrtype
+	}
+	return a.rrtype + " of the view " + a.view
+}
+
+func (a *API) get(c *gin.Context) error {
+	p, err := query(c, "view")
+	if err != nil {
+		return err
+	}
+	at := p.address(c)
+	if err := p.err(); err != nil {
+		return err
+	}
+	item, err := a.Book.Get(at.name, at.rrtype, at.view)
+	if err != nil {
+		return err
+	}
+	if httpx.NotModified(c, records.ETag(item)) {
+		return nil
+	}
+	httpx.SetETag(c, records.ETag(item))
+	return httpx.JSON(c, http.StatusOK, item.Value)
+}
+
+func (a *API) replace(c *gin.Context) (string, error) {
+	p, err := query(c, "zone", "view")
+	if err != nil {
+		return "", err
+	}
+	at := p.address(c)
+	p.zone("zone")
+	if err := p.err(); err != nil {
+		return "", err
+	}
+	rec, err := a.record(c, p)
+	if err != nil {
+		return "", err
+	}
+	rec.Normalise()
+	if rec.Name != at.name {
+		p.faults.Add("name", "must be that of the path, "+at.name)
+	}
+	if rec.Type != at.rrtype {
+		p.faults.Add("type", "must be that of the path, "+at.rrtype)
+	}
+	if err := p.err(); err != nil {
+		return "", err
+	}
+	at.view = rec.View
+	ctx := c.Request.Context()
+	item, err := a.Book.Replace(ctx, rec, a.ifMatch(c))
+	if err != nil {
+		return "", err
+	}
+	if err := a.served(ctx, item.ModRevision); err != nil {
+		return "", err
+	}
+	httpx.SetETag(c, records.ETag(item))
+	done(c, "replaced")
+	return at.detail(), nil
+}
+
+func (a *API) ifMatch(c *gin.Context) records.Precondition {
+	return func(item *records.Item) error { return httpx.IfMatch(c, records.ETag(item)) }
+}
+
+func (a *API) delete(c *gin.Context) (string, error) {
+	p, err := query(c, "zone", "view")
+	if err != nil {
+		return "", err
+	}
+	at, zone := p.address(c), p.zone("zone")
+	if err := p.err(); err != nil {
+		return "", err
+	}
+	ctx := c.Request.Context()
+	revision, err := a.Book.Delete(ctx, at.name, at.rrtype, at.view, func(item *records.Item) error {
+		if zone != "" && item.Value.Zone != zone {
+			return errs.New(errs.NotFound, "the record %s %s is in the zone %s, not in %s", at.name, at.rrtype, item.Value.Zone, zone)
+		}
+		return httpx.IfMatch(c, records.ETag(item))
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := a.served(ctx, revision); err != nil {
+		return "", err
+	}
+	done(c, "deleted")
+	return at.detail(), nil
+}
+
+// filters are the query parameters that select records.
+var filters = []string{"name", "below", "type", "zone", "view"}
+
+func (a *API) deleteAll(c *gin.Context) (string, error) {
+	p, err := query(c, filters...)
+	if err != nil {
+		return "", err
+	}
+	f := p.filter()
+	if err := p.err(); err != nil {
+		return "", err
+	}
+	if f.Name == "" && f.Below == "" && f.Zone == "" {
+		return "", errs.New(errs.Invalid, "say which records to remove with name, below or zone; below=. means all")
+	}
+	ctx := c.Request.Context()
+	n, revision, err := a.Book.DeleteAll(ctx, f)
+	if err != nil {
+		if n > 0 {
+			return "", errs.Wrap(errs.KindOf(err), err, "%d records were removed before the store failed: repeat the request for the rest", n)
+		}
+		return "", err
+	}
+	if n > 0 {
+		if err := a.served(ctx, revision); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%s: %d records", p.query.Encode(), n), httpx.JSON(c, http.StatusOK, dns.Deleted{Records: n})
+}
+
+// list answers an array; a header field Link says where it goes on (RFC 8288).
+func (a *API) list(c *gin.Context) error {
+	p, err := query(c, append([]string{"limit", "after"}, filters...)...)
+	if err != nil {
+		return err
+	}
+	f, limit := p.filter(), p.limit()
+	after, err := base64.RawURLEncoding.DecodeString(p.query.Get("after"))
+	if err != nil {
+		p.faults.Add("after", "must be what the link of the page before has")
+	}
+	if err := p.err(); err != nil {
+		return err
+	}
+	page := a.Book.Page(f, string(after), limit)
+	if page.Next != "" {
+		next := maps.Clone(p.query)
+		next.Set("after", base64.RawURLEncoding.EncodeToString([]byte(page.Next)))
+		c.Header("Link", "<"+dns.Base+"/rrecord?"+next.Encode()+`>; rel="next"`)
+	}
+	list := make([]*dns.Record, len(page.Items))
+	for i, item := range page.Items {
+		list[i] = item.Value
+	}
+	return httpx.JSON(c, http.StatusOK, list)
+}

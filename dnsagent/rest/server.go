@@ -1,0 +1,85 @@
+package rest
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/api/dns"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+)
+
+func (a *API) zones(c *gin.Context) error {
+	if err := httpx.NoQuery(c); err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, list(a.Server.Zones()))
+}
+
+func (a *API) upstreams(c *gin.Context) error {
+	if err := httpx.NoQuery(c); err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, list(a.Server.Upstreams()))
+}
+
+// list makes an array of none, which null is not.
+func list[T any](elements []T) []T {
+	if elements == nil {
+		return []T{}
+	}
+	return elements
+}
+
+// flush removes entries of the cache: those of a name, those of a name and all below it, or all.
+func (a *API) flush(c *gin.Context) (string, error) {
+	p, err := query(c, "name", "below")
+	if err != nil {
+		return "", err
+	}
+	name, below := p.asked("name"), p.asked("below")
+	if p.query.Has("name") && p.query.Has("below") {
+		p.faults.Add("below", "must not be given together with name")
+	}
+	if err := p.err(); err != nil {
+		return "", err
+	}
+	var what string
+	var n int
+	switch {
+	case below != "" && below != ".":
+		what = "below " + below
+		n, err = a.Server.Flush(below, true)
+	case name != "":
+		what = name
+		n, err = a.Server.Flush(name, false)
+	default:
+		what = "all"
+		n, err = a.Server.Flush("", true)
+	}
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s: %d entries", what, n), httpx.JSON(c, http.StatusOK, dns.Flushed{Entries: n})
+}
+
+func (a *API) trace(c *gin.Context) error {
+	p, err := query(c, "name", "type", "client")
+	if err != nil {
+		return err
+	}
+	req := dns.TraceRequest{Name: p.asked("name"), Type: p.askedType(), Client: p.client(c)}
+	if err := p.err(); err != nil {
+		return err
+	}
+	if req.Name == "" {
+		return errs.New(errs.Invalid, "the query parameter name is required: say what is asked for")
+	}
+	t, err := a.Server.Trace(c.Request.Context(), req)
+	if err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, t)
+}

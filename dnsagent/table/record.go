@@ -1,0 +1,27 @@
+package table
+
+import "github.com/openmep/mep/dnsagent/wire"
+
+// Record is one record of the table.
+type Record struct {
+	// Name is a key; its first label may be an asterisk.
+	Name wire.Name
+	// Type is the type of record, Data what it holds in wire form, names in it not compressed.
+	Type uint16
+	Data string
+	// TTL is in seconds.
+	TTL uint32
+	// View is whose clients see the record: Everyone, or the number of a view.
+	View View
+	// ID is what the record is called where it comes from, such as a dnsRuleId. It is shown to people.
+	ID string
+}
+
+// View is the number of a view.
+type View uint8
+
+// Everyone is the view of records that all clients see, and of clients that no view is for.
+const Everyone View = 0
+
+// MaxViews is how many views there can be besides Everyone.
+const MaxViews = 250

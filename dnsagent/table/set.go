@@ -1,0 +1,117 @@
+package table
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/miekg/dns"
+
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+// Set is an RRset, packed. The owner of its records is a pointer to the question.
+type Set struct {
+	Type  uint16
+	Count uint16
+	// Each is the size of every record when all have the same, else 0.
+	Each uint16
+	// TTL is in seconds.
+	TTL  uint32
+	Wire []byte
+}
+
+// maxSet bounds an RRset in octets, so that it fits into a message with what else there is to say.
+const maxSet = 60000
+
+// rrHeader is the size of what precedes the data of a packed record: owner, type, class, TTL and length.
+const rrHeader = 12
+
+func appendRR(buf []byte, rrtype uint16, ttl uint32, data string) []byte {
+	buf = binary.BigEndian.AppendUint16(buf, wire.QuestionPointer)
+	buf = binary.BigEndian.AppendUint16(buf, rrtype)
+	buf = binary.BigEndian.AppendUint16(buf, dns.ClassINET)
+	buf = binary.BigEndian.AppendUint32(buf, ttl)
+	buf = binary.BigEndian.AppendUint16(buf, uint16(len(data))) //nolint:gosec // checked where records are made
+	return append(buf, data...)
+}
+
+// Append appends the records to a message. owner is a pointer to their owner; first is the number of the record to begin with, for
+// sets whose records are all of one size.
+func (s *Set) Append(buf []byte, owner uint16, first int) []byte {
+	start := len(buf)
+	if first > 0 && s.Each > 0 {
+		cut := first % int(s.Count) * int(s.Each)
+		buf = append(append(buf, s.Wire[cut:]...), s.Wire[:cut]...)
+	} else {
+		buf = append(buf, s.Wire...)
+	}
+	if owner != wire.QuestionPointer {
+		for off := start; off < len(buf); off += rrHeader + int(binary.BigEndian.Uint16(buf[off+10:])) {
+			binary.BigEndian.PutUint16(buf[off:], owner)
+		}
+	}
+	return buf
+}
+
+// Target is the name a CNAME leads to.
+func (s *Set) Target() wire.Name { return wire.Name(s.Wire[rrHeader:]) }
+
+// entry is a record of an origin.
+type entry struct {
+	Record
+	origin string
+	// derived says that it was made from another record, and gives way to one of its type that was not.
+	derived bool
+}
+
+// pack makes the RRsets of one name out of its records, in the order of their types.
+func pack(entries []*entry) []Set {
+	var types []uint16
+	for _, e := range entries {
+		if !slices.Contains(types, e.Type) {
+			types = append(types, e.Type)
+		}
+	}
+	if len(types) > 1 { // a CNAME stands alone (RFC 2181 10.1)
+		types = slices.DeleteFunc(types, func(t uint16) bool { return t == dns.TypeCNAME })
+	}
+	slices.Sort(types)
+	sets := make([]Set, 0, len(types))
+	for _, t := range types {
+		sets = append(sets, packType(nil, entries, t))
+	}
+	return sets
+}
+
+// packType makes the RRset of a type, in buf as far as that goes.
+func packType(buf []byte, entries []*entry, rrtype uint16) Set {
+	set := Set{Type: rrtype}
+	given := false
+	for _, e := range entries {
+		given = given || e.Type == rrtype && !e.derived
+	}
+	var few [8]*entry
+	used := few[:0]
+	size := 0
+	for _, e := range entries {
+		if e.Type != rrtype || given && e.derived || slices.ContainsFunc(used, func(u *entry) bool { return u.Data == e.Data }) {
+			continue
+		}
+		if size += rrHeader + len(e.Data); size > maxSet || rrtype == dns.TypeCNAME && len(used) > 0 {
+			break
+		}
+		used = append(used, e)
+		if len(used) == 1 || e.TTL < set.TTL {
+			set.TTL = e.TTL // RFC 2181 5.2
+		}
+	}
+	set.Count, set.Each = uint16(len(used)), uint16(rrHeader+len(used[0].Data)) //nolint:gosec // bounded by maxSet
+	set.Wire = slices.Grow(buf, size)
+	for _, e := range used {
+		if rrHeader+len(e.Data) != int(set.Each) {
+			set.Each = 0
+		}
+		set.Wire = appendRR(set.Wire, rrtype, set.TTL, e.Data)
+	}
+	return set
+}

@@ -1,0 +1,256 @@
+package table
+
+import (
+	"hash/maphash"
+	"iter"
+	"net"
+
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+// The names are spread over maps small enough to be copied when one of their names changes.
+const (
+	fanout = 128
+	shards = fanout * fanout
+)
+
+// The seed is that of the process, so that names that share a shard cannot be chosen from outside.
+var seed = maphash.MakeSeed()
+
+func shardOf(name wire.Name) int { return int(maphash.String(seed, string(name)) % shards) }
+
+type (
+	shard  = map[wire.Name]*node
+	branch = [fanout]shard
+)
+
+// Table is what the server knows by itself, at one revision. It never changes.
+type Table struct {
+	// Revision is the revision of the store up to which the records were read.
+	Revision int64
+	// Names and Records count what there is, Records without those that were derived.
+	Names, Records int
+
+	branches [fanout]*branch
+	zones    map[wire.Name]*Zone
+	// wildcards counts the wildcards outside zones: without any there is no need to look for them.
+	wildcards int
+	// soa is that of overrides.
+	soa Set
+}
+
+// node is what there is at a name and below.
+type node struct {
+	entries []*entry
+	// sets are for everyone, views for those who see more.
+	sets  []Set
+	views []viewSets
+	// below counts the names below in the same zone that a view sees.
+	below []viewCount
+
+	// only and packed are where the RRset of a name with a single address is, so that finding it leads to one place in memory.
+	only   [1]Set
+	packed [rrHeader + net.IPv6len]byte
+}
+
+type viewSets struct {
+	view View
+	sets []Set
+}
+
+type viewCount struct {
+	view View
+	n    int
+}
+
+// seen returns what a client sees of a name; nothing when the name has no records for it.
+func (n *node) seen(view View) []Set {
+	if view != Everyone {
+		for i := range n.views {
+			if n.views[i].view == view {
+				return n.views[i].sets
+			}
+		}
+	}
+	return n.sets
+}
+
+// leads reports whether there are names below that a client sees.
+func (n *node) leads(view View) bool {
+	for _, c := range n.below {
+		if c.view == Everyone || c.view == view {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Table) node(name wire.Name) *node {
+	i := shardOf(name)
+	b := t.branches[i/fanout]
+	if b == nil {
+		return nil
+	}
+	return b[i%fanout][name]
+}
+
+// Kind says what the table knows of a name.
+type Kind uint8
+
+// The kinds.
+const (
+	// NotLocal: nothing, others may know.
+	NotLocal Kind = iota
+	// Found: there are records of the type, or a CNAME.
+	Found
+	// NoData: the name exists, without such records.
+	NoData
+	// NXDomain: the name does not exist (RFC 8020: nor does any below).
+	NXDomain
+)
+
+// Answer is what the table says to a question.
+type Answer struct {
+	Kind Kind
+	// Set holds the records; nil when there are none.
+	Set *Set
+	// Zone is the zone of the name, nil outside.
+	Zone *Zone
+	// SOA goes with NoData and NXDomain. Outside zones its owner is the name itself.
+	SOA *Set
+	// Wildcard says that the records are those of a wildcard, Above is the name it is below.
+	Wildcard bool
+	Above    wire.Name
+}
+
+// Lookup says what there is of a name, which is in lower case, for clients of a view.
+func (t *Table) Lookup(name wire.Name, rrtype uint16, view View) Answer {
+	n := t.node(name)
+	if n != nil {
+		if sets := n.seen(view); sets != nil {
+			return t.answer(name, sets, rrtype)
+		}
+	}
+	zone := t.ZoneOf(name)
+	if zone == nil {
+		return t.outside(name, rrtype, view)
+	}
+	if n != nil && n.leads(view) {
+		return Answer{Kind: NoData, Zone: zone, SOA: &zone.SOA}
+	}
+	for above := name.Parent(); ; above = above.Parent() {
+		if above != zone.Name {
+			if n := t.node(above); n == nil || n.seen(view) == nil && !n.leads(view) {
+				continue
+			}
+		}
+		// The closest encloser (RFC 4592 3.3.1).
+		if sets := t.wildcard(above, view); sets != nil {
+			a := t.answer(name, sets, rrtype)
+			a.Wildcard, a.Above = true, above
+			return a
+		}
+		return Answer{Kind: NXDomain, Zone: zone, SOA: &zone.SOA}
+	}
+}
+
+// outside looks for a wildcard that overrides a name outside zones.
+func (t *Table) outside(name wire.Name, rrtype uint16, view View) Answer {
+	if t.wildcards == 0 {
+		return Answer{}
+	}
+	for above := name; len(above) > 1; {
+		above = above.Parent()
+		if sets := t.wildcard(above, view); sets != nil {
+			a := t.answer(name, sets, rrtype)
+			a.Wildcard, a.Above = true, above
+			return a
+		}
+		if n := t.node(above); n != nil && n.seen(view) != nil {
+			break
+		}
+	}
+	return Answer{}
+}
+
+func (t *Table) wildcard(above wire.Name, view View) []Set {
+	if len(above)+2 > wire.MaxName {
+		return nil
+	}
+	var buf [wire.MaxName]byte
+	buf[0], buf[1] = 1, '*'
+	n := copy(buf[2:], above) + 2
+	i := int(maphash.Bytes(seed, buf[:n]) % shards)
+	if b := t.branches[i/fanout]; b != nil {
+		if found := b[i%fanout][wire.Name(buf[:n])]; found != nil {
+			return found.seen(view)
+		}
+	}
+	return nil
+}
+
+// answer is the answer from the RRsets of a name.
+func (t *Table) answer(name wire.Name, sets []Set, rrtype uint16) Answer {
+	for i := range sets {
+		if sets[i].Type == rrtype || sets[i].Type == typeCNAME {
+			return Answer{Kind: Found, Set: &sets[i]}
+		}
+	}
+	zone := t.ZoneOf(name)
+	if zone == nil {
+		return Answer{Kind: NoData, SOA: &t.soa}
+	}
+	if zone.Name == name && rrtype == zone.SOA.Type {
+		return Answer{Kind: Found, Set: &zone.SOA, Zone: zone}
+	}
+	return Answer{Kind: NoData, Zone: zone, SOA: &zone.SOA}
+}
+
+// ZoneOf is the zone a name lies in, nil when it lies in none.
+func (t *Table) ZoneOf(name wire.Name) *Zone { return zoneOf(t.zones, name) }
+
+func zoneOf[Z any](zones map[wire.Name]*Z, name wire.Name) *Z {
+	if len(zones) == 0 {
+		return nil
+	}
+	for ; ; name = name.Parent() {
+		if z := zones[name]; z != nil {
+			return z
+		}
+		if len(name) <= 1 {
+			return nil
+		}
+	}
+}
+
+// Zones walks over the zones.
+func (t *Table) Zones() iter.Seq[*Zone] {
+	return func(yield func(*Zone) bool) {
+		for _, z := range t.zones {
+			if !yield(z) {
+				return
+			}
+		}
+	}
+}
+
+// Shown is a record with where it comes from.
+type Shown struct {
+	Record
+	Origin string
+	// Derived says that it was made from a record of the origin.
+	Derived bool
+}
+
+// At lists all records of a name, whoever sees them.
+func (t *Table) At(name wire.Name) []Shown {
+	n := t.node(name)
+	if n == nil {
+		return nil
+	}
+	list := make([]Shown, 0, len(n.entries))
+	for _, e := range n.entries {
+		list = append(list, Shown{Record: e.Record, Origin: e.origin, Derived: e.derived})
+	}
+	return list
+}

@@ -1,0 +1,344 @@
+package table
+
+import (
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/miekg/dns"
+
+	"github.com/openmep/mep/dnsagent/wire"
+)
+
+const typeCNAME = dns.TypeCNAME
+
+// zoneOrigin is the origin of what makes a zone.
+const zoneOrigin = "zone"
+
+// Writer makes tables. One goroutine uses it at a time.
+type Writer struct {
+	cfg     Config
+	origins map[string][]entry
+	touched map[wire.Name][]*entry
+	zones   map[wire.Name]*zoneCount
+
+	branches  [fanout]*branch
+	mine      [fanout]bool // branches, and maps, that no table shares
+	mineShard [shards]bool
+	names     int
+	records   int
+	wildcards int
+}
+
+type zoneCount struct {
+	cfg            ZoneConfig
+	names, records int
+}
+
+// NewWriter makes a writer of a table that holds nothing but its zones.
+func NewWriter(cfg Config) *Writer {
+	w := &Writer{
+		cfg: cfg, origins: make(map[string][]entry), touched: make(map[wire.Name][]*entry), zones: make(map[wire.Name]*zoneCount),
+	}
+	var apexes []Record
+	for _, z := range cfg.Zones {
+		w.zones[z.Name] = &zoneCount{cfg: z}
+		for _, ns := range z.Nameservers {
+			apexes = append(apexes, Record{Name: z.Name, Type: dns.TypeNS, Data: string(ns), TTL: cfg.NameserverTTL})
+		}
+	}
+	w.Put(zoneOrigin, apexes)
+	w.Settle()
+	for name := range w.zones {
+		// A zone within a zone is a name that exists there.
+		if above := zoneOf(w.zones, name.Parent()); above != nil && above.cfg.Name != name {
+			w.below(name, above.cfg.Name, Everyone, 1)
+		}
+	}
+	return w
+}
+
+// Put replaces the records of an origin. None removes it.
+func (w *Writer) Put(origin string, records []Record) {
+	for i := range w.origins[origin] {
+		w.remove(&w.origins[origin][i])
+	}
+	delete(w.origins, origin)
+	if len(records) == 0 {
+		return
+	}
+	entries := make([]entry, 0, len(records))
+	for _, r := range records {
+		entries = append(entries, entry{Record: r, origin: origin})
+	}
+	if len(w.zones) > 0 {
+		for _, r := range records {
+			if ptr, ok := w.reverse(&r); ok {
+				entries = append(entries, entry{Record: ptr, origin: origin, derived: true})
+			}
+		}
+	}
+	w.origins[origin] = entries
+	for i := range entries {
+		w.touch(entries[i].Name)
+		w.touched[entries[i].Name] = append(w.touched[entries[i].Name], &entries[i])
+	}
+}
+
+// reverse makes the PTR record of an address, when a zone is there for it.
+func (w *Writer) reverse(r *Record) (Record, bool) {
+	if r.Type != dns.TypeA && r.Type != dns.TypeAAAA || r.Name.IsWildcard() {
+		return Record{}, false
+	}
+	name := ReverseName(r.Data)
+	if zoneOf(w.zones, name) == nil {
+		return Record{}, false
+	}
+	return Record{Name: name, Type: dns.TypePTR, Data: string(r.Name), TTL: r.TTL, View: r.View, ID: r.ID}, true
+}
+
+// ReverseName is the name an address is looked up by, given the data of an A or AAAA record.
+func ReverseName(addr string) wire.Name {
+	const hex = "0123456789abcdef"
+	var buf []byte
+	for i := len(addr) - 1; i >= 0; i-- {
+		b := addr[i]
+		switch {
+		case len(addr) == 16:
+			buf = append(buf, 1, hex[b&0xf], 1, hex[b>>4])
+		case b >= 100:
+			buf = append(buf, 3, '0'+b/100, '0'+b/10%10, '0'+b%10)
+		case b >= 10:
+			buf = append(buf, 2, '0'+b/10, '0'+b%10)
+		default:
+			buf = append(buf, 1, '0'+b)
+		}
+	}
+	if len(addr) == 16 {
+		return wire.Name(buf) + "\x03ip6\x04arpa\x00"
+	}
+	return wire.Name(buf) + "\x07in-addr\x04arpa\x00"
+}
+
+// Origins is the number of origins.
+func (w *Writer) Origins() int { return len(w.origins) - 1 }
+
+// touch makes a copy of the entries of a name that is about to change.
+func (w *Writer) touch(name wire.Name) {
+	if _, ok := w.touched[name]; ok {
+		return
+	}
+	var entries []*entry
+	if n := w.get(name); n != nil {
+		entries = slices.Clone(n.entries)
+	}
+	w.touched[name] = entries
+}
+
+func (w *Writer) remove(e *entry) {
+	w.touch(e.Name)
+	list := w.touched[e.Name]
+	if i := slices.Index(list, e); i >= 0 {
+		w.touched[e.Name] = slices.Delete(list, i, i+1)
+	}
+}
+
+// Settle applies what was put. Publish does it, too; who puts a great deal settles in between, to bound what is kept for it.
+func (w *Writer) Settle() {
+	for name, entries := range w.touched {
+		w.rebuild(name, entries)
+	}
+	clear(w.touched)
+}
+
+// Publish makes a table of what was put, read up to the revision.
+func (w *Writer) Publish(revision int64) *Table {
+	w.Settle()
+	serial := uint32(revision & math.MaxUint32) // serials wrap around (RFC 1982)
+	t := &Table{
+		Revision: revision, Names: w.names, Records: w.records, branches: w.branches, wildcards: w.wildcards,
+		zones: make(map[wire.Name]*Zone, len(w.zones)),
+	}
+	primary, hostmaster := wire.Root, wire.Root
+	for name, z := range w.zones {
+		mbox := w.cfg.Hostmaster
+		if mbox == "" {
+			mbox, _ = name.Child("hostmaster")
+		}
+		if primary == wire.Root || z.cfg.Nameservers[0] < primary {
+			primary, hostmaster = z.cfg.Nameservers[0], mbox
+		}
+		t.zones[name] = &Zone{
+			Name: name, Serial: serial, Names: z.names, Records: z.records,
+			SOA: soaSet(z.cfg.Nameservers[0], mbox, serial, w.cfg.NegativeTTL),
+		}
+	}
+	t.soa = soaSet(primary, hostmaster, serial, w.cfg.NegativeTTL)
+	w.mine, w.mineShard = [fanout]bool{}, [shards]bool{}
+	return t
+}
+
+func (w *Writer) get(name wire.Name) *node {
+	i := shardOf(name)
+	if b := w.branches[i/fanout]; b != nil {
+		return b[i%fanout][name]
+	}
+	return nil
+}
+
+// set puts a node in its place, or removes it when it is nil, in maps that no table shares.
+func (w *Writer) set(name wire.Name, n *node) {
+	i := shardOf(name)
+	b := w.branches[i/fanout]
+	if !w.mine[i/fanout] {
+		var copied branch
+		if b != nil {
+			copied = *b
+		}
+		b = &copied
+		w.branches[i/fanout], w.mine[i/fanout] = b, true
+	}
+	s := b[i%fanout]
+	if !w.mineShard[i] {
+		if s = maps.Clone(s); s == nil {
+			s = make(shard)
+		}
+		b[i%fanout], w.mineShard[i] = s, true
+	}
+	if n == nil {
+		delete(s, name)
+		return
+	}
+	s[name] = n
+}
+
+// rebuild makes the node of a name whose entries have changed.
+func (w *Writer) rebuild(name wire.Name, entries []*entry) {
+	old := w.get(name)
+	if old == nil {
+		if len(entries) == 0 {
+			return
+		}
+		old = &node{}
+	}
+	n := &node{entries: entries, below: old.below}
+	w.pack(n)
+	w.count(name, old, n)
+	if len(entries) == 0 && len(n.below) == 0 {
+		n = nil
+	}
+	w.set(name, n)
+}
+
+// pack makes the RRsets of a node for everybody who sees another selection of its records.
+func (w *Writer) pack(n *node) {
+	var views []View
+	for _, e := range n.entries {
+		if e.View != Everyone && !slices.Contains(views, e.View) {
+			views = append(views, e.View)
+		}
+	}
+	if views == nil {
+		switch len(n.entries) {
+		case 0:
+		case 1:
+			n.only[0] = packType(n.packed[:0], n.entries, n.entries[0].Type)
+			n.sets = n.only[:]
+		default:
+			n.sets = pack(n.entries)
+		}
+		return
+	}
+	visible := func(view View) []Set {
+		var seen []*entry
+		for _, e := range n.entries {
+			if e.View == Everyone || e.View == view {
+				seen = append(seen, e)
+			}
+		}
+		if seen == nil {
+			return nil
+		}
+		return pack(seen)
+	}
+	n.sets = visible(Everyone)
+	for _, v := range views {
+		n.views = append(n.views, viewSets{view: v, sets: visible(v)})
+	}
+}
+
+// count keeps the numbers right when a node takes the place of another.
+func (w *Writer) count(name wire.Name, old, n *node) {
+	zone := zoneOf(w.zones, name)
+	names, records := 0, given(n)-given(old)
+	if (len(n.entries) > 0) != (len(old.entries) > 0) {
+		if names = 1; len(n.entries) == 0 {
+			names = -1
+		}
+	}
+	w.names += names
+	w.records += records
+	if zone == nil {
+		if name.IsWildcard() {
+			w.wildcards += names
+		}
+		return
+	}
+	zone.names += names
+	zone.records += records
+	if name == zone.cfg.Name {
+		return
+	}
+	was, is := viewsOf(old), viewsOf(n)
+	for v := range is {
+		if !was[v] {
+			w.below(name, zone.cfg.Name, v, 1)
+		}
+	}
+	for v := range was {
+		if !is[v] {
+			w.below(name, zone.cfg.Name, v, -1)
+		}
+	}
+}
+
+func given(n *node) int {
+	c := 0
+	for _, e := range n.entries {
+		if !e.derived && e.origin != zoneOrigin {
+			c++
+		}
+	}
+	return c
+}
+
+func viewsOf(n *node) map[View]bool {
+	views := make(map[View]bool, 1)
+	for _, e := range n.entries {
+		views[e.View] = true
+	}
+	return views
+}
+
+// below counts a name for those between it and the apex of its zone.
+func (w *Writer) below(name, apex wire.Name, view View, by int) {
+	for above := name.Parent(); above != apex; above = above.Parent() {
+		n := &node{}
+		if old := w.get(above); old != nil {
+			*n = *old
+		}
+		n.below = slices.Clone(n.below)
+		i := slices.IndexFunc(n.below, func(c viewCount) bool { return c.view == view })
+		if i < 0 {
+			i = len(n.below)
+			n.below = append(n.below, viewCount{view: view})
+		}
+		if n.below[i].n += by; n.below[i].n == 0 {
+			n.below = slices.Delete(n.below, i, i+1)
+		}
+		if len(n.entries) == 0 && len(n.below) == 0 {
+			n = nil
+		}
+		w.set(above, n)
+	}
+}

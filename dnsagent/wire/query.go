@@ -1,0 +1,201 @@
+package wire
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"github.com/miekg/dns"
+)
+
+// HeaderSize is the size of a message's header in octets (RFC 1035 4.1.1).
+const HeaderSize = 12
+
+// Bits of the header's flags.
+const (
+	flagQR = 1 << 15
+	flagAA = 1 << 10
+	flagTC = 1 << 9
+	flagRD = 1 << 8
+	flagRA = 1 << 7
+	flagAD = 1 << 5
+	flagCD = 1 << 4
+)
+
+// Query is a message that asks something. It belongs to the message it was parsed from.
+type Query struct {
+	ID     uint16
+	Opcode uint8
+	// RD, AD and CD are flags of the header, DO that of EDNS.
+	RD, AD, CD, DO bool
+	// Type and Class are what is asked; both zero when there is no question.
+	Type, Class uint16
+	// EDNS says that there was an OPT record (RFC 6891), of which the following is known.
+	EDNS    bool
+	Version uint8
+	UDPSize uint16
+	// Cookie is the data of the cookie option (RFC 7873), nil when there is none.
+	Cookie []byte
+
+	question []byte // as asked, with type and class; nil when there is no question
+	length   int    // of the name
+	key      [MaxName]byte
+}
+
+// Verdict is what becomes of a message.
+type Verdict uint8
+
+// The verdicts.
+const (
+	// Fine is for a message that can be answered. One of another opcode than QUERY has been read no further than its header.
+	Fine Verdict = iota
+	// Malformed is for a message that is answered with FORMERR.
+	Malformed
+	// Ignored is for what is not answered: a response, or too little to be a message.
+	Ignored
+)
+
+// The most records a query may have in its sections; those of known uses have one (IXFR, NOTIFY) or two (OPT and TSIG).
+const maxRecords = 4
+
+// Parse reads a message.
+func (q *Query) Parse(msg []byte) Verdict {
+	q.question, q.length, q.Cookie = nil, 0, nil
+	q.Type, q.Class, q.EDNS, q.DO, q.Version, q.UDPSize = 0, 0, false, false, 0, 0
+	if len(msg) < HeaderSize {
+		return Ignored
+	}
+	flags := binary.BigEndian.Uint16(msg[2:])
+	if flags&flagQR != 0 {
+		return Ignored
+	}
+	q.ID = binary.BigEndian.Uint16(msg)
+	q.Opcode = uint8(flags >> 11 & 0xf)
+	q.RD, q.AD, q.CD = flags&flagRD != 0, flags&flagAD != 0, flags&flagCD != 0
+	if q.Opcode != dns.OpcodeQuery {
+		return Fine
+	}
+	questions := binary.BigEndian.Uint16(msg[4:])
+	off := HeaderSize
+	switch questions {
+	case 0: // to ask for a cookie (RFC 7873 5.4)
+	case 1:
+		if off = q.readQuestion(msg); off == 0 {
+			return Malformed
+		}
+	default:
+		return Malformed // RFC 9619
+	}
+	var records int
+	for section := range 3 {
+		n := int(binary.BigEndian.Uint16(msg[6+2*section:]))
+		if records += n; records > maxRecords {
+			return Malformed
+		}
+		for range n {
+			if off = q.readRecord(msg, off, section == 2); off == 0 {
+				return Malformed
+			}
+		}
+	}
+	if questions == 0 && q.Cookie == nil {
+		return Malformed
+	}
+	return Fine
+}
+
+// readQuestion reads the question and returns where it ends, 0 when it is malformed. Its name cannot be compressed: there is nothing
+// before it.
+func (q *Query) readQuestion(msg []byte) int {
+	off := HeaderSize
+	for {
+		if off >= len(msg) {
+			return 0
+		}
+		n := int(msg[off])
+		if n > 63 || off+1+n > len(msg) || off-HeaderSize+1+n > MaxName {
+			return 0
+		}
+		start := off - HeaderSize
+		q.key[start] = byte(n)
+		for i := 1; i <= n; i++ {
+			c := msg[off+i]
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			q.key[start+i] = c
+		}
+		off += 1 + n
+		if n == 0 {
+			break
+		}
+	}
+	if off+4 > len(msg) {
+		return 0
+	}
+	q.length = off - HeaderSize
+	q.Type, q.Class = binary.BigEndian.Uint16(msg[off:]), binary.BigEndian.Uint16(msg[off+2:])
+	q.question = msg[HeaderSize : off+4]
+	return off + 4
+}
+
+// readRecord reads over a record and takes note of OPT. It returns where the record ends, 0 when it is malformed.
+func (q *Query) readRecord(msg []byte, off int, additional bool) int {
+	root := off < len(msg) && msg[off] == 0
+	if off = skipName(msg, off); off == 0 || off+10 > len(msg) {
+		return 0
+	}
+	rtype, class := binary.BigEndian.Uint16(msg[off:]), binary.BigEndian.Uint16(msg[off+2:])
+	ttl := binary.BigEndian.Uint32(msg[off+4:])
+	end := off + 10 + int(binary.BigEndian.Uint16(msg[off+8:]))
+	if end > len(msg) {
+		return 0
+	}
+	if rtype != dns.TypeOPT {
+		return end
+	}
+	if !additional || !root || q.EDNS { // RFC 6891 6.1.1
+		return 0
+	}
+	q.EDNS, q.UDPSize, q.Version, q.DO = true, class, uint8(ttl>>16), ttl&(1<<15) != 0 //nolint:gosec // the third octet
+	for data := msg[off+10 : end]; len(data) > 0; {
+		if len(data) < 4 {
+			return 0
+		}
+		n := int(binary.BigEndian.Uint16(data[2:]))
+		if len(data) < 4+n {
+			return 0
+		}
+		if binary.BigEndian.Uint16(data) == dns.EDNS0COOKIE && q.Cookie == nil {
+			q.Cookie = data[4 : 4+n]
+		}
+		data = data[4+n:]
+	}
+	return end
+}
+
+// skipName returns where a name ends, 0 when it is malformed.
+func skipName(msg []byte, off int) int {
+	for start := off; off < len(msg) && off-start < MaxName; {
+		switch n := int(msg[off]); {
+		case n == 0:
+			return off + 1
+		case n&0xc0 == 0xc0:
+			if off+2 > len(msg) {
+				return 0
+			}
+			return off + 2
+		case n > 63:
+			return 0
+		default:
+			off += 1 + n
+		}
+	}
+	return 0
+}
+
+// HasQuestion reports whether something is asked.
+func (q *Query) HasQuestion() bool { return q.question != nil }
+
+// Name is the name that is asked for, in lower case. It is good until the query is parsed again or out of use: who keeps it keeps a
+// copy.
+func (q *Query) Name() Name { return Name(unsafe.String(&q.key[0], q.length)) } //nolint:gosec // see above
