@@ -80,8 +80,8 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		case driverNone:
 			continue
 		case DriverAgent:
-			p.manager.Appliers[kinds[d.name]] = d.name
-			p.agent = &agent{name: d.name, rules: p.manager.DNS, statuses: statuses}
+			p.manager.Appliers[kinds[d.name]] = agentName
+			p.agent = &agent{rules: p.manager.DNS, statuses: statuses}
 			continue
 		}
 		secret, err := d.secret()
@@ -129,16 +129,18 @@ func (p *support) describe() []mm5types.Reconciler {
 			}
 		}
 		if kind == mm5types.DNSRules && p.agent != nil {
-			v.Name, v.Driver, v.Pending = p.agent.name, DriverAgent, p.agent.pending()
+			v.Name, v.Driver, v.Pending = agentName, DriverAgent, p.agent.pending()
 		}
 		list = append(list, v)
 	}
 	return list
 }
 
+// agentName is what the platform's DNS server calls itself in its reports.
+const agentName = "dnsagent"
+
 // agent is the platform's DNS server, as far as is known from what it reports.
 type agent struct {
-	name     string
 	rules    *rules.Table[mp1types.DNSRule]
 	statuses *reconcile.Statuses
 }
@@ -148,7 +150,7 @@ func (a *agent) pending() int {
 	n := 0
 	for item := range a.rules.Collection().Snapshot().All() {
 		generation := item.Value.Record.Generation
-		if status, ok := a.statuses.Of(a.name, item.Value.AppInstanceID); generation > 0 && (!ok || status.Generation != generation) {
+		if status, ok := a.statuses.Of(agentName, item.Value.AppInstanceID); generation > 0 && (!ok || status.Generation != generation) {
 			n++
 		}
 	}

@@ -22,8 +22,8 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Name is that of the reconciler in its status records.
-const Name = "dns"
+// Name is that of the reconciler in its status records. It is not "dns", which is who calls a webhook for DNS rules: there may be both.
+const Name = "dnsagent"
 
 // maxBatch is how many status records one transaction writes at most; etcd takes 128 operations.
 const maxBatch = 100

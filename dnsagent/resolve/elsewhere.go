@@ -61,10 +61,11 @@ func (x *exchange) forwarded(buf []byte, answer *forward.Answer) []byte {
 	if x.resp.RCode == dns.RcodeNameError {
 		x.kind, x.subject = protect.Negatives, ""
 	}
-	x.resp.AD = answer.AD && (x.q.AD || x.q.DO) // RFC 6840 5.7
+	stale := answer.Stale(x.now)
+	x.resp.AD = answer.AD && !stale && (x.q.AD || x.q.DO) // RFC 6840 5.7
 	x.resp.Answers, x.resp.Authority = answer.Counts()
 	switch {
-	case answer.Stale(x.now):
+	case stale:
 		x.resp.Info = int(dns.ExtendedErrorCodeStaleAnswer)
 	case answer.Info != nil:
 		x.resp.Info, x.resp.Text = int(answer.Info.Code), answer.Info.Text

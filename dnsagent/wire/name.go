@@ -19,7 +19,7 @@ const Root Name = "\x00"
 func ParseName(s string) (Name, error) {
 	var buf [256]byte
 	n, err := dns.PackDomainName(dns.CanonicalName(s), buf[:], 0, nil, false)
-	if err != nil || s == "" || strings.Contains(s, "..") {
+	if err != nil || s == "" {
 		return "", fmt.Errorf("%q is not a domain name", s)
 	}
 	if n > MaxName {

@@ -183,6 +183,8 @@ func TestNames(t *testing.T) {
 	}
 	require.Equal(t, "www.mec.example.", name("WWW.mec.Example").String())
 	require.Equal(t, wire.Root, name("."))
+	require.Equal(t, `a\..example.`, name(`a\.`+".example").String(), "a dot within a label")
+	require.Equal(t, name(`a\..example.`), name(name(`a\..example.`).String()))
 	require.Equal(t, name("mec.example."), name("www.mec.example.").Parent())
 	require.Equal(t, wire.Root, wire.Root.Parent())
 	require.Equal(t, 3, name("www.mec.example").Labels())
