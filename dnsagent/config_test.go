@@ -1,6 +1,7 @@
 package dnsagent
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,9 +14,7 @@ import (
 func load(t *testing.T, file string, flags map[string]string) (*DaemonConfig, error) {
 	t.Helper()
 	src := settings.Sources{Flags: map[string]string{"etcd-endpoints": "unused"}}
-	for k, v := range flags {
-		src.Flags[k] = v
-	}
+	maps.Copy(src.Flags, flags)
 	if file != "" {
 		src.File = filepath.Join(t.TempDir(), "config.yaml")
 		require.NoError(t, os.WriteFile(src.File, []byte(file), 0o600))

@@ -509,6 +509,8 @@ func TestTrace(t *testing.T) {
 	require.Equal(t, "NOERROR", tr.RCode)
 	require.Len(t, tr.Records, 4)
 	require.Equal(t, "rules of app id", tr.Records[3].Origin)
+	tr = trace("out.mec.example.", "A", "10.0.0.1")
+	require.Equal(t, []string{"rules of app id", "upstream", "upstream"}, []string{tr.Records[0].Origin, tr.Records[1].Origin, tr.Records[2].Origin})
 	tr = trace("x.any.mec.example.", "A", "10.0.0.1")
 	require.Equal(t, "*.any.mec.example.", tr.Wildcard)
 	require.Equal(t, "rules of app id", tr.Records[0].Origin)

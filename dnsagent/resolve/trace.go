@@ -119,6 +119,7 @@ func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name,
 		switch a.Kind {
 		case table.NotLocal:
 			say("%s is not the platform's", name)
+			delete(names, name)
 			return names
 		case table.NXDomain:
 			say("%s does not exist", name)
@@ -149,6 +150,9 @@ func (x *exchange) originOf(rr dns.RR, names map[wire.Name]wire.Name, elsewhere 
 		return "zone"
 	}
 	if !local {
+		if elsewhere == string(api.SourceTable) { // at the end of a chain that leads out of it
+			return string(api.SourceUpstream)
+		}
 		return elsewhere
 	}
 	buf := make([]byte, dns.Len(rr)+wire.MaxName)

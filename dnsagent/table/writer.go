@@ -159,21 +159,19 @@ func (w *Writer) Publish(revision int64) *Table {
 		Revision: revision, Names: w.names, Records: w.records, branches: w.branches, wildcards: w.wildcards,
 		zones: make(map[wire.Name]*Zone, len(w.zones)),
 	}
-	primary, hostmaster := wire.Root, wire.Root
-	for name, z := range w.zones {
+	t.soa = soaSet(wire.Root, wire.Root, serial, w.cfg.NegativeTTL)
+	for i, cfg := range w.cfg.Zones {
 		mbox := w.cfg.Hostmaster
 		if mbox == "" {
-			mbox, _ = name.Child("hostmaster")
+			mbox, _ = cfg.Name.Child("hostmaster")
 		}
-		if primary == wire.Root || z.cfg.Nameservers[0] < primary {
-			primary, hostmaster = z.cfg.Nameservers[0], mbox
+		soa := soaSet(cfg.Nameservers[0], mbox, serial, w.cfg.NegativeTTL)
+		if i == 0 {
+			t.soa = soa
 		}
-		t.zones[name] = &Zone{
-			Name: name, Serial: serial, Names: z.names, Records: z.records,
-			SOA: soaSet(z.cfg.Nameservers[0], mbox, serial, w.cfg.NegativeTTL),
-		}
+		z := w.zones[cfg.Name]
+		t.zones[cfg.Name] = &Zone{Name: cfg.Name, Serial: serial, Names: z.names, Records: z.records, SOA: soa}
 	}
-	t.soa = soaSet(primary, hostmaster, serial, w.cfg.NegativeTTL)
 	w.mine, w.mineShard = [fanout]bool{}, [shards]bool{}
 	return t
 }

@@ -153,15 +153,15 @@ func TestNamesByWhichAListenerIsReached(t *testing.T) {
 		publicURL string
 		want      string
 	}{
-		"an address":              {listener: listener{"mp1", "192.0.2.1:8088"}, want: "192.0.2.1"},
-		"a name":                  {listener: listener{"auth", "mec.example:8088"}, want: "mec.example"},
-		"all addresses":           {listener: listener{"auth", ":10443"}, want: machine},
-		"all addresses, in IPv6":  {listener: listener{"mp1", "[::]:8088"}, want: machine},
-		"a public URL":            {listener: listener{"mp1", ":8088"}, publicURL: "https://mec.example"},
-		"operations, all of them": {listener: listener{"ops", ":9090"}},
-		"operations, loopback":    {listener: listener{"ops", "[::1]:9090"}},
-		"operations, one address": {listener: listener{"ops", "192.0.2.1:9090"}, want: "192.0.2.1"},
-		"no address at all":       {listener: listener{"mp1", "8088"}},
+		"an address":              {listener: listener{name: "mp1", addr: "192.0.2.1:8088"}, want: "192.0.2.1"},
+		"a name":                  {listener: listener{name: "auth", addr: "mec.example:8088"}, want: "mec.example"},
+		"all addresses":           {listener: listener{name: "auth", addr: ":10443"}, want: machine},
+		"all addresses, in IPv6":  {listener: listener{name: "mp1", addr: "[::]:8088"}, want: machine},
+		"a public URL":            {listener: listener{name: "mp1", addr: ":8088"}, publicURL: "https://mec.example"},
+		"operations, all of them": {listener: listener{name: "ops", addr: ":9090"}},
+		"operations, loopback":    {listener: listener{name: "ops", addr: "[::1]:9090"}},
+		"operations, one address": {listener: listener{name: "ops", addr: "192.0.2.1:9090"}, want: "192.0.2.1"},
+		"no address at all":       {listener: listener{name: "mp1", addr: "8088"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := planned(t)

@@ -27,6 +27,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/openmep/mep/dnsagent"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcdtest"
 	"github.com/openmep/mep/kit/ops"
@@ -67,14 +68,16 @@ func planned(t *testing.T) *fixture {
 		Common daemon.Config
 		Server mepserver.Config
 		Auth   mepauth.Config
+		DNS    dnsagent.Config
 	}
 	dir := filepath.Join(t.TempDir(), "data")
 	require.NoError(t, settings.Load(&cfg, settings.Sources{Flags: map[string]string{
 		"data-dir": dir, "mp1-listen": "127.0.0.1:0", "mm5-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "ops-listen": "127.0.0.1:0",
+		"dns-listen": "127.0.0.1:0", "dns-management-listen": "127.0.0.1:0",
 	}}, nil))
 	f := &fixture{
 		Installation: Installation{
-			Common: &cfg.Common, Server: &cfg.Server, Auth: &cfg.Auth, Reserve: 128 * mib, Quota: 2048 * mib,
+			Common: &cfg.Common, Server: &cfg.Server, Auth: &cfg.Auth, DNS: &cfg.DNS, Reserve: 128 * mib, Quota: 2048 * mib,
 			LockFile: filepath.Join(dir, "lock"),
 		},
 		host: thisMachine(),

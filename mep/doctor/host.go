@@ -29,6 +29,8 @@ type host struct {
 	// access asks whether this user may use a file, mode being unix.R_OK and the like.
 	access func(path string, mode uint32) error
 	listen func(ctx context.Context, addr string) (net.Listener, error)
+	// packets does for UDP what listen does for TCP.
+	packets func(ctx context.Context, addr string) (net.PacketConn, error)
 	// listener is who listens on a TCP port, as far as this user may know.
 	listener func(port int) process
 	// files is how many files a process may have open; 0 is this one.
@@ -68,6 +70,9 @@ func thisMachine() host {
 		},
 		listen: func(ctx context.Context, addr string) (net.Listener, error) {
 			return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		},
+		packets: func(ctx context.Context, addr string) (net.PacketConn, error) {
+			return (&net.ListenConfig{}).ListenPacket(ctx, "udp", addr)
 		},
 		listener: whoListens, files: openFiles, owner: processOwner,
 	}

@@ -25,6 +25,9 @@ func (x *examination) ports(ctx context.Context, f *findings) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		ln, err := x.host.listen(ctx, l.addr)
+		if err == nil && l.name == "dns" {
+			err = x.packetsToo(ctx, ln)
+		}
 		cancel()
 		port := portOf(l.addr)
 		switch {
@@ -40,6 +43,15 @@ func (x *examination) ports(ctx context.Context, f *findings) {
 			taken[port] = l.setting()
 		}
 	}
+}
+
+// packetsToo looks whether UDP can be bound to the address that TCP was.
+func (x *examination) packetsToo(ctx context.Context, ln net.Listener) error {
+	pc, err := x.host.packets(ctx, ln.Addr().String())
+	if err != nil {
+		return errors.Join(fmt.Errorf("UDP: %w", err), ln.Close())
+	}
+	return pc.Close()
 }
 
 // serves looks whether the running platform has the listener, and reports whether nothing more can be found out.

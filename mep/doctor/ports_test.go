@@ -23,6 +23,15 @@ func TestPorts(t *testing.T) {
 			},
 			finding: fmt.Sprintf("is in use by process %d (", os.Getpid()), remedy: "ss -ltnp 'sport = ",
 		},
+		"UDP in use": {
+			by: func(t *testing.T, f *fixture) {
+				pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+				require.NoError(t, err)
+				t.Cleanup(func() { _ = pc.Close() })
+				f.DNS.Listen = pc.LocalAddr().String()
+			},
+			finding: "dns.listen 127.0.0.1:", remedy: "another port",
+		},
 		"in use by somebody who cannot be seen": {
 			by: func(_ *testing.T, f *fixture) {
 				f.Auth.Listen = "127.0.0.1:81"
@@ -69,7 +78,7 @@ func TestPorts(t *testing.T) {
 			f := stopped(t)
 			f.unbindable(x.err)
 			found := alarming(examine(t.Context(), f.Installation, f.host))
-			require.Equal(t, []string{"mp1.listen", "mm5.listen", "auth.listen", "ops.listen"}, subjects(found))
+			require.Equal(t, []string{"mp1.listen", "mm5.listen", "auth.listen", "ops.listen", "dns.listen", "dns.managementListen"}, subjects(found))
 			for _, one := range found {
 				require.Equal(t, Fail, one.Level)
 				require.Contains(t, one.Finding, x.finding)
