@@ -1,10 +1,12 @@
 package dnsagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -263,6 +265,7 @@ func (a *Agent) Zones() []api.Zone {
 	for z := range t.Zones() {
 		list = append(list, api.Zone{Name: z.Name.String(), Serial: z.Serial, Names: z.Names, Records: z.Records})
 	}
+	slices.SortFunc(list, func(a, b api.Zone) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
 

@@ -200,6 +200,9 @@ func (c *Config) records() (*follow.Config, error) {
 	}
 	for _, z := range zones {
 		zone := table.ZoneConfig{Name: name("dns.zones", z), Nameservers: nameservers}
+		if len(zone.Name) > maxZone {
+			faults = append(faults, fmt.Errorf("dns.zones: %q is too long for a zone: at most %d octets", z, maxZone))
+		}
 		if zone.Name == "" || slices.ContainsFunc(cfg.Table.Zones, func(other table.ZoneConfig) bool { return other.Name == zone.Name }) {
 			continue
 		}
@@ -218,6 +221,9 @@ func (c *Config) records() (*follow.Config, error) {
 	}
 	return cfg, errors.Join(faults...)
 }
+
+// maxZone bounds the name of a zone in octets, so that there is room for names in it.
+const maxZone = 200
 
 var viewName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 

@@ -6,15 +6,19 @@ import "github.com/openmep/mep/dnsagent/wire"
 type Record struct {
 	// Name is a key; its first label may be an asterisk.
 	Name wire.Name
-	// Type is the type of record, Data what it holds in wire form, names in it not compressed.
-	Type uint16
+	// Data is what the record holds in wire form, names in it not compressed.
 	Data string
-	// TTL is in seconds.
-	TTL uint32
-	// View is whose clients see the record: Everyone, or the number of a view.
-	View View
 	// ID is what the record is called where it comes from, such as a dnsRuleId. It is shown to people.
 	ID string
+	// TTL is in seconds.
+	TTL uint32
+	// Type is the type of record.
+	Type uint16
+	// View is whose clients see the record: Everyone, or the number of a view.
+	View View
+
+	// derived says that it was made from another record, and gives way to those of its type that were not.
+	derived bool
 }
 
 // View is the number of a view.

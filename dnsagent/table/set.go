@@ -59,9 +59,7 @@ func (s *Set) Target() wire.Name { return wire.Name(s.Wire[rrHeader:]) }
 // entry is a record of an origin.
 type entry struct {
 	Record
-	origin string
-	// derived says that it was made from another record, and gives way to one of its type that was not.
-	derived bool
+	origin *string
 }
 
 // pack makes the RRsets of one name out of its records, in the order of their types.

@@ -42,15 +42,21 @@ type Table struct {
 // node is what there is at a name and below.
 type node struct {
 	entries []*entry
-	// sets are for everyone, views for those who see more.
-	sets  []Set
-	views []viewSets
-	// below counts the names below in the same zone that a view sees.
-	below []viewCount
+	// sets are for everyone.
+	sets []Set
+	more *more // nil for most
 
 	// only and packed are where the RRset of a name with a single address is, so that finding it leads to one place in memory.
 	only   [1]Set
 	packed [rrHeader + net.IPv6len]byte
+}
+
+// more is what few nodes have.
+type more struct {
+	// views are for those who see more than everyone.
+	views []viewSets
+	// below counts the names below in the same zone that a view sees.
+	below []viewCount
 }
 
 type viewSets struct {
@@ -65,10 +71,10 @@ type viewCount struct {
 
 // seen returns what a client sees of a name; nothing when the name has no records for it.
 func (n *node) seen(view View) []Set {
-	if view != Everyone {
-		for i := range n.views {
-			if n.views[i].view == view {
-				return n.views[i].sets
+	if view != Everyone && n.more != nil {
+		for i := range n.more.views {
+			if n.more.views[i].view == view {
+				return n.more.views[i].sets
 			}
 		}
 	}
@@ -77,12 +83,22 @@ func (n *node) seen(view View) []Set {
 
 // leads reports whether there are names below that a client sees.
 func (n *node) leads(view View) bool {
-	for _, c := range n.below {
+	if n.more == nil {
+		return false
+	}
+	for _, c := range n.more.below {
 		if c.view == Everyone || c.view == view {
 			return true
 		}
 	}
 	return false
+}
+
+func (n *node) below() []viewCount {
+	if n.more == nil {
+		return nil
+	}
+	return n.more.below
 }
 
 func (t *Table) node(name wire.Name) *node {
@@ -250,7 +266,7 @@ func (t *Table) At(name wire.Name) []Shown {
 	}
 	list := make([]Shown, 0, len(n.entries))
 	for _, e := range n.entries {
-		list = append(list, Shown{Record: e.Record, Origin: e.origin, Derived: e.derived})
+		list = append(list, Shown{Record: e.Record, Origin: *e.origin, Derived: e.derived})
 	}
 	return list
 }

@@ -69,12 +69,12 @@ func (w *Writer) Put(origin string, records []Record) {
 	}
 	entries := make([]entry, 0, len(records))
 	for _, r := range records {
-		entries = append(entries, entry{Record: r, origin: origin})
+		entries = append(entries, entry{Record: r, origin: &origin})
 	}
 	if len(w.zones) > 0 {
 		for _, r := range records {
 			if ptr, ok := w.reverse(&r); ok {
-				entries = append(entries, entry{Record: ptr, origin: origin, derived: true})
+				entries = append(entries, entry{Record: ptr, origin: &origin})
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func (w *Writer) reverse(r *Record) (Record, bool) {
 	if zoneOf(w.zones, name) == nil {
 		return Record{}, false
 	}
-	return Record{Name: name, Type: dns.TypePTR, Data: string(r.Name), TTL: r.TTL, View: r.View, ID: r.ID}, true
+	return Record{Name: name, Type: dns.TypePTR, Data: string(r.Name), TTL: r.TTL, View: r.View, ID: r.ID, derived: true}, true
 }
 
 // ReverseName is the name an address is looked up by, given the data of an A or AAAA record.
@@ -219,17 +219,21 @@ func (w *Writer) rebuild(name wire.Name, entries []*entry) {
 		}
 		old = &node{}
 	}
-	n := &node{entries: entries, below: old.below}
-	w.pack(n)
+	n := &node{entries: entries}
+	views := w.pack(n)
+	below := old.below()
+	if len(views)+len(below) > 0 {
+		n.more = &more{views: views, below: below}
+	}
 	w.count(name, old, n)
-	if len(entries) == 0 && len(n.below) == 0 {
+	if len(entries) == 0 && len(below) == 0 {
 		n = nil
 	}
 	w.set(name, n)
 }
 
-// pack makes the RRsets of a node for everybody who sees another selection of its records.
-func (w *Writer) pack(n *node) {
+// pack makes the RRsets of a node for everyone, and returns those for clients who see another selection of its records.
+func (w *Writer) pack(n *node) (more []viewSets) {
 	var views []View
 	for _, e := range n.entries {
 		if e.View != Everyone && !slices.Contains(views, e.View) {
@@ -245,7 +249,7 @@ func (w *Writer) pack(n *node) {
 		default:
 			n.sets = pack(n.entries)
 		}
-		return
+		return nil
 	}
 	visible := func(view View) []Set {
 		var seen []*entry
@@ -261,8 +265,9 @@ func (w *Writer) pack(n *node) {
 	}
 	n.sets = visible(Everyone)
 	for _, v := range views {
-		n.views = append(n.views, viewSets{view: v, sets: visible(v)})
+		more = append(more, viewSets{view: v, sets: visible(v)})
 	}
+	return more
 }
 
 // count keeps the numbers right when a node takes the place of another.
@@ -303,7 +308,7 @@ func (w *Writer) count(name wire.Name, old, n *node) {
 func given(n *node) int {
 	c := 0
 	for _, e := range n.entries {
-		if !e.derived && e.origin != zoneOrigin {
+		if !e.derived && *e.origin != zoneOrigin {
 			c++
 		}
 	}
@@ -323,19 +328,26 @@ func (w *Writer) below(name, apex wire.Name, view View, by int) {
 	for above := name.Parent(); above != apex; above = above.Parent() {
 		n := &node{}
 		if old := w.get(above); old != nil {
-			*n = *old
+			*n = *old // which shares its RRsets
 		}
-		n.below = slices.Clone(n.below)
-		i := slices.IndexFunc(n.below, func(c viewCount) bool { return c.view == view })
+		m := more{below: slices.Clone(n.below())}
+		if n.more != nil {
+			m.views = n.more.views
+		}
+		i := slices.IndexFunc(m.below, func(c viewCount) bool { return c.view == view })
 		if i < 0 {
-			i = len(n.below)
-			n.below = append(n.below, viewCount{view: view})
+			i = len(m.below)
+			m.below = append(m.below, viewCount{view: view})
 		}
-		if n.below[i].n += by; n.below[i].n == 0 {
-			n.below = slices.Delete(n.below, i, i+1)
+		if m.below[i].n += by; m.below[i].n == 0 {
+			m.below = slices.Delete(m.below, i, i+1)
 		}
-		if len(n.entries) == 0 && len(n.below) == 0 {
+		switch n.more = &m; {
+		case len(m.below)+len(m.views) > 0:
+		case len(n.entries) == 0:
 			n = nil
+		default:
+			n.more = nil
 		}
 		w.set(above, n)
 	}
