@@ -4,6 +4,7 @@ package mepauth
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -170,7 +171,10 @@ func publicURL(configured, listen string, srv *httpx.Server) string {
 		return srv.URL()
 	}
 	// A name that nobody can resolve, not even here, is no better than an address.
-	if _, err := net.LookupHost(name); err != nil {
+	// The DNS server that would be asked may be this platform's, which does not answer yet.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := net.DefaultResolver.LookupHost(ctx, name); err != nil {
 		return srv.URL()
 	}
 	u, err := url.Parse(srv.URL())

@@ -3,6 +3,7 @@ package resolve
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 
 	"github.com/miekg/dns"
 
@@ -32,7 +33,12 @@ func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp
 		x.resp.Answers = 1
 		return x.finish(minimalANY.Append(buf, wire.QuestionPointer, 0)), false
 	}
-	for range maxChain {
+	var seen [maxChain]wire.Name
+	for i := range seen {
+		if slices.Contains(seen[:i], name) {
+			break // the chain is a circle: what there is of it has been said
+		}
+		seen[i] = name
 		if a.Kind != table.Found {
 			return x.finish(x.nothing(buf, a, name, at)), false
 		}
@@ -48,7 +54,7 @@ func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp
 			return x.chase(ctx, buf, name)
 		}
 	}
-	return x.finish(buf), false // the chain has no end; its beginning is what there is to say
+	return x.finish(buf), false
 }
 
 // rrHeader is the size of what precedes the data of a packed record.

@@ -174,6 +174,9 @@ func newFixture(tb testing.TB, change func(p *resolve.Policy)) *fixture {
 		record("_http._tcp.mec.example. 60 IN SRV 1 2 80 www.mec.example."), record("text.mec.example. 60 IN TXT \"hello\""),
 		record("cdn.example.com. 60 IN A 192.0.2.9"),
 	}
+	for i := range 20 {
+		list = append(list, record(fmt.Sprintf("c%d.mec.example. 60 IN CNAME c%d.mec.example.", i, i+1)))
+	}
 	for i := range 60 {
 		list = append(list, record(fmt.Sprintf("many.mec.example. 60 IN A 192.0.2.%d", 100+i)))
 	}
@@ -359,6 +362,8 @@ func TestAnEndlessChainIsCut(t *testing.T) {
 	f := newFixture(t, nil)
 	m := f.ask("10.0.0.1", listen.UDP, query("loop1.mec.example.", dns.TypeA))
 	require.Equal(t, dns.RcodeSuccess, m.Rcode)
+	require.Len(t, m.Answer, 2, "each alias is said once")
+	m = f.ask("10.0.0.1", listen.UDP, query("c0.mec.example.", dns.TypeA).SetEdns0(1232, false))
 	require.Len(t, m.Answer, 8)
 }
 

@@ -100,6 +100,10 @@ func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *
 func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name, rrtype uint16) map[wire.Name]wire.Name {
 	names := make(map[wire.Name]wire.Name)
 	for range maxChain {
+		if _, again := names[name]; again {
+			say("the chain of aliases is a circle")
+			return names
+		}
 		a := x.table.Lookup(name, rrtype, x.view)
 		if zone := x.table.ZoneOf(name); zone != nil {
 			say("%s is in the platform's zone %s", name, zone.Name)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	api "github.com/openmep/mep/api/dns"
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
@@ -21,7 +22,7 @@ type Set struct {
 }
 
 // maxSet bounds an RRset in octets, so that it fits into a message with what else there is to say.
-const maxSet = 60000
+const maxSet = api.MaxSize
 
 // rrHeader is the size of what precedes the data of a packed record: owner, type, class, TTL and length.
 const rrHeader = 12
@@ -95,7 +96,7 @@ func packType(buf []byte, entries []*entry, rrtype uint16) Set {
 		if e.Type != rrtype || given && e.derived || slices.ContainsFunc(used, func(u *entry) bool { return u.Data == e.Data }) {
 			continue
 		}
-		if size += rrHeader + len(e.Data); size > maxSet || rrtype == dns.TypeCNAME && len(used) > 0 {
+		if size += rrHeader + len(e.Data); len(used) > 0 && (size > maxSet || rrtype == dns.TypeCNAME) {
 			break
 		}
 		used = append(used, e)

@@ -26,6 +26,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/openmep/mep/kit/etcd"
 )
@@ -281,14 +283,18 @@ func (m *Mirror) list(ctx context.Context) error {
 	key, end := m.cfg.Prefix, clientv3.GetPrefixRangeEnd(m.cfg.Prefix)
 	var revision int64
 	var cluster uint64
-	for {
-		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(m.cfg.PageSize), clientv3.WithRev(revision)}
+	for size := newPaging(m.cfg.PageSize); ; {
+		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(size.limit), clientv3.WithRev(revision)}
 		page, cancel := context.WithTimeout(ctx, 5*time.Second)
 		resp, err := m.cfg.Source.Get(page, key, opts...)
 		cancel()
+		if status.Code(err) == codes.ResourceExhausted && size.smaller() {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("list %s: %w", m.cfg.Prefix, err)
 		}
+		size.adapt(resp.Kvs)
 		if revision == 0 {
 			revision, cluster = resp.Header.Revision, resp.Header.ClusterId
 		}
@@ -354,7 +360,8 @@ func (m *Mirror) watch(ctx context.Context) error {
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	// From the present revision, not the next one: etcd reports no progress to a watch that begins in the future.
-	ch := m.cfg.Source.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(max(1, m.revision.Load())))
+	ch := m.cfg.Source.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(max(1, m.revision.Load())),
+		clientv3.WithFragment()) // many large changes at once are more than one message may be
 	ticker := time.NewTicker(m.cfg.ProbeInterval)
 	defer ticker.Stop()
 	last := time.Now()

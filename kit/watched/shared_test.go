@@ -2,8 +2,10 @@ package watched_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,4 +71,29 @@ func TestCollectionsMayHavePrefixesInCommon(t *testing.T) {
 	defer s.run(t)()
 	require.True(t, s.mirror.Status().Restored)
 	require.Equal(t, [3]int{3, 3, 2}, s.lengths(), "from the disk")
+}
+
+func TestLargeRecordsAreListedAndWatched(t *testing.T) {
+	server := etcdtest.Start(t)
+	store := server.Store(t)
+	large := strings.Repeat("x", 400<<10)
+	put := func(from, to int) (revision int64) {
+		for i := from; i < to; i++ {
+			resp, err := store.Client.Put(t.Context(), fmt.Sprintf("/t/status/%d", i), large)
+			require.NoError(t, err)
+			revision = resp.Header.Revision
+		}
+		return revision
+	}
+	// More than one message may be, both together and in a page.
+	put(0, 300)
+	s := share(store, "")
+	stop := s.run(t)
+	require.Equal(t, 300, s.all.Snapshot().Len())
+	stop()
+	s = share(store, "")
+	defer s.run(t)()
+	s.mirror.CutWatch()
+	require.NoError(t, s.mirror.WaitRevision(t.Context(), put(300, 400)))
+	require.Equal(t, 400, s.all.Snapshot().Len())
 }
