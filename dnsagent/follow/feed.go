@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -190,11 +191,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	for key := range dirty {
 		keys = append(keys, key)
 	}
-	for len(keys) > 0 {
-		n := min(len(keys), 4096)
-		f.put(w, cfg, keys[:n], changed)
-		keys = keys[n:]
-	}
+	f.put(w, cfg, keys, changed)
 	t := w.Publish(revision)
 	f.publish(t)
 
@@ -219,8 +216,37 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	return w
 }
 
-// put takes what is at the keys apart, several at a time, and writes it. changed gets the rules that are served of app instances.
+// maxBatch is how many origins are written to the table before what changed is settled.
+const maxBatch = 256
+
+// batch is some origins, made.
+type batch struct {
+	keys    []string
+	results []made
+}
+
+// put writes what is at the keys. While some are written, the next are made. changed gets the rules that are served of app instances.
 func (f *Feed) put(w *table.Writer, cfg *Config, keys []string, changed map[string]*Served) {
+	batches := make(chan batch, 1)
+	go func() {
+		defer close(batches)
+		for chunk := range slices.Chunk(keys, maxBatch) {
+			batches <- batch{chunk, f.makeAll(cfg, chunk)}
+		}
+	}()
+	for b := range batches {
+		for i, key := range b.keys {
+			w.Put(f.originOf(key), b.results[i].records)
+			if app, ok := strings.CutPrefix(key, state.PrefixDNSRules); ok {
+				changed[app] = b.results[i].served
+			}
+		}
+		w.Settle()
+	}
+}
+
+// makeAll takes what is at the keys apart, several at a time.
+func (f *Feed) makeAll(cfg *Config, keys []string) []made {
 	results := make([]made, len(keys))
 	var next atomic.Int64
 	work := func() {
@@ -237,13 +263,7 @@ func (f *Feed) put(w *table.Writer, cfg *Config, keys []string, changed map[stri
 		}
 		workers.Wait()
 	}
-	for i, key := range keys {
-		w.Put(f.originOf(key), results[i].records)
-		if app, ok := strings.CutPrefix(key, state.PrefixDNSRules); ok {
-			changed[app] = results[i].served
-		}
-	}
-	w.Settle()
+	return results
 }
 
 // make is what there is at a key now; nothing when there is nothing, or nothing that can be read.

@@ -2,7 +2,7 @@ package follow
 
 import (
 	"encoding/binary"
-	"encoding/json"
+
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/miekg/dns"
 
 	"github.com/openmep/mep/api/mp1"

@@ -1,27 +1,10 @@
 package table
 
 import (
-	"hash/maphash"
 	"iter"
 	"net"
 
 	"github.com/openmep/mep/dnsagent/wire"
-)
-
-// The names are spread over maps small enough to be copied when one of their names changes.
-const (
-	fanout = 128
-	shards = fanout * fanout
-)
-
-// The seed is that of the process, so that names that share a shard cannot be chosen from outside.
-var seed = maphash.MakeSeed()
-
-func shardOf(name wire.Name) int { return int(maphash.String(seed, string(name)) % shards) }
-
-type (
-	shard  = map[wire.Name]*node
-	branch = [fanout]shard
 )
 
 // Table is what the server knows by itself, at one revision. It never changes.
@@ -39,16 +22,21 @@ type Table struct {
 	soa Set
 }
 
-// node is what there is at a name and below.
+// node is what there is at a name and below. What answers need comes first, and together.
 type node struct {
-	entries []*entry
+	// The name: short, of a length, or else long.
+	length uint8
+	short  [shortName]byte
+
 	// sets are for everyone.
 	sets []Set
-	more *more // nil for most
-
 	// only and packed are where the RRset of a name with a single address is, so that finding it leads to one place in memory.
 	only   [1]Set
 	packed [rrHeader + net.IPv6len]byte
+
+	more    *more // nil for most
+	entries []*entry
+	long    wire.Name
 }
 
 // more is what few nodes have.
@@ -101,14 +89,7 @@ func (n *node) below() []viewCount {
 	return n.more.below
 }
 
-func (t *Table) node(name wire.Name) *node {
-	i := shardOf(name)
-	b := t.branches[i/fanout]
-	if b == nil {
-		return nil
-	}
-	return b[i%fanout][name]
-}
+func (t *Table) node(name wire.Name) *node { return get(&t.branches, name) }
 
 // Kind says what the table knows of a name.
 type Kind uint8
@@ -193,16 +174,12 @@ func (t *Table) wildcard(above wire.Name, view View) []Set {
 	if len(above)+2 > wire.MaxName {
 		return nil
 	}
-	var buf [wire.MaxName]byte
-	buf[0], buf[1] = 1, '*'
-	n := copy(buf[2:], above) + 2
-	i := int(maphash.Bytes(seed, buf[:n]) % shards)
-	if b := t.branches[i/fanout]; b != nil {
-		if found := b[i%fanout][wire.Name(buf[:n])]; found != nil {
-			return found.seen(view)
+	return starred(above, func(name wire.Name) []Set {
+		if n := t.node(name); n != nil {
+			return n.seen(view)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // answer is the answer from the RRsets of a name.

@@ -1,7 +1,6 @@
 package table
 
 import (
-	"maps"
 	"math"
 	"slices"
 
@@ -23,7 +22,7 @@ type Writer struct {
 	zones   map[wire.Name]*zoneCount
 
 	branches  [fanout]*branch
-	mine      [fanout]bool // branches, and maps, that no table shares
+	mine      [fanout]bool // branches, and shards, that no table shares
 	mineShard [shards]bool
 	names     int
 	records   int
@@ -176,38 +175,24 @@ func (w *Writer) Publish(revision int64) *Table {
 	return t
 }
 
-func (w *Writer) get(name wire.Name) *node {
-	i := shardOf(name)
-	if b := w.branches[i/fanout]; b != nil {
-		return b[i%fanout][name]
-	}
-	return nil
-}
+func (w *Writer) get(name wire.Name) *node { return get(&w.branches, name) }
 
-// set puts a node in its place, or removes it when it is nil, in maps that no table shares.
+// set puts a node in its place, or removes it when it is nil, in shards that no table shares.
 func (w *Writer) set(name wire.Name, n *node) {
-	i := shardOf(name)
-	b := w.branches[i/fanout]
-	if !w.mine[i/fanout] {
-		var copied branch
-		if b != nil {
-			copied = *b
+	hash := hashOf(name)
+	b, s := place(hash)
+	if !w.mine[b] {
+		copied := new(branch)
+		if w.branches[b] != nil {
+			*copied = *w.branches[b]
 		}
-		b = &copied
-		w.branches[i/fanout], w.mine[i/fanout] = b, true
+		w.branches[b], w.mine[b] = copied, true
 	}
-	s := b[i%fanout]
-	if !w.mineShard[i] {
-		if s = maps.Clone(s); s == nil {
-			s = make(shard)
-		}
-		b[i%fanout], w.mineShard[i] = s, true
+	at := &w.branches[b][s]
+	if i := b*fanout + s; !w.mineShard[i] || (at.used+1)*4 > len(at.slots)*3 {
+		*at, w.mineShard[i] = at.copied(), true
 	}
-	if n == nil {
-		delete(s, name)
-		return
-	}
-	s[name] = n
+	at.set(hash, name, n)
 }
 
 // rebuild makes the node of a name whose entries have changed.
@@ -220,6 +205,7 @@ func (w *Writer) rebuild(name wire.Name, entries []*entry) {
 		old = &node{}
 	}
 	n := &node{entries: entries}
+	n.named(name)
 	views := w.pack(n)
 	below := old.below()
 	if len(views)+len(below) > 0 {
@@ -327,6 +313,7 @@ func viewsOf(n *node) map[View]bool {
 func (w *Writer) below(name, apex wire.Name, view View, by int) {
 	for above := name.Parent(); above != apex; above = above.Parent() {
 		n := &node{}
+		n.named(above)
 		if old := w.get(above); old != nil {
 			*n = *old // which shares its RRsets
 		}
