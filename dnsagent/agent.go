@@ -176,7 +176,9 @@ func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
 	p := &resolve.Policy{Rotate: cfg.Rotate, UDPSize: uint16(cfg.UDPSize), Cookies: a.cookies} //nolint:gosec // validated
 	var errQuery, errRecursion, errExempt, errViews, errRates error
-	p.Query, errQuery = networks("dns.allowQuery", cfg.AllowQuery)
+	if len(cfg.AllowQuery) > 0 {
+		p.Query, errQuery = networks("dns.allowQuery", cfg.AllowQuery)
+	}
 	p.Recursion, errRecursion = networks("dns.allowRecursion", cfg.AllowRecursion)
 	p.Unlimited = p.Recursion
 	if len(cfg.RateExempt) > 0 {

@@ -49,7 +49,7 @@ type Config struct {
 	CacheStale     time.Duration `name:"dns.cache.stale" default:"24h" reload:"true" usage:"how long after that they may be used while no forwarder answers (RFC 8767); 0s: not at all"`
 
 	AllowQuery     []string `name:"dns.allowQuery" reload:"true" usage:"networks whose clients may ask (default: all)"`
-	AllowRecursion []string `name:"dns.allowRecursion" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,fc00::/7,fe80::/10" reload:"true" usage:"networks whose questions are forwarded"`
+	AllowRecursion []string `name:"dns.allowRecursion" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,fc00::/7,fe80::/10" reload:"true" usage:"networks whose questions are forwarded; an empty list: none, 0.0.0.0/0 and ::/0: all"`
 	RateLimit      int      `name:"dns.rate.responses" default:"100" reload:"true" usage:"equal responses over UDP a second to a network of clients (a /24 or /56) outside dns.rate.exempt; 0: no limit"`
 	RateSlip       int      `name:"dns.rate.slip" default:"2" reload:"true" usage:"of responses over the limit, every how manyth is sent truncated, so that a client can come back over TCP; 0: none"`
 	RateExempt     []string `name:"dns.rate.exempt" reload:"true" usage:"networks that are not limited (default: those of dns.allowRecursion)"`
@@ -283,11 +283,8 @@ func network(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
-// networks makes a set of networks; nil for none.
+// networks makes a set of networks.
 func networks(setting string, list []string) (*protect.Map[struct{}], error) {
-	if len(list) == 0 {
-		return nil, nil //nolint:nilnil // no set: no restriction
-	}
 	var entries []protect.Entry[struct{}]
 	for _, s := range list {
 		p, err := network(s)

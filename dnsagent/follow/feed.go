@@ -50,7 +50,7 @@ type source struct {
 func New(m *watched.Mirror, cfg *Config, publish func(*table.Table), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
-		dirty: make(map[string]struct{}), served: make(map[string]*Served),
+		dirty: make(map[string]struct{}), served: make(map[string]*Served), marked: 1, // the first table
 		moved: make(chan struct{}), wake: make(chan struct{}, 1),
 		sources: []source{
 			{name: "rules of", prefix: state.PrefixDNSRules, make: makeRules},
@@ -156,7 +156,6 @@ func (f *Feed) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.replaced = true
 	f.revision = f.mirror.Revision()
-	f.marked++
 	f.mu.Unlock()
 	var w *table.Writer
 	for f.ring(); ; {
@@ -179,7 +178,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	if replaced || w == nil {
 		w = table.NewWriter(cfg.Table)
 		w.Put("configuration", cfg.Static)
-		clear(dirty)
+		// What was removed meanwhile is among the dirty keys already.
 		for i := range f.sources {
 			for item := range f.sources[i].raw.Snapshot().All() {
 				dirty[item.Key] = struct{}{}

@@ -235,6 +235,21 @@ func TestRulesAreInTheViewsThatNameThem(t *testing.T) {
 	require.Equal(t, [3]bool{true, true, true}, seen("a.example"), "another configuration makes everything anew")
 }
 
+func TestWhatIsRemovedWhileEverythingIsMadeAnewIsGone(t *testing.T) {
+	store := etcdtest.Start(t).Store(t)
+	f := start(t, store, config(t))
+	for i := range 50 {
+		f.put(state.DNSRulesKey(app1), rules(t, int64(i)+1, true, rule("a", "a.example", "192.0.2.1", 1, mp1.RuleActive)))
+		require.NotNil(t, f.feed.Served(app1))
+		resp, err := store.Client.Delete(t.Context(), state.DNSRulesKey(app1))
+		require.NoError(t, err)
+		f.feed.Set(config(t))
+		require.NoError(t, f.feed.CatchUp(t.Context(), resp.Header.Revision))
+		require.Nil(t, f.feed.Served(app1))
+		require.Empty(t, f.feed.Apps())
+	}
+}
+
 func TestServicesAreFoundByTheirNames(t *testing.T) {
 	store := etcdtest.Start(t).Store(t)
 	cfg := config(t)

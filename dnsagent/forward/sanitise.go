@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -95,18 +96,28 @@ func (s *sanitiser) followChain() bool {
 	}
 }
 
-// keep keeps the records of a name and type, with their signatures.
+// keep keeps the records of a name and type, with their signatures. No two of a set are equal (RFC 2181 5), and the least TTL is that
+// of all (RFC 2181 5.2).
 func (s *sanitiser) keep(name string, rtype uint16) (found bool) {
+	var set []dns.RR
+	least := uint32(math.MaxUint32)
 	for _, rr := range s.response.msg.Answer {
 		if s.is(rr, name) && (rr.Header().Rrtype == rtype || rtype == dns.TypeANY) {
-			s.answer = append(s.answer, rr)
-			found = true
+			set = append(set, rr)
+			least = min(least, positive(rr.Header().Ttl))
 		}
 	}
-	if found && s.question.DO {
+	if len(set) == 0 {
+		return false
+	}
+	for _, rr := range set {
+		rr.Header().Ttl = least
+	}
+	s.answer = append(s.answer, dns.Dedup(set, nil)...)
+	if s.question.DO {
 		s.answer = s.appendSignatures(s.answer, s.response.msg.Answer, name, rtype)
 	}
-	return found
+	return true
 }
 
 // is reports whether the record is one of the name that can be kept.

@@ -52,8 +52,8 @@ func TestWhatIsKeptOfAResponse(t *testing.T) {
 	}{
 		"records of the name and type": {
 			name:       "a.example",
-			answer:     []string{"a.example. 60 IN A 192.0.2.1", "a.example. 50 IN A 192.0.2.2"},
-			wantAnswer: []string{"a.example. 60 IN A 192.0.2.1", "a.example. 50 IN A 192.0.2.2"},
+			answer:     []string{"a.example. 60 IN A 192.0.2.1", "a.example. 50 IN A 192.0.2.2", "a.example. 70 IN A 192.0.2.1"},
+			wantAnswer: []string{"a.example. 50 IN A 192.0.2.1", "a.example. 50 IN A 192.0.2.2"},
 			ttl:        50 * time.Second,
 		},
 		"nothing of other names, types and classes": {

@@ -25,8 +25,12 @@ import (
 // Name is that of the reconciler in its status records. It is not "dns", which is who calls a webhook for DNS rules: there may be both.
 const Name = "dnsagent"
 
-// maxBatch is how many status records one transaction writes at most; etcd takes 128 operations.
-const maxBatch = 100
+// maxBatch is how many status records one transaction writes at most, and maxBytes how large they are together, unless it is one: etcd
+// takes 128 operations and 1.5 MiB.
+const (
+	maxBatch = 100
+	maxBytes = 512 << 10
+)
 
 // The bounds of the time between two tries when etcd does not answer.
 const (
@@ -155,9 +159,13 @@ var errSucceeded = errors.New("this process no longer leads")
 // write brings the records of some app instances up to date, and waits until this process reads what it wrote.
 func (r *Reporter) write(ctx context.Context, term leader.Term, apps []string) error {
 	var ops []clientv3.Op
-	urgent := true
+	urgent, bytes := true, 0
 	snapshot := r.statuses.Snapshot()
-	for _, app := range apps {
+	for i, app := range apps {
+		if bytes > maxBytes {
+			r.mark(apps[i:]...)
+			break
+		}
 		key := state.StatusKey(Name, app)
 		item, recorded := snapshot.Get(key)
 		served := r.feed.Served(app)
@@ -177,6 +185,7 @@ func (r *Reporter) write(ctx context.Context, term leader.Term, apps []string) e
 			return err
 		}
 		ops = append(ops, clientv3.OpPut(key, value))
+		bytes += len(value)
 		urgent = urgent && len(status.Applied)+len(status.Failed) == 0
 	}
 	if len(ops) == 0 {

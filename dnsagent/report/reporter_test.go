@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,6 +132,45 @@ func TestReportsForManyAppsAfterAnotherTookOver(t *testing.T) {
 	stop()
 	put(t, store, state.DNSRulesKey("app7"), rules(t, 2, true, "r", "s"))
 	says(t, store, "app7", 2, "r", "s")
+}
+
+func TestReportsThatAreLargeTogether(t *testing.T) {
+	store := etcdtest.Start(t).Store(t)
+	var ids []string
+	for i := range 128 {
+		ids = append(ids, fmt.Sprintf("%03d", i)+strings.Repeat("<", 60)) // six octets each, as JSON
+	}
+	value := rules(t, 1, true, ids...)
+	value = strings.ReplaceAll(value, strings.Repeat(`\u003c`, 60)+".example", "x.example")
+	for i := range 150 {
+		put(t, store, state.DNSRulesKey(fmt.Sprint("app", i)), value)
+	}
+	defer run(t, store, leader.Alone())()
+	for i := range 150 {
+		says(t, store, fmt.Sprint("app", i), 1, ids...)
+	}
+}
+
+func TestNothingIsTakenBackByARestart(t *testing.T) {
+	store := etcdtest.Start(t).Store(t)
+	put(t, store, state.DNSRulesKey(app), rules(t, 1, true, "r"))
+	stop := run(t, store, leader.Alone())
+	says(t, store, app, 1, "r")
+	stop()
+	first, err := store.Client.Get(t.Context(), state.StatusKey(report.Name, app))
+	require.NoError(t, err)
+	for range 30 {
+		stop = run(t, store, leader.Alone())
+		put(t, store, state.DNSRulesKey("other"), rules(t, 1, true, "r"))
+		says(t, store, "other", 1, "r")
+		_, err := store.Client.Delete(t.Context(), state.DNSRulesKey("other"))
+		require.NoError(t, err)
+		says(t, store, "other", 0)
+		stop()
+	}
+	last, err := store.Client.Get(t.Context(), state.StatusKey(report.Name, app))
+	require.NoError(t, err)
+	require.Equal(t, first.Kvs[0].ModRevision, last.Kvs[0].ModRevision, "it was written once")
 }
 
 func TestGoesOnWhenEtcdComesBack(t *testing.T) {

@@ -9,7 +9,8 @@ import (
 
 // Policy says who is answered how. It is replaced as a whole.
 type Policy struct {
-	// Query and Recursion are the networks whose clients may ask at all, and may have questions forwarded; nil: every client.
+	// Query are the networks whose clients may ask at all; nil: every client. Recursion are those whose clients may have questions
+	// forwarded.
 	Query, Recursion *protect.Map[struct{}]
 	// Views says which view a client belongs to; nil: none. ViewNames are their names, by number.
 	Views     *protect.Map[table.View]

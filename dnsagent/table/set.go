@@ -3,6 +3,7 @@ package table
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 
@@ -82,26 +83,75 @@ func pack(entries []*entry) []Set {
 	return sets
 }
 
+// maxDerived bounds how many records are derived for one name: there may be thousands of names at one address.
+const maxDerived = 16
+
+// several is from how many records on a map is worth its while.
+const several = 8
+
+// chosen appends the records of a type that make up its RRset: those that were given, else the first of those that were derived; equal
+// ones once (RFC 2181 5).
+func chosen(used, entries []*entry, rrtype uint16) []*entry {
+	var seen map[string]bool // only where there are many
+	for _, e := range entries {
+		if e.Type != rrtype || e.derived {
+			continue
+		}
+		if rrtype == dns.TypeCNAME && len(used) > 0 {
+			break
+		}
+		if len(used) < several {
+			if slices.ContainsFunc(used, func(u *entry) bool { return u.Data == e.Data }) {
+				continue
+			}
+		} else {
+			if seen == nil {
+				seen = make(map[string]bool, len(entries))
+				for _, u := range used {
+					seen[u.Data] = true
+				}
+			}
+			if seen[e.Data] {
+				continue
+			}
+			seen[e.Data] = true
+		}
+		used = append(used, e)
+	}
+	if len(used) > 0 {
+		return used
+	}
+	for _, e := range entries {
+		if e.Type != rrtype || len(used) == maxDerived && e.Data >= used[maxDerived-1].Data {
+			continue
+		}
+		i, there := slices.BinarySearchFunc(used, e.Data, func(u *entry, data string) int { return strings.Compare(u.Data, data) })
+		if there {
+			continue
+		}
+		if used = slices.Insert(used, i, e); len(used) > maxDerived {
+			used = used[:maxDerived]
+		}
+	}
+	return used
+}
+
 // packType makes the RRset of a type, in buf as far as that goes.
 func packType(buf []byte, entries []*entry, rrtype uint16) Set {
 	set := Set{Type: rrtype}
-	given := false
-	for _, e := range entries {
-		given = given || e.Type == rrtype && !e.derived
-	}
-	var few [8]*entry
-	used := few[:0]
+	var few [several]*entry
+	used := chosen(few[:0], entries, rrtype)
 	size := 0
-	for _, e := range entries {
-		if e.Type != rrtype || given && e.derived || slices.ContainsFunc(used, func(u *entry) bool { return u.Data == e.Data }) {
-			continue
-		}
-		if size += rrHeader + len(e.Data); len(used) > 0 && (size > maxSet || rrtype == dns.TypeCNAME) {
+	for i, e := range used {
+		if size += rrHeader + len(e.Data); i > 0 && size > maxSet {
+			used = used[:i]
 			break
 		}
-		used = append(used, e)
-		if len(used) == 1 || e.TTL < set.TTL {
-			set.TTL = e.TTL // RFC 2181 5.2
+	}
+	set.TTL = used[0].TTL
+	for _, e := range entries {
+		if e.Type == rrtype && e.derived == used[0].derived {
+			set.TTL = min(set.TTL, e.TTL) // RFC 2181 5.2
 		}
 	}
 	set.Count, set.Each = uint16(len(used)), uint16(rrHeader+len(used[0].Data)) //nolint:gosec // bounded by maxSet

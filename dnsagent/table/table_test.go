@@ -182,6 +182,31 @@ func TestTTLOfASetIsTheLeast(t *testing.T) {
 	}
 }
 
+func TestEqualRecordsCountOnceHoweverMany(t *testing.T) {
+	w := table.NewWriter(zones("2.0.192.in-addr.arpa."))
+	var list []table.Record
+	for i := range 3000 {
+		r := record("www.example.", "A", netip.AddrFrom4([4]byte{10, 0, byte(i % 1000 >> 8), byte(i % 1000)}).String())
+		r.TTL = uint32(5000 - i)
+		list = append(list, r)
+	}
+	w.Put("a", list)
+	a := w.Publish(1).Lookup(name("www.example."), dns.TypeA, table.Everyone)
+	require.Equal(t, uint16(1000), a.Set.Count)
+	require.Equal(t, uint32(2001), a.Set.TTL)
+}
+
+func TestAnAddressWithManyNamesHasThoseThatComeFirst(t *testing.T) {
+	w := table.NewWriter(zones("2.0.192.in-addr.arpa."))
+	for i := range 1000 {
+		w.Put(fmt.Sprint(i), []table.Record{record(fmt.Sprintf("n%03d.example.", 999-i), "A", "192.0.2.1")})
+	}
+	ptr := name("1.2.0.192.in-addr.arpa.")
+	got := values(t, w.Publish(1).Lookup(ptr, dns.TypePTR, table.Everyone), ptr)
+	require.Len(t, got, 16)
+	require.Equal(t, []string{"n000.example.", "n015.example."}, []string{got[0], got[15]})
+}
+
 func TestSetsTakeTurnsAndOwners(t *testing.T) {
 	w := table.NewWriter(zones("mec.example."))
 	w.Put("a", []table.Record{

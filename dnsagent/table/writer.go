@@ -279,13 +279,13 @@ func (w *Writer) count(name wire.Name, old, n *node) {
 		return
 	}
 	was, is := viewsOf(old), viewsOf(n)
-	for v := range is {
-		if !was[v] {
+	for _, v := range is {
+		if !slices.Contains(was, v) {
 			w.below(name, zone.cfg.Name, v, 1)
 		}
 	}
-	for v := range was {
-		if !is[v] {
+	for _, v := range was {
+		if !slices.Contains(is, v) {
 			w.below(name, zone.cfg.Name, v, -1)
 		}
 	}
@@ -301,10 +301,12 @@ func given(n *node) int {
 	return c
 }
 
-func viewsOf(n *node) map[View]bool {
-	views := make(map[View]bool, 1)
+func viewsOf(n *node) []View {
+	var views []View
 	for _, e := range n.entries {
-		views[e.View] = true
+		if !slices.Contains(views, e.View) {
+			views = append(views, e.View)
+		}
 	}
 	return views
 }
