@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"golang.org/x/sys/unix"
 
 	api "github.com/openmep/mep/api/dns"
 	"github.com/openmep/mep/api/state"
@@ -22,6 +23,7 @@ import (
 	"github.com/openmep/mep/dnsagent/report"
 	"github.com/openmep/mep/dnsagent/resolve"
 	"github.com/openmep/mep/dnsagent/rest"
+	"github.com/openmep/mep/dnsagent/table"
 	"github.com/openmep/mep/dnsagent/wire"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/httpx"
@@ -75,9 +77,11 @@ func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
 	if err != nil {
 		return err
 	}
+	pending := 2 * a.forwards(env)
 	lc := listen.Config{
 		Addr: addr, TLSAddr: cfg.TLSListen, Sockets: cfg.Sockets, Connections: cfg.Connections, Idle: cfg.Idle,
-		Pending: cfg.ForwardPending, LameDuck: a.lameDuck, Log: env.Log, Registerer: env.Metrics,
+		// More than may be under way upstream: those beyond are answered from what is past its time, and equal ones wait together.
+		Pending: pending, PendingPerAddr: max(16, pending/8), PerConnection: 16, LameDuck: a.lameDuck, Log: env.Log, Registerer: env.Metrics,
 	}
 	if cfg.TLSListen != "" {
 		lc.TLS = env.Certs.ServerConfig()
@@ -90,6 +94,21 @@ func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
 		env.Health.Listener("dns-tls", "tls://"+a.listener.TLSAddr().String())
 	}
 	return nil
+}
+
+// forwards is how many questions may wait for forwarders: each has a socket of its own, and others need some, too.
+func (a *Agent) forwards(env *daemon.Env) int {
+	want := a.cfg.Load().ForwardPending
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur/2 >= uint64(want) { //nolint:gosec // validated
+		return want
+	}
+	most := max(1, int(files.Cur/2)) //nolint:gosec // less than want
+	if env != nil {
+		env.Log.Warn("fewer questions may wait for forwarders than dns.forwardPending says: raise the limit of open files (LimitNOFILE, ulimit -n)",
+			"pending", most, "files", files.Cur)
+	}
+	return most
 }
 
 // lameDuck is how long questions are answered after the process was told to stop.
@@ -122,7 +141,7 @@ func (a *Agent) wire(cfg *Config, n *node.Node, env *daemon.Env, router *gin.Eng
 		return err
 	}
 	a.resolver = resolve.New(policy, a.forwarder, env.Metrics)
-	a.feed = follow.New(n.Mirror, rc, a.resolver.SetTable, env.Log, env.Metrics)
+	a.feed = follow.New(n.Mirror, rc, a.publish, env.Log, env.Metrics)
 	reporter := report.New(a.feed, n.Mirror, n.Store, env.Log, env.Metrics)
 	elector := leader.Alone()
 	if !n.Alone {
@@ -160,6 +179,7 @@ func (a *Agent) recordPolicy() records.Policy {
 // forwarding is what the settings mean to the forwarder, which is not to ask this server itself.
 func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 	fc, err := cfg.forwarding()
+	fc.Pending = a.forwards(nil)
 	fc.OwnAddr = func(ap netip.AddrPort) bool {
 		for _, own := range []netip.AddrPort{a.listener.Addr(), a.listener.TLSAddr()} {
 			if own.IsValid() && ap.Port() == own.Port() &&
@@ -175,7 +195,7 @@ func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 // policy is what the settings mean to the resolver.
 func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
 	p := &resolve.Policy{Rotate: cfg.Rotate, UDPSize: uint16(cfg.UDPSize), Cookies: a.cookies} //nolint:gosec // validated
-	var errQuery, errRecursion, errExempt, errViews, errRates error
+	var errQuery, errRecursion, errExempt, errRates error
 	if len(cfg.AllowQuery) > 0 {
 		p.Query, errQuery = networks("dns.allowQuery", cfg.AllowQuery)
 	}
@@ -184,14 +204,19 @@ func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
 	if len(cfg.RateExempt) > 0 {
 		p.Unlimited, errExempt = networks("dns.rate.exempt", cfg.RateExempt)
 	}
-	p.Views, errViews = cfg.views()
-	for _, v := range cfg.Views {
-		p.ViewNames = append(p.ViewNames, v.Name)
-	}
 	if cfg.RateLimit > 0 {
 		p.Rates, errRates = protect.NewRates(protect.RatesConfig{PerSecond: float64(cfg.RateLimit), Slip: cfg.RateSlip})
 	}
-	return p, errors.Join(errQuery, errRecursion, errExempt, errViews, errRates)
+	return p, errors.Join(errQuery, errRecursion, errExempt, errRates)
+}
+
+// publish puts a table to use, with the views it was made for.
+func (a *Agent) publish(t *table.Table, cfg *follow.Config) {
+	records := &resolve.Records{Table: t, Clients: cfg.Clients}
+	for i := range cfg.Views {
+		records.Views = append(records.Views, cfg.Views[i].Name)
+	}
+	a.resolver.SetRecords(records)
 }
 
 // check says whether questions are answered.

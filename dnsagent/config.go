@@ -117,7 +117,7 @@ func (c *Config) Validate(common *daemon.Config) error {
 		{"dns.cache.maxTtl", c.CacheMaxTTL, time.Second, 7 * 24 * time.Hour},
 		{"dns.cache.stale", c.CacheStale, 0, 7 * 24 * time.Hour},
 		{"dns.idle", c.Idle, time.Second, 10 * time.Minute},
-		{"dns.lameDuck", c.LameDuck, 0, 4 * time.Second},
+		{"dns.lameDuck", c.LameDuck, 0, 3 * time.Second},
 	} {
 		if b.d < b.least || b.d > b.max {
 			bad("%s must be %s to %s, not %s", b.name, b.least, b.max, b.d)
@@ -145,10 +145,11 @@ func (c *Config) Validate(common *daemon.Config) error {
 			bad("dns.cookieSecretFile: %w", err)
 		}
 	}
-	_, err := c.records()
-	_, verr := c.views()
-	_, ferr := c.forwarding()
-	faults = append(faults, err, verr, ferr)
+	rc, err := c.records()
+	fc, ferr := c.forwarding()
+	if faults = append(faults, err, ferr); err == nil && ferr == nil {
+		faults = append(faults, c.apart(rc, &fc))
+	}
 	for name, list := range map[string][]string{
 		"dns.allowQuery": c.AllowQuery, "dns.allowRecursion": c.AllowRecursion, "dns.rate.exempt": c.RateExempt,
 	} {
@@ -219,7 +220,37 @@ func (c *Config) records() (*follow.Config, error) {
 		}
 		cfg.Views = append(cfg.Views, view)
 	}
+	var err error
+	if cfg.Clients, err = c.views(); err != nil {
+		faults = append(faults, err)
+	}
 	return cfg, errors.Join(faults...)
+}
+
+// apart returns an error when zones are in each other's way.
+func (c *Config) apart(rc *follow.Config, fc *forward.Config) error {
+	var faults []error
+	for _, z := range rc.Table.Zones {
+		if rc.ServiceZone != "" && z.Name.Within(rc.ServiceZone) && (z.Name != rc.ServiceZone || c.owns(z.Name)) {
+			faults = append(faults, fmt.Errorf("dns.serviceZone: %q must be a zone of its own, with none of dns.zones in it: apps choose the names there", c.ServiceZone))
+		}
+	}
+	for _, f := range fc.Zones {
+		for _, z := range rc.Table.Zones {
+			if f.Name.Within(z.Name) {
+				faults = append(faults, fmt.Errorf("dns.forwardZones: %q lies in the platform's own zone %q and would never be forwarded", f.Name, z.Name))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// owns reports whether a zone is one of dns.zones.
+func (c *Config) owns(zone wire.Name) bool {
+	return slices.ContainsFunc(c.Zones, func(s string) bool {
+		name, err := wire.ParseName(s)
+		return err == nil && name == zone
+	})
 }
 
 // maxZone bounds the name of a zone in octets, so that there is room for names in it.

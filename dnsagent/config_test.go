@@ -43,7 +43,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"dns-cookie-secret-file": {
 			"/nonexistent", "dns.cookieSecretFile",
 		},
-		"dns-lame-duck": {"5s", "must be 0s to 4s"},
+		"dns-lame-duck": {"4s", "must be 0s to 3s"},
 	} {
 		_, err := load(t, "", map[string]string{flag: c.value})
 		if flag == "dns-forward-timeout" {
@@ -61,14 +61,17 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	require.NoError(t, err, "the defaults are valid")
 
 	for what, c := range map[string]struct{ file, want string }{
-		"a view without clients": {"dns.views: [{name: a}]", "has no clients"},
-		"a view twice":           {"dns.views: [{name: a, clients: [10.0.0.0/8]}, {name: a, clients: [10.0.0.0/9]}]", "is there twice"},
-		"a network twice":        {"dns.views: [{name: a, clients: [10.0.0.0/8]}, {name: b, clients: [10.0.0.1/8]}]", "dns.views"},
-		"a bad name":             {"dns.views: [{name: A b, clients: [10.0.0.0/8]}]", "is not 1 to 63"},
-		"an app that is none":    {"dns.views: [{name: a, clients: [10.0.0.0/8], apps: [x]}]", "is not the UUID"},
-		"a zone twice":           {"dns.forwardZones: [{zone: a.example}, {zone: A.example.}]", "is there twice"},
-		"the root twice":         {"dns.forward: [192.0.2.1]\ndns.forwardZones: [{zone: .}]", "is there twice"},
-		"no zone":                {"dns.forwardZones: [{forward: [192.0.2.1]}]", "is not a domain name"},
+		"a view without clients":  {"dns.views: [{name: a}]", "has no clients"},
+		"a view twice":            {"dns.views: [{name: a, clients: [10.0.0.0/8]}, {name: a, clients: [10.0.0.0/9]}]", "is there twice"},
+		"a network twice":         {"dns.views: [{name: a, clients: [10.0.0.0/8]}, {name: b, clients: [10.0.0.1/8]}]", "dns.views"},
+		"a bad name":              {"dns.views: [{name: A b, clients: [10.0.0.0/8]}]", "is not 1 to 63"},
+		"an app that is none":     {"dns.views: [{name: a, clients: [10.0.0.0/8], apps: [x]}]", "is not the UUID"},
+		"services among others":   {"dns.zones: [mec.example]\ndns.serviceZone: Mec.example.", "zone of its own"},
+		"services around others":  {"dns.zones: [a.svc.example]\ndns.serviceZone: svc.example", "zone of its own"},
+		"forwarding what is ours": {"dns.zones: [mec.example]\ndns.forwardZones: [{zone: corp.mec.example, forward: [192.0.2.1]}]", "would never be forwarded"},
+		"a zone twice":            {"dns.forwardZones: [{zone: a.example}, {zone: A.example.}]", "is there twice"},
+		"the root twice":          {"dns.forward: [192.0.2.1]\ndns.forwardZones: [{zone: .}]", "is there twice"},
+		"no zone":                 {"dns.forwardZones: [{forward: [192.0.2.1]}]", "is not a domain name"},
 	} {
 		_, err := load(t, c.file, nil)
 		require.ErrorContains(t, err, c.want, what)

@@ -3,6 +3,7 @@ package follow
 import (
 	"slices"
 
+	"github.com/openmep/mep/dnsagent/protect"
 	"github.com/openmep/mep/dnsagent/table"
 	"github.com/openmep/mep/dnsagent/wire"
 )
@@ -15,8 +16,10 @@ type Config struct {
 	Static []table.Record
 	// TTL is that of rules without one, and of services, in seconds.
 	TTL uint32
-	// Views are the views; the first has number 1.
-	Views []View
+	// Views are the views; the first has number 1. Clients says which clients are in which; nil: none is in any. A table is of use only
+	// together with these: the numbers are those of this configuration.
+	Views   []View
+	Clients *protect.Map[table.View]
 	// ServiceZone is the zone of registered services; empty: they are not served.
 	ServiceZone wire.Name
 }

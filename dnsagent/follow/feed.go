@@ -21,7 +21,7 @@ import (
 type Feed struct {
 	mirror  *watched.Mirror
 	sources []source
-	publish func(*table.Table)
+	publish func(*table.Table, *Config)
 	log     *slog.Logger
 	metrics *metrics
 
@@ -46,8 +46,8 @@ type source struct {
 	make         func(cfg *Config, id string, value []byte) (made, error)
 }
 
-// New makes a feed. publish is called with every table, by one goroutine.
-func New(m *watched.Mirror, cfg *Config, publish func(*table.Table), log *slog.Logger, reg prometheus.Registerer) *Feed {
+// New makes a feed. publish is called with every table and the configuration it was made with, by one goroutine.
+func New(m *watched.Mirror, cfg *Config, publish func(*table.Table, *Config), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
 		dirty: make(map[string]struct{}), served: make(map[string]*Served), marked: 1, // the first table
@@ -192,7 +192,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	}
 	f.put(w, cfg, keys, changed)
 	t := w.Publish(revision)
-	f.publish(t)
+	f.publish(t, cfg)
 
 	f.mu.Lock()
 	for app, s := range changed {

@@ -65,7 +65,7 @@ func start(tb testing.TB, store *etcd.Store, cfg *follow.Config) *fixture {
 	f := &fixture{tb: tb, store: store}
 	log := slog.New(slog.DiscardHandler)
 	m := watched.New(watched.Config{Source: store.Source, Prefix: state.Root, Logger: log})
-	f.feed = follow.New(m, cfg, f.table.Store, log, prometheus.NewRegistry())
+	f.feed = follow.New(m, cfg, func(t *table.Table, _ *follow.Config) { f.table.Store(t) }, log, prometheus.NewRegistry())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- m.Run(ctx) }()

@@ -165,6 +165,9 @@ func makeService(cfg *Config, id string, value []byte) (made, error) {
 		data := string(binary.BigEndian.AppendUint16([]byte{0, 0, 0, 0}, e.port)) + string(target)
 		m.records = append(m.records, table.Record{Name: name, Type: dns.TypeSRV, Data: data, TTL: cfg.TTL, ID: id})
 	}
+	for i := range m.records {
+		m.records[i].Weak = true // apps choose the names
+	}
 	return m, nil
 }
 

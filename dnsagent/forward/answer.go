@@ -51,7 +51,7 @@ type Answer struct {
 
 	hits       atomic.Uint32 // up to prefetchHits
 	refreshing atomic.Bool   // its successor has been asked for
-	recheck    atomic.Int64  // until when, in Unix nanoseconds, it is served past its time without asking upstreams
+	recheck    atomic.Int64  // up to which age, in nanoseconds, it is served past its time without asking upstreams
 }
 
 // newAnswer packs a response of which all that is left may be kept. Its first question is the question.

@@ -131,9 +131,22 @@ type settings struct {
 	longest int // the longest name of a zone
 }
 
+// perZone is how many questions may be under way to one zone: one whose upstreams are silent leaves some to the others.
+func (s *settings) perZone() int {
+	if len(s.zones) < 2 {
+		return s.Pending
+	}
+	return max(1, s.Pending-s.Pending/4)
+}
+
 type zone struct {
 	name      wire.Name
 	upstreams []*upstream
+}
+
+// answers reports whether an upstream of the zone is healthy.
+func (z *zone) answers() bool {
+	return z != nil && slices.ContainsFunc(z.upstreams, func(u *upstream) bool { return u.health() == healthy })
 }
 
 // zoneOf finds the zone a name belongs to, nil when there is none. It does not allocate.

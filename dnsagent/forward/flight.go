@@ -10,7 +10,8 @@ import (
 type flights struct {
 	mu     sync.Mutex
 	under  map[Question]*flight
-	count  int // with those that are forgotten
+	count  int               // with those that are forgotten
+	zones  map[wire.Name]int // the same by zone
 	closed bool
 	work   sync.WaitGroup
 }
@@ -18,14 +19,16 @@ type flights struct {
 // flight is one question under way. It belongs to nobody who waits for it.
 type flight struct {
 	question  Question
+	zone      wire.Name
 	forgotten bool          // its answer is not kept; under the lock of flights
 	done      chan struct{} // closed when answer and failure are set
 	answer    *Answer
 	failure   *Failure
 }
 
-// join returns the flight of a question. When there is none it starts one, which calls run, unless there are as many as may be.
-func (f *flights) join(q *Question, most int, run func(*flight)) (*flight, error) {
+// join returns the flight of a question. When there is none it starts one, which calls run, unless there are as many as may be,
+// in all or to one zone.
+func (f *flights) join(q *Question, s *settings, run func(*flight)) (*flight, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl := f.under[*q]; fl != nil {
@@ -34,13 +37,21 @@ func (f *flights) join(q *Question, most int, run func(*flight)) (*flight, error
 	if f.closed {
 		return nil, ErrClosed
 	}
-	if f.count >= most {
+	var zone wire.Name
+	if z := s.zoneOf(q.Name); z != nil {
+		zone = z.name
+	}
+	if f.count >= s.Pending || f.zones[zone] >= s.perZone() {
 		return nil, ErrOverload
 	}
-	fl := &flight{question: *q, done: make(chan struct{})}
+	fl := &flight{question: *q, zone: zone, done: make(chan struct{})}
 	fl.question.Name = cloneName(q.Name)
 	f.under[fl.question] = fl
 	f.count++
+	if f.zones == nil {
+		f.zones = make(map[wire.Name]int)
+	}
+	f.zones[zone]++
 	f.work.Go(func() { run(fl) })
 	return fl, nil
 }
@@ -54,6 +65,9 @@ func (f *flights) land(fl *flight, keep func()) {
 		delete(f.under, fl.question)
 	}
 	f.count--
+	if f.zones[fl.zone]--; f.zones[fl.zone] == 0 {
+		delete(f.zones, fl.zone)
+	}
 	close(fl.done)
 }
 

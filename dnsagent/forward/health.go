@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// failuresToDown is after how many failures in a row an upstream is down.
+	// failuresToDown is after how many failures in a row an upstream is down. When it is silent they must be spread over at least half
+	// the time a question may take, too: names that take long, asked for at once, are no sign.
 	failuresToDown = 3
 	// probeFirst and probeMost are the times between probes of an upstream that is down: they double from one to the other.
 	probeFirst, probeMost = 500 * time.Millisecond, 30 * time.Second
@@ -35,7 +36,8 @@ type upstream struct {
 	stop        context.CancelFunc // ends the goroutine that watches it; nil before there is one
 
 	mu       sync.Mutex
-	failures int // in a row
+	failures int       // in a row
+	failing  time.Time // since when
 	state    health
 	reason   string
 	since    time.Time
@@ -103,8 +105,12 @@ func (f *Forwarder) note(u *upstream, outcome string, took time.Duration, err er
 	u.asked++
 	if outcome == outcomeTimeout || outcome == outcomeNetwork {
 		u.unheard++
+		if u.failures == 0 {
+			u.failing = f.now().Add(-took)
+		}
 		u.failures++
-		if u.state == healthy && u.failures >= failuresToDown {
+		spread := outcome == outcomeNetwork || f.now().Sub(u.failing) >= f.settings.Load().Timeout/2
+		if u.state == healthy && u.failures >= failuresToDown && spread {
 			f.changeState(u, down, err.Error())
 		}
 		return

@@ -30,7 +30,7 @@ func (f *Forwarder) Cached(q *Question, now time.Time) (*Answer, bool) {
 		return nil, false
 	}
 	if !a.fresh(now) {
-		if now.UnixNano() >= a.recheck.Load() || !a.usable(now, f.settings.Load().Stale) {
+		if int64(a.age(now)) >= a.recheck.Load() || !a.usable(now, f.settings.Load().Stale) {
 			return nil, false
 		}
 		f.metrics.stale.Inc()
@@ -45,13 +45,28 @@ func (f *Forwarder) Cached(q *Question, now time.Time) (*Answer, bool) {
 	return a, true
 }
 
+// Known returns an answer to a question even if its time is over, as long as it may be used at all: for those who cannot be made to wait
+// for a better one. It asks nobody and does not wait.
+func (f *Forwarder) Known(q *Question, now time.Time) (*Answer, bool) {
+	a, ok := f.cache.Get(q)
+	if !ok || a.failure != nil || !a.fresh(now) && !a.usable(now, f.settings.Load().Stale) {
+		return nil, false
+	}
+	if a.fresh(now) {
+		f.metrics.hits.Inc()
+	} else {
+		f.metrics.stale.Inc()
+	}
+	return a, true
+}
+
 // prefetch renews an answer, as long as there is room for the questions of clients too.
 func (f *Forwarder) prefetch(q *Question) {
 	s := f.settings.Load()
 	if f.flights.len() >= s.Pending/2 {
 		return
 	}
-	if _, err := f.flights.join(q, s.Pending, f.fly); err == nil {
+	if _, err := f.flights.join(q, s, f.fly); err == nil {
 		f.metrics.prefetches.Inc()
 	}
 }
@@ -89,14 +104,18 @@ func (f *Forwarder) wait(ctx context.Context, s *settings, q *Question, impatien
 	if !f.Handles(q.Name) {
 		return nil, newFailure(ErrNoUpstream, nil)
 	}
-	fl, err := f.flights.join(q, s.Pending, f.fly)
+	fl, err := f.flights.join(q, s, f.fly)
 	if err != nil {
 		f.metrics.failures.WithLabelValues(reasons[err]).Inc()
 		return nil, newFailure(err, nil)
 	}
 	var enough <-chan time.Time
 	if impatient {
-		timer := time.NewTimer(f.patience)
+		patience := f.patience
+		if z := s.zoneOf(q.Name); !z.answers() {
+			patience = 0 // it is known how that would end
+		}
+		timer := time.NewTimer(patience)
 		defer timer.Stop()
 		enough = timer.C
 	}
@@ -152,7 +171,7 @@ func (f *Forwarder) keep(fl *flight, s *settings) {
 		return
 	}
 	if old, ok := f.cache.Get(q); ok && old.usable(now, s.Stale) {
-		old.recheck.Store(now.Add(recheckInterval).UnixNano())
+		old.recheck.Store(int64(old.age(now) + recheckInterval))
 		return
 	}
 	a := fl.answer

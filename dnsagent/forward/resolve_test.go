@@ -136,9 +136,9 @@ func TestAnAnswerThatMayNotBeKeptIsForAllWhoWait(t *testing.T) {
 	up := newFake(t, nil, g.before(address(t, "192.0.2.1", "0")))
 	s := newSubject(t, Config{Zones: rootZone(up.upstream())})
 	q := asking(t, "a.example", dns.TypeA)
-	first, err := s.flights.join(q, 1, s.fly)
+	first, err := s.flights.join(q, &settings{Config: Config{Pending: 1}}, s.fly)
 	require.NoError(t, err)
-	second, err := s.flights.join(q, 1, s.fly)
+	second, err := s.flights.join(q, &settings{Config: Config{Pending: 1}}, s.fly)
 	require.NoError(t, err)
 	require.Same(t, first, second)
 	open()
@@ -180,6 +180,75 @@ func TestThereIsABoundOfQuestionsUnderWay(t *testing.T) {
 		_, err = s.ask(t, "third.example")
 		return err == nil
 	}, waitTime, time.Millisecond, "an overload is not remembered")
+}
+
+func TestAZoneWhoseUpstreamsAreSilentLeavesRoomForOthers(t *testing.T) {
+	g, open := newGate(t)
+	slow, quick := newFake(t, nil, g.before(address(t, "192.0.2.1", "60"))), newFake(t, nil, address(t, "192.0.2.2", "60"))
+	s := newSubject(t, Config{
+		Pending: 4, Zones: append(rootZone(slow.upstream()), Zone{Name: asking(t, "corp.example", dns.TypeA).Name, Upstreams: []Upstream{quick.upstream()}}),
+	})
+	var waiting []<-chan error
+	for _, name := range []string{"one.example", "two.example", "three.example"} {
+		waiting = append(waiting, s.resolving(t.Context(), asking(t, name, dns.TypeA)))
+	}
+	require.Eventually(t, func() bool { return slow.asked() == 3 }, waitTime, time.Millisecond)
+	_, err := s.ask(t, "four.example")
+	require.ErrorIs(t, err, ErrOverload)
+	_, err = s.ask(t, "www.corp.example")
+	require.NoError(t, err)
+	open()
+	for _, w := range waiting {
+		require.NoError(t, <-w)
+	}
+}
+
+func TestWhoCannotWaitIsToldWhatIsKnown(t *testing.T) {
+	up := newFake(t, nil, address(t, "192.0.2.1", "60"))
+	s := newSubject(t, Config{Zones: rootZone(up.upstream()), Stale: time.Hour})
+	q := asking(t, "a.example", dns.TypeA)
+	_, ok := s.Known(q, s.clock.now())
+	require.False(t, ok)
+	_, err := s.ask(t, "a.example")
+	require.NoError(t, err)
+	for range 2 {
+		_, ok = s.Known(q, s.clock.now())
+		require.True(t, ok)
+		s.clock.forward(30 * time.Minute)
+	}
+	s.clock.forward(time.Hour)
+	_, ok = s.Known(q, s.clock.now())
+	require.False(t, ok, "it is too old")
+	require.Equal(t, 1, up.asked())
+}
+
+func TestWithoutHealthyUpstreamsAnOldAnswerIsGivenAtOnce(t *testing.T) {
+	up := newFake(t, nil, address(t, "192.0.2.1", "60"))
+	s := newSubject(t, Config{Zones: rootZone(up.upstream()), Stale: time.Hour, Timeout: shortTimeout})
+	_, err := s.ask(t, "a.example")
+	require.NoError(t, err)
+	up.say(silence)
+	_, err = s.ask(t, "b.example")
+	require.Error(t, err)
+	require.Equal(t, StateDown, s.state(0))
+	s.patience = time.Hour
+	s.clock.forward(time.Minute)
+	m, err := s.ask(t, "a.example")
+	require.NoError(t, err)
+	require.Equal(t, []string{"192.0.2.1"}, addresses(m))
+}
+
+func TestSlowNamesAskedForAtOnceAreNoSignOfAnUpstreamThatIsDown(t *testing.T) {
+	up := newFake(t, nil, silence)
+	s := newSubject(t, Config{Zones: rootZone(up.upstream())})
+	u := s.settings.Load().zones[wire.Root].upstreams[0]
+	for range 10 {
+		s.note(u, outcomeTimeout, time.Second, ErrTimeout)
+	}
+	require.Equal(t, StateUp, s.state(0))
+	s.clock.forward(s.settings.Load().Timeout)
+	s.note(u, outcomeTimeout, time.Second, ErrTimeout)
+	require.Equal(t, StateDown, s.state(0))
 }
 
 func TestWhileUpstreamsFailAnOldAnswerIsBetterThanNone(t *testing.T) {

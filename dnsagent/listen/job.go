@@ -36,6 +36,45 @@ func (b *buffer) frame(resp []byte) []byte {
 	return f[:prefix+len(resp)]
 }
 
+// pending counts the messages that wait, so that neither all clients together nor one of them has too many.
+type pending struct {
+	most, perSource int
+
+	mu   sync.Mutex
+	all  int
+	from map[netip.Prefix]int
+}
+
+// add counts a message, unless there are too many.
+func (p *pending) add(source netip.Prefix) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= p.most || p.from[source] >= p.perSource {
+		return false
+	}
+	p.all++
+	if p.from == nil {
+		p.from = make(map[netip.Prefix]int)
+	}
+	p.from[source]++
+	return true
+}
+
+func (p *pending) done(source netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all--
+	if p.from[source]--; p.from[source] == 0 {
+		delete(p.from, source)
+	}
+}
+
+func (p *pending) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}
+
 // job is a message that waits for its answer.
 type job struct {
 	server *Server
@@ -55,8 +94,7 @@ var jobs = sync.Pool{New: func() any { return new(job) }}
 
 // newJob copies a message. It is false when too many wait already.
 func (s *Server) newJob(msg []byte, peer *Peer) (*job, bool) {
-	if s.pending.Add(1) > int64(s.cfg.Pending) {
-		s.pending.Add(-1)
+	if !s.pending.add(sourceOf(peer.AddrPort.Addr())) {
 		s.figures.of[peer.Transport].overloaded.Add(1)
 		return nil, false
 	}
@@ -69,7 +107,7 @@ func (s *Server) newJob(msg []byte, peer *Peer) (*job, bool) {
 // resolve waits for the answer. The message no longer counts as pending then: that an answer cannot be sent must not keep others
 // from theirs.
 func (j *job) resolve() (resp []byte) {
-	defer j.server.pending.Add(-1)
+	defer j.server.pending.done(sourceOf(j.peer.AddrPort.Addr()))
 	defer func() {
 		if p := recover(); p != nil {
 			resp = nil

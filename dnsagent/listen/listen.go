@@ -71,6 +71,9 @@ type Config struct {
 	ReadTimeout time.Duration
 	// Pending is how many messages of all transports are in Resolve at a time; default 4096.
 	Pending int
+	// PendingPerAddr is the same for each IPv4 address and IPv6 /64; default a quarter of Pending,
+	// but no less than 16.
+	PendingPerAddr int
 	// PerConnection is how many messages of one connection are in Resolve or have their answers sent at a time; no more are read
 	// while there are as many. Default 64.
 	PerConnection int
@@ -89,6 +92,7 @@ func (c Config) withDefaults() Config {
 	orElse(&c.Idle, 10*time.Second)
 	orElse(&c.ReadTimeout, 3*time.Second)
 	orElse(&c.Pending, 4096)
+	orElse(&c.PendingPerAddr, min(c.Pending, max(16, c.Pending/4)))
 	orElse(&c.PerConnection, 64)
 	if c.LameDuck == nil {
 		c.LameDuck = func() time.Duration { return 0 }

@@ -164,6 +164,6 @@ func (f *figures) Collect(ch chan<- prometheus.Metric) {
 		count(descOpened, &sum.opened, name)
 		count(descAccept, &sum.acceptErrors, name)
 	}
-	give(descPending, prometheus.GaugeValue, float64(f.server.pending.Load()))
+	give(descPending, prometheus.GaugeValue, float64(f.server.pending.len()))
 	count(descPanics, &f.server.panics)
 }

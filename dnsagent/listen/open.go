@@ -18,6 +18,7 @@ import (
 // TCP, stand in for Addr, those named dns-tls for TLSAddr. An error of binding says what to do.
 func Open(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg.withDefaults(), began: time.Now(), grace: defaultGrace}
+	s.pending.most, s.pending.perSource = s.cfg.Pending, s.cfg.PendingPerAddr
 	s.conns = conns{
 		most: s.cfg.Connections, perSource: s.cfg.ConnectionsPerAddr,
 		all: make(map[*conn]struct{}), from: make(map[netip.Prefix]int),

@@ -30,7 +30,7 @@ type Server struct {
 	stopping atomic.Bool
 	all      sync.WaitGroup
 
-	pending  atomic.Int64
+	pending  pending
 	panics   atomic.Uint64
 	loggedAt atomic.Int64 // since began, when a panic was logged last
 	figures  *figures

@@ -334,6 +334,30 @@ func TestOverload(t *testing.T) {
 	})
 }
 
+func TestOneClientLeavesRoomForOthers(t *testing.T) {
+	h := newEcho()
+	s := start(t, listen.Config{Addr: ":0", Pending: 3, PendingPerAddr: 2}, h)
+	one := dial(t, "udp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.Addr().Port()))
+	one.send("wait: a")
+	one.send("wait: b")
+	require.ElementsMatch(t, []string{"wait: a", "wait: b"}, []string{<-h.entered, <-h.entered})
+	require.Equal(t, "overloaded wait: c", one.ask("wait: c"))
+	other := dial(t, "tcp", netip.AddrPortFrom(netip.MustParseAddr("::1"), s.Addr().Port()))
+	other.send("wait: d")
+	require.Equal(t, "wait: d", <-h.entered)
+	for range 3 {
+		h.release <- struct{}{}
+	}
+	require.Equal(t, "wait: d", other.receive())
+	s.becomes(t, 0, "mep_dns_pending")
+	one.receive()
+	one.receive()
+	one.send("wait: e")
+	require.Equal(t, "wait: e", <-h.entered)
+	h.release <- struct{}{}
+	require.Equal(t, "wait: e", one.receive())
+}
+
 func TestAPanicCostsOneAnswer(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
 		h := newEcho()

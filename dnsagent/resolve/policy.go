@@ -12,9 +12,6 @@ type Policy struct {
 	// Query are the networks whose clients may ask at all; nil: every client. Recursion are those whose clients may have questions
 	// forwarded.
 	Query, Recursion *protect.Map[struct{}]
-	// Views says which view a client belongs to; nil: none. ViewNames are their names, by number.
-	Views     *protect.Map[table.View]
-	ViewNames []string
 	// Rotate lets the records of an RRset take turns in being the first.
 	Rotate bool
 	// UDPSize is the largest answer over UDP in octets.
@@ -34,11 +31,19 @@ func within(m *protect.Map[struct{}], addr netip.Addr) bool {
 	return ok
 }
 
+// Records are what is answered from, and who sees what of it. They are replaced together.
+type Records struct {
+	*table.Table
+	// Clients says which view a client belongs to; nil: none. Views are the names of the views; that of number 1 comes first.
+	Clients *protect.Map[table.View]
+	Views   []string
+}
+
 // view is the view a client belongs to.
-func (p *Policy) view(addr netip.Addr) table.View {
-	if p.Views == nil {
+func (r *Records) view(addr netip.Addr) table.View {
+	if r.Clients == nil {
 		return table.Everyone
 	}
-	v, _ := p.Views.Lookup(addr)
+	v, _ := r.Clients.Lookup(addr)
 	return v
 }

@@ -19,7 +19,7 @@ import (
 
 // Resolver answers messages. It implements listen.Handler.
 type Resolver struct {
-	table   atomic.Pointer[table.Table]
+	records atomic.Pointer[Records]
 	policy  atomic.Pointer[Policy]
 	forward *forward.Forwarder
 	turn    atomic.Uint32
@@ -36,11 +36,16 @@ func New(policy *Policy, f *forward.Forwarder, reg prometheus.Registerer) *Resol
 	return r
 }
 
-// SetTable puts a table to use.
-func (r *Resolver) SetTable(t *table.Table) { r.table.Store(t) }
+// SetRecords puts records to use.
+func (r *Resolver) SetRecords(records *Records) { r.records.Store(records) }
 
 // Table is the table in use, nil before the first.
-func (r *Resolver) Table() *table.Table { return r.table.Load() }
+func (r *Resolver) Table() *table.Table {
+	if records := r.records.Load(); records != nil {
+		return records.Table
+	}
+	return nil
+}
 
 // SetPolicy puts a policy to use.
 func (r *Resolver) SetPolicy(p *Policy) { r.policy.Store(p) }
@@ -71,6 +76,14 @@ func (r *Resolver) Overloaded(buf, msg []byte, peer *listen.Peer) []byte {
 	if x.q.Parse(msg) != wire.Fine {
 		return nil
 	}
+	if resp, done := x.screen(buf); done {
+		return x.limited(resp)
+	}
+	question := forward.Question{Name: x.q.Name(), Type: x.q.Type, Class: x.q.Class, DO: x.q.DO, CD: x.q.CD}
+	if answer, ok := r.forward.Known(&question, x.now); ok && x.recursive && x.table.Lookup(question.Name, question.Type, x.view).Kind == table.NotLocal {
+		x.source = sourceCache
+		return x.limited(x.forwarded(buf, answer))
+	}
 	x.source = sourceOverload
 	return x.limited(x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeNotReady), "too many questions are under way"))
 }
@@ -81,7 +94,7 @@ type exchange struct {
 	q      wire.Query
 	resp   wire.Response
 	policy *Policy
-	table  *table.Table
+	table  *Records // nil before the first
 	peer   *listen.Peer
 	now    time.Time
 	view   table.View
@@ -96,7 +109,7 @@ type exchange struct {
 
 func (r *Resolver) begin(peer *listen.Peer) *exchange {
 	x := r.pool.Get().(*exchange)
-	x.policy, x.table, x.peer, x.now = r.policy.Load(), r.table.Load(), peer, time.Now()
+	x.policy, x.table, x.peer, x.now = r.policy.Load(), r.records.Load(), peer, time.Now()
 	x.resp = wire.Response{UDPSize: x.policy.UDPSize, Info: wire.NoInfo}
 	x.view, x.recursive, x.trusted, x.source, x.kind = table.Everyone, false, false, sourceNone, protect.Errors
 	x.subject = ""
@@ -118,11 +131,18 @@ func (x *exchange) run(ctx context.Context, buf, msg []byte) (resp []byte, wait 
 		return resp, false
 	}
 	a := x.table.Lookup(x.q.Name(), x.q.Type, x.view)
-	if a.Kind != table.NotLocal {
+	if a.Kind != table.NotLocal && !x.delegation(&a) {
 		x.source = sourceTable
 		return x.local(ctx, buf, &a)
 	}
 	return x.elsewhere(ctx, buf)
+}
+
+// delegation reports whether the question is for what the zone above says about a zone of the platform's (RFC 4035 3.1.4.1), and there is
+// somebody to ask.
+func (x *exchange) delegation(a *table.Answer) bool {
+	return x.q.Type == dns.TypeDS && a.Zone != nil && a.Kind == table.NoData && x.q.Name() == a.Zone.Name &&
+		x.recursive && x.q.RD && len(a.Zone.Name) > 1 && x.table.ZoneOf(a.Zone.Name.Parent()) == nil && x.r.forward.Handles(a.Zone.Name.Parent())
 }
 
 // screen answers what is not worth a lookup.
@@ -133,7 +153,9 @@ func (x *exchange) screen(buf []byte) (resp []byte, done bool) {
 	}
 	x.recursive = within(p.Recursion, client)
 	x.resp.RA = x.recursive && x.r.forward.Handles(wire.Root)
-	x.view = p.view(client)
+	if x.table != nil {
+		x.view = x.table.view(client)
+	}
 	switch {
 	case q.Opcode != dns.OpcodeQuery:
 		return x.fail(buf, dns.RcodeNotImplemented, wire.NoInfo, ""), true

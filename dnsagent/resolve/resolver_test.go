@@ -151,7 +151,7 @@ func newFixture(tb testing.TB, change func(p *resolve.Policy)) *fixture {
 	require.NoError(tb, err)
 	f.policy = &resolve.Policy{
 		Query: networks("10.0.0.0/8", "127.0.0.0/8", "192.0.2.0/24", "198.18.0.0/16"), Recursion: networks("10.0.0.0/8", "127.0.0.0/8"), UDPSize: 1232,
-		Views: views, ViewNames: []string{"pool"}, Cookies: protect.NewCookies(protect.Secret{1}),
+		Cookies: protect.NewCookies(protect.Secret{1}),
 	}
 	if change != nil {
 		change(f.policy)
@@ -184,7 +184,7 @@ func newFixture(tb testing.TB, change func(p *resolve.Policy)) *fixture {
 		list = append(list, record(fmt.Sprintf("more.mec.example. 60 IN A 192.0.2.%d", i)))
 	}
 	w.Put("rules of app", list)
-	f.r.SetTable(w.Publish(7))
+	f.r.SetRecords(&resolve.Records{Table: w.Publish(7), Clients: views, Views: []string{"pool"}})
 	return f
 }
 
@@ -410,7 +410,7 @@ func TestMalformedMessages(t *testing.T) {
 
 func TestNothingIsKnownBeforeTheFirstTable(t *testing.T) {
 	f := newFixture(t, nil)
-	f.r.SetTable(nil)
+	f.r.SetRecords(nil)
 	m := f.ask("10.0.0.1", listen.UDP, query("www.mec.example.", dns.TypeA).SetEdns0(1232, false))
 	require.Equal(t, dns.RcodeServerFailure, m.Rcode)
 	require.Equal(t, dns.ExtendedErrorCodeNotReady, m.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode)

@@ -53,8 +53,8 @@ func (r *Resolver) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace,
 	if t.Type == "" {
 		t.Type = fmt.Sprintf("TYPE%d", rrtype)
 	}
-	if x.view != table.Everyone && int(x.view) <= len(x.policy.ViewNames) {
-		t.View = x.policy.ViewNames[x.view-1]
+	if x.view != table.Everyone {
+		t.View = x.table.Views[x.view-1]
 	}
 	x.explain(t, name, rrtype, &answer)
 	return t, nil

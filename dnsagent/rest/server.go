@@ -7,7 +7,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/openmep/mep/api/dns"
-	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
 )
 
@@ -71,11 +70,11 @@ func (a *API) trace(c *gin.Context) error {
 		return err
 	}
 	req := dns.TraceRequest{Name: p.asked("name"), Type: p.askedType(), Client: p.client(c)}
+	if !p.query.Has("name") {
+		p.faults.Add("name", "is required: it says what is asked for")
+	}
 	if err := p.err(); err != nil {
 		return err
-	}
-	if req.Name == "" {
-		return errs.New(errs.Invalid, "the query parameter name is required: say what is asked for")
 	}
 	t, err := a.Server.Trace(c.Request.Context(), req)
 	if err != nil {

@@ -17,6 +17,9 @@ type Record struct {
 	// View is whose clients see the record: Everyone, or the number of a view.
 	View View
 
+	// Weak says that the record gives way to those of its name that are not weak, and that no others are derived from it.
+	Weak bool
+
 	// derived says that it was made from another record, and gives way to those of its type that were not.
 	derived bool
 }

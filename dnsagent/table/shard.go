@@ -36,7 +36,7 @@ type slot struct {
 }
 
 // home is where a name is to be, if that is free.
-func (s *shard) home(hash uint64) int { return int(hash / shards % uint64(len(s.slots))) }
+func (s *shard) home(hash uint64) int { return int(hash / shards % uint64(len(s.slots))) } //nolint:gosec // a place in slots
 
 // find returns the slot of a name, or the free one where it would be.
 func (s *shard) find(hash uint64, name wire.Name) int {

@@ -207,6 +207,22 @@ func TestAnAddressWithManyNamesHasThoseThatComeFirst(t *testing.T) {
 	require.Equal(t, []string{"n000.example.", "n015.example."}, []string{got[0], got[15]})
 }
 
+func TestWeakRecordsGiveWay(t *testing.T) {
+	w := table.NewWriter(zones("mec.example.", "2.0.192.in-addr.arpa."))
+	weak := record("www.mec.example.", "A", "192.0.2.66")
+	weak.Weak = true
+	w.Put("service", []table.Record{weak, weak})
+	ask := func(n string, rrtype uint16) []string {
+		return values(t, w.Publish(1).Lookup(name(n), rrtype, table.Everyone), name(n))
+	}
+	require.Equal(t, []string{"192.0.2.66"}, ask("www.mec.example.", dns.TypeA))
+	require.Empty(t, ask("66.2.0.192.in-addr.arpa.", dns.TypePTR))
+	w.Put("rules", []table.Record{record("www.mec.example.", "AAAA", "2001:db8::1")})
+	require.Empty(t, ask("www.mec.example.", dns.TypeA))
+	w.Put("rules", nil)
+	require.Equal(t, []string{"192.0.2.66"}, ask("www.mec.example.", dns.TypeA))
+}
+
 func TestSetsTakeTurnsAndOwners(t *testing.T) {
 	w := table.NewWriter(zones("mec.example."))
 	w.Put("a", []table.Record{

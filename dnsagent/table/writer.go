@@ -86,7 +86,7 @@ func (w *Writer) Put(origin string, records []Record) {
 
 // reverse makes the PTR record of an address, when a zone is there for it.
 func (w *Writer) reverse(r *Record) (Record, bool) {
-	if r.Type != dns.TypeA && r.Type != dns.TypeAAAA || r.Name.IsWildcard() {
+	if r.Type != dns.TypeA && r.Type != dns.TypeAAAA || r.Name.IsWildcard() || r.Weak {
 		return Record{}, false
 	}
 	name := ReverseName(r.Data)
@@ -227,13 +227,13 @@ func (w *Writer) pack(n *node) (more []viewSets) {
 		}
 	}
 	if views == nil {
-		switch len(n.entries) {
+		switch entries := strong(n.entries); len(entries) {
 		case 0:
 		case 1:
-			n.only[0] = packType(n.packed[:0], n.entries, n.entries[0].Type)
+			n.only[0] = packType(n.packed[:0], entries, entries[0].Type)
 			n.sets = n.only[:]
 		default:
-			n.sets = pack(n.entries)
+			n.sets = pack(entries)
 		}
 		return nil
 	}
@@ -247,13 +247,33 @@ func (w *Writer) pack(n *node) (more []viewSets) {
 		if seen == nil {
 			return nil
 		}
-		return pack(seen)
+		return pack(strong(seen))
 	}
 	n.sets = visible(Everyone)
 	for _, v := range views {
 		more = append(more, viewSets{view: v, sets: visible(v)})
 	}
 	return more
+}
+
+// strong leaves out what is weak beside what is not.
+func strong(entries []*entry) []*entry {
+	weak := 0
+	for _, e := range entries {
+		if e.Weak {
+			weak++
+		}
+	}
+	if weak == 0 || weak == len(entries) {
+		return entries
+	}
+	kept := make([]*entry, 0, len(entries)-weak)
+	for _, e := range entries {
+		if !e.Weak {
+			kept = append(kept, e)
+		}
+	}
+	return kept
 }
 
 // count keeps the numbers right when a node takes the place of another.
