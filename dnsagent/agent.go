@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -254,7 +255,9 @@ func (a *Agent) Close() error { return errors.Join(a.listener.Close(), a.managem
 func (a *Agent) Addr() netip.AddrPort { return a.listener.Addr() }
 
 // ManagementURL is where the management is reached.
-func (a *Agent) ManagementURL() string { return a.management.URL() }
+func (a *Agent) ManagementURL() string {
+	return cmp.Or(strings.TrimSuffix(a.cfg.Load().PublicURL, "/"), a.management.URL())
+}
 
 // Prepare makes what depends on the settings that may change; the result puts it to use.
 func (a *Agent) Prepare(cfg *Config) (func(), error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,6 +28,8 @@ type Config struct {
 	Listen           string `name:"dns.listen" default:":53" dev:"127.0.0.1:8053" usage:"address of the DNS server, UDP and TCP; off: there is none"`
 	TLSListen        string `name:"dns.tlsListen" usage:"address of DNS over TLS, such as :853 (default: none)"`
 	ManagementListen string `name:"dns.managementListen" default:"127.0.0.1:8081" usage:"address of the management of DNS records"`
+
+	PublicURL        string `name:"dns.publicUrl" usage:"URL at which managers reach the management of DNS records (default: that of the listener)"`
 
 	Zones       []string      `name:"dns.zones" reload:"true" usage:"zones the platform owns: names in them that have no record do not exist; reverse zones such as 2.0.192.in-addr.arpa get PTR records"`
 	ServiceZone string        `name:"dns.serviceZone" reload:"true" usage:"zone in which registered services are found by their names, such as svc.mec.example (default: none)"`
@@ -103,6 +106,9 @@ func (c *Config) Validate(common *daemon.Config) error {
 		if _, err := common.Listen(name, addr); err != nil {
 			faults = append(faults, err)
 		}
+	}
+	if u, err := url.Parse(c.PublicURL); c.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		bad("dns.publicUrl: %q is not an absolute http or https URL", c.PublicURL)
 	}
 	if c.TLSListen != "" && common.Dev {
 		bad("dns.tlsListen needs certificates, which --dev has none of")

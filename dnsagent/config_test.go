@@ -27,6 +27,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"dns-listen":            {"53", "is not host:port"},
 		"dns-management-listen": {"", "is not host:port"},
 		"dns-tls-listen":        {"x", "is not host:port"},
+		"dns-public-url":        {"edge1.example", "not an absolute"},
 		"dns-zones":             {"a..b", "is not a domain name"},
 		"dns-service-zone":      {"a..b", "is not a domain name"},
 		"dns-hostmaster":        {"a..b", "is not a domain name"},

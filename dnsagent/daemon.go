@@ -19,7 +19,7 @@ func (c *Config) Addresses() []string {
 	if !c.Enabled() {
 		return nil
 	}
-	list := []string{c.Listen, c.ManagementListen}
+	list := []string{c.Listen, c.ManagementListen, c.PublicURL}
 	if c.TLSListen != "" {
 		list = append(list, c.TLSListen)
 	}

@@ -210,7 +210,7 @@ func (a *admin) reach() (urls map[string]string, caFile string) {
 		"mm5": {a.cfg.Server.Mm5.PublicURL, a.cfg.Server.Mm5.Listen},
 	}
 	if a.cfg.DNS.Enabled() {
-		listeners["dns"] = struct{ public, listen string }{listen: a.cfg.DNS.ManagementListen}
+		listeners["dns"] = struct{ public, listen string }{a.cfg.DNS.PublicURL, a.cfg.DNS.ManagementListen}
 	}
 	for name, l := range listeners {
 		if urls[name] = strings.TrimSuffix(l.public, "/"); urls[name] == "" {

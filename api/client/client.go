@@ -5,9 +5,10 @@
 // when they may be ended, and read and change their traffic and DNS rules.
 //
 // MEC platform managers do so over Mm5: a Manager configures, starts, stops and terminates application instances, and follows
-// what becomes of them.
+// what becomes of them. The records of the platform's DNS server are theirs, too: DNS creates, reads, replaces and removes them,
+// and has answers explained.
 //
-// All three are safe for concurrent use.
+// All four are safe for concurrent use.
 //
 // A request that fails at the platform returns an *Error, which wraps the *problem.Details the platform sent. Requests that
 // may be repeated without harm are repeated, a few times and within the request's context, when the platform answers 503 or

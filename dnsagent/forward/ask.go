@@ -28,13 +28,16 @@ const (
 func (f *Forwarder) ask(ctx context.Context, s *settings, z *zone, q *Question) (*Answer, *Failure) {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
+	// By the clock, which sockets go by: the context's timer may fire a moment later, in which every try fails at once.
+	deadline, _ := ctx.Deadline()
+	over := func() bool { return ctx.Err() != nil || !time.Now().Before(deadline) }
 	left := inOrder(z.upstreams)
 	if len(left) == 0 {
 		return nil, newFailure(ErrLoop, nil)
 	}
 	var servfail *Answer
 	cause, detail := ErrNetwork, error(nil)
-	for len(left) > 0 && ctx.Err() == nil {
+	for len(left) > 0 && !over() {
 		silent := left[:0]
 		for _, u := range left {
 			answer, err := f.try(ctx, s, u, q)
@@ -54,7 +57,7 @@ func (f *Forwarder) ask(ctx context.Context, s *settings, z *zone, q *Question) 
 				silent = append(silent, u)
 			}
 			detail = fmt.Errorf("%s: %w", u, err)
-			if ctx.Err() != nil {
+			if over() {
 				break
 			}
 		}
