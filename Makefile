@@ -54,6 +54,7 @@ fix: ## mend what verify complains of, as far as a program can
 
 bench: build ## measure the platform and its yardsticks in one run
 	$(GO) build -tags $(TAGS) -o bin/mep-bench ./tests/cmd/bench
+	@cd tests/coredns && GOWORK=off $(GO) build -trimpath -o $(CURDIR)/bin/bench-coredns . || echo "CoreDNS cannot be built: nothing is compared with it"
 	bin/mep-bench -mep bin/mep
 
 fuzz: ## a short run of every fuzz test

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -251,14 +254,24 @@ type latencies struct{ p50, p99, rates []float64 }
 
 func (l *latencies) take(workers int, d time.Duration, work func(worker, n int) error) error {
 	took, rate, err := timed(workers, d, work)
+	l.add(took, rate)
+	return err
+}
+
+// add notes a round: how long it took each time, and how often it was done per second.
+func (l *latencies) add(took []time.Duration, rate float64) {
 	l.p50 = append(l.p50, percentile(took, .5).Seconds()*1e3)
 	l.p99 = append(l.p99, percentile(took, .99).Seconds()*1e3)
 	l.rates = append(l.rates, rate)
-	return err
 }
 
 func (l *latencies) String() string {
 	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, %.0f/s", median(l.p50), median(l.p99), median(l.rates))
+}
+
+// micros is the same, for what is faster.
+func (l *latencies) micros() string {
+	return fmt.Sprintf("p50 %.0f µs, p99 %.0f µs, %.0f/s", median(l.p50)*1e3, median(l.p99)*1e3, median(l.rates))
 }
 
 // memory is what a process holds, in bytes.
@@ -279,14 +292,14 @@ func benchMemory(o *options) error {
 		return err
 	}
 	defer p.Kill()
-	before, err := memoryOf(p)
+	before, err := memoryOf(p.Pid(), p.URL("ops"))
 	if err != nil {
 		return err
 	}
 	if _, _, err := configure(p, bodies); err != nil {
 		return err
 	}
-	after, err := memoryOf(p)
+	after, err := memoryOf(p.Pid(), p.URL("ops"))
 	if err != nil {
 		return err
 	}
@@ -321,24 +334,34 @@ func benchMemory(o *options) error {
 // settle is how long a process is left alone before its memory is measured.
 const settle = 5 * time.Second
 
-// memoryOf leaves the platform alone for a while and measures its memory, that of the heap after a garbage collection.
-func memoryOf(p *process.Process) (m memory, err error) {
+// memoryOf leaves a process alone for a while and measures its memory, that of the heap after a garbage collection.
+func memoryOf(pid int, ops string) (m memory, err error) {
 	time.Sleep(settle)
-	resident, err := p.ResidentBytes()
+	resident, err := process.ResidentBytes(pid)
 	if err != nil {
 		return m, err
 	}
 	m.resident = float64(resident)
-	resp, err := client.Get(p.URL("ops") + "/debug/pprof/heap?gc=1")
-	if err != nil {
-		return m, err
-	}
-	if err := resp.Body.Close(); err != nil {
-		return m, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return m, fmt.Errorf("profile of the heap: %s", resp.Status)
-	}
-	m.heap, err = p.Metric("go_memstats_heap_alloc_bytes")
+	m.heap, err = heapOf(ops)
 	return m, err
+}
+
+var heapAlloc = regexp.MustCompile(`# HeapAlloc = (\d+)`)
+
+// heapOf is what of the heap is in use after a garbage collection, in bytes.
+func heapOf(ops string) (float64, error) {
+	resp, err := client.Get(ops + "/debug/pprof/heap?gc=1&debug=1")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	profile, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	found := heapAlloc.FindSubmatch(profile)
+	if found == nil {
+		return 0, fmt.Errorf("profile of the heap: %s", resp.Status)
+	}
+	return strconv.ParseFloat(string(found[1]), 64)
 }

@@ -85,7 +85,7 @@ func (f *figures) take(o *options, work func(worker, n int) error) error {
 
 // takeOf adds the figures of work that says how often it was done, and how often per second.
 func (f *figures) takeOf(work func() (count int, rate float64, err error)) error {
-	before, err := process.CPU(f.pid)
+	before, err := cpuOf(f.pid)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (f *figures) takeOf(work func() (count int, rate float64, err error)) error
 	if err != nil {
 		return err
 	}
-	after, err := process.CPU(f.pid)
+	after, err := cpuOf(f.pid)
 	f.rates = append(f.rates, rate)
 	f.micros = append(f.micros, (after-before).Seconds()*1e6/float64(count))
 	return err
@@ -154,7 +154,7 @@ func compareSides(what string, ours, theirs *side, target float64) {
 // compareFigures compares how often two servers did something.
 func compareFigures(what, thing string, ours, theirs *figures, target float64) {
 	compare(what, thing+"s/s", ours.rates, theirs.rates, target)
-	report("  processor time of the server for a %s: ours %.1f µs, yardstick %.1f µs", thing, median(ours.micros), median(theirs.micros))
+	report("  processor time of the server for each %s: ours %.1f µs, yardstick %.1f µs", thing, median(ours.micros), median(theirs.micros))
 }
 
 func hostOf(rawURL string) string {

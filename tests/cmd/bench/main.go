@@ -41,6 +41,12 @@ var measures = []measure{
 	{"configure", benchConfigure},
 	{"rule", benchRule},
 	{"memory", benchMemory},
+	{"dns", benchDNS},
+	{"dns-latency", benchDNSLatency},
+	{"dns-rule", benchDNSRule},
+	{"dns-million", benchDNSMillion},
+	{"dns-cached", benchDNSCached},
+	{"dns-churn", benchDNSChurn},
 }
 
 func main() {
@@ -86,9 +92,14 @@ func median(v []float64) float64 {
 	return s[len(s)/2]
 }
 
+// compare reports the ratio of two medians; with target 0 there is none.
 func compare(what, unit string, ours, theirs []float64, target float64) {
 	a, b := median(ours), median(theirs)
-	report("%s: ours %.0f %s, yardstick %.0f %s, ratio %.2f (target %.2f)", what, a, unit, b, unit, a/b, target)
+	goal := "no target"
+	if target > 0 {
+		goal = fmt.Sprintf("target %.2f", target)
+	}
+	report("%s: ours %.0f %s, yardstick %.0f %s, ratio %.2f (%s)", what, a, unit, b, unit, a/b, goal)
 }
 
 func percentile(d []time.Duration, p float64) time.Duration {

@@ -25,6 +25,8 @@ func yardstick(which string, args []string) error {
 	switch which {
 	case "yardstick-etcd":
 		return yardstickEtcd(args[0])
+	case "yardstick-dns":
+		return yardstickDNS(args[0], args[1])
 	case "yardstick-http":
 		return yardstickHTTP(args[0])
 	}
@@ -123,6 +125,7 @@ func startYardstick(which, arg string) (addr string, pid int, stop func(), err e
 // etcd is the yardstick etcd with clients.
 type etcd struct {
 	pid     int
+	addr    string
 	clients []*clientv3.Client
 	process func()
 }
@@ -133,7 +136,7 @@ func startEtcd(o *options, conns int) (*etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &etcd{pid: pid, process: stop}
+	e := &etcd{pid: pid, addr: addr, process: stop}
 	for range conns {
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{addr}, Logger: zap.NewNop()})
 		if err != nil {

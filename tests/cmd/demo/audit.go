@@ -36,6 +36,8 @@ var expectedActs = []string{
 	"token.issue success producer",
 	"token.issue success consumer",
 	"app.configure success mepm",
+	"dns.record.create success mepm",
+	"token.issue success mepm",    // of the operator, with the MEPM's credentials
 	"access.deny denied consumer", // the producer's service, and the MEPM's API
 	"credential.put success mepm", // EdgeGallery's way
 	"app.configure success mepm",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/openmep/mep/api/mm5"
 	"github.com/openmep/mep/api/mp1"
@@ -29,12 +30,6 @@ func toHost(address string) mp1.DestinationInterface {
 	return mp1.DestinationInterface{InterfaceType: mp1.InterfaceIP, DstIPAddress: address}
 }
 
-// dnsRule makes a name known.
-func dnsRule(id, name, address string) mp1.DNSRule {
-	ttl := int64(60)
-	return mp1.DNSRule{DNSRuleID: id, DomainName: name, IPAddressType: mp1.IPv4, IPAddress: address, TTL: &ttl, State: mp1.RuleActive}
-}
-
 // beReadyTooEarly lets an app say that it runs before anybody knows what that means.
 func (s *story) beReadyTooEarly(ctx context.Context) {
 	s.step("The producer says that it is ready. It is too early: the MEPM has not configured the platform for it.")
@@ -53,14 +48,14 @@ func (s *story) configure(ctx context.Context) {
 			trafficRule(usersRule, 10, mp1.ActionForwardDecapsulated, "198.51.100.7", toHost("192.0.2.10")),
 			trafficRule(testRule, 20, mp1.ActionDrop, "198.51.100.8"),
 		},
-		AppDNSRule: []mp1.DNSRule{dnsRule("name", "location.mec.example", "192.0.2.10")},
+		AppDNSRule: dnsRules(),
 	}
 	s.step("The MEPM asks what it would change to configure the platform for the producer. That is a dry run, and does nothing.")
 	var diff mm5.ConfigurationDiff
 	path := instance(producerID) + "/configure_platform_for_app"
 	s.manager.call(ctx, request{method: http.MethodPost, path: path + "?dryRun=true", body: wanted}, http.StatusOK, &diff)
 	expect(diff.Changed && diff.Creates && slices.Equal(diff.TrafficRules.Added, []string{usersRule, testRule}) &&
-		slices.Equal(diff.DNSRules.Added, []string{"name"}), "the dry run says %+v", diff)
+		slices.Equal(diff.DNSRules.Added, []string{nameRule, name6Rule, overrideRule}), "the dry run says %+v", diff)
 	s.manager.call(ctx, request{method: http.MethodGet, path: instance(producerID)}, http.StatusNotFound, nil)
 
 	s.step("It begins to follow the platform's events (server-sent, over Mm5), and does what it asked about.")
@@ -72,7 +67,7 @@ func (s *story) configure(ctx context.Context) {
 
 	s.step("The operation has ended. The rules are known, and wait for the app.")
 	op := s.manager.look(ctx, operation, mm5.OperationCompleted)
-	expectResults(op, mm5.RuleNotApplied, usersRule, testRule, "name")
+	expectResults(op, mm5.RuleNotApplied, usersRule, testRule, nameRule, name6Rule, overrideRule)
 
 	s.step("The same request again is the same operation.")
 	again := s.manager.configure(ctx, producerID, wanted)
@@ -101,11 +96,15 @@ func expectResults(op mm5.AppLcmOpOcc, result mm5.RuleProgress, ruleIDs ...strin
 
 // becomeReady lets both apps run: their rules come in force.
 func (s *story) becomeReady(ctx context.Context) {
-	s.step("Now the producer may be ready. The data plane's controller is told of its rules, signed, and checks the signature.")
+	s.step("Now the producer may be ready. Its name has an address at once.")
 	s.producer.support.call(ctx, ready, http.StatusNoContent, nil)
+	s.askInTime(ctx, time.Now())
+
+	s.step("The data plane's controller is told of its rules, signed, and checks the signature. The MEPM hears of all that.")
 	s.controller.hears(ctx, producerID, usersRule, testRule)
 	s.events.sees(ctx, s.screen, "app producer CONFIGURED -> STARTED", "rule producer TRAFFIC users CHANGED, ACTIVE, to be in force",
-		"rule producer DNS name CHANGED, ACTIVE, to be in force", "ruleStatus producer dataplane applied [test users], 0 failed")
+		"rule producer DNS name CHANGED, ACTIVE, to be in force", "ruleStatus producer dataplane applied [test users], 0 failed",
+		"ruleStatus producer dnsagent applied [name name6 override], 0 failed")
 
 	s.step("So is the consumer. The MEPM sees how its rules fare.")
 	s.consumer.support.call(ctx, ready, http.StatusNoContent, nil)

@@ -5,12 +5,17 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/miekg/dns"
+
 	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/api/mm5"
 )
 
-// videoRule is the traffic rule of the app that is configured in EdgeGallery's way.
-const videoRule = "rule1"
+// The traffic rule of the app that is configured in EdgeGallery's way, and the name its DNS rule is for.
+const (
+	videoRule = "rule1"
+	videoName = "video.mec.example."
+)
 
 // The bodies of EdgeGallery's manager: some values are spelt in its own way, members without a value are there all the same,
 // and no rule has a state.
@@ -41,6 +46,7 @@ func (s *story) serveEdgeGallery(ctx context.Context) {
 	var task mm5.TaskProgress
 	m.call(ctx, request{method: http.MethodPost, path: appD, body: json.RawMessage(videoConfig)}, http.StatusOK, &task)
 	s.controller.hears(ctx, videoID, videoRule)
+	s.device.learns(ctx, dns.TypeA, videoName, known("A 192.0.2.12"))
 
 	s.step("The rules are in force at once, as it is used to. It asks how the task went, and reads the configuration.")
 	s.events.sees(ctx, s.screen, "operation video CONFIGURE COMPLETED")
@@ -69,5 +75,6 @@ func (s *story) serveEdgeGallery(ctx context.Context) {
 	s.events.sees(ctx, s.screen, "rule video DNS dns1 REMOVED, ACTIVE, not in force", "operation video UNCONFIGURE COMPLETED")
 	m.call(ctx, request{method: http.MethodDelete, path: "/mep/mec_app_support/v1/applications/" + videoID + "/AppInstanceTermination"}, http.StatusOK, nil)
 	s.events.sees(ctx, s.screen, "app video REMOVED", "operation video TERMINATE COMPLETED")
+	s.device.learns(ctx, dns.TypeA, videoName, noSuchName)
 	s.manager.call(ctx, request{method: http.MethodGet, path: confs(videoID)}, http.StatusNotFound, nil)
 }

@@ -18,13 +18,17 @@ type platform struct {
 	logs        string   // of the processes that have ended
 }
 
-// settings is the configuration file: where the data and the data plane are, and what apps on loopback and little patience
+// settings is the configuration file: where the data, the data plane and another DNS server are, and what apps on loopback and little patience
 // need.
 const settings = `dataDir: %q
 dataplane:
   driver: webhook
   url: %q
   secretFile: %q
+dns:
+  zones: [mec.example, 2.0.192.in-addr.arpa]
+  serviceZone: svc.mec.example   # registered services have names in it
+  forward: [%q]   # where other names are known
 callbacks:
   allowLoopback: true   # the servers of the apps are on this machine
 auth:
@@ -41,12 +45,12 @@ func (p *platform) file(path ...string) string {
 
 // configure writes the configuration file, and the secret shared with the controller into one of its own, and returns the
 // text of the former.
-func (p *platform) configure(c *controller) (string, error) {
+func (p *platform) configure(c *controller, u *upstream) (string, error) {
 	secretFile := filepath.Join(p.dir, "controller.secret")
 	if err := os.WriteFile(secretFile, []byte(c.secret), 0o600); err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf(settings, p.file(), c.url, secretFile)
+	text := fmt.Sprintf(settings, p.file(), c.url, secretFile, u.address)
 	return text, os.WriteFile(p.configFile(), []byte(text), 0o600)
 }
 
@@ -58,7 +62,7 @@ func (p *platform) start() error {
 	}
 	p.running = running
 	p.addresses = nil
-	for _, listener := range []string{"mp1", "mm5", "auth", "ops"} {
+	for _, listener := range []string{"mp1", "mm5", "auth", "dns", "dns-management", "ops"} {
 		_, address, _ := strings.Cut(running.URL(listener), "://")
 		p.addresses = append(p.addresses, "--"+listener+"-listen", address)
 	}

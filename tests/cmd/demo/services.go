@@ -36,6 +36,7 @@ func (s *story) register(ctx context.Context) *client.Service {
 	s.step("The consumer looks the service up by name and learns where it is.")
 	at := s.consumer.finds(ctx, location, svc.Info.SerInstanceID)[0].TransportInfo.Endpoint.URIs
 	expect(len(at) == 1 && at[0] == uri, "the service is at %v, want %s", at, uri)
+	s.askForService(ctx, svc.Info.SerInstanceID)
 	return svc
 }
 

@@ -25,6 +25,8 @@ type story struct {
 	*screen
 	platform           *platform
 	controller         *controller
+	upstream           *upstream
+	device             *device
 	manager            *manager
 	events             *watcher
 	producer, consumer *app
@@ -64,19 +66,24 @@ func (s *story) tell(ctx context.Context) (err error) {
 	s.getTokens(ctx)
 	s.beReadyTooEarly(ctx)
 	s.configure(ctx)
+	s.askTooEarly(ctx)
 	s.becomeReady(ctx)
 	s.switchRule(ctx)
+	s.switchNames(ctx)
+	s.manageNames(ctx)
 	s.subscribe(ctx)
 	first := s.register(ctx)
 	s.fallSilentAndComeBack(ctx, first.Info.SerInstanceID)
 	second := s.change(ctx, first.Info)
 	s.crash(ctx, second)
+	s.askAgain(ctx)
 	s.changeTooLate(ctx, second.Info, first.ETag)
 	s.trespass(ctx, second)
 	s.serveEdgeGallery(ctx)
 	s.rotateSigningKey(ctx)
 	s.rotateSecretKey(ctx)
 	s.terminateProducer(ctx, first.Info.SerInstanceID)
+	s.askTooLate(ctx)
 	s.terminateConsumer(ctx)
 	s.end()
 	s.lookBack()
@@ -86,7 +93,8 @@ func (s *story) tell(ctx context.Context) (err error) {
 func (s *story) begin() {
 	p := s.platform
 	s.controller = newController(s.screen, producerID, consumerID, videoID)
-	text, err := p.configure(s.controller)
+	s.upstream = newUpstream()
+	text, err := p.configure(s.controller, s.upstream)
 	must(err)
 	s.step("The platform starts, with an empty data directory and on free ports. It is not in development mode.")
 	s.abbreviate(p.dir+"/", "")
@@ -94,7 +102,8 @@ func (s *story) begin() {
 	must(p.start())
 	mm5 := p.running.URL("mm5")
 	s.abbreviate(p.mp1()+"/mec_service_mgmt/v1", "…", p.mp1()+"/mec_app_support/v2", "…", mm5+"/mm5/v1", "…", p.dir+"/", "")
-	s.note("process %d; Mp1 is at %s, Mm5 at %s, tokens are at %s", p.running.Pid(), p.mp1(), mm5, p.running.URL("auth"))
+	s.note("process %d; Mp1 is at %s, Mm5 at %s, tokens are at %s, the DNS server is at %s", p.running.Pid(), p.mp1(), mm5,
+		p.running.URL("auth"), p.running.URL("dns"))
 	s.note("below, … stands for the root of an API, or for the rest of an id, and %s for a secret or token", hidden)
 }
 
