@@ -29,7 +29,7 @@ type Config struct {
 	TLSListen        string `name:"dns.tlsListen" usage:"address of DNS over TLS, such as :853 (default: none)"`
 	ManagementListen string `name:"dns.managementListen" default:"127.0.0.1:8081" usage:"address of the management of DNS records"`
 
-	PublicURL        string `name:"dns.publicUrl" usage:"URL at which managers reach the management of DNS records (default: that of the listener)"`
+	PublicURL string `name:"dns.publicUrl" usage:"URL at which managers reach the management of DNS records (default: that of the listener)"`
 
 	Zones       []string      `name:"dns.zones" reload:"true" usage:"zones the platform owns: names in them that have no record do not exist; reverse zones such as 2.0.192.in-addr.arpa get PTR records"`
 	ServiceZone string        `name:"dns.serviceZone" reload:"true" usage:"zone in which registered services are found by their names, such as svc.mec.example (default: none)"`

@@ -128,7 +128,8 @@ func unique(list []Upstream) []Upstream {
 type settings struct {
 	Config
 	zones   map[wire.Name]*zone
-	longest int // the longest name of a zone
+	longest int   // the longest name of a zone
+	root    *zone // nil when there is none for all names
 }
 
 // perZone is how many questions may be under way to one zone: one whose upstreams are silent leaves some to the others.
@@ -151,17 +152,16 @@ func (z *zone) answers() bool {
 
 // zoneOf finds the zone a name belongs to, nil when there is none. It does not allocate.
 func (s *settings) zoneOf(name wire.Name) *zone {
-	for {
-		if len(name) <= s.longest {
-			if z := s.zones[name]; z != nil {
-				return z
+	if s.longest > 1 {
+		for ; len(name) > 1; name = name.Parent() {
+			if len(name) <= s.longest {
+				if z := s.zones[name]; z != nil {
+					return z
+				}
 			}
 		}
-		if len(name) <= 1 {
-			return nil
-		}
-		name = name.Parent()
 	}
+	return s.root
 }
 
 // same reports whether both zones are forwarded to the same upstreams, in any order.

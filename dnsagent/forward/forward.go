@@ -96,7 +96,9 @@ func (f *Forwarder) apply(cfg Config) {
 			}
 			made.upstreams = append(made.upstreams, up)
 		}
-		next.zones[z.Name] = made
+		if next.zones[z.Name] = made; z.Name == wire.Root {
+			next.root = made
+		}
 	}
 	for _, u := range old.upstreams() {
 		if !slices.Contains(next.upstreams(), u) {

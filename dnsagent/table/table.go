@@ -16,6 +16,7 @@ type Table struct {
 
 	branches [fanout]*branch
 	zones    map[wire.Name]*Zone
+	longest  int // of the names of zones, at least that of the root
 	// wildcards counts the wildcards outside zones: without any there is no need to look for them.
 	wildcards int
 	// soa is that of overrides.
@@ -200,7 +201,12 @@ func (t *Table) answer(name wire.Name, sets []Set, rrtype uint16) Answer {
 }
 
 // ZoneOf is the zone a name lies in, nil when it lies in none.
-func (t *Table) ZoneOf(name wire.Name) *Zone { return zoneOf(t.zones, name) }
+func (t *Table) ZoneOf(name wire.Name) *Zone {
+	for len(name) > t.longest {
+		name = name.Parent()
+	}
+	return zoneOf(t.zones, name)
+}
 
 func zoneOf[Z any](zones map[wire.Name]*Z, name wire.Name) *Z {
 	if len(zones) == 0 {

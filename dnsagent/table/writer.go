@@ -158,6 +158,7 @@ func (w *Writer) Publish(revision int64) *Table {
 		Revision: revision, Names: w.names, Records: w.records, branches: w.branches, wildcards: w.wildcards,
 		zones: make(map[wire.Name]*Zone, len(w.zones)),
 	}
+	t.longest = len(wire.Root)
 	t.soa = soaSet(wire.Root, wire.Root, serial, w.cfg.NegativeTTL)
 	for i, cfg := range w.cfg.Zones {
 		mbox := w.cfg.Hostmaster
@@ -169,6 +170,7 @@ func (w *Writer) Publish(revision int64) *Table {
 			t.soa = soa
 		}
 		z := w.zones[cfg.Name]
+		t.longest = max(t.longest, len(cfg.Name))
 		t.zones[cfg.Name] = &Zone{Name: cfg.Name, Serial: serial, Names: z.names, Records: z.records, SOA: soa}
 	}
 	w.mine, w.mineShard = [fanout]bool{}, [shards]bool{}
