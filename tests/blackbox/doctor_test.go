@@ -52,13 +52,16 @@ func faults(list []diagnosis) []diagnosis {
 }
 
 // anyPort are listeners that can always be bound.
-var anyPort = []string{"--mp1-listen", "127.0.0.1:0", "--mm5-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}
+var anyPort = []string{
+	"--mp1-listen", "127.0.0.1:0", "--mm5-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
+	"--dns-listen", "127.0.0.1:0", "--dns-management-listen", "127.0.0.1:0",
+}
 
 // itsSettings are those a process listens with, and its data directory.
 func itsSettings(t *testing.T, p *harness.Process) []string {
 	t.Helper()
 	args := []string{"--data-dir", p.DataDir}
-	for _, name := range []string{"mp1", "mm5", "auth", "ops"} {
+	for _, name := range []string{"mp1", "mm5", "auth", "ops", "dns", "dns-management"} {
 		u, err := url.Parse(p.URL(name))
 		require.NoError(t, err)
 		args = append(args, "--"+name+"-listen", u.Host)
@@ -179,6 +182,15 @@ func TestDoctorSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			t.Cleanup(func() { _ = ln.Close() })
 			return with("--mp1-listen", ln.Addr().String())(t)
 		}, "fail", "ports", `mp1\.listen .* is in use by .*ss -ltnp`},
+		"a DNS port that is taken": {func(t *testing.T) []string {
+			pc, err := net.ListenPacket("udp", "127.0.0.1:0") // as by a resolver of the system's, over UDP
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = pc.Close() })
+			return with("--dns-listen", pc.LocalAddr().String())(t)
+		}, "fail", "ports", `dns\.listen .* is in use by `},
+		"a DNS server that listens elsewhere": {func(t *testing.T) []string {
+			return append(itsSettings(t, running), "--dns-listen", "127.0.0.1:1")
+		}, "warn", "ports", `dns\.listen is 127\.0\.0\.1:1, but.*restart`},
 		"a certificate that is not there": {with("--tls-cert", "/nowhere/tls.crt", "--tls-key", "/nowhere/tls.key"),
 			"fail", "certificates", `/nowhere/tls\.crt does not exist`},
 		"a public name without a certificate": {with("--auth-public-url", "https://mec.example"), "fail", "certificates", `mec\.example.*tls\.names`},

@@ -41,6 +41,8 @@ var faultPoints = map[string][]string{
 	"reconcile.announced":        {"terminate"},
 	"reconcile.told":             {"stop"},
 	"reconcile.recorded":         {"terminate"},
+	"dns.reporting":              {"stop"},
+	"dns.reported":               {"terminate"},
 }
 
 var pointed = regexp.MustCompile(`fault\.Point\("([^"]*)"(.*)\)`)
@@ -51,7 +53,7 @@ func TestEveryFaultPointHasItsStory(t *testing.T) {
 	root, err := harness.Repository()
 	require.NoError(t, err)
 	found := map[string]bool{}
-	for _, module := range []string{"kit", "mepserver", "mepauth", "mep"} {
+	for _, module := range []string{"kit", "mepserver", "mepauth", "dnsagent", "mep"} {
 		err := filepath.WalkDir(filepath.Join(root, module), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

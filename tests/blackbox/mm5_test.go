@@ -240,7 +240,7 @@ func TestInstancesAndCapabilitiesAreListed(t *testing.T) {
 	same(t, object{"trafficRules": 7, "dnsRules": 8, "trafficFilters": 9, "ruleIdLength": 63}, capabilities["limits"])
 	require.Equal(t, []string{"edge-video", "slicing"}, names(objects(capabilities["features"]), "featureName"))
 	require.Equal(t, []string{"rest-http"}, names(objects(capabilities["transports"]), "id"))
-	same(t, []any{object{"kind": "TRAFFIC", "name": "", "driver": "none", "pending": 0}, object{"kind": "DNS", "name": "", "driver": "none", "pending": 0}}, capabilities["reconcilers"])
+	same(t, []any{object{"kind": "TRAFFIC", "name": "", "driver": "none", "pending": 0}, object{"kind": "DNS", "name": "dnsagent", "driver": "agent", "pending": 0}}, capabilities["reconcilers"])
 
 	require.Len(t, m.Get(instances).Array(), 4)
 	require.Equal(t, []string{needs.id}, names(m.Get(instances+"?lifecycle=CONFIGURED").Array(), "appInstanceId"))

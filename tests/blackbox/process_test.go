@@ -30,7 +30,7 @@ func file(t *testing.T, name, text string) string {
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{"mep", "mepserver"} {
+	for _, program := range []string{"mep", "mepserver", "mepauth", "dnsagent"} {
 		out := harness.Run(t, program, []string{"version"})
 		require.Zero(t, out.Code)
 		require.Regexp(t, "^"+program+` \S+\n$`, out.Output)
@@ -73,6 +73,22 @@ func TestValidate(t *testing.T) {
 		"an unknown flag":          {args: []string{"--mp1-lisen", ":1"}, code: 1, says: []string{"--mp1-lisen"}},
 		"a bad flag":               {args: []string{"--limits-services", "x"}, code: 1, says: []string{"--limits-services"}},
 		"a bad variable":           {env: []string{"MEP_LIMITS_SERVICES=x"}, code: 1, says: []string{"MEP_LIMITS_SERVICES"}},
+		"a good DNS server":        {file: "dns: {zones: [mec.example], forward: [192.0.2.53, 'tls://[2001:db8::1]#dot.example'], forwardZones: [{zone: corp.example}], views: [{name: ue, clients: [10.0.0.0/8], names: ['*.app.example']}]}\n", says: []string{"valid"}},
+		"a bad DNS zone":           {file: "dns: {zones: [mec..example]}\n", code: 1, says: []string{"dns.zones", "mec..example"}},
+		"a bad forwarder":          {file: "dns: {forward: [dns.example]}\n", code: 1, says: []string{"dns.forward", "dns.example"}},
+		"a forwarder's zone twice": {file: "dns: {forwardZones: [{zone: a.example}, {zone: A.example}]}\n", code: 1, says: []string{"dns.forwardZones", "twice"}},
+		"a view without clients":   {file: "dns: {views: [{name: ue}]}\n", code: 1, says: []string{"dns.views", "clients"}},
+		"a view with a bad app":    {file: "dns: {views: [{name: ue, clients: [10.0.0.1], apps: [x]}]}\n", code: 1, says: []string{"dns.views", "UUID"}},
+		"clients of two views":     {file: "dns: {views: [{name: a, clients: [10.0.0.0/8]}, {name: b, clients: [10.0.0.0/8]}]}\n", code: 1, says: []string{"dns.views", "10.0.0.0/8"}},
+		"an unknown key of a view": {file: "dns:\n  views:\n  - {name: ue, client: [10.0.0.1]}\n", code: 1, says: []string{"config.yaml:3", "client"}},
+		"a bad network":            {file: "dns: {allowQuery: [10.0.0.0/33]}\n", code: 1, says: []string{"dns.allowQuery", "10.0.0.0/33"}},
+		"a DNS size out of range":  {file: "dns: {udpSize: 100}\n", code: 1, says: []string{"dns.udpSize", "512"}},
+		"a bad name server":        {file: "dns: {nameservers: [ns.example=x]}\n", code: 1, says: []string{"dns.nameservers", "ns.example=x"}},
+		"no secret for cookies":    {file: "dns: {cookieSecretFile: /nowhere}\n", code: 1, says: []string{"dns.cookieSecretFile", "/nowhere"}},
+		"a forwarder of its own":   {file: "dns: {zones: [mec.example], forwardZones: [{zone: a.mec.example}]}\n", code: 1, says: []string{"dns.forwardZones", "a.mec.example"}},
+		"services in a zone":       {file: "dns: {zones: [mec.example], serviceZone: mec.example}\n", code: 1, says: []string{"dns.serviceZone"}},
+		"a DNS server lame long":   {file: "dns: {lameDuck: 4s}\n", code: 1, says: []string{"dns.lameDuck", "3s"}},
+		"DNS over TLS in dev":      {args: []string{"--dev", "--dns-tls-listen", "127.0.0.1:0"}, code: 1, says: []string{"dns.tlsListen"}},
 		"dev on any address":       {args: []string{"--dev", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0"}, code: 1, says: []string{"mp1.listen", "0.0.0.0", "loopback"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,6 +120,8 @@ func TestValidate(t *testing.T) {
 		t.Parallel()
 		require.Equal(t, 1, harness.Run(t, "mepserver", []string{"validate"}).Code)
 		require.Zero(t, harness.Run(t, "mepserver", []string{"validate", "--etcd-endpoints", "127.0.0.1:2379"}).Code)
+		require.Equal(t, 1, harness.Run(t, "dnsagent", []string{"validate"}).Code)
+		require.Zero(t, harness.Run(t, "dnsagent", []string{"validate", "--etcd-endpoints", "127.0.0.1:2379"}).Code)
 	})
 }
 
@@ -168,6 +186,10 @@ func TestAStartThatIsRefusedSaysWhy(t *testing.T) {
 		"--dev with operations outside": {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", "0.0.0.0:0"}, []string{"ops.listen", "loopback"}},
 		"a port that is taken":          {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", busy.Addr().String(), "--ops-listen", ":0"}, []string{"mp1", "in use"}},
 		"operations' port taken":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", busy.Addr().String()}, []string{"ops", "in use"}},
+		"the DNS port taken":            {"mep", append([]string{"run", "--dev", "--data-dir", "d", "--dns-listen", busy.Addr().String()}, free...), []string{"dns.listen", "in use", "ss -lntup"}},
+		"the DNS management's taken":    {"mep", append([]string{"run", "--dev", "--data-dir", "d", "--dns-management-listen", busy.Addr().String()}, free...), []string{"dns-management", "in use"}},
+		"a DNS agent without etcd":      {"dnsagent", []string{"run", "--dev", "--data-dir", "d", "--ops-listen", ":0"}, []string{"--etcd-endpoints"}},
+		"--dev with DNS outside":        {"mep", append([]string{"run", "--dev", "--data-dir", "d", "--dns-listen", "0.0.0.0:0"}, free...), []string{"dns.listen", "loopback"}},
 		"a data directory that is none": {"mep", append([]string{"run", "--dev", "--data-dir", notADirectory}, free...), []string{notADirectory}},
 		"arguments":                     {"mep", append([]string{"run", "--dev", "now"}, free...), []string{"now"}},
 	} {
