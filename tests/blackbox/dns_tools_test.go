@@ -5,6 +5,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,7 +116,9 @@ func TestKdigIsRefusedByACertificateThatIsNotTrusted(t *testing.T) {
 func TestGetentHosts(t *testing.T) {
 	t.Parallel()
 	getent, unshare, ip := harness.Tool(t, "getent", "libc-bin"), harness.Tool(t, "unshare", "util-linux"), harness.Tool(t, "ip", "iproute2")
-	if out, err := exec.CommandContext(t.Context(), unshare, "-n", "-m", "true").CombinedOutput(); err != nil {
+	// With a process namespace, too, nothing is left of it whatever happens.
+	apart := []string{"--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	if out, err := exec.CommandContext(t.Context(), unshare, append(slices.Clone(apart), "true")...).CombinedOutput(); err != nil {
 		t.Skipf("namespaces cannot be made here: %v %s", err, out)
 	}
 	dir := t.TempDir()
@@ -141,7 +144,7 @@ echo "reverse $(%[6]s hosts 192.0.2.2 | tr -s ' \n' ' ')"
 %[6]s hosts none.mec.example && exit 1
 echo "none $?"
 `, ip, resolv, harness.Program(t, "mep"), dir, addWith(t), getent)
-	out := harness.RunTool(t, unshare, "-n", "-m", "--propagation", "private", "sh", "-c", script)
+	out := harness.RunTool(t, unshare, append(apart, "sh", "-c", script)...)
 	for _, want := range []string{
 		"192.0.2.1 STREAM", "2001:db8::1 STREAM", "four 192.0.2.2 four.mec.example", "short 192.0.2.2 four.mec.example",
 		"alias 192.0.2.2 four.mec.example alias.mec.example", "reverse 192.0.2.2 four.mec.example", "none 2",
