@@ -41,6 +41,8 @@ type entry struct {
 	counted bool      // it is among the pending
 	refused int       // rules it adds to those that are refused
 
+	told     int64             // the greatest generation the other side was told of in this term
+	gone     int64             // that of its being gone, when that is what it was told last
 	tried    bool              // the other side was told of the set with this sum in this term
 	sum      [sha256.Size]byte // of the set
 	achieved *state.Status     // what came of it; nil when nothing is known

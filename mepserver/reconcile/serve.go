@@ -15,6 +15,7 @@ import (
 // serve does what is to be done about an app instance: it tells the other side what is to be in force, unless it was told just
 // that and nothing says that it should be told again, and records what came of it.
 func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
+	at := t.statuses.mirror.Revision() // before the set is looked at: what comes after it has a later generation
 	set, ok := t.src.Set(t.cfg.Kind, e.app)
 	status, touched := t.look(e)
 	gone := !ok || set.Generation == 0 && set.size() == 0
@@ -46,8 +47,15 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 			fault.Point("reconcile.announced")
 		}
 		if gone {
-			// Later than whatever was told of the app instance: generations follow the revisions of the store.
-			set.Generation = t.statuses.mirror.Revision() + 1
+			// Later than whatever was told of the app instance, and earlier than what will be when it starts anew: generations are
+			// at most the revision of the store that they are written at, and rules are written anew after they were removed.
+			// What a predecessor told is not known; then it is later than all that was written.
+			if set.Generation = e.gone; e.gone == 0 {
+				if set.Generation = e.told + 1; e.told == 0 {
+					set.Generation = at + 1
+				}
+				t.queue.update(e, func() { e.gone = set.Generation })
+			}
 		}
 		t.tell(ctx, e, &set, sum, probe)
 		fault.Point("reconcile.told")
@@ -86,6 +94,11 @@ func fingerprint(set *Set) [sha256.Size]byte {
 
 // tell makes one call of the driver and notes its outcome.
 func (t *tenure) tell(ctx context.Context, e *entry, set *Set, sum [sha256.Size]byte, probe bool) {
+	t.queue.update(e, func() {
+		if e.told = max(e.told, set.Generation); set.Generation != e.gone {
+			e.gone = 0
+		}
+	})
 	call, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
 	defer cancel()
 	start := time.Now()
