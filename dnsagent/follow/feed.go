@@ -27,10 +27,10 @@ type Feed struct {
 
 	mu       sync.Mutex
 	cfg      *Config
-	replaced bool                // cfg is another one than that of the table
-	dirty    map[string]struct{} // keys in etcd whose origin is to be made anew
-	revision int64               // of the last change
-	marked   uint64              // counts what was marked, settled what of it is in the table
+	replaced bool               // cfg is another one than that of the table
+	dirty    map[string]*source // keys in etcd whose origin is to be made anew
+	revision int64              // of the last change
+	marked   uint64             // counts what was marked, settled what of it is in the table
 	settled  uint64
 	moved    chan struct{} // closed when settled moves
 	served   map[string]*Served
@@ -50,7 +50,7 @@ type source struct {
 func New(m *watched.Mirror, cfg *Config, publish func(*table.Table, *Config), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
-		dirty: make(map[string]struct{}), served: make(map[string]*Served), marked: 1, // the first table
+		dirty: make(map[string]*source), served: make(map[string]*Served), marked: 1, // the first table
 		moved: make(chan struct{}), wake: make(chan struct{}, 1),
 		sources: []source{
 			{name: "rules of", prefix: state.PrefixDNSRules, make: makeRules},
@@ -114,7 +114,7 @@ func (f *Feed) mark(s *source, key string, revision int64) {
 	if s.prefix == state.PrefixServices && f.cfg.ServiceZone == "" {
 		return
 	}
-	f.dirty[key] = struct{}{}
+	f.dirty[key] = s
 	f.revision = max(f.revision, revision)
 	f.marked++
 	f.ring()
@@ -173,7 +173,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	start := time.Now()
 	f.mu.Lock()
 	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.marked, f.revision
-	f.replaced, f.dirty = false, make(map[string]struct{})
+	f.replaced, f.dirty = false, make(map[string]*source)
 	f.mu.Unlock()
 	if replaced || w == nil {
 		w = table.NewWriter(cfg.Table)
@@ -181,14 +181,14 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 		// What was removed meanwhile is among the dirty keys already.
 		for i := range f.sources {
 			for item := range f.sources[i].raw.Snapshot().All() {
-				dirty[item.Key] = struct{}{}
+				dirty[item.Key] = &f.sources[i]
 			}
 		}
 	}
 	changed := make(map[string]*Served)
-	keys := make([]string, 0, len(dirty))
-	for key := range dirty {
-		keys = append(keys, key)
+	keys := make([]place, 0, len(dirty))
+	for key, s := range dirty {
+		keys = append(keys, place{s, key})
 	}
 	f.put(w, cfg, keys, changed)
 	t := w.Publish(revision)
@@ -220,12 +220,12 @@ const maxBatch = 256
 
 // batch is some origins, made.
 type batch struct {
-	keys    []string
+	keys    []place
 	results []made
 }
 
 // put writes what is at the keys. While some are written, the next are made. changed gets the rules that are served of app instances.
-func (f *Feed) put(w *table.Writer, cfg *Config, keys []string, changed map[string]*Served) {
+func (f *Feed) put(w *table.Writer, cfg *Config, keys []place, changed map[string]*Served) {
 	batches := make(chan batch, 1)
 	go func() {
 		defer close(batches)
@@ -235,8 +235,8 @@ func (f *Feed) put(w *table.Writer, cfg *Config, keys []string, changed map[stri
 	}()
 	for b := range batches {
 		for i, key := range b.keys {
-			w.Put(f.originOf(key), b.results[i].records)
-			if app, ok := strings.CutPrefix(key, state.PrefixDNSRules); ok {
+			w.Put(key.origin(), b.results[i].records)
+			if app, ok := strings.CutPrefix(key.key, state.PrefixDNSRules); ok {
 				changed[app] = b.results[i].served
 			}
 		}
@@ -245,7 +245,7 @@ func (f *Feed) put(w *table.Writer, cfg *Config, keys []string, changed map[stri
 }
 
 // makeAll takes what is at the keys apart, several at a time.
-func (f *Feed) makeAll(cfg *Config, keys []string) []made {
+func (f *Feed) makeAll(cfg *Config, keys []place) []made {
 	results := make([]made, len(keys))
 	var next atomic.Int64
 	work := func() {
@@ -266,40 +266,27 @@ func (f *Feed) makeAll(cfg *Config, keys []string) []made {
 }
 
 // make is what there is at a key now; nothing when there is nothing, or nothing that can be read.
-func (f *Feed) make(cfg *Config, key string) made {
-	s := f.sourceOf(key)
-	item, ok := s.raw.Snapshot().Get(key)
+func (f *Feed) make(cfg *Config, at place) made {
+	item, ok := at.raw.Snapshot().Get(at.key)
 	if !ok {
 		return made{}
 	}
-	m, err := s.make(cfg, strings.TrimPrefix(key, s.prefix), item.Value)
+	m, err := at.source.make(cfg, at.id(), item.Value)
 	if err != nil {
 		f.metrics.unreadable.Inc()
-		f.log.Error("record ignored", "key", key, "revision", item.ModRevision, "error", err)
+		f.log.Error("record ignored", "key", at.key, "revision", item.ModRevision, "error", err)
 		return made{}
 	}
 	return m
 }
 
-func (f *Feed) sourceOf(key string) *source {
-	for i := range f.sources {
-		if strings.HasPrefix(key, f.sources[i].prefix) {
-			return &f.sources[i]
-		}
-	}
-	panic("follow: a key of no source")
+// place is a key of a source.
+type place struct {
+	*source
+	key string
 }
 
-// originOf is what people are told that a record comes from.
-func (f *Feed) originOf(key string) string {
-	s := f.sourceOf(key)
-	return s.name + " " + strings.TrimSuffix(strings.TrimPrefix(key, s.prefix), "/")
-}
+func (p place) id() string { return strings.TrimPrefix(p.key, p.prefix) }
 
-// Stale says for how long etcd has not been heard of; 0 while it is.
-func (f *Feed) Stale() time.Duration {
-	if st := f.mirror.Status(); !st.Connected && !st.LastContact.IsZero() {
-		return time.Since(st.LastContact)
-	}
-	return 0
-}
+// origin is what people are told that a record comes from.
+func (p place) origin() string { return p.name + " " + strings.TrimSuffix(p.id(), "/") }
