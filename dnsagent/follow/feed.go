@@ -271,7 +271,7 @@ func (f *Feed) make(cfg *Config, at place) made {
 	if !ok {
 		return made{}
 	}
-	m, err := at.source.make(cfg, at.id(), item.Value)
+	m, err := at.make(cfg, at.id(), item.Value)
 	if err != nil {
 		f.metrics.unreadable.Inc()
 		f.log.Error("record ignored", "key", at.key, "revision", item.ModRevision, "error", err)
