@@ -16,9 +16,7 @@ import (
 func TestAPlatformDoesNotForwardToItself(t *testing.T) {
 	t.Parallel()
 	addr := harness.FreeDNSAddr(t)
-	out := harness.Run(t, "mep", []string{
-		"run", "--dev", "--data-dir", "d", "--mp1-listen=:0", "--mm5-listen=:0", "--auth-listen=:0", "--ops-listen=:0", "--dns-listen", addr, "--dns-forward", addr,
-	})
+	out := harness.Run(t, "mep", harness.Development("mep", "--data-dir", "d", "--dns-listen", addr, "--dns-forward", addr))
 	require.Equal(t, 1, out.Code, out.Output)
 	require.Contains(t, out.Output, "this server itself")
 

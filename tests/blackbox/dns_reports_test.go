@@ -116,8 +116,7 @@ func TestWhoAppliesDNSRulesIsAMatterOfConfiguration(t *testing.T) {
 	})
 	t.Run("no DNS server at all", func(t *testing.T) {
 		t.Parallel()
-		args := []string{"run", "--dev", "--data-dir", "d", "--mp1-listen=:0", "--mm5-listen=:0", "--auth-listen=:0", "--ops-listen=:0", "--dns-listen=off", "--dns-driver=agent"}
-		out := harness.Run(t, "mep", args)
+		out := harness.Run(t, "mep", harness.Development("mep", "--data-dir", "d", "--dns-listen=off", "--dns-driver=agent"))
 		require.Equal(t, 1, out.Code, out.Output)
 		require.Contains(t, out.Output, "dns.driver")
 		require.Equal(t, 1, harness.Run(t, "dnsagent", []string{"run", "--dev", "--etcd-endpoints=127.0.0.1:1", "--dns-listen=off"}).Code)

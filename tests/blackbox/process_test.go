@@ -171,27 +171,30 @@ func TestAStartThatIsRefusedSaysWhy(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = busy.Close() })
 	notADirectory := file(t, "file", "")
-	free := []string{"--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", ":0"}
+	taken := busy.Addr().String()
+	dev := func(program string, more ...string) []string {
+		return append(harness.Development(program, more...), "--data-dir", "d")
+	}
 	for name, x := range map[string]struct {
 		program string
 		args    []string
 		says    []string
 	}{
-		"the daemon without etcd":       {"mepserver", append([]string{"run", "--dev", "--data-dir", "d"}, free...), []string{"--etcd-endpoints"}},
-		"the daemon without a command":  {"mepserver", append([]string{"--dev", "--data-dir", "d"}, free...), []string{"--etcd-endpoints"}},
-		"--dev with any address":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with any IPv6 address":   {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "[::]:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with a public address":   {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "192.0.2.1:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with a name":             {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "edge.example:0", "--ops-listen", ":0"}, []string{"mp1.listen", "loopback"}},
-		"--dev with operations outside": {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", "0.0.0.0:0"}, []string{"ops.listen", "loopback"}},
-		"a port that is taken":          {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", busy.Addr().String(), "--ops-listen", ":0"}, []string{"mp1", "in use"}},
-		"operations' port taken":        {"mep", []string{"run", "--dev", "--data-dir", "d", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", busy.Addr().String()}, []string{"ops", "in use"}},
-		"the DNS port taken":            {"mep", append([]string{"run", "--dev", "--data-dir", "d", "--dns-listen", busy.Addr().String()}, free...), []string{"dns.listen", "in use", "ss -lntup"}},
-		"the DNS management's taken":    {"mep", append([]string{"run", "--dev", "--data-dir", "d", "--dns-management-listen", busy.Addr().String()}, free...), []string{"dns-management", "in use"}},
-		"a DNS agent without etcd":      {"dnsagent", []string{"run", "--dev", "--data-dir", "d", "--ops-listen", ":0"}, []string{"--etcd-endpoints"}},
-		"--dev with DNS outside":        {"mep", append([]string{"run", "--dev", "--data-dir", "d", "--dns-listen", "0.0.0.0:0"}, free...), []string{"dns.listen", "loopback"}},
-		"a data directory that is none": {"mep", append([]string{"run", "--dev", "--data-dir", notADirectory}, free...), []string{notADirectory}},
-		"arguments":                     {"mep", append([]string{"run", "--dev", "now"}, free...), []string{"now"}},
+		"the daemon without etcd":       {"mepserver", dev("mepserver"), []string{"--etcd-endpoints"}},
+		"the daemon without a command":  {"mepserver", dev("mepserver")[1:], []string{"--etcd-endpoints"}},
+		"--dev with any address":        {"mep", dev("mep", "--mp1-listen", "0.0.0.0:0"), []string{"mp1.listen", "loopback"}},
+		"--dev with any IPv6 address":   {"mep", dev("mep", "--mp1-listen", "[::]:0"), []string{"mp1.listen", "loopback"}},
+		"--dev with a public address":   {"mep", dev("mep", "--mp1-listen", "192.0.2.1:0"), []string{"mp1.listen", "loopback"}},
+		"--dev with a name":             {"mep", dev("mep", "--mp1-listen", "edge.example:0"), []string{"mp1.listen", "loopback"}},
+		"--dev with operations outside": {"mep", dev("mep", "--ops-listen", "0.0.0.0:0"), []string{"ops.listen", "loopback"}},
+		"a port that is taken":          {"mep", dev("mep", "--mp1-listen", taken), []string{"mp1", "in use"}},
+		"operations' port taken":        {"mep", dev("mep", "--ops-listen", taken), []string{"ops", "in use"}},
+		"the DNS port taken":            {"mep", dev("mep", "--dns-listen", taken), []string{"dns.listen", "in use", "ss -lntup"}},
+		"the DNS management's taken":    {"mep", dev("mep", "--dns-management-listen", taken), []string{"dns-management", "in use"}},
+		"a DNS agent without etcd":      {"dnsagent", dev("dnsagent"), []string{"--etcd-endpoints"}},
+		"--dev with DNS outside":        {"mep", dev("mep", "--dns-listen", "0.0.0.0:0"), []string{"dns.listen", "loopback"}},
+		"a data directory that is none": {"mep", append(harness.Development("mep"), "--data-dir", notADirectory), []string{notADirectory}},
+		"arguments":                     {"mep", dev("mep", "now"), []string{"now"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -210,7 +213,7 @@ func TestTwoProcessesDoNotShareADataDirectory(t *testing.T) {
 	p := harness.Start(t)
 	a := newApp(p.Client(t))
 	svc := a.register(own("x"))
-	out := harness.Run(t, "mep", []string{"run", "--dev", "--data-dir", p.DataDir, "--mm5-listen", "127.0.0.1:0", "--mp1-listen", ":0", "--ops-listen", ":0"})
+	out := harness.Run(t, "mep", append(harness.Development("mep"), "--data-dir", p.DataDir))
 	require.Equal(t, 1, out.Code)
 	require.Contains(t, out.Output, p.DataDir)
 	require.Contains(t, out.Output, "in use")

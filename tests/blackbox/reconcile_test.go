@@ -273,7 +273,7 @@ func TestSettingsOfWebhooksThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args := append([]string{"run", "--dev", "--mp1-listen=:0", "--mm5-listen=:0", "--auth-listen=:0", "--ops-listen=:0", "--data-dir=" + t.TempDir()}, x.args...)
+			args := append(harness.Development("mep", x.args...), "--data-dir", t.TempDir())
 			out := harness.Run(t, "mep", args)
 			require.NotZero(t, out.Code)
 			require.Contains(t, out.Output, x.about)

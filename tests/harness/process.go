@@ -124,6 +124,11 @@ func (s *spec) arguments() []string {
 	return append(append(args, "--ops-listen", "127.0.0.1:0"), s.args...)
 }
 
+// Development is the command line of a program in development mode, with every listener on a free port unless more says otherwise.
+func Development(program string, more ...string) []string {
+	return (&spec{program: program, args: more}).arguments()
+}
+
 func start(tb testing.TB, program string, opts ...Option) *Process {
 	tb.Helper()
 	p := &Process{
