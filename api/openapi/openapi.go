@@ -15,7 +15,7 @@ const extension = ".yaml"
 var files embed.FS
 
 // Documents returns the names of the documents, sorted and without extension: "mec_app_support", "mec_service_mgmt",
-// "mep_auth", "mep_dns", "mm5", "ops".
+// "mep_auth", "mep_dns", "mep_gateway", "mm5", "ops".
 func Documents() []string {
 	// Globbing an embedded file system fails only on a malformed pattern.
 	paths, _ := fs.Glob(files, "*"+extension)

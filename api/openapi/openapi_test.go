@@ -10,7 +10,7 @@ import (
 )
 
 func TestEveryInterfaceHasItsDocument(t *testing.T) {
-	require.Equal(t, []string{"mec_app_support", "mec_service_mgmt", "mep_auth", "mep_dns", "mm5", "ops"}, openapi.Documents())
+	require.Equal(t, []string{"mec_app_support", "mec_service_mgmt", "mep_auth", "mep_dns", "mep_gateway", "mm5", "ops"}, openapi.Documents())
 	for _, name := range openapi.Documents() {
 		text, ok := openapi.YAML(name)
 		require.True(t, ok, name)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"github.com/openmep/mep/kit/rotate"
 )
 
 // The results of an act.
@@ -102,7 +104,7 @@ type Log struct {
 
 	// writing is taken before mu and held while the file is written, so that a slow disk does not stop Busy.
 	writing          sync.Mutex
-	file             file
+	file             *rotate.File
 	spare            []byte
 	failing, growing bool
 }
@@ -130,13 +132,14 @@ func Open(cfg Config) (*Log, error) {
 	l := &Log{
 		log:     cfg.Log,
 		denials: rate.NewLimiter(deniedRate, deniedBurst),
-		file:    file{path: cfg.File, maxBytes: cfg.MaxBytes, keep: cfg.Keep},
 	}
-	if err := l.file.open(); err != nil {
+	l.file = rotate.New(rotate.Config{
+		Path: cfg.File, MaxBytes: cfg.MaxBytes, Keep: cfg.Keep, Failed: func() { l.metrics.failures.Inc() },
+	})
+	if err := l.file.Open(); err != nil {
 		return nil, fmt.Errorf("open the audit stream: %w", err)
 	}
 	l.metrics = newMetrics(cfg.Registerer)
-	l.file.failures = l.metrics.failures
 	l.late = time.AfterFunc(batchDelay, l.flush)
 	l.sum = time.AfterFunc(suppressedDelay, l.sumUp)
 	return l, nil
@@ -184,8 +187,8 @@ func (l *Log) Reopen() error {
 	if closed {
 		return os.ErrClosed
 	}
-	_ = l.file.close()
-	err := l.file.open()
+	_ = l.file.Close()
+	err := l.file.Open()
 	if err != nil {
 		l.metrics.failures.Inc()
 	}
@@ -207,7 +210,7 @@ func (l *Log) Close() error {
 	l.closed = true
 	l.mu.Unlock()
 	l.drain()
-	return l.file.close()
+	return l.file.Close()
 }
 
 // add appends an entry to what is to be written and returns the size of that.
@@ -265,10 +268,10 @@ func (l *Log) drain() {
 	l.buf = l.spare
 	l.mu.Unlock()
 	if len(lines) > 0 {
-		done, err := l.file.write(lines)
+		done, err := l.file.Write(lines)
 		l.lose(lines[done:])
 		l.tell(&l.failing, err, "audit file cannot be written", "audit file is written again")
-		l.tell(&l.growing, l.file.stuck, "audit file cannot be rotated", "audit file is rotated again")
+		l.tell(&l.growing, l.file.Stuck(), "audit file cannot be rotated", "audit file is rotated again")
 	}
 	if l.spare = lines[:0]; cap(lines) > 4*batchBytes {
 		l.spare = nil // a slow disk let it grow
@@ -286,9 +289,9 @@ func (l *Log) lose(lines []byte) {
 func (l *Log) tell(bad *bool, err error, broken, mended string) {
 	switch {
 	case err != nil && !*bad:
-		l.log.Error(broken, "file", l.file.path, "error", err)
+		l.log.Error(broken, "file", l.file.Path(), "error", err)
 	case err == nil && *bad:
-		l.log.Warn(mended, "file", l.file.path)
+		l.log.Warn(mended, "file", l.file.Path())
 	}
 	*bad = err != nil
 }

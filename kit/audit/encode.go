@@ -3,9 +3,8 @@ package audit
 import (
 	"strconv"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
+
+	"github.com/openmep/mep/kit/jsonline"
 )
 
 // maxString is how many bytes of a string are written: much of an entry is what strangers sent.
@@ -53,88 +52,10 @@ func appendMember(b []byte, name, value string) []byte {
 	b = append(b, ',', '"')
 	b = append(b, name...)
 	b = append(b, '"', ':', '"')
-	kept := clip(value)
-	b = appendEscaped(b, kept)
+	kept := jsonline.Clip(value, maxString)
+	b = jsonline.AppendEscaped(b, kept)
 	if len(kept) < len(value) {
 		b = append(b, "…"...)
 	}
 	return append(b, '"')
-}
-
-// clip returns the first maxString bytes of s, less a rune that does not fit.
-func clip(s string) string {
-	if len(s) <= maxString {
-		return s
-	}
-	for n := maxString - 1; n > maxString-utf8.UTFMax; n-- {
-		if !utf8.RuneStart(s[n]) {
-			continue
-		}
-		if _, size := utf8.DecodeRuneInString(s[n:]); n+size > maxString {
-			return s[:n]
-		}
-		break
-	}
-	return s[:maxString]
-}
-
-// appendEscaped appends the inside of a JSON string. What does not print is escaped, so that nothing in an entry can move
-// the cursor of a terminal or change the direction of the text. Each byte that is not UTF-8 becomes U+FFFD.
-func appendEscaped(b []byte, s string) []byte {
-	start := 0
-	for i := 0; i < len(s); {
-		if c := s[i]; c < utf8.RuneSelf {
-			if plain[c] {
-				i++
-				continue
-			}
-			b = append(b, s[start:i]...)
-			b = appendASCII(b, c)
-			i++
-			start = i
-			continue
-		}
-		r, size := utf8.DecodeRuneInString(s[i:])
-		if unicode.IsPrint(r) && (r != utf8.RuneError || size > 1) {
-			i += size
-			continue
-		}
-		b = append(b, s[start:i]...)
-		if r1, r2 := utf16.EncodeRune(r); r1 != utf8.RuneError {
-			b = appendUnit(appendUnit(b, r1), r2)
-		} else {
-			b = appendUnit(b, r)
-		}
-		i += size
-		start = i
-	}
-	return append(b, s[start:]...)
-}
-
-// plain are the ASCII characters that stand for themselves.
-var plain = func() (t [utf8.RuneSelf]bool) {
-	for c := byte(' '); c < 0x7f; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
-
-func appendASCII(b []byte, c byte) []byte {
-	switch c {
-	case '"', '\\':
-		return append(b, '\\', c)
-	case '\n':
-		return append(b, '\\', 'n')
-	case '\r':
-		return append(b, '\\', 'r')
-	case '\t':
-		return append(b, '\\', 't')
-	}
-	return appendUnit(b, rune(c))
-}
-
-// appendUnit appends the escape of one UTF-16 code unit.
-func appendUnit(b []byte, u rune) []byte {
-	const hex = "0123456789abcdef"
-	return append(b, '\\', 'u', hex[u>>12&0xf], hex[u>>8&0xf], hex[u>>4&0xf], hex[u&0xf])
 }

@@ -157,6 +157,7 @@ func (e *Env) listen(name, bind string, handler http.Handler, limits httpx.Limit
 		return nil, err
 	}
 	e.Health.Listener(name, srv.URL())
+	e.Health.Bound(srv.Addr().AddrPort())
 	return srv, nil
 }
 

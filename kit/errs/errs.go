@@ -48,6 +48,10 @@ const (
 	Unavailable
 	// InsufficientStorage is a store that has no room: 507.
 	InsufficientStorage
+	// BadGateway is a server behind this one that cannot be reached, or does not answer as it should: 502.
+	BadGateway
+	// GatewayTimeout is a server behind this one that does not answer in time: 504.
+	GatewayTimeout
 )
 
 var kinds = map[Kind]struct {
@@ -69,6 +73,8 @@ var kinds = map[Kind]struct {
 	TooManyRequests:      {http.StatusTooManyRequests, "Too many requests"},
 	Unavailable:          {http.StatusServiceUnavailable, "Service unavailable"},
 	InsufficientStorage:  {http.StatusInsufficientStorage, "Insufficient storage"},
+	BadGateway:           {http.StatusBadGateway, "Bad gateway"},
+	GatewayTimeout:       {http.StatusGatewayTimeout, "Gateway timeout"},
 }
 
 // Status is the HTTP status of the kind.

@@ -90,7 +90,8 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-func newRequestID() string {
+// NewRequestID makes an id that no other request of this process has, nor likely one of another.
+func NewRequestID() string {
 	var b [32]byte
 	out := append(b[:0], requestIDs.prefix...)
 	out = append(out, '-')
@@ -105,7 +106,8 @@ func RequestID(c *gin.Context) string {
 	return ""
 }
 
-func acceptableID(id string) bool {
+// AcceptableID reports whether the id a client gave its request is repeated: up to 64 letters, digits and characters of "-_.".
+func AcceptableID(id string) bool {
 	if id == "" || len(id) > 64 {
 		return false
 	}
@@ -161,8 +163,8 @@ func observe(listener string, log *slog.Logger, m *Metrics) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
 		id := c.Request.Header.Get(RequestIDHeader)
-		if !acceptableID(id) {
-			id = newRequestID()
+		if !AcceptableID(id) {
+			id = NewRequestID()
 		}
 		c.Writer.Header()[RequestIDHeader] = []string{id}
 		inFlight.Inc()

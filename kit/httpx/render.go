@@ -36,38 +36,50 @@ func Refused(c *gin.Context, err error) { c.Set(errorKey, err) }
 // request's id, the log sees the cause.
 func Fail(c *gin.Context, err error) {
 	c.Set(errorKey, err)
-	kind := errs.KindOf(err)
-	doc := problem.Details{Title: kind.Title(), Status: kind.Status(), Instance: RequestID(c)}
-	var e *errs.Error
-	switch {
-	case errors.As(err, &e):
-		doc.Detail, doc.InvalidParams = e.Detail, e.Params
-		if e.RetryAfter > 0 {
+	c.Abort()
+	if c.Writer.Written() {
+		if e, ok := errors.AsType[*errs.Error](err); ok && e.RetryAfter > 0 {
 			c.Header("Retry-After", retryAfter(e.RetryAfter))
 		}
-	case kind != errs.Internal:
+		return
+	}
+	c.Writer.Header().Del("ETag")
+	Problem(c.Writer, RequestID(c), err)
+}
+
+// Problem answers with an error as a problem document; instance is the id of the request. Nothing may have been answered yet.
+func Problem(w http.ResponseWriter, instance string, err error) {
+	kind := errs.KindOf(err)
+	doc := problem.Details{Title: kind.Title(), Status: kind.Status(), Instance: instance}
+	h := w.Header()
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		doc.Detail, doc.InvalidParams = e.Detail, e.Params
+		if e.RetryAfter > 0 {
+			h.Set("Retry-After", retryAfter(e.RetryAfter))
+		}
+	} else {
 		doc.Detail = kind.Title()
 	}
 	if kind == errs.Internal {
-		doc.Detail = "something went wrong inside the platform; its operator finds the cause under request id " + doc.Instance
+		doc.Detail = "something went wrong inside the platform; its operator finds the cause under request id " + instance
 		doc.InvalidParams = nil
 	}
-	c.Abort()
-	if c.Writer.Written() {
+	WriteProblem(w, &doc)
+}
+
+// WriteProblem answers with a problem document.
+func WriteProblem(w http.ResponseWriter, doc *problem.Details) {
+	body, err := json.Marshal(doc)
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	body, merr := json.Marshal(doc)
-	if merr != nil {
-		c.Status(http.StatusInternalServerError)
-		return
-	}
-	h := c.Writer.Header()
-	h.Del("ETag")
+	h := w.Header()
 	h["Content-Type"] = []string{problem.ContentType}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	h["Cache-Control"] = []string{"no-store"}
-	c.Writer.WriteHeader(doc.Status)
-	_, _ = c.Writer.Write(body)
+	w.WriteHeader(doc.Status)
+	_, _ = w.Write(body)
 }
 
 func retryAfter(d time.Duration) string {

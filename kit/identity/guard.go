@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -100,42 +101,58 @@ func heldScopes(c *Caller) string {
 func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 	headers := c.Request.Header["Authorization"]
 	if len(headers) == 0 {
-		if caller := certificateCaller(g.cfg.Certificates, c.Request.TLS); caller != nil {
-			// A connection may outlive the certificate it was opened with.
-			if g.verifier.now().After(caller.Expires) {
-				return nil, refuse(codeToken, "the client certificate has expired: connect with a new one")
-			}
-			return caller, nil
-		}
-		if g.open {
-			return nil, nil
+		caller, err := g.Certificate(c.Request.TLS)
+		if caller != nil || err != nil || g.open {
+			return caller, err
 		}
 		return nil, refuse("", "there is no token: send one as Authorization: Bearer TOKEN")
 	}
-	if len(headers) > 1 {
-		return nil, refuse(codeRequest, "there are several Authorization header fields")
-	}
-	token, err := bearer(headers[0])
+	token, err := Bearer(headers)
 	if err != nil {
 		return nil, err
 	}
+	return g.Token(c.Request.Context(), token, httpx.ClientAddr(c))
+}
+
+// Certificate finds out who the holder of the connection's client certificate is; nil, nil without one that says it. The error is a
+// *Refusal.
+func (g *Guard) Certificate(conn *tls.ConnectionState) (*Caller, error) {
+	caller := certificateCaller(g.cfg.Certificates, conn)
+	// A connection may outlive the certificate it was opened with.
+	if caller != nil && g.verifier.now().After(caller.Expires) {
+		return nil, refuse(codeToken, "the client certificate has expired: connect with a new one")
+	}
+	return caller, nil
+}
+
+// Token finds out whom a token stands for that a client sent from an address. The error is a *Refusal, or of the kinds
+// errs.Unavailable, when tokens cannot be judged at present, and errs.TooManyRequests.
+func (g *Guard) Token(ctx context.Context, token string, from netip.Addr) (*Caller, error) {
 	if !g.verifier.dir.ready() {
 		return nil, errs.New(errs.Unavailable, "the platform is starting").After(time.Second)
 	}
 	caller, err := g.verifier.Recall(token)
 	if caller == nil && err == nil {
-		if ok, after := g.strangers.Allow(limit.Source(httpx.ClientAddr(c))); !ok {
+		if ok, after := g.strangers.Allow(limit.Source(from)); !ok {
 			return nil, errs.New(errs.TooManyRequests, "too many new tokens come from this address").After(after)
 		}
-		caller, err = g.verifier.Verify(c.Request.Context(), token)
+		caller, err = g.verifier.Verify(ctx, token)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if caller.ClientAddress != "" && caller.ClientAddress != httpx.ClientAddr(c).String() {
+	if caller.ClientAddress != "" && caller.ClientAddress != from.String() {
 		return nil, refuse(codeToken, "the token is bound to another client address")
 	}
 	return caller, nil
+}
+
+// Bearer takes the token out of the Authorization header fields of a request (RFC 6750 2.1). The error is a *Refusal.
+func Bearer(fields []string) (string, error) {
+	if len(fields) > 1 {
+		return "", refuse(codeRequest, "there are several Authorization header fields")
+	}
+	return bearer(fields[0])
 }
 
 // bearer takes the token out of the header field (RFC 6750 2.1).

@@ -6,6 +6,9 @@
 package identity
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +28,8 @@ type Caller struct {
 	ClientID string
 	// Scopes is what the caller may do.
 	Scopes []string
+	// Granted are all scopes of its token, also those that mean nothing to the platform; nil when these are Scopes.
+	Granted []string
 	// Via is how it proved who it is: "token" or "certificate".
 	Via string
 	// Issuer issued the token or the certificate.
@@ -35,6 +40,28 @@ type Caller struct {
 	Expires time.Time
 	// ClientAddress is the only address the caller may come from, empty for any.
 	ClientAddress string
+
+	payload string // of the token, in base64url
+}
+
+// Holds reports whether the scope is among all those the caller was granted.
+func (c *Caller) Holds(scope string) bool {
+	return slices.Contains(c.Scopes, scope) || slices.Contains(c.Granted, scope)
+}
+
+// Claims decodes what the caller's token says; nil for a caller without token.
+func (c *Caller) Claims() map[string]any {
+	data, err := base64.RawURLEncoding.DecodeString(c.payload)
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber() // a number is passed on as it stands
+	var claims map[string]any
+	if dec.Decode(&claims) != nil {
+		return nil
+	}
+	return claims
 }
 
 // Has reports whether the caller holds the scope.
@@ -89,13 +116,7 @@ func Subject(c *gin.Context) string {
 
 // challenge answers a request that proved nothing, with the header field RFC 6750 3 asks for.
 func challenge(c *gin.Context, scope string, r *Refusal) {
-	var b strings.Builder
-	b.WriteString(`Bearer realm="mep"`)
-	if r.Code != "" {
-		b.WriteString(`, error="` + r.Code + `"`)
-	}
-	b.WriteString(`, error_description="` + quotable(r.Description) + `", scope="` + scope + `"`)
-	c.Header("WWW-Authenticate", b.String())
+	c.Header("WWW-Authenticate", r.Challenge(scope))
 	kind := errs.Unauthenticated
 	switch r.Code {
 	case codeScope:
@@ -104,6 +125,17 @@ func challenge(c *gin.Context, scope string, r *Refusal) {
 		kind = errs.Invalid
 	}
 	httpx.Fail(c, errs.New(kind, "%s", r.Description))
+}
+
+// Challenge is the value of WWW-Authenticate for a caller that is not let in (RFC 6750 3); scope is what it needs.
+func (r *Refusal) Challenge(scope string) string {
+	var b strings.Builder
+	b.WriteString(`Bearer realm="mep"`)
+	if r.Code != "" {
+		b.WriteString(`, error="` + r.Code + `"`)
+	}
+	b.WriteString(`, error_description="` + quotable(r.Description) + `", scope="` + scope + `"`)
+	return b.String()
 }
 
 // quotable leaves out what an error_description must not hold (RFC 6750 3).

@@ -275,7 +275,7 @@ func (i *issuer) caller(claims *Claims, payload []byte) (*Caller, error) {
 			scopes = append(scopes, s)
 		}
 	}
-	return &Caller{Subject: CanonicalID(strings.Clone(subject)), Scopes: scopes}, nil
+	return &Caller{Subject: CanonicalID(strings.Clone(subject)), Scopes: scopes, Granted: claims.Scopes()}, nil
 }
 
 // runAll keeps the keys of all issuers fresh.

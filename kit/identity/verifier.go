@@ -93,11 +93,14 @@ func (v *Verifier) Recall(token string) (*Caller, error) {
 // Verify returns the caller a token stands for. The error is a *Refusal, or of the kind errs.Unavailable when the token
 // cannot be judged at present.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Caller, error) {
+	token = strings.Clone(token) // which is remembered, without the request it came with
 	e, err := v.verify(ctx, token, v.now())
 	if err != nil {
 		return nil, err
 	}
-	v.cache.put(strings.Clone(token), e)
+	_, rest, _ := strings.Cut(token, ".")
+	e.caller.payload, _, _ = strings.Cut(rest, ".")
+	v.cache.put(token, e)
 	return e.caller, nil
 }
 

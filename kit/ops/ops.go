@@ -5,6 +5,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"slices"
 	"sort"
 	"sync"
 
@@ -37,6 +39,7 @@ type Readiness struct {
 type Health struct {
 	mu        sync.Mutex
 	listeners map[string]string
+	bound     []netip.AddrPort
 	checks    map[string]Check
 	stopping  bool
 }
@@ -54,6 +57,20 @@ func (h *Health) Listener(name, url string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.listeners[name] = url
+}
+
+// Bound records the address a listener is bound to, as it is: unspecified, when it is reached by every address of the machine.
+func (h *Health) Bound(addr netip.AddrPort) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bound = append(h.bound, addr)
+}
+
+// Addresses are the recorded addresses.
+func (h *Health) Addresses() []netip.AddrPort {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.bound)
 }
 
 // Listeners returns a copy of the recorded listeners.

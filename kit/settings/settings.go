@@ -1,6 +1,9 @@
 // Package settings fills a configuration struct from defaults, a strict YAML file, the environment and flags, in this
 // order: each later source overrides the earlier ones.
 //
+// In values of the file ${NAME} stands for an environment variable, ${NAME:-default} for one that need not be set, and $${ for ${
+// itself.
+//
 // A setting has one name that every source derives its spelling from. The field tag `name:"mp1.listen"` is mp1.listen (or
 // mp1: {listen: …}) in the file, MEP_MP1_LISTEN in the environment and --mp1-listen as a flag.
 package settings
@@ -141,7 +144,8 @@ func Load(cfg any, src Sources, isDev func() bool) error {
 		if err != nil {
 			return fmt.Errorf("read the configuration: %w", err)
 		}
-		if err := fromYAML(src.File, data, byFlag, set); err != nil {
+		f := file{name: src.File, byFlag: byFlag, set: set, vars: variables{env: src.Env, put: make(map[*yaml.Node]bool)}}
+		if err := f.load(data); err != nil {
 			return err
 		}
 	}
@@ -243,10 +247,18 @@ func (s *Setting) parse(text string) error {
 	return nil
 }
 
-func fromYAML(file string, data []byte, byFlag map[string]*Setting, set map[string]bool) error {
+// file is a configuration file that is being read.
+type file struct {
+	name   string
+	byFlag map[string]*Setting
+	set    map[string]bool // settings that have a value, by flag
+	vars   variables
+}
+
+func (f *file) load(data []byte) error {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", f.name, err)
 	}
 	if len(doc.Content) == 0 {
 		return nil
@@ -256,12 +268,12 @@ func fromYAML(file string, data []byte, byFlag map[string]*Setting, set map[stri
 		return nil
 	}
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s:%d: the file must hold settings as \"name: value\"", file, root.Line)
+		return fmt.Errorf("%s:%d: the file must hold settings as \"name: value\"", f.name, root.Line)
 	}
-	return mapping(file, root, "", byFlag, set)
+	return f.mapping(root, "")
 }
 
-func mapping(file string, node *yaml.Node, prefix string, byFlag map[string]*Setting, set map[string]bool) error {
+func (f *file) mapping(node *yaml.Node, prefix string) error {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		path := key.Value
@@ -269,22 +281,32 @@ func mapping(file string, node *yaml.Node, prefix string, byFlag map[string]*Set
 			path = prefix + "." + path
 		}
 		flag := kebab(path)
-		s, known := byFlag[flag]
+		s, known := f.byFlag[flag]
 		switch {
-		case !known && value.Kind == yaml.MappingNode && isGroup(flag, byFlag):
-			if err := mapping(file, value, path, byFlag, set); err != nil {
+		case !known && value.Kind == yaml.MappingNode && isGroup(flag, f.byFlag):
+			if err := f.mapping(value, path); err != nil {
 				return err
 			}
 			continue
 		case !known:
-			return fmt.Errorf("%s:%d: unknown setting %q%s", file, key.Line, path, suggest(flag, byFlag))
-		case set[flag]:
-			return fmt.Errorf("%s:%d: %s is set twice", file, key.Line, s.Path)
+			return fmt.Errorf("%s:%d: unknown setting %q%s", f.name, key.Line, path, suggest(flag, f.byFlag))
+		case f.set[flag]:
+			return fmt.Errorf("%s:%d: %s is set twice", f.name, key.Line, s.Path)
+		}
+		if err := f.vars.expand(value); err != nil {
+			line := value.Line
+			if at, ok := errors.AsType[*lineError](err); ok {
+				line = at.line
+			}
+			return fmt.Errorf("%s:%d: %s: %w", f.name, line, s.Path, err)
+		}
+		if s.FileOnly {
+			f.vars.typed(value, s.field.Type())
 		}
 		if err := s.decode(value); err != nil {
-			return fmt.Errorf("%s:%d: %s: %w", file, value.Line, s.Path, err)
+			return fmt.Errorf("%s:%d: %s: %w", f.name, value.Line, s.Path, err)
 		}
-		set[flag] = true
+		f.set[flag] = true
 	}
 	return nil
 }

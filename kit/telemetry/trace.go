@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+	oteltrace "go.opentelemetry.io/otel/trace"
 )
 
 // Tracer sends traces to an OpenTelemetry collector. The zero Tracer, and a nil one, send nothing.
@@ -43,6 +44,24 @@ func (t *Tracer) Wrap(listener string, h http.Handler) http.Handler {
 		otelhttp.WithTracerProvider(t.provider),
 		otelhttp.WithPropagators(propagation.TraceContext{}),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + listener }))
+}
+
+// Inject writes the span of a request into the header of one that is made because of it.
+func (t *Tracer) Inject(ctx context.Context, h http.Header) {
+	if t != nil {
+		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h))
+	}
+}
+
+// TraceID is the id of the trace a request belongs to, "" when there is none.
+func (t *Tracer) TraceID(ctx context.Context) string {
+	if t == nil {
+		return ""
+	}
+	if sc := oteltrace.SpanContextFromContext(ctx); sc.HasTraceID() {
+		return sc.TraceID().String()
+	}
+	return ""
 }
 
 // Close sends what is left.

@@ -1,4 +1,6 @@
-package audit
+// Package rotate appends whole lines to a file that makes way for a new one when it is full, and that other processes may append to
+// and rename as well.
+package rotate
 
 import (
 	"bytes"
@@ -10,20 +12,32 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // lookInterval is how often the path is compared with the open file, and how often a rotation that failed is tried again.
 const lookInterval = time.Second
 
-// file appends whole lines to a path that other processes append to as well and may rename. Its methods are not for
+// Config says which file it is and how large it may be.
+type Config struct {
+	// Path is where the file is. It and its directory are made when they do not exist, for nobody else to read. A device, a pipe or
+	// a symbolic link is written to but never rotated.
+	Path string
+	// MaxBytes is the size, more than the longest line, at which the file becomes Path.1 and a new one begins; 0 or less leaves that
+	// to others.
+	MaxBytes int64
+	// Keep is how many old files there may be, at least 1.
+	Keep int
+	// Failed, unless it is nil, is called whenever the file could not be opened for writing, written or rotated.
+	Failed func()
+}
+
+// File appends whole lines to a path that other processes append to as well and may rename. Its methods are not for
 // concurrent use.
-type file struct {
+type File struct {
 	path     string
-	maxBytes int64 // more than the longest line; 0 or less: never rotated
+	maxBytes int64
 	keep     int
-	failures prometheus.Counter
+	failed   func()
 
 	f       *os.File // nil when it has to be opened
 	size    int64
@@ -34,8 +48,23 @@ type file struct {
 	tried   time.Time // when it did
 }
 
-// open opens the path if it is not open.
-func (o *file) open() error {
+// New makes a file that is opened by Open or the first Write.
+func New(cfg Config) *File {
+	if cfg.Failed == nil {
+		cfg.Failed = func() {}
+	}
+	return &File{path: cfg.Path, maxBytes: cfg.MaxBytes, keep: max(1, cfg.Keep), failed: cfg.Failed}
+}
+
+// Path is where the file is.
+func (o *File) Path() string { return o.path }
+
+// Stuck is why the last rotation failed, nil when it did not.
+func (o *File) Stuck() error { return o.stuck }
+
+// Open opens the path if it is not open. A last line without its end, after a crash or on a full disk, gets it before the
+// next.
+func (o *File) Open() error {
 	if o.f != nil {
 		return nil
 	}
@@ -75,8 +104,8 @@ func torn(f *os.File) bool {
 	return true
 }
 
-// close makes the next write open the path again.
-func (o *file) close() error {
+// Close makes the next Write open the path again.
+func (o *File) Close() error {
 	if o.f == nil {
 		return nil
 	}
@@ -85,14 +114,14 @@ func (o *file) close() error {
 	return err
 }
 
-// write appends lines, as many with each write(2) as the file has room for. It returns how many bytes of whole lines were
-// written, fewer than given only with an error.
-func (o *file) write(lines []byte) (int, error) {
+// Write appends lines, as many with each write(2) as the file has room for. It returns how many bytes of whole lines were
+// written, fewer than given only with an error. That the path has become another file is noticed within a second.
+func (o *File) Write(lines []byte) (int, error) {
 	o.look()
 	done := 0
 	for done < len(lines) {
-		if err := o.open(); err != nil {
-			o.failures.Inc()
+		if err := o.Open(); err != nil {
+			o.failed()
 			return done, err
 		}
 		n := o.fitting(lines[done:])
@@ -105,8 +134,8 @@ func (o *file) write(lines []byte) (int, error) {
 		n, err := o.append(lines[done : done+n])
 		done += n
 		if err != nil {
-			o.failures.Inc()
-			_ = o.close() // to look afresh at what is there
+			o.failed()
+			_ = o.Close() // to look afresh at what is there
 			return done, err
 		}
 	}
@@ -114,7 +143,7 @@ func (o *file) write(lines []byte) (int, error) {
 }
 
 // fitting returns the length of the lines the file has room for.
-func (o *file) fitting(lines []byte) int {
+func (o *File) fitting(lines []byte) int {
 	room := o.maxBytes - o.size - 1 // 1 for the end of a torn line
 	if !o.rotates || room >= int64(len(lines)) {
 		return len(lines)
@@ -122,7 +151,7 @@ func (o *file) fitting(lines []byte) int {
 	return bytes.LastIndexByte(lines[:max(0, room)], '\n') + 1
 }
 
-func (o *file) append(lines []byte) (int, error) {
+func (o *File) append(lines []byte) (int, error) {
 	if o.torn {
 		if _, err := o.f.WriteString("\n"); err != nil {
 			return 0, err
@@ -141,24 +170,24 @@ func (o *file) append(lines []byte) (int, error) {
 }
 
 // look closes the file when the path has become another file, or none, since the last interval.
-func (o *file) look() {
+func (o *File) look() {
 	if o.f == nil || time.Since(o.looked) < lookInterval {
 		return
 	}
 	o.looked = time.Now()
 	if named, err := os.Stat(o.path); err != nil || !o.is(named) {
-		_ = o.close()
+		_ = o.Close()
 	}
 }
 
 // is reports whether it is the file that is open.
-func (o *file) is(named fs.FileInfo) bool {
+func (o *File) is(named fs.FileInfo) bool {
 	mine, err := o.f.Stat()
 	return err == nil && os.SameFile(mine, named)
 }
 
 // rotate makes way for a new file and reports whether it did. It does not while another process rotates.
-func (o *file) rotate() bool {
+func (o *File) rotate() bool {
 	if o.stuck != nil && time.Since(o.tried) < lookInterval {
 		return false
 	}
@@ -170,18 +199,18 @@ func (o *file) rotate() bool {
 	if named, err := os.Lstat(o.path); err == nil && o.is(named) {
 		if o.stuck = o.shift(); o.stuck != nil {
 			o.tried = time.Now()
-			o.failures.Inc()
+			o.failed()
 			_ = syscall.Flock(int(o.f.Fd()), syscall.LOCK_UN)
 			return false
 		}
 	}
-	_ = o.close()
+	_ = o.Close()
 	return true
 }
 
 // shift renames the file to file.1, file.1 to file.2 and so on, up to the first number that is free or over the oldest. Files
 // beyond that, from when more were kept, go.
-func (o *file) shift() error {
+func (o *File) shift() error {
 	for n := o.keep + 1; o.exists(n); n++ {
 		if err := os.Remove(o.numbered(n)); err != nil {
 			return err
@@ -199,9 +228,9 @@ func (o *file) shift() error {
 	return os.Rename(o.path, o.numbered(1))
 }
 
-func (o *file) exists(n int) bool {
+func (o *File) exists(n int) bool {
 	_, err := os.Lstat(o.numbered(n))
 	return err == nil
 }
 
-func (o *file) numbered(n int) string { return o.path + "." + strconv.Itoa(n) }
+func (o *File) numbered(n int) string { return o.path + "." + strconv.Itoa(n) }

@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/openmep/mep/api/problem"
+)
+
+// maxFaults is how many faults of one value are collected.
+const maxFaults = 50
+
+// checker records faults below a path.
+type checker struct {
+	at     string
+	faults *problem.InvalidParams
+}
+
+func (c checker) in(name string) checker { return checker{at: c.path(name), faults: c.faults} }
+
+func (c checker) item(name string, i int) checker {
+	return checker{at: fmt.Sprintf("%s[%d]", c.path(name), i), faults: c.faults}
+}
+
+func (c checker) path(name string) string {
+	switch {
+	case c.at == "":
+		return name
+	case name == "":
+		return c.at
+	}
+	return c.at + "." + name
+}
+
+// fault records what is wrong, unless something about the same member was recorded already: one whose type was refused is not reported
+// a second time as missing.
+func (c checker) fault(name, reason string) {
+	path := c.path(name)
+	if len(*c.faults) >= maxFaults {
+		return
+	}
+	for _, f := range *c.faults {
+		if f.Name == path || strings.HasPrefix(f.Name, path+"[") {
+			return
+		}
+	}
+	c.faults.Add(path, reason)
+}
+
+// check records an error that ends a sentence that starts with the name.
+func (c checker) check(name string, err error) {
+	if err != nil {
+		c.fault(name, err.Error())
+	}
+}
+
+// text checks a string that people or other programs wrote, which may be empty.
+func (c checker) text(name, value string, limit int) {
+	switch {
+	case utf8.RuneCountInString(value) > limit:
+		c.fault(name, fmt.Sprintf("must be at most %d characters long", limit))
+	case !utf8.ValidString(value):
+		c.fault(name, "must be UTF-8")
+	case strings.ContainsFunc(value, unicode.IsControl):
+		c.fault(name, "must not have control characters")
+	}
+}
+
+func (c checker) required(name, value string, limit int) {
+	if value == "" {
+		c.fault(name, "is required")
+		return
+	}
+	c.text(name, value, limit)
+}
+
+// words is text that may have several lines.
+func (c checker) words(name, value string, limit int) {
+	c.text(name, strings.NewReplacer("\n", " ", "\r", " ", "\t", " ").Replace(value), limit)
+}
+
+func number[T int | int64](c checker, name string, n, least, most T) {
+	if n < least || n > most {
+		c.fault(name, fmt.Sprintf("must be %d to %d, not %d", least, most, n))
+	}
+}
+
+// duration checks a span of time that may be absent.
+func (c checker) duration(name string, d Duration, least, most time.Duration) {
+	if d == "" {
+		return
+	}
+	v, err := time.ParseDuration(string(d))
+	switch {
+	case err != nil:
+		c.fault(name, `must be a duration such as "250ms", "1.5s" or "1h", not `+quote(string(d)))
+	case v < least || v > most:
+		c.fault(name, fmt.Sprintf("must be %s to %s, not %s", brief(least), brief(most), quote(string(d))))
+	}
+}
+
+// brief writes a duration without the units that are nought: 24h rather than 24h0m0s.
+func brief(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// oneOf checks a value that may be absent.
+func oneOf[T ~string](c checker, name string, value T, among ...T) {
+	if value != "" && !slices.Contains(among, value) {
+		c.fault(name, "must be "+either(among)+", not "+quote(string(value)))
+	}
+}
+
+func requiredOf[T ~string](c checker, name string, value T, among ...T) {
+	if value == "" {
+		c.fault(name, "is required: "+either(among))
+		return
+	}
+	oneOf(c, name, value, among...)
+}
+
+func either[T ~string](among []T) string {
+	parts := make([]string, len(among))
+	for i, v := range among {
+		parts[i] = string(v)
+	}
+	last := len(parts) - 1
+	if last == 0 {
+		return parts[0]
+	}
+	return strings.Join(parts[:last], ", ") + " or " + parts[last]
+}
+
+// list checks the elements of a list, which must differ, each with a function that returns the end of a sentence about it.
+func list[T ~string](c checker, name string, values []T, limit int, check func(string) error) {
+	if len(values) > limit {
+		c.fault(name, fmt.Sprintf("must have at most %d elements, not %d", limit, len(values)))
+		return
+	}
+	first := make(map[T]int, len(values))
+	for i, v := range values {
+		at := c.item(name, i)
+		if err := check(string(v)); err != nil {
+			at.check("", err)
+		} else if before, twice := first[v]; twice {
+			at.fault("", fmt.Sprintf("must differ from %s[%d]: %s", name, before, quote(string(v))))
+		} else {
+			first[v] = i
+		}
+	}
+}
+
+// fields checks header fields by name. Names that differ only in their case are the same.
+func fields(c checker, name string, values map[string]string, limit int, check func(field, value string) error) {
+	if len(values) > limit {
+		c.fault(name, fmt.Sprintf("must have at most %d members, not %d", limit, len(values)))
+		return
+	}
+	seen := make(map[string]string, len(values))
+	for _, field := range slices.Sorted(maps.Keys(values)) {
+		lower := strings.ToLower(field)
+		if err := checkFieldName(field); err != nil {
+			c.fault(name, "has a member that "+err.Error())
+		} else if before, twice := seen[lower]; twice {
+			c.in(name).fault(field, "is the same header field as "+before)
+		} else if seen[lower] = field; check != nil {
+			c.in(name).check(field, check(field, values[field]))
+		}
+	}
+}
+
+// maxQuoted is how many characters of a refused value are repeated.
+const maxQuoted = 64
+
+// refused says what a value must be and what it is.
+func refused(want, value string) error {
+	return errors.New("must be " + want + ", not " + quote(value))
+}
+
+// quote shows a value of the request, shortened and without anything that could upset a terminal or a log.
+func quote(value string) string {
+	n := 0
+	for i := range value {
+		if n == maxQuoted {
+			return strconv.Quote(value[:i] + "…")
+		}
+		n++
+	}
+	return strconv.Quote(value)
+}

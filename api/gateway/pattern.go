@@ -1,0 +1,322 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Bounds on patterns and rewritten paths.
+const (
+	// MaxPattern is how long a pattern is at most, in bytes.
+	MaxPattern = 1024
+	// MaxSegments is how many segments a pattern has at most.
+	MaxSegments = 32
+	// MaxStars is how many "*" a pattern may have whose route has a Rewrite: there are no names for more.
+	MaxStars = 9
+)
+
+// What is wrong with a segment of a path, as the end of a sentence that starts with what holds the path.
+var (
+	errEncoding   = errors.New(`must not have a "%" that two hexadecimal digits do not follow`)
+	errControl    = errors.New("must not have control characters, plain or encoded")
+	errBackslash  = errors.New("must not have a backslash, plain or encoded")
+	errSlash      = errors.New("must not have an encoded slash")
+	errDot        = errors.New(`must not have the segments "." and "..", plain, encoded or with parameters`)
+	errParameters = errors.New("must not have a segment of parameters alone")
+	errTwice      = errors.New("must not have dot segments, slashes, backslashes or control characters that are encoded twice")
+	errEmpty      = errors.New("must not have an empty segment")
+)
+
+// ParseSegment decodes one segment of a path as it stands in a request, which is not empty. The name is the text up to the parameters
+// that a ";" begins (RFC 3986 3.3): servers differ in whether they count, so that whatever decides about paths compares names.
+//
+// It refuses what servers are known to read in different ways: dot segments, slashes and backslashes that are encoded, control
+// characters, broken encodings, and what becomes one of these when it is decoded once more. The error ends a sentence that starts with
+// what holds the path.
+func ParseSegment(raw string) (text, name string, err error) {
+	text, whole := decode(raw)
+	if !whole {
+		return "", "", errEncoding
+	}
+	if name, err = nameOf(text); err != nil {
+		return "", "", err
+	}
+	for again, n := text, 0; strings.Contains(again, "%"); n++ {
+		before := again
+		if again, _ = decode(again); again == before {
+			break
+		}
+		if _, err := nameOf(again); err != nil || n == maxDecoded {
+			return "", "", errTwice
+		}
+	}
+	return text, name, nil
+}
+
+// maxDecoded is how often a text may be decoded and still change: nobody encodes a path five times without an intention.
+const maxDecoded = 3
+
+// nameOf returns the name of a segment that has been decoded.
+func nameOf(text string) (string, error) {
+	for _, c := range []byte(text) {
+		switch {
+		case c < ' ' || c == 0x7f:
+			return "", errControl
+		case c == '/':
+			return "", errSlash
+		case c == '\\':
+			return "", errBackslash
+		}
+	}
+	name, _, _ := strings.Cut(text, ";")
+	switch name {
+	case ".", "..":
+		return "", errDot
+	case "":
+		return "", errParameters
+	}
+	return name, nil
+}
+
+// decode resolves percent-encodings, and reports whether there is no "%" that begins none.
+func decode(s string) (text string, whole bool) {
+	if !strings.Contains(s, "%") {
+		return s, true
+	}
+	whole = true
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] != '%':
+			b = append(b, s[i])
+		case i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
+			n, _ := strconv.ParseUint(s[i+1:i+3], 16, 8) // two hexadecimal digits
+			b = append(b, byte(n))
+			i += 2
+		default:
+			whole = false
+			b = append(b, '%')
+		}
+	}
+	return string(b), whole
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// Pattern is a pattern of Route.Paths, parsed. It is compared with paths segment by segment, by name (see ParseSegment). A slash at the
+// end of a path does not count.
+type Pattern struct {
+	// Literals are the segments, decoded; "" stands for "*", any one segment that is not empty.
+	Literals []string
+	// Rest says that any number of segments may follow.
+	Rest bool
+}
+
+// ParsePattern reads a pattern: "/", or segments that each begin with a slash, where "*" is any segment and "**", at the end only, any
+// number of them. Literal segments are written as in a URL. The error ends a sentence that starts with the name of the member.
+func ParsePattern(s string) (Pattern, error) {
+	switch {
+	case len(s) > MaxPattern:
+		return Pattern{}, fmt.Errorf("must be at most %d bytes long", MaxPattern)
+	case !strings.HasPrefix(s, "/"):
+		return Pattern{}, refused(`a path that begins with "/"`, s)
+	case s == "/":
+		return Pattern{}, nil
+	case strings.HasSuffix(s, "/"):
+		return Pattern{}, errors.New(`must not end with "/": a slash at the end of a path does not count, and "**" stands for what follows`)
+	}
+	var p Pattern
+	for segment := range strings.SplitSeq(s[1:], "/") {
+		switch {
+		case p.Rest:
+			return Pattern{}, errors.New(`must have "**" at its end only`)
+		case segment == "**":
+			p.Rest = true
+			continue
+		case segment == "*":
+			p.Literals = append(p.Literals, "")
+		default:
+			literal, err := parseLiteral(segment)
+			if err != nil {
+				return Pattern{}, err
+			}
+			p.Literals = append(p.Literals, literal)
+		}
+		if len(p.Literals) > MaxSegments {
+			return Pattern{}, fmt.Errorf("must have at most %d segments", MaxSegments)
+		}
+	}
+	return p, nil
+}
+
+func parseLiteral(segment string) (string, error) {
+	if segment == "" {
+		return "", errEmpty
+	}
+	if strings.ContainsAny(segment, "*{}") {
+		return "", refused(`a path whose segments are literal, "*", or at the end "**"`, segment)
+	}
+	if err := plain(segment); err != nil {
+		return "", err
+	}
+	text, name, err := ParseSegment(segment)
+	if err != nil {
+		return "", err
+	}
+	if name != text {
+		return "", errors.New(`must not have parameters (";"): they are not compared`)
+	}
+	return text, nil
+}
+
+// plain refuses characters that do not stand in the path of a URL as they are (RFC 3986 3.3).
+func plain(segment string) error {
+	for _, c := range []byte(segment) {
+		if !alphanumeric(c) && strings.IndexByte("-._~!$&'()*+,;=:@%", c) < 0 {
+			return fmt.Errorf("must be written as in a URL: %q is to be percent-encoded", rune(c))
+		}
+	}
+	return nil
+}
+
+func alphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// Stars is how many "*" the pattern has.
+func (p *Pattern) Stars() int {
+	n := 0
+	for _, literal := range p.Literals {
+		if literal == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// String is the pattern as ParsePattern reads it.
+func (p *Pattern) String() string {
+	var b strings.Builder
+	for _, literal := range p.Literals {
+		b.WriteByte('/')
+		if literal == "" {
+			b.WriteByte('*')
+		}
+		for _, c := range []byte(literal) {
+			if alphanumeric(c) || strings.IndexByte("-._~!$&'()+,=:@", c) >= 0 {
+				b.WriteByte(c)
+			} else {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
+		}
+	}
+	switch {
+	case p.Rest:
+		b.WriteString("/**")
+	case b.Len() == 0:
+		return "/"
+	}
+	return b.String()
+}
+
+// RewritePart is a piece of a Rewrite, which begins with a slash: text that stands as it is, or a segment that a "*" matched.
+type RewritePart struct {
+	Text string
+	// Star is 1 to MaxStars; 0 for text.
+	Star int
+}
+
+// Rewrite is Route.Rewrite, parsed.
+type Rewrite struct {
+	Parts []RewritePart
+	// Rest says that what "**" matched follows, with a slash before it when there is anything.
+	Rest bool
+}
+
+// ParseRewrite reads a path in which segments may be "{1}" to "{9}" and the last one "{rest}". Each must be there in all of the
+// patterns. The placeholders are whole segments, since what is clean by itself need not be beside something else. The error ends a
+// sentence that starts with the name of the member.
+func ParseRewrite(s string, patterns ...Pattern) (Rewrite, error) {
+	switch {
+	case len(s) > MaxPattern:
+		return Rewrite{}, fmt.Errorf("must be at most %d bytes long", MaxPattern)
+	case !strings.HasPrefix(s, "/"):
+		return Rewrite{}, refused(`a path that begins with "/"`, s)
+	}
+	var r Rewrite
+	path, rested := strings.CutSuffix(s, "/{rest}")
+	r.Rest = rested
+	filled, text := "", ""
+	for rest := path; rest != ""; {
+		segment, after, more := strings.Cut(rest[1:], "/")
+		rest = ""
+		if more {
+			rest = "/" + after
+		}
+		star := len(segment) == 3 && segment[0] == '{' && '1' <= segment[1] && segment[1] <= '9' && segment[2] == '}'
+		switch {
+		case star:
+			if text != "" {
+				r.Parts = append(r.Parts, RewritePart{Text: text})
+			}
+			r.Parts = append(r.Parts, RewritePart{Star: int(segment[1] - '0')})
+			text, segment = "", "x" // what a "*" matches is a segment that is clean
+		case strings.ContainsAny(segment, "{}"):
+			return Rewrite{}, refused(`a path whose segments are literal, "{1}" to "{9}", or at the end "{rest}"`, s)
+		default:
+			text += "/" + segment
+		}
+		filled += "/" + segment
+	}
+	if text != "" {
+		r.Parts = append(r.Parts, RewritePart{Text: text})
+	}
+	if r.Rest && strings.HasSuffix(filled, "/") {
+		return Rewrite{}, errEmpty
+	}
+	if filled != "" {
+		if err := checkPath(filled); err != nil {
+			return Rewrite{}, err
+		}
+	}
+	return r, r.fits(patterns)
+}
+
+// checkPath checks a path of literal segments. A slash at the end is one that is meant.
+func checkPath(path string) error {
+	if path == "/" {
+		return nil
+	}
+	for segment := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/"), "/") {
+		if segment == "" {
+			return errEmpty
+		}
+		if err := plain(segment); err != nil {
+			return err
+		}
+		if _, _, err := ParseSegment(segment); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits checks that every pattern has what the rewritten path is made of.
+func (r *Rewrite) fits(patterns []Pattern) error {
+	for i := range patterns {
+		p := &patterns[i]
+		if r.Rest && !p.Rest {
+			return fmt.Errorf(`must not have {rest}: the path %s does not end with "**"`, p)
+		}
+		for _, part := range r.Parts {
+			if part.Star > p.Stars() {
+				return fmt.Errorf(`must not have {%d}: the path %s has %d "*"`, part.Star, p, p.Stars())
+			}
+		}
+	}
+	return nil
+}

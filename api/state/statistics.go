@@ -1,0 +1,235 @@
+package state
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+)
+
+// What the gateway counts calls under that go to the platform itself and not to a service. No serName has parentheses of this form
+// by chance alone, so that one that does has only itself to blame.
+const (
+	// ServiceRegister counts POST …/applications/{appInstanceId}/services, ServiceDiscovery GET …/mec_service_mgmt/v1/services.
+	ServiceRegister  = "(serviceRegister)"
+	ServiceDiscovery = "(serviceDiscovery)"
+	// Others counts what there were too many of to count apart: consumers, or services.
+	Others = "(other)"
+	// Anonymous counts callers that did not say who they are.
+	Anonymous = "(anonymous)"
+)
+
+// CallStatistics are the calls a replica of the gateway counted in a part of an hour. Its hour and replica are in its key.
+type CallStatistics struct {
+	// Folded says that each pair has one bucket, of minute 0, for all of its time.
+	Folded bool
+	Pairs  []CallPair
+}
+
+// CallPair is the calls of one consumer to one service.
+type CallPair struct {
+	Service, Consumer string
+	Buckets           []CallBucket
+}
+
+// CallBucket is the calls of a minute of the hour, 0 to 59. No number is negative.
+type CallBucket struct {
+	Minute int
+	Calls  int64
+	// Refused are those of the calls that the gateway answered with 4xx, Failed those with 5xx.
+	Refused, Failed int64
+	// Micros is the sum of their durations in microseconds, Bytes of what was answered.
+	Micros, Bytes int64
+}
+
+// Add adds the calls of another bucket. What becomes too large stays at the largest number.
+func (b *CallBucket) Add(o CallBucket) {
+	for _, p := range []struct {
+		to *int64
+		n  int64
+	}{{&b.Calls, o.Calls}, {&b.Refused, o.Refused}, {&b.Failed, o.Failed}, {&b.Micros, o.Micros}, {&b.Bytes, o.Bytes}} {
+		if *p.to > math.MaxInt64-p.n {
+			*p.to = math.MaxInt64
+			continue
+		}
+		*p.to += p.n
+	}
+}
+
+// Fold adds up the buckets of each pair.
+func (s *CallStatistics) Fold() CallStatistics {
+	folded := CallStatistics{Folded: true, Pairs: make([]CallPair, 0, len(s.Pairs))}
+	for _, p := range s.Pairs {
+		var sum CallBucket
+		for _, b := range p.Buckets {
+			sum.Add(b)
+		}
+		folded.Pairs = append(folded.Pairs, CallPair{Service: p.Service, Consumer: p.Consumer, Buckets: []CallBucket{sum}})
+	}
+	return folded
+}
+
+// statisticsHour is how an hour is written in a key, so that keys sort by time.
+const statisticsHour = "2006010215"
+
+// StatisticsHour is the prefix of the statistics of an hour, of all replicas.
+func StatisticsHour(hour time.Time) string {
+	return PrefixStatistics + hour.UTC().Format(statisticsHour) + "/"
+}
+
+// StatisticsKey is the key of a part of what a replica counted in an hour.
+func StatisticsKey(hour time.Time, replica string, part int) string {
+	return fmt.Sprintf("%s%s/%d", StatisticsHour(hour), KeyPart(replica), part)
+}
+
+// SplitStatisticsKey divides what StatisticsKey put together.
+func SplitStatisticsKey(key string) (hour time.Time, replica string, err error) {
+	rest, ok := strings.CutPrefix(key, PrefixStatistics)
+	at, rest, both := strings.Cut(rest, "/")
+	replica, part, all := strings.Cut(rest, "/")
+	if ok && both && all && replica != "" && part != "" && !strings.Contains(part, "/") {
+		if hour, err = time.Parse(statisticsHour, at); err == nil {
+			return hour, TextOf(replica), nil
+		}
+	}
+	return time.Time{}, "", fmt.Errorf("key %q is not of the form %s{hour}/{replica}/{part}", key, PrefixStatistics)
+}
+
+// PackedStatistics is the record of CallStatistics: the body is deflated.
+type PackedStatistics struct {
+	Version
+	Folded bool   `json:"folded,omitempty"`
+	Body   []byte `json:"body"`
+}
+
+// The bounds of a record, which what is damaged may go beyond.
+const (
+	maxStatisticsBody = 4 << 20 // inflated
+	maxStatisticsName = 1 << 10
+	minutesOfAnHour   = 60
+)
+
+// Pack makes the record. An error means that the statistics are none: a negative number, a minute that no hour has, or a name of
+// more than 1 KiB.
+func (s *CallStatistics) Pack() (PackedStatistics, error) {
+	plain, err := appendPairs(nil, s.Pairs)
+	if err != nil {
+		return PackedStatistics{}, err
+	}
+	var body bytes.Buffer
+	w, err := flate.NewWriter(&body, flate.DefaultCompression)
+	if err == nil {
+		if _, err = w.Write(plain); err == nil {
+			err = w.Close()
+		}
+	}
+	if err != nil {
+		return PackedStatistics{}, fmt.Errorf("deflate call statistics: %w", err)
+	}
+	return PackedStatistics{Version: Current(), Folded: s.Folded, Body: body.Bytes()}, nil
+}
+
+// Unpack reads the record. An error means that it is damaged.
+func (p PackedStatistics) Unpack() (CallStatistics, error) {
+	body, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(p.Body)), maxStatisticsBody+1))
+	if err != nil {
+		return CallStatistics{}, fmt.Errorf("inflate call statistics: %w", err)
+	}
+	if len(body) > maxStatisticsBody {
+		return CallStatistics{}, fmt.Errorf("call statistics have more than %d bytes", maxStatisticsBody)
+	}
+	d := statisticsDecoder{rest: body}
+	s := CallStatistics{Folded: p.Folded, Pairs: d.pairs()}
+	if d.damaged || len(d.rest) > 0 {
+		return CallStatistics{}, errors.New("call statistics are damaged")
+	}
+	return s, nil
+}
+
+// appendPairs appends a body: the number of pairs, and of each its names and buckets. All numbers are unsigned varints, minutes what
+// they are more than the one before.
+func appendPairs(b []byte, pairs []CallPair) ([]byte, error) {
+	b = binary.AppendUvarint(b, uint64(len(pairs)))
+	for _, p := range pairs {
+		for _, name := range []string{p.Service, p.Consumer} {
+			if len(name) > maxStatisticsName {
+				return nil, fmt.Errorf("a name of %d bytes is too long for call statistics", len(name))
+			}
+			b = binary.AppendUvarint(b, uint64(len(name)))
+			b = append(b, name...)
+		}
+		b = binary.AppendUvarint(b, uint64(len(p.Buckets)))
+		last := 0
+		for _, bucket := range p.Buckets {
+			for _, n := range []int64{
+				int64(bucket.Minute - last), bucket.Calls, bucket.Refused, bucket.Failed, bucket.Micros, bucket.Bytes,
+			} {
+				if n < 0 {
+					return nil, errors.New("call statistics have negative numbers or minutes out of order")
+				}
+				b = binary.AppendUvarint(b, uint64(n))
+			}
+			if last = bucket.Minute; last >= minutesOfAnHour {
+				return nil, fmt.Errorf("an hour has no minute %d", last)
+			}
+		}
+	}
+	return b, nil
+}
+
+// statisticsDecoder reads a body. Once something is wrong everything is 0.
+type statisticsDecoder struct {
+	rest    []byte
+	damaged bool
+}
+
+func (d *statisticsDecoder) pairs() []CallPair {
+	const leastPair = 3 // bytes
+	count := d.number(int64(len(d.rest) / leastPair))
+	pairs := make([]CallPair, 0, min(count, 1024))
+	for range count {
+		p := CallPair{Service: d.name(), Consumer: d.name()}
+		buckets := d.number(minutesOfAnHour)
+		p.Buckets = make([]CallBucket, 0, buckets)
+		minute := int64(0)
+		for range buckets {
+			minute += d.number(minutesOfAnHour - 1 - minute)
+			p.Buckets = append(p.Buckets, CallBucket{
+				Minute: int(minute), Calls: d.number(math.MaxInt64), Refused: d.number(math.MaxInt64), Failed: d.number(math.MaxInt64),
+				Micros: d.number(math.MaxInt64), Bytes: d.number(math.MaxInt64),
+			})
+		}
+		if d.damaged {
+			return nil
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs
+}
+
+// number reads a number that may not be larger than most.
+func (d *statisticsDecoder) number(most int64) int64 {
+	n, size := binary.Uvarint(d.rest)
+	if d.damaged || size <= 0 || n > uint64(max(0, most)) {
+		d.damaged = true
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return int64(n) //nolint:gosec // at most as large as an int64
+}
+
+func (d *statisticsDecoder) name() string {
+	n := d.number(min(maxStatisticsName, int64(len(d.rest))))
+	if d.damaged || int(n) > len(d.rest) {
+		d.damaged = true
+		return ""
+	}
+	name := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return name
+}

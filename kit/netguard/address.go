@@ -1,0 +1,81 @@
+package netguard
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+var (
+	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122 3.2.1.3
+)
+
+// isMetadata reports whether a is where a cloud tells a machine its credentials, as far as it is not link-local.
+func isMetadata(a netip.Addr) bool {
+	switch a {
+	case metadataAWS, metadataGCP, metadataAlibaba:
+		return true
+	}
+	return false
+}
+
+var (
+	metadataAWS     = netip.MustParseAddr("fd00:ec2::254")
+	metadataGCP     = netip.MustParseAddr("fd20:ce::254")
+	metadataAlibaba = netip.MustParseAddr("100.100.100.200")
+)
+
+// The ranges of IPv6 addresses that carry an IPv4 address, and where in them it stands.
+var carriers = []struct {
+	prefix netip.Prefix
+	at     int
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},   // NAT64, RFC 6052
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12}, // NAT64 with a prefix of one's own, RFC 8215
+	{netip.MustParsePrefix("2002::/16"), 2},       // 6to4, RFC 3056
+	{netip.MustParsePrefix("::/96"), 12},          // IPv4-compatible, RFC 4291 2.5.5.1
+}
+
+// embedded is the IPv4 address an IPv6 address carries.
+func embedded(a netip.Addr) (netip.Addr, bool) {
+	if a.Is4() || a.IsLoopback() {
+		return netip.Addr{}, false
+	}
+	for _, c := range carriers {
+		if c.prefix.Contains(a) {
+			b := a.As16()
+			return netip.AddrFrom4([4]byte(b[c.at : c.at+4])), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// interfaces caches the addresses of this machine for a short time: checks come with every connection.
+var interfaces struct {
+	sync.Mutex
+	at    time.Time
+	addrs map[netip.Addr]struct{}
+}
+
+// isOwnAddr reports whether a is an address of this machine.
+func isOwnAddr(a netip.Addr) bool {
+	if a.IsLoopback() {
+		return true
+	}
+	interfaces.Lock()
+	defer interfaces.Unlock()
+	if time.Since(interfaces.at) > 10*time.Second {
+		interfaces.addrs = make(map[netip.Addr]struct{})
+		list, _ := net.InterfaceAddrs() // without a list only loopback counts as own
+		for _, n := range list {
+			if p, err := netip.ParsePrefix(n.String()); err == nil {
+				interfaces.addrs[p.Addr().Unmap()] = struct{}{}
+			}
+		}
+		interfaces.at = time.Now()
+	}
+	_, own := interfaces.addrs[a]
+	return own
+}
