@@ -91,8 +91,10 @@ func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
 		return err
 	}
 	env.Health.Listener("dns", "dns://"+a.listener.Addr().String())
+	env.Health.Bound(a.listener.Addr())
 	if cfg.TLSListen != "" {
 		env.Health.Listener("dns-tls", "tls://"+a.listener.TLSAddr().String())
+		env.Health.Bound(a.listener.TLSAddr())
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -200,6 +201,9 @@ func (s *Server) MountSigned(r gin.IRoutes) {
 
 // URL is where clients reach the service.
 func (s *Server) URL() string { return s.url }
+
+// Handler answers what is asked of the service, for parts of the process that calls come through.
+func (s *Server) Handler() http.Handler { return s.listener.Handler() }
 
 // Close releases the listener of a service that was never served.
 func (s *Server) Close() error { return s.listener.Close() }

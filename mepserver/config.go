@@ -3,6 +3,7 @@
 package mepserver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -14,7 +15,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/httpx"
-	"github.com/openmep/mep/mepserver/callback"
+	"github.com/openmep/mep/kit/netguard"
 	"github.com/openmep/mep/mepserver/lifecycle"
 	"github.com/openmep/mep/mepserver/notify"
 	"github.com/openmep/mep/mepserver/registry"
@@ -26,6 +27,9 @@ type Config struct {
 	Mp1Listen string   `name:"mp1.listen" default:":8088" usage:"address of Mp1"`
 	PublicURL string   `name:"publicUrl" usage:"base of the URLs in answers and notifications (default: that of the request, and of the listener)"`
 	Prefixes  []string `name:"mp1.prefixes" default:",/mep" usage:"paths the Mp1 APIs are mounted below; an empty one is the root"`
+
+	Advertise  bool   `name:"gateway.advertise" default:"false" reload:"true" usage:"whether consumers are shown the gateway in place of the endpoints of services; their own apps see what they registered"`
+	GatewayURL string `name:"gateway.publicUrl" reload:"true" usage:"base of the URLs at which consumers reach the gateway (default in mep: that of its listener)"`
 
 	MaxServices      int   `name:"limits.services" default:"1000" reload:"true" usage:"services an application instance may have"`
 	MaxSubscriptions int   `name:"limits.subscriptions" default:"1000" reload:"true" usage:"service availability subscriptions an application instance may have"`
@@ -58,6 +62,9 @@ func (c *Config) Validate(common *daemon.Config) error {
 		faults = append(faults, err)
 	}
 	if err := checkBase("publicUrl", c.PublicURL); err != nil {
+		faults = append(faults, err)
+	}
+	if err := checkBase("gateway.publicUrl", c.GatewayURL); err != nil {
 		faults = append(faults, err)
 	}
 	faults = append(faults, c.Mm5.validate(common)...)
@@ -135,23 +142,29 @@ type policies struct {
 	notify       notify.Policy
 	lifecycle    lifecycle.Policy
 	limits       httpx.Limits
+	// gateway is what consumers are shown in place of endpoints; "" for nothing.
+	gateway string
 }
 
 // RESTTransportID is the id of the transport that exists unless others are configured.
 const RESTTransportID = "rest-http"
 
-func (c *Config) policies(own callback.Policy, publicURL string) *policies {
+func (c *Config) policies(own netguard.Policy, publicURL, gatewayURL string) *policies {
+	// What apps reach on this machine and in private networks they may offer; the gateway decides what it calls.
+	endpoints := own
+	endpoints.AllowLoopback, endpoints.AllowPrivate = true, true
 	p := &policies{
 		registry: registry.Policy{
 			MaxServices: c.MaxServices,
 			MinInterval: int(c.LivenessMin / time.Second), MaxInterval: int(c.LivenessMax / time.Second),
 			DefaultInterval: int(c.LivenessDefault / time.Second),
-			Transports:      c.Transports,
+			Transports:      c.Transports, Targets: &endpoints,
 		},
 		notify: notify.Policy{GiveUpAfter: c.NotifyGiveUpAfter, Queue: c.NotifyQueue},
 		limits: httpx.Limits{Body: c.MaxBody, URI: c.MaxURI, Header: c.MaxHeader, Connections: c.MaxConnections},
 	}
 	own.AllowLoopback, own.AllowPrivate = c.CallbacksAllowLoopback, c.CallbacksAllowPrivate
+	own.LoopbackSetting, own.PrivateSetting = "callbacks.allowLoopback", "callbacks.allowPrivate"
 	p.subscription = subscription.Policy{Max: c.MaxSubscriptions, Targets: &own}
 	if len(p.registry.Transports) == 0 {
 		p.registry.Transports = []mp1.TransportInfo{{
@@ -160,6 +173,9 @@ func (c *Config) policies(own callback.Policy, publicURL string) *policies {
 			Endpoint: &mp1.EndPointInfo{URIs: []string{publicURL}},
 			Security: &mp1.SecurityInfo{},
 		}}
+	}
+	if c.Advertise {
+		p.gateway = strings.TrimSuffix(cmp.Or(c.GatewayURL, gatewayURL), "/")
 	}
 	p.lifecycle = c.Mm5.lifecycle(p.registry.Transports)
 	return p

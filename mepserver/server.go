@@ -16,6 +16,7 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/leader"
+	"github.com/openmep/mep/kit/netguard"
 	"github.com/openmep/mep/kit/node"
 	"github.com/openmep/mep/kit/presence"
 	"github.com/openmep/mep/mepserver/apps"
@@ -36,7 +37,8 @@ type Server struct {
 	listener *httpx.Server
 	mm5      *httpx.Server
 	policies atomic.Pointer[policies]
-	own      callback.Policy
+	own      netguard.Policy
+	gateway  string
 	support  *support
 	notifier *notify.Notifier
 }
@@ -71,14 +73,10 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, also Also) (*Server, error)
 	if s.mm5, err = env.Listen("mm5", cfg.Mm5.Listen, mm5Router, cfg.limits()); err != nil {
 		return nil, errors.Join(err, s.listener.Close())
 	}
-	for _, u := range env.Health.Listeners() {
-		_, addr, _ := strings.Cut(u, "://")
-		if ap, err := netip.ParseAddrPort(addr); err == nil {
-			s.own.Own = append(s.own.Own, ap)
-		}
-	}
-	s.own.Own = append(s.own.Own, s.listener.Addr().AddrPort(), s.mm5.Addr().AddrPort())
-	s.policies.Store(cfg.policies(s.own, s.publicURL()))
+	// Others of this process may be opened later. What they say of unspecified addresses is the loopback address.
+	s.own.Listeners = env.Health.Addresses
+	s.own.Own = []netip.AddrPort{s.listener.Addr().AddrPort(), s.mm5.Addr().AddrPort()}
+	s.policies.Store(cfg.policies(s.own, s.publicURL(), s.gateway))
 	if also.Mp1 != nil {
 		also.Mp1(router)
 	}
@@ -139,6 +137,7 @@ func (s *Server) wire(router, mm5Router *gin.Engine, env *daemon.Env, also Also)
 		Lifecycle: support.manager, Termination: support.termination, Registrations: support.registrations, Clock: support.clock,
 		OwnURL:            s.listener.URL(),
 		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
+		Gateway:           func() string { return s.policies.Load().gateway },
 		EdgeGalleryPrefix: "/mep",
 	})
 	s.mountMm5(mm5Router, support, notifier, env, also)
@@ -188,11 +187,20 @@ func mountOps(r daemon.Router, notifier *notify.Notifier) {
 	}))
 }
 
+// ThroughGateway tells where the gateway of the process is, unless the settings say so. Call it before anything is served.
+func (s *Server) ThroughGateway(url string) {
+	s.gateway = url
+	s.policies.Store(s.cfg.policies(s.own, s.publicURL(), url))
+}
+
 // NeededHistory is the etcd revision after which history must be kept for subscribers that have not been told of it yet.
 func (s *Server) NeededHistory() int64 { return s.notifier.Saved() }
 
 // URL is where apps reach Mp1.
 func (s *Server) URL() string { return s.publicURL() }
+
+// Handler answers what is asked over Mp1, for parts of the process that calls come through.
+func (s *Server) Handler() http.Handler { return s.listener.Handler() }
 
 // Addr is the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }
@@ -226,7 +234,7 @@ func (s *Server) Listeners() map[string]func(context.Context) error {
 
 // Prepare makes what depends on the settings that may change; the result puts it to use.
 func (s *Server) Prepare(cfg *Config) func() {
-	p := cfg.policies(s.own, s.publicURL())
+	p := cfg.policies(s.own, s.publicURL(), s.gateway)
 	clock := cfg.Mm5.Timing.clock()
 	return func() {
 		s.policies.Store(p)

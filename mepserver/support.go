@@ -16,6 +16,7 @@ import (
 	"github.com/openmep/mep/mepserver/apps"
 	"github.com/openmep/mep/mepserver/callback"
 	"github.com/openmep/mep/mepserver/events"
+	"github.com/openmep/mep/mepserver/govern"
 	"github.com/openmep/mep/mepserver/lifecycle"
 	"github.com/openmep/mep/mepserver/mm5"
 	"github.com/openmep/mep/mepserver/notify"
@@ -38,6 +39,7 @@ type support struct {
 	clock         *timing.Clock
 	events        *events.Stream
 	reconcilers   []*reconcile.Reconciler
+	govern        *govern.API
 	agent         *agent // nil when DNS rules are not for the platform's own DNS server
 	// leading is what one process does, the one that leads.
 	leading []func(context.Context, leader.Term) error
@@ -55,6 +57,7 @@ func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *
 		teller:      termination.NewTeller(term, client, base, log, env.Metrics),
 		clock:       timing.New(s.cfg.Mm5.Timing.clock(), log, env.Metrics),
 		events:      events.New(store, log, env.Metrics),
+		govern:      govern.New(m, reg, book, func() registry.View { return registry.View{Base: base()} }),
 	}
 	p.events.Follow(m.Revision, m.CatchUp)
 	p.manager = (&lifecycle.Manager{
@@ -112,6 +115,7 @@ func (s *Server) mountMm5(router *gin.Engine, p *support, notifier *notify.Notif
 		Reconcilers: p.describe,
 	}
 	api.Mount(router)
+	p.govern.Mount(router)
 	if also.Mm5 != nil {
 		also.Mm5(router)
 	}

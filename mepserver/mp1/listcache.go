@@ -21,7 +21,7 @@ type listCache struct {
 // listKey is what a list depends on.
 type listKey struct {
 	state *registry.Snapshot
-	base  string
+	view  registry.View
 }
 
 // find returns the list for key, nil when it is not there.

@@ -13,6 +13,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/mepserver/registry"
 )
 
@@ -25,7 +26,7 @@ func (m *mount) discover(c *gin.Context) error {
 	if !q.All() || !by.SeesAll() {
 		return m.list(c, m.Registry.Discover(snap, by, q), nil)
 	}
-	key := listKey{state: snap, base: m.base(c)}
+	key := listKey{state: snap, view: m.view(c)}
 	if body := m.lists.find(key); body != nil {
 		httpx.Raw(c, http.StatusOK, body)
 		return nil
@@ -57,17 +58,17 @@ const chunk = 64 << 10
 func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item], key *listKey) error {
 	b := listBuffers.Get().(*listBuffer)
 	defer b.release()
-	base := m.base(c)
+	view := m.view(c)
 	size := len("[]")
 	for item := range services {
-		size += item.Value.JSONLen(base) + 1
+		size += item.Value.JSONLen(view) + 1
 		b.services = append(b.services, item.Value)
 	}
 	if len(b.services) > 0 {
 		size-- // one comma fewer than services
 	}
 	if key != nil {
-		if body := m.lists.keep(*key, size, func(dst []byte) []byte { return b.render(dst, base, nil) }); body != nil {
+		if body := m.lists.keep(*key, size, func(dst []byte) []byte { return b.render(dst, view, nil) }); body != nil {
 			httpx.Raw(c, http.StatusOK, body)
 			return nil
 		}
@@ -80,20 +81,20 @@ func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item], key *lis
 		c.Writer.WriteHeaderNow()
 		return nil
 	}
-	b.out = b.render(b.out, base, c.Writer)
+	b.out = b.render(b.out, view, c.Writer)
 	_, _ = c.Writer.Write(b.out)
 	return nil
 }
 
 // render appends the services as an array. With a writer it hands over what it has whenever that is a chunk, and gives up
 // when the writer fails.
-func (b *listBuffer) render(dst []byte, base string, w io.Writer) []byte {
+func (b *listBuffer) render(dst []byte, view registry.View, w io.Writer) []byte {
 	dst = append(dst, '[')
 	for i, svc := range b.services {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = svc.AppendJSON(dst, base)
+		dst = svc.AppendJSON(dst, view)
 		if w != nil && len(dst) >= chunk {
 			if _, err := w.Write(dst); err != nil {
 				return dst[:0]
@@ -112,11 +113,22 @@ func (b *listBuffer) release() {
 
 var jsonType = []string{"application/json"}
 
+// view is how services are shown to the caller.
+func (m *mount) view(c *gin.Context) registry.View {
+	v := registry.View{Base: m.base(c)}
+	if v.Gateway = m.Gateway(); v.Gateway != "" {
+		// Below its own path an app is its own reader, in development mode, too.
+		if v.Owner = identity.Subject(c); v.Owner == "" {
+			v.Owner = c.Param("appInstanceId")
+		}
+	}
+	return v
+}
+
 // one writes a service.
 func (m *mount) one(c *gin.Context, status int, svc *registry.Service) {
-	base := m.base(c)
 	b := listBuffers.Get().(*listBuffer)
-	b.out = svc.AppendJSON(b.out, base)
+	b.out = svc.AppendJSON(b.out, m.view(c))
 	httpx.SetETag(c, svc.ETag())
 	httpx.Raw(c, status, b.out)
 	b.out = b.out[:0]

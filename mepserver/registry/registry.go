@@ -15,6 +15,7 @@ import (
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/etcd"
+	"github.com/openmep/mep/kit/netguard"
 	"github.com/openmep/mep/kit/watched"
 	"github.com/openmep/mep/mepserver/apps"
 	"github.com/openmep/mep/mepserver/owned"
@@ -29,6 +30,8 @@ type Policy struct {
 	MinInterval, MaxInterval, DefaultInterval int
 	// Transports are what the platform offers, by id in the order of the configuration.
 	Transports []mp1.TransportInfo
+	// Targets says which addresses an endpoint may not be, because the platform calls it on behalf of others. Nil: any may.
+	Targets *netguard.Policy
 }
 
 // Interval is the heartbeat interval that applies when the app asked for asked seconds (decision: the nearest bound is
@@ -125,7 +128,7 @@ func (r *Registry) found(appInstanceID, serInstanceID string, pre Precondition) 
 }
 
 // Register stores a new service of the app and returns it. info has passed its Check. Errors are of the kinds
-// errs.NotFound (no such app), errs.Invalid (unknown transport, SUSPENDED), errs.Forbidden (over the app's limit) and
+// errs.NotFound (no such app), errs.Invalid (unknown transport, SUSPENDED, an endpoint that Policy.Targets refuses), errs.Forbidden (over the app's limit) and
 // those of etcd.Store.Txn.
 func (r *Registry) Register(ctx context.Context, appInstanceID string, info mp1.ServiceInfo) (*Item, error) {
 	if info.State == mp1.StateSuspended {
@@ -160,6 +163,8 @@ func (r *Registry) record(policy Policy, id string, info mp1.ServiceInfo) (state
 			return state.Service{}, errs.Params(p)
 		}
 		info.TransportInfo = t
+	} else if err := policy.checkEndpoint(info.TransportInfo); err != nil {
+		return state.Service{}, err
 	}
 	info.SerInstanceID, info.TransportID, info.IsLocal, info.Links = id, "", nil, nil
 	if info.ScopeOfLocality == "" {

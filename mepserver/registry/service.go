@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"sync/atomic"
 	"time"
 	"unique"
 
@@ -44,6 +45,8 @@ type Service struct {
 	// end when there is no liveness link. Up to info it is the stored ServiceInfo, without its closing brace.
 	rendered           []byte
 	info, first, other int
+	// endpoint is where the endpoint stands in it; nil before somebody asked.
+	endpoint atomic.Pointer[place]
 }
 
 // Item is a service with its revisions.
@@ -103,24 +106,44 @@ func (s *Service) Differs(before *Service) (attributes, stateChanged bool) {
 	return !reflect.DeepEqual(now, was), true
 }
 
-// AppendJSON appends the service as a JSON object whose links start with base: scheme, authority and mount prefix. The
-// reader is on this MEC host, so isLocal is true (every service of this store was registered on this host).
-func (s *Service) AppendJSON(dst []byte, base string) []byte {
-	dst = append(dst, s.rendered[:s.first]...)
-	dst = append(dst, base...)
+// View is how a service is shown to a reader.
+type View struct {
+	// Base is what links start with: scheme, authority and mount prefix.
+	Base string
+	// Gateway is the base URL of the gateway that consumers are to go through; "" shows them where a service itself is reached. Owner is the
+	// app that reads, which sees its own services as it registered them.
+	Gateway, Owner string
+}
+
+// AppendJSON appends the service as a JSON object. The reader is on this MEC host, so isLocal is true (every service of this store was
+// registered on this host).
+func (s *Service) AppendJSON(dst []byte, v View) []byte {
+	if endpoint, from, to := s.advertised(v); endpoint != "" {
+		dst = append(dst, s.rendered[:from]...)
+		dst = append(dst, endpointHead...)
+		dst = append(dst, endpoint...)
+		dst = append(dst, endpointTail...)
+		dst = append(dst, s.rendered[to:s.first]...)
+	} else {
+		dst = append(dst, s.rendered[:s.first]...)
+	}
+	dst = append(dst, v.Base...)
 	dst = append(dst, s.rendered[s.first:s.other]...)
 	if s.other < len(s.rendered) {
-		dst = append(dst, base...)
+		dst = append(dst, v.Base...)
 		dst = append(dst, s.rendered[s.other:]...)
 	}
 	return dst
 }
 
 // JSONLen is the number of bytes AppendJSON appends.
-func (s *Service) JSONLen(base string) int {
-	n := len(s.rendered) + len(base)
+func (s *Service) JSONLen(v View) int {
+	n := len(s.rendered) + len(v.Base)
 	if s.other < len(s.rendered) {
-		n += len(base)
+		n += len(v.Base)
+	}
+	if endpoint, from, to := s.advertised(v); endpoint != "" {
+		n += len(endpointHead) + len(endpoint) + len(endpointTail) - (to - from)
 	}
 	return n
 }
