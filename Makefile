@@ -1,10 +1,10 @@
 # The two targets a newcomer needs: `make run` starts the platform, `make test` runs all tests.
 
-MODULES  := api kit mepauth mepserver dnsagent mep tests tools
+MODULES  := api kit mepauth mepserver dnsagent gateway mep examples tests tools
 TAGS     := nomsgpack
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X github.com/openmep/mep/kit/daemon.Version=$(VERSION)
-PROGRAMS := ./mep/cmd/mep ./mepserver/cmd/mepserver ./mepauth/cmd/mepauth ./dnsagent/cmd/dnsagent
+PROGRAMS := ./mep/cmd/mep ./mepserver/cmd/mepserver ./mepauth/cmd/mepauth ./dnsagent/cmd/dnsagent ./gateway/cmd/gateway
 FUZZTIME ?= 5s
 GO       ?= go
 LINT     := GOWORK=off $(GO) tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint

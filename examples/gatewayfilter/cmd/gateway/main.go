@@ -1,0 +1,11 @@
+// Command gateway is the gateway of the MEC platform with a filter of one's own.
+package main
+
+import (
+	"os"
+
+	"github.com/openmep/mep/examples/gatewayfilter/maintenance"
+	"github.com/openmep/mep/gateway"
+)
+
+func main() { os.Exit(gateway.Daemon(maintenance.Definition()).Main()) }

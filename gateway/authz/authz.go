@@ -1,0 +1,139 @@
+// Package authz decides which of the instances of a service a caller may use.
+package authz
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/rule"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/gateway/upstream"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/identity"
+)
+
+// The reasons for which calls are refused.
+const (
+	ReasonScope    = "scope"
+	ReasonRule     = "rule"
+	ReasonEntitled = "entitlement"
+	ReasonLocal    = "local-only"
+	ReasonSharing  = "sharing"
+)
+
+// Settings are what an operator decides about who is who.
+type Settings struct {
+	// Local are the networks whose clients are local to this MEC host, besides its app instances.
+	Local []netip.Prefix
+	// Open is development mode: any UUID is an app instance, and who proves nothing may call.
+	Open bool
+}
+
+// Judge decides. It is replaced as a whole.
+type Judge struct {
+	Settings
+	// Granted reports whether the owner of a service granted a consumer access to it.
+	Granted func(owner, serName, consumer string) bool
+}
+
+// Admit decides about a call by the scopes and rules of its policy. explicit says that a rule allowed it by its conditions.
+func (j *Judge) Admit(p *table.Policy, s *rule.Subject) (explicit bool, reason string, err error) {
+	if s.Caller != nil {
+		for _, scope := range p.Spec.Scopes {
+			if !s.Caller.Holds(scope) {
+				return false, ReasonScope, errs.New(errs.Forbidden, "this needs the scope %s, which the caller does not have", scope)
+			}
+		}
+	}
+	effect, number := rule.Decide(p.Rules, s)
+	if number < 0 {
+		effect = p.Spec.Default
+	}
+	if effect == gateway.Deny {
+		return false, ReasonRule, errs.New(errs.Forbidden, "the policy of this route does not allow the call")
+	}
+	return number >= 0, "", nil
+}
+
+// Select finds the endpoints of a group that a call may go to. The error says why there are none.
+func (j *Judge) Select(c *call.Call, g *table.Group, explicit bool) ([]*upstream.Endpoint, string, error) {
+	if g.Uniform {
+		reason, err := j.Permit(c, g.Instances[0], explicit)
+		return g.Endpoints, reason, err
+	}
+	var list []*upstream.Endpoint
+	var reason string
+	var why error
+	for _, i := range g.Instances {
+		if r, err := j.Permit(c, i, explicit); err != nil {
+			reason, why = r, err
+			continue
+		}
+		list = append(list, i.Endpoints...)
+	}
+	if len(list) > 0 {
+		return list, "", nil
+	}
+	return nil, reason, why
+}
+
+// Permit decides whether a call may go to an instance. explicit says that a rule of the policy names the caller.
+func (j *Judge) Permit(c *call.Call, i *table.Instance, explicit bool) (reason string, err error) {
+	caller := c.Caller
+	if caller != nil && caller.Subject == i.Owner {
+		return "", nil
+	}
+	var app *table.App
+	if caller != nil {
+		app = c.Table.App(caller.Subject)
+		if !j.entitled(c, app, i, explicit) {
+			return ReasonEntitled, errs.New(errs.Forbidden, "the caller is not entitled to the service %s: %s", i.Service, whyNot(caller, app))
+		}
+	}
+	if i.LocalOnly && app == nil && !j.Open && !rule.Within(c.Info.Client, j.Local) {
+		return ReasonLocal, errs.New(errs.Forbidden,
+			"the service %s may be consumed on this MEC host only (consumedLocalOnly), and the caller is neither an application instance of it nor in its local networks", i.Service)
+	}
+	if j.conditional(c.Policy, i) && (caller == nil || !j.Granted(i.Owner, i.Service, caller.Subject)) {
+		return ReasonSharing, errs.New(errs.Forbidden,
+			"the service %s is shared on request: apply for access with POST %s/access_requests", i.Service, gateway.Base)
+	}
+	return "", nil
+}
+
+// conditional reports whether consumers need a grant. The policy decides where it says anything.
+func (j *Judge) conditional(p *table.Policy, i *table.Instance) bool {
+	if p.Spec.Sharing != "" {
+		return p.Spec.Sharing == gateway.SharingConditional
+	}
+	return i.Conditional
+}
+
+// entitled applies decision 14: an app uses what it declared, or everything when it declared nothing. A key is good for its
+// services, and who is no app instance must have one, or be named by a rule.
+func (j *Judge) entitled(c *call.Call, app *table.App, i *table.Instance, explicit bool) bool {
+	if len(c.Services) > 0 && !slices.Contains(c.Services, i.Service) {
+		return false
+	}
+	if app != nil {
+		return app.Declares(i.Service)
+	}
+	return explicit || c.Caller.Via == ViaAPIKey || j.Open
+}
+
+// ViaAPIKey is how a caller with an API key proved who it is.
+const ViaAPIKey = string(gateway.ByAPIKey)
+
+func whyNot(caller *identity.Caller, app *table.App) string {
+	switch {
+	case app != nil && caller.Via == ViaAPIKey:
+		return "its API key is not good for it, or it did not declare that it uses it"
+	case app != nil:
+		return "it did not declare that it uses it"
+	case caller.Via == ViaAPIKey:
+		return "its API key is not good for it"
+	}
+	return "it is no application instance of this platform, and no rule of the service's policy allows it"
+}

@@ -1,0 +1,163 @@
+// Package call is the state of one call on its way through the gateway.
+package call
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/openmep/mep/gateway/filter"
+	"github.com/openmep/mep/gateway/quota"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/gateway/upstream"
+	"github.com/openmep/mep/kit/identity"
+)
+
+// Call is a request that is being answered. It is the context of the request, too, and belongs to the request's goroutine.
+type Call struct {
+	context.Context //nolint:containedctx // it is one
+
+	// Info is what filters are told.
+	Info filter.Call
+	// Start is when the request was read; the rest are spans of time since then. Admitted is when it was let through, FirstByte when
+	// the header of the response came.
+	Start               time.Time
+	Admitted, FirstByte time.Duration
+	// Held is how long limits held the call back.
+	Held time.Duration
+
+	// Peer is the address of the connection's other end. Proxied says that it is a trusted proxy, and not the client.
+	Peer    netip.Addr
+	Proxied bool
+	// Table is what the call is judged by.
+	Table *table.Table
+	// Route, Group and Instance are what was matched: one of them, and with a Route that leads to a service its Group.
+	Route    *table.Route
+	Group    *table.Group
+	Instance *table.Instance
+	// Policy is the policy that holds.
+	Policy *table.Policy
+	// Path is the path that is passed on, escaped.
+	Path string
+	// Caller is who calls; nil when nobody had to say.
+	Caller *identity.Caller
+	// Services are those an API key is good for; none: no such bound.
+	Services []string
+	// Endpoints are what the call may go to, Attempt how it went.
+	Endpoints []*upstream.Endpoint
+	Attempt   upstream.Attempt
+	// Quota is what was decided about the quotas of the call; nil when it has none.
+	Quota *quota.Verdict
+	// Reason is why the gateway answered by itself, one word for metrics and records; "" when it did not. Fault is the error behind it.
+	Reason string
+	Fault  error
+	// Writer is what the response is written to, Body what the request's body is read from.
+	Writer Writer
+	Body   Body
+}
+
+type key struct{}
+
+// Value implements context.Context.
+func (c *Call) Value(k any) any {
+	switch k {
+	case key{}:
+		return c
+	case filter.Key:
+		return &c.Info
+	}
+	return c.Context.Value(k)
+}
+
+// Of returns the call a request belongs to.
+func Of(r *http.Request) *Call {
+	c, _ := r.Context().Value(key{}).(*Call)
+	return c
+}
+
+// Since is the time since the request was read.
+func (c *Call) Since() time.Duration { return time.Since(c.Start) }
+
+// Writer counts what is answered, and bounds how long the client may take for it.
+type Writer struct {
+	http.ResponseWriter
+	// Status is the status of the final response, 0 before there is one. Bytes is the length of its body so far.
+	Status int
+	Bytes  int64
+
+	idle     time.Duration
+	deadline time.Time
+}
+
+// Reset makes the writer that of a response. A client that takes nothing for the time idle is given up.
+func (w *Writer) Reset(rw http.ResponseWriter, idle time.Duration) {
+	*w = Writer{ResponseWriter: rw, idle: idle}
+}
+
+// Unwrap is for http.ResponseController.
+func (w *Writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *Writer) WriteHeader(status int) {
+	if w.Status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.Status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.Status == 0 {
+		w.Status = http.StatusOK
+	}
+	if w.idle > 0 {
+		w.extend()
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.Bytes += int64(n)
+	return n, err
+}
+
+// extend moves the deadline of writes, not with each of them.
+func (w *Writer) extend() {
+	now := time.Now()
+	if w.deadline.Sub(now) > w.idle*3/4 {
+		return
+	}
+	w.deadline = now.Add(w.idle)
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline) // not every writer has deadlines
+}
+
+// Body counts what is read of a request's body, and bounds how long the client may be silent.
+type Body struct {
+	body io.ReadCloser
+	w    http.ResponseWriter
+	// Bytes is how much was read.
+	Bytes int64
+
+	idle     time.Duration
+	deadline time.Time
+}
+
+// Reset makes the body that of a request.
+func (b *Body) Reset(body io.ReadCloser, w http.ResponseWriter, idle time.Duration) {
+	*b = Body{body: body, w: w, idle: idle}
+}
+
+// Read implements io.Reader.
+func (b *Body) Read(p []byte) (int, error) {
+	if b.idle > 0 {
+		if now := time.Now(); b.deadline.Sub(now) < b.idle*3/4 {
+			b.deadline = now.Add(b.idle)
+			_ = http.NewResponseController(b.w).SetReadDeadline(b.deadline) // not every writer has deadlines
+		}
+	}
+	n, err := b.body.Read(p)
+	b.Bytes += int64(n)
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *Body) Close() error { return b.body.Close() }

@@ -1,0 +1,49 @@
+package extauth
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/openmep/mep/kit/errs"
+)
+
+// Body reads the body of a request as far as the policy passes bodies, and puts it back, so that the request has all of it still and
+// can be repeated. ContentLength stays as it is. It waits for the end of the body.
+//
+// It returns nothing when the policy passes none or there is none, errs.TooLarge when the body is larger than the policy says, and
+// errs.Invalid when it cannot be read.
+func (a *Authoriser) Body(r *http.Request) ([]byte, error) {
+	limit := a.policy.Body
+	if limit <= 0 || r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	tooLarge := errs.New(errs.TooLarge, "the body must not be larger than %d bytes: all of it is checked", limit)
+	if r.ContentLength > int64(limit) {
+		return nil, tooLarge
+	}
+	data, err := io.ReadAll(io.LimitReader(r.Body, int64(limit)+1))
+	if err != nil {
+		if _, exceeded := errors.AsType[*http.MaxBytesError](err); exceeded {
+			return nil, errs.Wrap(errs.TooLarge, err, "the body is too large")
+		}
+		if ended := r.Context().Err(); ended != nil {
+			return nil, ended
+		}
+		return nil, errs.Wrap(errs.Invalid, err, "the body could not be read")
+	}
+	if len(data) > limit {
+		return nil, tooLarge
+	}
+	// Reading on finds the end, and with it the trailers.
+	r.Body = &restored{Reader: io.MultiReader(bytes.NewReader(data), r.Body), Closer: r.Body}
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	return data, nil
+}
+
+// restored is a body whose beginning has been put back.
+type restored struct {
+	io.Reader
+	io.Closer
+}

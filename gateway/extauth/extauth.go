@@ -1,0 +1,237 @@
+package extauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/kit/errs"
+)
+
+const (
+	// DefaultTimeout bounds a question whose policy does not say how long it may take.
+	DefaultTimeout = time.Second
+	// MaxAnswer is how large the body of a refusal may be. A larger one is left out.
+	MaxAnswer = 64 << 10
+	// MaxReturn is how large the header fields may be, all together, that a 2xx answer gives along.
+	MaxReturn = 16 << 10
+)
+
+// Decision is what became of a question. It may be shared and must not be changed.
+type Decision struct {
+	// Allowed lets the call pass.
+	Allowed bool
+	// Unanswered says that it passes since there was no usable answer and the policy says so.
+	Unanswered bool
+	// Status, Body and Header answer a call that does not pass: 401, 402 or 403, what it said, at most MaxAnswer bytes and possibly
+	// nothing, and the fields Content-Type and WWW-Authenticate as far as there are such.
+	Status int
+	Body   []byte
+	Header http.Header
+
+	names    []string      // of the header fields the policy passes on
+	lifetime time.Duration // for which the answer may be remembered
+}
+
+// Apply gives a call that passes the header fields of the answer. Fields of these names that the client sent are removed, also when the
+// answer has none: what the call leads to takes them for the answer's.
+func (d *Decision) Apply(request http.Header) {
+	for _, name := range d.names {
+		if values := d.Header[name]; len(values) > 0 {
+			request[name] = slices.Clone(values)
+		} else {
+			delete(request, name)
+		}
+	}
+}
+
+// Authoriser asks what one policy says.
+type Authoriser struct {
+	policy    gateway.ExternalAuth
+	shown     string // its URL without the query, which may hold a secret
+	timeout   time.Duration
+	transport http.RoundTripper
+	log       *slog.Logger
+	metrics   *Metrics
+
+	headers, returned []string // in their canonical form
+	memory            *memory  // nil: nothing is remembered
+	failing           atomic.Bool
+}
+
+// New makes an authoriser for a policy that has passed its Check. The transport may be shared; it bounds the header of answers, and says
+// which addresses may be called. New returns errs.Invalid for a policy without a usable URL.
+func New(policy *gateway.ExternalAuth, transport http.RoundTripper, log *slog.Logger, metrics *Metrics) (*Authoriser, error) {
+	if err := gateway.CheckURL(policy.URL, "http", "https"); err != nil {
+		return nil, errs.New(errs.Invalid, "externalAuth.url %s", err)
+	}
+	a := &Authoriser{
+		policy: *policy, timeout: policy.Timeout.Or(DefaultTimeout), transport: transport, log: log, metrics: metrics,
+		headers: canonical(policy.Headers), returned: canonical(policy.Return),
+	}
+	a.shown, _, _ = strings.Cut(policy.URL, "?")
+	if a.timeout <= 0 {
+		a.timeout = DefaultTimeout
+	}
+	if lifetime := policy.Cache.Or(0); lifetime > 0 {
+		a.memory = newMemory(lifetime)
+	}
+	return a, nil
+}
+
+func canonical(names []string) []string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = http.CanonicalHeaderKey(name)
+	}
+	return list
+}
+
+// Headers are the fields of a request that the question has: those the policy names. The values are the request's own.
+func (a *Authoriser) Headers(request http.Header) map[string][]string {
+	var picked map[string][]string
+	for _, name := range a.headers {
+		if values := request[name]; len(values) > 0 {
+			if picked == nil {
+				picked = make(map[string][]string, len(a.headers))
+			}
+			picked[name] = values
+		}
+	}
+	return picked
+}
+
+// Decide asks. The error is errs.Unavailable when there is no usable answer and the policy refuses calls then, and that of the context
+// when the context ends first.
+func (a *Authoriser) Decide(ctx context.Context, question *gateway.ExternalAuthRequest) (*Decision, error) {
+	d, err := a.decide(ctx, question)
+	switch {
+	case err == nil:
+		return d, nil
+	case ctx.Err() != nil:
+		a.metrics.count(resultCancelled)
+		return nil, ctx.Err()
+	}
+	result := resultFailed
+	if isTimeout(err) {
+		result = resultTimeout
+	}
+	a.metrics.count(result)
+	if !a.failing.Swap(true) {
+		a.log.WarnContext(ctx, "external authorisation gives no usable answer", slog.String("url", a.shown),
+			slog.Bool("failOpen", a.policy.FailOpen), slog.String("reason", err.Error()))
+	}
+	if a.policy.FailOpen {
+		return &Decision{Allowed: true, Unanswered: true, names: a.returned}, nil
+	}
+	return nil, errs.Wrap(errs.Unavailable, err, "whether this call may pass could not be found out; try again later").After(time.Second)
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout()
+}
+
+func (a *Authoriser) decide(ctx context.Context, question *gateway.ExternalAuthRequest) (*Decision, error) {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return nil, err
+	}
+	if a.memory == nil || len(question.Body) > 0 {
+		return a.ask(ctx, body)
+	}
+	bare := *question
+	bare.RequestID = ""
+	asked, err := json.Marshal(&bare) // with the members of objects in a fixed order
+	if err != nil {
+		return nil, err
+	}
+	d, known, err := a.memory.get(ctx, asked, func(ctx context.Context) (*Decision, error) { return a.ask(ctx, body) })
+	if err == nil && known {
+		a.metrics.count(resultRemembered)
+	}
+	return d, err
+}
+
+// ask makes one request.
+func (a *Authoriser) ask(ctx context.Context, body []byte) (*Decision, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.policy.URL, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "mep-gateway")
+	resp, err := a.transport.RoundTrip(req) // and not a client's Do: redirects are not followed
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	d := &Decision{Header: make(http.Header), lifetime: lifetime(resp.Header)}
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
+		if err := a.allow(d, resp); err != nil {
+			return nil, err
+		}
+		a.metrics.count(resultAllowed)
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusPaymentRequired,
+		resp.StatusCode == http.StatusForbidden:
+		refuse(d, resp)
+		a.metrics.count(resultRefused)
+	default:
+		return nil, fmt.Errorf("status %d", resp.StatusCode)
+	}
+	if a.failing.Swap(false) {
+		a.log.InfoContext(ctx, "external authorisation answers again", slog.String("url", a.shown))
+	}
+	return d, nil
+}
+
+func (a *Authoriser) allow(d *Decision, resp *http.Response) error {
+	d.Allowed, d.names = true, a.returned
+	size := 0
+	for _, name := range a.returned {
+		for _, value := range resp.Header[name] {
+			d.Header[name] = append(d.Header[name], value)
+			size += len(name) + len(value)
+		}
+	}
+	if size > MaxReturn {
+		return fmt.Errorf("header fields of %d bytes", size)
+	}
+	// A body that is read to its end lets the connection be used again; what does not end soon is not worth waiting for.
+	_, _ = io.CopyN(io.Discard, resp.Body, MaxAnswer)
+	return nil
+}
+
+// refuse takes over what a refusal says. It is one whatever becomes of its body.
+func refuse(d *Decision, resp *http.Response) {
+	d.Status = resp.StatusCode
+	if values := resp.Header["Www-Authenticate"]; len(values) > 0 {
+		d.Header["Www-Authenticate"] = values
+	}
+	encoding := resp.Header.Get("Content-Encoding")
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswer+1))
+	if err != nil || len(body) == 0 || len(body) > MaxAnswer || encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return
+	}
+	kind := resp.Header.Get("Content-Type")
+	if _, _, err := mime.ParseMediaType(kind); err != nil {
+		return // a body of no known type is for the client to guess at, and better not shown
+	}
+	d.Body = body
+	d.Header.Set("Content-Type", kind)
+}

@@ -1,0 +1,271 @@
+package follow
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/gateway/table"
+)
+
+// The kinds of definitions.
+const (
+	kindPolicy = "policy"
+	kindRoute  = "route"
+)
+
+// definition is a policy or a route, and where it comes from.
+type definition[V any] struct {
+	value    V
+	source   string
+	revision int64
+}
+
+// definedPolicies are all policies there are: those of the configuration come first.
+func (b *builder) definedPolicies() map[string]definition[gateway.Policy] {
+	all := make(map[string]definition[gateway.Policy])
+	for item := range b.feed.book.Policies.Collection().Snapshot().All() {
+		all[item.Value.ID] = definition[gateway.Policy]{item.Value.Value, table.FromManagement, item.ModRevision}
+	}
+	for name, p := range b.cfg.Policies {
+		all[name] = definition[gateway.Policy]{p, table.FromConfiguration, 0}
+	}
+	return all
+}
+
+// setPolicies makes policies anew and returns the names of those that did change; everyService is among them when the one changed that
+// all others are built on.
+func (b *builder) setPolicies(keys map[string]bool, all bool) (touched map[string]bool) {
+	touched = make(map[string]bool)
+	for key := range keys {
+		touched[state.TextOf(strings.TrimPrefix(key, state.PrefixGatewayPolicies))] = true
+	}
+	if len(touched) == 0 && !all {
+		return touched
+	}
+	if all || touched[gateway.AnyService] {
+		touched[everyService] = true
+		all = true
+	}
+	defined := b.definedPolicies()
+	former := b.policies
+	b.policies = maps.Clone(former)
+	if b.policies == nil {
+		b.policies = make(map[string]*table.Policy)
+	}
+	if all {
+		base := defined[gateway.AnyService]
+		if base.source == "" {
+			base.source = table.FromDefaults
+		}
+		b.anyone = b.compile(gateway.AnyService, base, nil, b.anyone)
+	}
+	for name := range former {
+		if _, still := defined[name]; !still {
+			delete(b.policies, name)
+			b.refuse(kindPolicy, name, nil)
+		}
+	}
+	for name, d := range defined {
+		if name == gateway.AnyService || isPlatform(name) || !all && !touched[name] {
+			continue
+		}
+		b.policies[name] = b.compile(name, d, &b.anyone.Spec, former[name])
+	}
+	b.edit.SetPolicies(b.policies, b.anyone)
+	return touched
+}
+
+// isPlatform reports whether a policy is for a route of the platform.
+func isPlatform(name string) bool { return name == gateway.RouteAuth || name == gateway.RouteMp1 }
+
+// compile makes a policy of its definition. One that cannot be used leaves the former one in force.
+func (b *builder) compile(name string, d definition[gateway.Policy], base *gateway.Policy, former *table.Policy) *table.Policy {
+	err := checked(d.value.Check)
+	var p *table.Policy
+	if err == nil {
+		p, err = b.cfg.Compiler.Policy(name, d.source, d.value, base)
+	}
+	b.refuse(kindPolicy, name, err)
+	switch {
+	case err == nil:
+		return p
+	case former != nil:
+		return former
+	}
+	return b.closed(name, d.source)
+}
+
+// static is a static route with its place in the router.
+type static struct {
+	route *table.Route
+	entry *match.Entry[*table.Route]
+}
+
+// setRoutes makes static routes anew, whose definitions changed or the policies they are built on.
+func (b *builder) setRoutes(keys, touched map[string]bool, all bool) {
+	defined := make(map[string]definition[gateway.Route])
+	for item := range b.feed.book.Routes.Collection().Snapshot().All() {
+		defined[item.Value.ID] = definition[gateway.Route]{item.Value.Value, table.FromManagement, item.ModRevision}
+	}
+	for _, r := range b.cfg.Routes {
+		defined[r.ID] = definition[gateway.Route]{r, table.FromConfiguration, 0}
+	}
+	for id, s := range b.statics {
+		if _, still := defined[id]; !still {
+			b.drop = append(b.drop, s.route.Endpoints...)
+			delete(b.statics, id)
+		}
+	}
+	for key, r := range b.refused {
+		if _, still := defined[r.ID]; r.Kind == kindRoute && !still {
+			delete(b.refused, key)
+		}
+	}
+	for id, d := range defined {
+		concerned := all || keys[state.GatewayRouteKey(id)] || d.value.Service != "" && (touched[everyService] || touched[d.value.Service])
+		if !concerned {
+			continue
+		}
+		s, err := b.static(id, d)
+		b.refuse(kindRoute, id, err)
+		was := b.statics[id]
+		switch {
+		case err == nil:
+			if was != nil {
+				b.drop = append(b.drop, was.route.Endpoints...)
+			}
+			b.statics[id] = s
+		case was != nil:
+			b.statics[id] = b.refusedRoute(was, err)
+		}
+	}
+	b.setPlatform(touched, all)
+	b.publishRoutes()
+}
+
+// static makes a static route of its definition.
+func (b *builder) static(id string, d definition[gateway.Route]) (*static, error) {
+	if err := checked(d.value.Check); err != nil {
+		return nil, err
+	}
+	def := d.value
+	def.ID = id
+	var base *gateway.Policy
+	if def.Service != "" {
+		base = &b.policy(def.Service).Spec
+	}
+	policy, err := b.cfg.Compiler.Policy(id, d.source, def.Policy, base)
+	if err != nil {
+		return nil, err
+	}
+	r := &table.Route{
+		ID: id, Kind: gateway.KindStatic, Source: d.source, Revision: d.revision, Definition: &def, Policy: policy,
+		Series: b.feed.meter.Route(id),
+	}
+	if r.Rewriter, err = match.NewRewriter(&def); err != nil {
+		return nil, err
+	}
+	entry, err := match.NewEntry(&def, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range def.URLs {
+		ep, err := policy.Upstream.Endpoint(policy.Profile, u)
+		if err != nil {
+			for _, e := range r.Endpoints {
+				e.Release()
+			}
+			return nil, err
+		}
+		r.Endpoints = append(r.Endpoints, ep)
+	}
+	return &static{r, entry}, nil
+}
+
+// refusedRoute is a route whose later definition is refused.
+func (b *builder) refusedRoute(was *static, err error) *static {
+	r := *was.route
+	r.Refused = err.Error()
+	entry, eerr := match.NewEntry(r.Definition, &r)
+	if eerr != nil {
+		return was // it could be made before
+	}
+	return &static{&r, entry}
+}
+
+// setPlatform makes the routes of the platform.
+func (b *builder) setPlatform(touched map[string]bool, all bool) {
+	if !all && !touched[gateway.RouteAuth] && !touched[gateway.RouteMp1] {
+		return
+	}
+	defined := b.definedPolicies()
+	former := b.platform
+	b.platform = nil
+	for i := range b.cfg.Platform {
+		p := &b.cfg.Platform[i]
+		s, err := b.platformRoute(p, defined[p.ID])
+		b.refuse(kindPolicy, p.ID, err)
+		if err == nil {
+			b.platform = append(b.platform, s)
+			continue
+		}
+		for _, was := range former {
+			if was.route.ID == p.ID {
+				b.platform = append(b.platform, was)
+			}
+		}
+	}
+	for _, was := range former {
+		if !slices.Contains(b.platform, was) {
+			b.drop = append(b.drop, was.route.Endpoints...)
+		}
+	}
+}
+
+func (b *builder) platformRoute(p *Platform, d definition[gateway.Policy]) (*static, error) {
+	if err := checked(d.value.Check); err != nil {
+		return nil, err
+	}
+	compiler := *b.cfg.Compiler
+	if p.Upstream != nil {
+		compiler.Upstream = p.Upstream
+	}
+	policy, err := compiler.Platform(p.ID, table.FromPlatform, d.value, p.Local, p.Guarded)
+	if err != nil {
+		return nil, err
+	}
+	r := &table.Route{
+		ID: p.ID, Kind: gateway.KindPlatform, Source: table.FromPlatform, Paths: p.Paths, Local: p.Local, Policy: policy,
+		Series: b.feed.meter.Route(p.ID), Revision: d.revision,
+	}
+	entry, err := match.NewEntry(&gateway.Route{ID: p.ID, Paths: p.Paths}, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range p.URLs {
+		ep, err := compiler.Upstream.Endpoint(policy.Profile, u)
+		if err != nil {
+			return nil, err
+		}
+		r.Endpoints = append(r.Endpoints, ep)
+	}
+	return &static{r, entry}, nil
+}
+
+// publishRoutes puts all static routes in place.
+func (b *builder) publishRoutes() {
+	var entries []*match.Entry[*table.Route]
+	var list []*table.Route
+	for _, s := range b.platform {
+		entries, list = append(entries, s.entry), append(list, s.route)
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.statics)) {
+		entries, list = append(entries, b.statics[id].entry), append(list, b.statics[id].route)
+	}
+	slices.SortFunc(list, func(x, y *table.Route) int { return strings.Compare(x.ID, y.ID) })
+	b.edit.SetRoutes(match.NewRouter(entries), list)
+}

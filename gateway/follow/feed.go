@@ -1,0 +1,202 @@
+// Package follow makes the route table of what is in etcd and in the configuration, and makes it anew as that changes.
+package follow
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/gateway/book"
+	"github.com/openmep/mep/gateway/meter"
+	"github.com/openmep/mep/gateway/pipeline"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/watched"
+)
+
+// Config is what does not come from etcd.
+type Config struct {
+	// Compiler makes policies.
+	Compiler *pipeline.Compiler
+	// Routes and Policies are those of the configuration.
+	Routes   []gateway.Route
+	Policies map[string]gateway.Policy
+	// Platform are the platform's own routes.
+	Platform []Platform
+}
+
+// source is a kind of record.
+type source int
+
+const (
+	services source = iota
+	apps
+	policies
+	routes
+	sources
+)
+
+// Feed keeps the table up to date.
+type Feed struct {
+	mirror   *watched.Mirror
+	services *watched.Collection[[]byte]
+	apps     *watched.Collection[*table.App]
+	book     *book.Book
+	meter    *meter.Meter
+	publish  func(*table.Table)
+	log      *slog.Logger
+	metrics  *metrics
+
+	mu       sync.Mutex
+	cfg      *Config
+	replaced bool // cfg is another one than that of the table
+	dirty    [sources]map[string]bool
+	revision int64  // of the last change
+	marked   uint64 // counts what was marked, settled what of it is in the table
+	settled  uint64
+	moved    chan struct{} // closed when settled moves
+
+	wake chan struct{}
+}
+
+// New makes a feed and adds its collections to the mirror. publish is called with every table, by one goroutine.
+func New(m *watched.Mirror, b *book.Book, mt *meter.Meter, cfg *Config, publish func(*table.Table), log *slog.Logger, reg prometheus.Registerer) *Feed {
+	f := &Feed{
+		mirror: m, book: b, meter: mt, publish: publish, log: log, metrics: newMetrics(reg),
+		cfg: cfg, marked: 1, moved: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	f.clean()
+	// What services are is taken apart by the feed's own goroutine, not where it holds up everybody.
+	f.services = watched.Add(m, "gateway_services", state.PrefixServices, func(_ string, value []byte, _ int64) ([]byte, error) { return value, nil })
+	f.apps = watched.Add(m, "gateway_apps", state.PrefixApps, func(_ string, value []byte, _ int64) (*table.App, error) {
+		rec, err := state.Decode[state.App](value)
+		return &table.App{Declared: rec.Declared()}, err
+	})
+	return f
+}
+
+func (f *Feed) clean() {
+	for i := range f.dirty {
+		f.dirty[i] = make(map[string]bool)
+	}
+}
+
+// Set puts another configuration to use: everything is made anew.
+func (f *Feed) Set(cfg *Config) {
+	f.mu.Lock()
+	f.cfg, f.replaced = cfg, true
+	f.marked++
+	f.mu.Unlock()
+	f.ring()
+}
+
+func (f *Feed) ring() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *Feed) mark(s source, key string, revision int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dirty[s][key] = true
+	f.revision = max(f.revision, revision)
+	f.marked++
+	f.ring()
+}
+
+// CatchUp returns when the table holds what was in etcd at the revision, and the configuration, or with the context's error.
+func (f *Feed) CatchUp(ctx context.Context, revision int64) error {
+	if err := f.mirror.WaitRevision(ctx, revision); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	want := f.marked
+	for f.settled < want {
+		moved := f.moved
+		f.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		f.mu.Lock()
+	}
+	f.mu.Unlock()
+	return nil
+}
+
+// Run makes tables until ctx ends.
+func (f *Feed) Run(ctx context.Context) error {
+	select {
+	case <-f.mirror.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	for _, stop := range []func(){
+		observe(f, services, f.services), observe(f, apps, f.apps),
+		observe(f, policies, f.book.Policies.Collection()), observe(f, routes, f.book.Routes.Collection()),
+	} {
+		defer stop()
+	}
+	f.mu.Lock()
+	f.replaced = true
+	f.revision = f.mirror.Revision()
+	f.mu.Unlock()
+	b := newBuilder(f)
+	defer b.release()
+	for f.ring(); ; {
+		select {
+		case <-f.wake:
+			f.step(b)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func observe[V any](f *Feed, s source, c *watched.Collection[V]) (stop func()) {
+	_, stop = c.Observe(func(c watched.Change[V]) { f.mark(s, c.Key, c.Revision) })
+	return stop
+}
+
+// step makes the next table.
+func (f *Feed) step(b *builder) {
+	start := time.Now()
+	f.mu.Lock()
+	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.marked, f.revision
+	f.replaced = false
+	f.clean()
+	f.mu.Unlock()
+	if replaced {
+		b.restart(cfg)
+		// What was removed meanwhile is among the dirty keys already.
+		for item := range f.services.Snapshot().All() {
+			dirty[services][item.Key] = true
+		}
+		for item := range f.apps.Snapshot().All() {
+			dirty[apps][item.Key] = true
+		}
+	}
+	t := b.next(dirty, replaced, revision)
+	f.publish(t)
+	b.retired() // nobody begins with the former table any more
+	f.mu.Lock()
+	f.settled = marked
+	close(f.moved)
+	f.moved = make(chan struct{})
+	f.mu.Unlock()
+	f.metrics.published(t, time.Since(start))
+}
+
+// Platform are the platform's own routes, which do not change.
+func (f *Feed) Platform() []Platform {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cfg.Platform
+}

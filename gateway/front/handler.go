@@ -1,0 +1,268 @@
+package front
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/gateway/meter"
+	"github.com/openmep/mep/gateway/proxy"
+	"github.com/openmep/mep/gateway/record"
+	"github.com/openmep/mep/gateway/rule"
+	"github.com/openmep/mep/gateway/stats"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/telemetry"
+)
+
+// The reasons for which calls are answered before they have a policy.
+const (
+	ReasonConnections = "connections"
+	ReasonBounds      = "bounds"
+	ReasonPath        = "path"
+	ReasonNoRoute     = "no-route"
+	ReasonMethod      = "method"
+	ReasonPanic       = "panic"
+)
+
+// Settings may change while calls are answered. They are replaced as a whole.
+type Settings struct {
+	// URI and Header bound the request target and the header, in bytes.
+	URI, Header int
+	// Connections is how many connections there may be before calls get 429.
+	Connections int
+	// BodyIdle is how long a client may be silent in the middle of a body, or take nothing of the answer.
+	BodyIdle time.Duration
+	// Proxies are the networks of proxies that are believed what they say of the client's address.
+	Proxies []netip.Prefix
+	// RequestIDs lets clients name their requests.
+	RequestIDs bool
+	// Underscores keeps header fields that have "_" in their names.
+	Underscores bool
+}
+
+// Handler takes calls. Its fields are set before it serves.
+type Handler struct {
+	Settings atomic.Pointer[Settings]
+	Table    atomic.Pointer[table.Table]
+	Open     func() int
+	Meter    *meter.Meter
+	Records  *record.Log
+	Stats    *stats.Stats
+	Log      *slog.Logger
+	Tracer   *telemetry.Tracer
+
+	ServiceSeries, InstanceSeries, NoSeries *meter.Route
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := h.Settings.Load()
+	c := &call.Call{Context: r.Context(), Start: time.Now()}
+	h.begin(c, w, r, s)
+	defer h.finish(c, r)
+	if err := h.bounds(c, r, s); err != nil {
+		return
+	}
+	path := paths.Get().(*match.Path)
+	defer func() { path.Reset(); paths.Put(path) }()
+	if err := path.Clean(r.Method, r.URL); err != nil {
+		h.Fail(c, &c.Writer, ReasonPath, err)
+		return
+	}
+	if reason, err := h.Route(c, r, path); err != nil {
+		h.Fail(c, &c.Writer, reason, err)
+		return
+	}
+	c.Policy.Handler.ServeHTTP(&c.Writer, r.WithContext(c))
+}
+
+var paths = sync.Pool{New: func() any { return new(match.Path) }}
+
+// begin notes what is known of a call before anything is decided.
+func (h *Handler) begin(c *call.Call, w http.ResponseWriter, r *http.Request, s *Settings) {
+	h.Meter.InFlight.Inc()
+	c.Writer.Reset(w, s.BodyIdle)
+	if r.Body != nil && r.Body != http.NoBody {
+		c.Body.Reset(r.Body, w, s.BodyIdle)
+		r.Body = &c.Body
+		if r.ProtoMajor == 1 {
+			_ = http.NewResponseController(w).EnableFullDuplex() // an answer may begin before the request has ended
+		}
+	}
+	id := r.Header.Get(httpx.RequestIDHeader)
+	if !s.RequestIDs || !httpx.AcceptableID(id) {
+		id = httpx.NewRequestID()
+	}
+	c.Info.RequestID = id
+	r.Header[httpx.RequestIDHeader] = []string{id} // what answers in this process goes by it, too
+	w.Header()[httpx.RequestIDHeader] = []string{id}
+	c.Peer = addrOf(r.RemoteAddr)
+	c.Info.Client = c.Peer
+	if len(s.Proxies) > 0 && rule.Within(c.Peer, s.Proxies) {
+		c.Proxied = true
+		c.Info.Client = clientBehind(r.Header["X-Forwarded-For"], c.Peer, s.Proxies)
+	}
+	proxy.Clean(r.Header, s.Underscores)
+	c.Table = h.Table.Load()
+}
+
+func addrOf(remote string) netip.Addr {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.IPv6Unspecified()
+	}
+	return ap.Addr().WithZone("").Unmap()
+}
+
+// clientBehind is the last address of the chain that is no trusted proxy.
+func clientBehind(fields []string, peer netip.Addr, proxies []netip.Prefix) netip.Addr {
+	client := peer
+	chain := strings.Split(strings.Join(fields, ","), ",")
+	for _, hop := range slices.Backward(chain) {
+		a, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break
+		}
+		client = a.WithZone("").Unmap()
+		if !rule.Within(client, proxies) {
+			break
+		}
+	}
+	return client
+}
+
+// bounds refuses what is too large, and calls when there are too many connections.
+func (h *Handler) bounds(c *call.Call, r *http.Request, s *Settings) error {
+	var err error
+	reason := ReasonBounds
+	switch {
+	case h.Open() > s.Connections:
+		reason = ReasonConnections
+		c.Writer.Header()["Connection"] = []string{"close"}
+		err = errs.New(errs.TooManyRequests, "there are too many connections: try again later").After(time.Second)
+	case len(r.RequestURI) > s.URI:
+		err = errs.New(errs.URITooLong, "the request target is longer than %d bytes", s.URI)
+	case headerSize(r.Header) > s.Header:
+		err = errs.New(errs.HeaderTooLarge, "the header fields have more than %d bytes", s.Header)
+	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		reason = ReasonMethod
+		err = errs.New(errs.MethodNotAllowed, "%s is not supported by this gateway", r.Method)
+	}
+	if err != nil {
+		h.Fail(c, &c.Writer, reason, err)
+	}
+	return err
+}
+
+func headerSize(h http.Header) int {
+	size := 0
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return size
+}
+
+// Fail answers a call with an error, for a reason.
+func (h *Handler) Fail(c *call.Call, w http.ResponseWriter, reason string, err error) {
+	c.Reason, c.Fault = reason, err
+	h.Refused(reason)
+	if c.Writer.Status != 0 {
+		return // it is too late
+	}
+	httpx.Problem(w, c.Info.RequestID, err)
+}
+
+// Refused counts an answer of the gateway's own.
+func (h *Handler) Refused(reason string) { h.Meter.Refused.WithLabelValues(reason).Inc() }
+
+// Gone notes that the client went away before there was an answer.
+func (h *Handler) Gone(c *call.Call, err error) {
+	c.Reason, c.Fault = proxy.ReasonClientGone, err
+	c.Writer.Status = proxy.StatusClientGone
+	h.Refused(proxy.ReasonClientGone)
+}
+
+// finish writes down what became of a call.
+func (h *Handler) finish(c *call.Call, r *http.Request) {
+	p := recover()
+	if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this too
+		h.Log.Error("handler panicked", "request_id", c.Info.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		h.Fail(c, &c.Writer, ReasonPanic, fmt.Errorf("panic: %v", p))
+		p = nil
+	}
+	took := c.Since()
+	h.Meter.InFlight.Dec()
+	h.count(c, r, took)
+	h.record(c, r, took)
+	if p != nil {
+		panic(p) // the connection is to break off
+	}
+}
+
+func (h *Handler) count(c *call.Call, r *http.Request, took time.Duration) {
+	series := h.NoSeries
+	switch {
+	case c.Route != nil:
+		series = c.Route.Series
+	case c.Group != nil:
+		series = h.ServiceSeries
+	case c.Instance != nil:
+		series = h.InstanceSeries
+	}
+	status := c.Writer.Status
+	series.Observe(status, took)
+	if c.Info.Service != "" {
+		h.Meter.Service(c.Info.Service).Count(status)
+	}
+	if c.Info.Consumer != "" {
+		h.Meter.Consumer(c.Info.Consumer).Count(status)
+	}
+	if h.Stats != nil && c.Policy != nil {
+		service := c.Info.Service
+		if service == "" && c.Route != nil && c.Route.ID == gateway.RouteMp1 {
+			service = mp1Call(r)
+		}
+		if service != "" {
+			h.Stats.Count(service, c.Info.Consumer, stats.Outcome{
+				Status: status, Refused: c.Reason != "" && status < http.StatusInternalServerError, Took: took, Bytes: c.Writer.Bytes,
+			})
+		}
+	}
+}
+
+func (h *Handler) record(c *call.Call, r *http.Request, took time.Duration) {
+	if h.Records == nil {
+		return
+	}
+	e := record.Entry{
+		Time: c.Start, RequestID: c.Info.RequestID, Consumer: c.Info.Consumer, Via: c.Info.Via, Service: c.Info.Service,
+		Route: c.Info.Route, Method: r.Method, Host: r.Host, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Proto: r.Proto,
+		Reason: c.Reason, UserAgent: r.UserAgent(), TraceID: h.Tracer.TraceID(c.Context), Client: c.Info.Client,
+		Status: c.Writer.Status, Attempts: c.Attempt.Attempts, Auth: max(0, c.Admitted-c.Held), Held: c.Held, FirstByte: c.FirstByte, Total: took,
+		BytesIn: c.Body.Bytes, BytesOut: c.Writer.Bytes,
+	}
+	if c.Instance != nil {
+		e.Instance = c.Instance.ID
+	}
+	if ep := c.Attempt.Endpoint; ep != nil {
+		e.Upstream = ep.Host()
+		if e.Instance == "" && c.Group != nil {
+			e.Instance = c.Group.InstanceOf(ep)
+		}
+	}
+	h.Records.Write(&e)
+}

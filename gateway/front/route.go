@@ -1,0 +1,95 @@
+package front
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// The first segments of the paths of services.
+const (
+	ServicesPath  = "services"
+	InstancesPath = "instances"
+)
+
+// The names of the routes of the registry in metrics and records.
+const (
+	ServicesRoute  = "services"
+	InstancesRoute = "instances"
+)
+
+// Route finds what a call is for. The error says why there is nothing.
+func (h *Handler) Route(c *call.Call, r *http.Request, path *match.Path) (reason string, err error) {
+	first := ""
+	if segments := path.Segments(); len(segments) > 0 {
+		first = segments[0].Name
+	}
+	registered := first == ServicesPath || first == InstancesPath
+	if !registered || c.Table.Hosted() {
+		switch route, pattern, outcome := c.Table.Static().Find(r.Host, r.Method, path, r.Header); {
+		case outcome == match.Found:
+			h.static(c, route, path, pattern)
+			return "", nil
+		case outcome == match.WrongMethod && !registered:
+			allowed := strings.Join(c.Table.Static().Allowed(r.Host, path, r.Header), ", ")
+			c.Writer.Header()["Allow"] = []string{allowed}
+			return ReasonMethod, errs.New(errs.MethodNotAllowed, "%s is not supported here: use %s", r.Method, allowed)
+		}
+	}
+	if registered && len(path.Segments()) > 1 {
+		h.registered(c, first, path)
+		return "", nil
+	}
+	return ReasonNoRoute, errs.New(errs.NotFound, "no route leads from %s", r.URL.Path)
+}
+
+// static takes a call to a static route.
+func (h *Handler) static(c *call.Call, route *table.Route, path *match.Path, pattern *match.Pattern) {
+	c.Route, c.Policy, c.Endpoints = route, route.Policy, route.Endpoints
+	c.Info.Route = route.ID
+	if route.Rewriter != nil {
+		c.Path = route.Rewriter.Apply(path, pattern)
+	} else {
+		c.Path = path.Raw()
+	}
+	if d := route.Definition; d != nil && d.Service != "" {
+		c.Info.Service, c.Group = d.Service, c.Table.Group(d.Service)
+	}
+}
+
+// registered takes a call to a service of the registry. Whether there is such a service is said to those only who may know.
+func (h *Handler) registered(c *call.Call, kind string, path *match.Path) {
+	name := path.Segments()[1].Text
+	c.Path = path.After(2)
+	if kind == ServicesPath {
+		c.Info.Route = ServicesRoute
+		// What is no service is not counted as one: the name comes from a stranger.
+		if c.Group = c.Table.Group(name); c.Group != nil {
+			c.Info.Service = name
+		}
+		c.Policy = c.Table.Policy(name)
+		return
+	}
+	c.Info.Route = InstancesRoute
+	if c.Instance = c.Table.Instance(name); c.Instance != nil {
+		c.Info.Service = c.Instance.Service
+	}
+	c.Policy = c.Table.Policy(c.Info.Service)
+}
+
+// mp1Call names calls of Mp1 that statistics count, "" for others.
+func mp1Call(r *http.Request) string {
+	path := r.URL.Path
+	switch {
+	case r.Method == http.MethodGet && strings.Contains(path, "/mec_service_mgmt/v1/services"):
+		return state.ServiceDiscovery
+	case r.Method == http.MethodPost && strings.Contains(path, "/mec_service_mgmt/v1/applications/") && strings.HasSuffix(path, "/services"):
+		return state.ServiceRegister
+	}
+	return ""
+}

@@ -1,0 +1,181 @@
+// Package front is where calls arrive: the listener with its bounds, and the way of a call from the first byte to the policy of its
+// route and into the records.
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ServerConfig is the settings of a server that do not change while it runs.
+type ServerConfig struct {
+	// Addr is the address to bind.
+	Addr string
+	// TLS is nil for plain HTTP.
+	TLS *tls.Config
+	// HeaderTimeout is how long the header of a request may take, Idle how long a connection may wait for the next one.
+	HeaderTimeout, Idle time.Duration
+	// Header is the largest header in bytes.
+	Header int
+	// Connections is how many connections there may be; those beyond are closed at once.
+	Connections func() int
+	// Streams is how many requests of one HTTP/2 connection are answered at a time.
+	Streams int
+
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Server serves HTTP/1.1 and HTTP/2, the latter without TLS, too (with prior knowledge).
+type Server struct {
+	ln   *listener
+	http *http.Server
+	tls  bool
+	// end ends the calls that outlive the drain, upgraded connections among them.
+	end context.CancelFunc
+}
+
+// headerSlack is how much more than the bound is read of a header, so that it can be answered like every other error.
+const headerSlack = 256 << 10
+
+// Listen binds the address; nothing is served before Run.
+func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
+	ln, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("gateway.listen: %w (see what listens there with: ss -lntup)", err)
+	}
+	s := &Server{tls: cfg.TLS != nil}
+	s.ln = newListener(ln, cfg.Connections, cfg.Registerer)
+	base, end := context.WithCancel(context.Background())
+	s.end = end
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(cfg.TLS == nil)
+	s.http = &http.Server{
+		Handler: h, TLSConfig: cfg.TLS, Protocols: protocols,
+		ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.Idle, MaxHeaderBytes: cfg.Header + headerSlack,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: cfg.Streams, MaxReadFrameSize: 1 << 16},
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(cfg.Log.With("listener", "gateway").Handler(), slog.LevelDebug),
+		BaseContext:                  func(net.Listener) context.Context { return base },
+	}
+	return s, nil
+}
+
+// Open is how many connections there are.
+func (s *Server) Open() int { return int(s.ln.open.Load()) }
+
+// Addr is the address bound, with the real port.
+func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
+
+// URL is the base URL of the listener. An unspecified address is shown as the loopback address.
+func (s *Server) URL() string {
+	u := url.URL{Scheme: "http"}
+	if s.tls {
+		u.Scheme = "https"
+	}
+	addr := *s.Addr()
+	if addr.IP.IsUnspecified() {
+		addr.IP = net.IPv4(127, 0, 0, 1)
+	}
+	u.Host = addr.String()
+	return u.String()
+}
+
+// Run serves until the context ends, then lets the calls under way finish for at most drain.
+func (s *Server) Run(ctx context.Context, drain time.Duration) error {
+	defer s.end()
+	failed := make(chan error, 1)
+	go func() {
+		if s.tls {
+			failed <- s.http.ServeTLS(s.ln, "", "")
+			return
+		}
+		failed <- s.http.Serve(s.ln)
+	}()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("listener gateway: %w", err)
+	case <-ctx.Done():
+	}
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	err := s.http.Shutdown(dctx)
+	s.end() // also upgraded connections, which Shutdown does not know of
+	if err != nil {
+		_ = s.http.Close()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("listener gateway: %w", err)
+	}
+	return nil
+}
+
+// Close releases the address of a server that was never run.
+func (s *Server) Close() error {
+	s.end()
+	return s.ln.Close()
+}
+
+// listener closes connections beyond a number.
+type listener struct {
+	net.Listener
+	most    func() int
+	open    atomic.Int64
+	dropped prometheus.Counter
+}
+
+func newListener(ln net.Listener, most func() int, reg prometheus.Registerer) *listener {
+	l := &listener{Listener: ln, most: most, dropped: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "mep_gateway_connections_dropped_total", Help: "Connections that were closed at once because there were too many.",
+	})}
+	reg.MustRegister(l.dropped, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mep_gateway_connections", Help: "Connections of clients.",
+	}, func() float64 { return float64(l.open.Load()) }))
+	return l
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.open.Add(1) > int64(l.most()) {
+			l.open.Add(-1)
+			l.dropped.Inc()
+			if tcp, ok := c.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // leaves nothing behind here
+			}
+			_ = c.Close()
+			continue
+		}
+		return &conn{Conn: c, l: l}, nil
+	}
+}
+
+type conn struct {
+	net.Conn
+	l    *listener
+	gone atomic.Bool
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	if !c.gone.Swap(true) {
+		c.l.open.Add(-1)
+	}
+	return c.Conn.Close()
+}

@@ -1,0 +1,130 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/extauth"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// external asks somebody else about a call.
+func (co *Compiler) external(spec *gateway.ExternalAuth) (stage, error) {
+	authoriser, err := extauth.New(spec, co.External, co.Log, co.ExternalMetrics)
+	if err != nil {
+		return stage{}, err
+	}
+	return stage{StageExternal, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c := call.Of(r)
+			d, err := ask(c, r, authoriser)
+			switch {
+			case err != nil:
+				co.failExternal(c, w, r, err)
+			case d.Allowed:
+				d.Apply(r.Header)
+				next.ServeHTTP(w, r)
+			default:
+				c.Reason = ReasonExternal
+				co.Refused(ReasonExternal)
+				maps.Copy(w.Header(), d.Header)
+				w.WriteHeader(d.Status)
+				_, _ = w.Write(d.Body)
+			}
+		})
+	}}, nil
+}
+
+// The reasons of external authorisation.
+const (
+	ReasonExternal     = "external-authorization"
+	ReasonExternalAway = "external-authorization-away"
+)
+
+// ask puts the question about a call.
+func ask(c *call.Call, r *http.Request, a *extauth.Authoriser) (*extauth.Decision, error) {
+	body, err := a.Body(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.Decide(r.Context(), &gateway.ExternalAuthRequest{
+		RequestID: c.Info.RequestID, Method: r.Method, Host: r.Host, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery,
+		Headers: a.Headers(r.Header), Body: body, Client: c.Info.Client.String(), Consumer: c.Info.Consumer, Scopes: c.Info.Scopes,
+		Route: c.Info.Route, Service: c.Info.Service,
+	})
+}
+
+func (co *Compiler) failExternal(c *call.Call, w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case r.Context().Err() != nil && errors.Is(err, context.Cause(r.Context())):
+		co.Gone(c, err)
+	case errs.KindOf(err) == errs.TooLarge:
+		co.Fail(c, w, ReasonTooLarge, err)
+	default:
+		co.Fail(c, w, ReasonExternalAway, err)
+	}
+}
+
+// spike lets calls through at an even pace.
+func (co *Compiler) spike(p *table.Policy) stage {
+	limit := p.Spec.SpikeArrest
+	return stage{StageSpike, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c := call.Of(r)
+			before := c.Since()
+			ok, after, err := co.Spike.Wait(r.Context(), counted(c), consumer(c), limit)
+			c.Held += c.Since() - before
+			switch {
+			case err != nil:
+				co.Gone(c, err)
+			case !ok:
+				co.Fail(c, w, ReasonSpike, errs.New(errs.TooManyRequests,
+					"calls come faster than the %d a %s that the spike arrest of this route lets through", limit.Calls, limit.Per).After(after))
+			default:
+				next.ServeHTTP(w, r)
+			}
+		})
+	}}
+}
+
+// concurrency bounds how many calls of a consumer are under way.
+func (co *Compiler) concurrency(p *table.Policy) stage {
+	most := p.Spec.Concurrent
+	return stage{StageConcurrency, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c := call.Of(r)
+			place, ok := co.InFlight.Enter(counted(c), consumer(c), most)
+			if !ok {
+				co.Fail(c, w, ReasonConcurrency, errs.New(errs.TooManyRequests,
+					"%d calls of this consumer are under way already, and this route lets no more", most).After(retryConcurrent))
+				return
+			}
+			defer place.Leave()
+			next.ServeHTTP(w, r)
+		})
+	}}
+}
+
+// quota counts calls.
+func (co *Compiler) quota(p *table.Policy) stage {
+	spec := &p.Spec
+	return stage{StageQuota, co.check(func(c *call.Call, w http.ResponseWriter, r *http.Request) (string, error) {
+		before := c.Since()
+		v := co.Quotas.Take(r.Context(), counted(c), consumer(c), spec.Quotas, spec.WhenStoreAway)
+		c.Held += c.Since() - before
+		c.Quota = &v
+		v.SetHeader(w.Header())
+		switch {
+		case v.Allowed:
+			return "", nil
+		case v.Away:
+			return ReasonStoreAway, errs.New(errs.Unavailable, "how many calls were made cannot be found out at present").After(v.RetryAfter())
+		}
+		return ReasonQuota, errs.New(errs.TooManyRequests, "the quota of %d calls a %s is used up", v.Limit, v.Per).After(v.RetryAfter())
+	})}
+}

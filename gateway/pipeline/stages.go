@@ -1,0 +1,203 @@
+package pipeline
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/openmep/mep/gateway/authn"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/filter"
+	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/gateway/rule"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/identity"
+)
+
+// The reasons for which calls are refused here, besides those of package authz.
+const (
+	ReasonUnauthenticated = "unauthenticated"
+	ReasonNoService       = "no-service"
+	ReasonInactive        = "inactive"
+	ReasonSpike           = "spike-arrest"
+	ReasonConcurrency     = "concurrency"
+	ReasonQuota           = "quota"
+	ReasonStoreAway       = "store-away"
+	ReasonTooLarge        = "too-large"
+	ReasonBusy            = "busy"
+)
+
+// check makes a filter of what decides about a call. The error refuses it.
+func (co *Compiler) check(decide func(c *call.Call, w http.ResponseWriter, r *http.Request) (reason string, err error)) filter.Filter {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c := call.Of(r)
+			if reason, err := decide(c, w, r); err != nil {
+				co.Fail(c, w, reason, err)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// authenticate finds out who calls.
+func (co *Compiler) authenticate(p *table.Policy) stage {
+	methods := co.Authenticator.MethodsOf(&p.Spec)
+	return stage{StageAuthenticate, co.check(func(c *call.Call, w http.ResponseWriter, r *http.Request) (string, error) {
+		c.Policy = p
+		err := co.Authenticator.Identify(c, r, methods)
+		if err == nil {
+			return "", nil
+		}
+		return refused(w, err)
+	})}
+}
+
+// refused makes what a caller is told who could not be identified.
+func refused(w http.ResponseWriter, err error) (string, error) {
+	refusal, ok := errors.AsType[*identity.Refusal](err)
+	if !ok {
+		if errs.KindOf(err) == errs.TooManyRequests || errs.KindOf(err) == errs.Unavailable {
+			return ReasonBusy, err
+		}
+		return ReasonUnauthenticated, err
+	}
+	w.Header()["Www-Authenticate"] = []string{refusal.Challenge(defaultScope)}
+	kind := errs.Unauthenticated
+	if refusal.Code == "invalid_request" {
+		kind = errs.Invalid
+	}
+	return ReasonUnauthenticated, errs.New(kind, "%s", refusal.Description)
+}
+
+// recognise finds out who calls a route of the platform, for limits and records: whether it may is decided there.
+func (co *Compiler) recognise() stage {
+	methods := authn.Methods{Token: true, Certificate: true, Anonymous: true}
+	return stage{"", func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = co.Authenticator.Identify(call.Of(r), r, methods) // see above
+			next.ServeHTTP(w, r)
+		})
+	}}
+}
+
+// rules applies the rules and scopes of the policy of a route of the platform.
+func (co *Compiler) rules(p *table.Policy) stage {
+	return stage{StageAuthorise, co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
+		c.Policy = p
+		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: c.Path}
+		_, reason, err := co.Judge.Admit(p, &s)
+		return reason, err
+	})}
+}
+
+// authorise decides whether the caller may make the call, and what it may go to.
+func (co *Compiler) authorise(p *table.Policy) stage {
+	return stage{StageAuthorise, co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
+		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: c.Path}
+		explicit, reason, err := co.Judge.Admit(p, &s)
+		if err != nil {
+			return reason, err
+		}
+		return co.Choose(c, explicit)
+	})}
+}
+
+// Choose finds what the call may go to.
+func (co *Compiler) Choose(c *call.Call, explicit bool) (reason string, err error) {
+	switch {
+	case c.Instance != nil:
+		c.Endpoints = c.Instance.Endpoints
+		reason, err = co.Judge.Permit(c, c.Instance, explicit)
+	case c.Group != nil:
+		c.Endpoints, reason, err = co.Judge.Select(c, c.Group, explicit)
+	case c.Route == nil:
+		return ReasonNoService, errs.New(errs.NotFound, "there is no active service of this name or id that is reached through the gateway")
+	case c.Route.Definition != nil && c.Route.Definition.Service != "":
+		return ReasonInactive, errs.New(errs.Unavailable, "the service %s has no active instance", c.Route.Definition.Service)
+	}
+	if err == nil && len(c.Endpoints) == 0 {
+		return ReasonInactive, errs.New(errs.Unavailable, "the service has no address that the gateway may call")
+	}
+	return reason, err
+}
+
+// consumer is whom limits are counted for: the caller, or the address of one who is not known.
+func consumer(c *call.Call) string {
+	if c.Info.Consumer != "" {
+		return c.Info.Consumer
+	}
+	return "address " + c.Info.Client.String()
+}
+
+// counted is what limits are counted for: the policy of a service counts for each service by itself.
+func counted(c *call.Call) string {
+	if c.Info.Service != "" {
+		return "service:" + c.Info.Service
+	}
+	return c.Info.Route
+}
+
+// retryConcurrent is after what time a call may be tried again that others were in the way of.
+const retryConcurrent = time.Second
+
+// bound bounds the body.
+func (co *Compiler) bound(most int64) stage {
+	return stage{StageBody, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ContentLength > most {
+				w.Header()["Connection"] = []string{"close"}
+				co.Fail(call.Of(r), w, ReasonTooLarge, errs.New(errs.TooLarge, "the body is larger than %d bytes", most))
+				return
+			}
+			if r.Body != nil && r.Body != http.NoBody {
+				r.Body = http.MaxBytesReader(w, r.Body, most)
+			}
+			next.ServeHTTP(w, r)
+		})
+	}}
+}
+
+// admitted notes when a call was let through.
+func (co *Compiler) admitted() stage {
+	return stage{"", func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c := call.Of(r)
+			c.Admitted = c.Since()
+			next.ServeHTTP(w, r)
+		})
+	}}
+}
+
+// excluding keeps requests away from a filter that it is not to see.
+func excluding(f *Named) (filter.Filter, error) {
+	var patterns []*match.Pattern
+	for _, s := range f.Exclude {
+		p, err := match.NewPattern(s)
+		if err != nil {
+			return nil, err
+		}
+		patterns = append(patterns, p)
+	}
+	if len(patterns) == 0 {
+		return f.Filter, nil
+	}
+	return func(next http.Handler) http.Handler {
+		filtered := f.Filter(next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var path match.Path
+			if err := path.Parse(r.URL.EscapedPath()); err == nil &&
+				slices.ContainsFunc(patterns, func(p *match.Pattern) bool { return p.Match(path.Segments()) }) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			filtered.ServeHTTP(w, r)
+		})
+	}, nil
+}
+
+// ReasonPolicy is why calls are refused whose policy cannot be applied.
+const ReasonPolicy = "policy"

@@ -1,0 +1,206 @@
+// Package proxy passes calls on to what they are for, and the responses back.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/upstream"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/telemetry"
+)
+
+// The reasons for which calls fail here.
+const (
+	ReasonUpstream   = "upstream"
+	ReasonNoEndpoint = "no-endpoint"
+	ReasonTimeout    = "upstream-timeout"
+	ReasonClientGone = "client-gone"
+	ReasonTooLarge   = "too-large"
+	ReasonLoop       = "loop"
+)
+
+// StatusClientGone is the status of calls in records whose client went away before there was an answer.
+const StatusClientGone = 499
+
+// Pseudonym is what the gateway calls itself in Via (RFC 9110 7.6.3).
+const Pseudonym = "mep"
+
+// Proxy is the end of the way: it takes calls whose Endpoints are chosen.
+type Proxy struct {
+	reverse httputil.ReverseProxy
+	tracer  *telemetry.Tracer
+	fail    func(c *call.Call, w http.ResponseWriter, reason string, err error)
+	gone    func(c *call.Call, err error)
+}
+
+// New makes a proxy. fail answers a call that could not be passed on, for a reason; gone notes that its client went away.
+func New(tracer *telemetry.Tracer, lines *slog.Logger,
+	fail func(c *call.Call, w http.ResponseWriter, reason string, err error), gone func(c *call.Call, err error),
+) *Proxy {
+	p := &Proxy{tracer: tracer, fail: fail, gone: gone}
+	p.reverse = httputil.ReverseProxy{
+		Rewrite: p.rewrite, Transport: transport{}, BufferPool: &buffers{}, ModifyResponse: modifyResponse, ErrorHandler: p.failed,
+		ErrorLog: log.New(debugLog{lines}, "", 0),
+	}
+	return p
+}
+
+// ServeHTTP implements http.Handler.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := call.Of(r)
+	if looping(r.Header["Via"]) {
+		p.fail(c, w, ReasonLoop, errs.New(errs.BadGateway, "the call came through this kind of gateway %d times already: its routes lead in a circle", maxHops))
+		return
+	}
+	if t := c.Policy.Spec.Timeouts.Total.Or(0); t > 0 {
+		ctx, cancel := context.WithTimeoutCause(r.Context(), t, errTotal)
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
+	p.reverse.ServeHTTP(w, r)
+}
+
+var errTotal = errs.New(errs.GatewayTimeout, "the call took longer than its route allows")
+
+// maxHops is how often a call may pass gateways of this kind.
+const maxHops = 8
+
+func looping(via []string) bool {
+	hops := 0
+	for _, v := range via {
+		hops += strings.Count(v, " "+Pseudonym)
+	}
+	return hops >= maxHops
+}
+
+// rewrite makes the request that is passed on.
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
+	c := call.Of(pr.In)
+	out := pr.Out
+	setPath(out.URL, c.Path)
+	// As it came: net/http would leave out what it cannot read.
+	out.URL.RawQuery = pr.In.URL.RawQuery
+	out.Host = ""
+	if c.Route != nil && c.Route.Definition != nil && c.Route.Definition.KeepHost {
+		out.Host = pr.In.Host
+	}
+	setHeaders(c, pr.In, out.Header)
+	p.tracer.Inject(out.Context(), out.Header)
+}
+
+// setPath puts an escaped path in place.
+func setPath(u *url.URL, escaped string) {
+	if strings.IndexByte(escaped, '%') < 0 {
+		u.Path, u.RawPath = escaped, ""
+		return
+	}
+	plain, err := url.PathUnescape(escaped)
+	if err != nil {
+		plain = escaped // it was looked at before
+	}
+	u.Path, u.RawPath = plain, escaped
+}
+
+// transport makes the calls.
+type transport struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	c := call.Of(r)
+	return c.Policy.Upstream.RoundTrip(r, c.Policy.Profile, c.Endpoints, &c.Attempt)
+}
+
+func modifyResponse(resp *http.Response) error {
+	c := call.Of(resp.Request)
+	c.FirstByte = c.Since()
+	plan := &c.Policy.Headers
+	for _, name := range plan.RemoveResponse {
+		delete(resp.Header, name)
+	}
+	for _, f := range plan.SetResponse {
+		resp.Header[f.Name] = []string{f.Value}
+	}
+	if plan.Via {
+		addVia(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
+	}
+	// The gateway's own fields stand in the header of the response already, unless an informational response has taken them along.
+	if h := c.Writer.Header(); len(h[requestIDHeader]) == 0 {
+		h[requestIDHeader] = []string{c.Info.RequestID}
+		if c.Quota != nil {
+			c.Quota.SetHeader(h)
+		}
+	}
+	delete(resp.Header, requestIDHeader)
+	return nil
+}
+
+// failed answers a call that got no response.
+func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
+	c := call.Of(r)
+	cause := context.Cause(r.Context())
+	switch tooLarge, isTooLarge := errors.AsType[*http.MaxBytesError](err); {
+	case isTooLarge:
+		p.fail(c, w, ReasonTooLarge, errs.New(errs.TooLarge, "the body is larger than %d bytes", tooLarge.Limit))
+	case errors.Is(cause, errTotal):
+		p.fail(c, w, ReasonTimeout, errTotal)
+	case cause != nil:
+		p.gone(c, err)
+	default:
+		reason, err := said(err)
+		p.fail(c, w, reason, err)
+	}
+}
+
+// said is what a client is told of a call that got no response.
+func said(err error) (reason string, told error) {
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		if e.Status == http.StatusGatewayTimeout {
+			return ReasonTimeout, errs.Wrap(errs.GatewayTimeout, e.Cause, "%s", e.Detail)
+		}
+		return ReasonUpstream, errs.Wrap(errs.BadGateway, e.Cause, "%s", e.Detail)
+	}
+	switch errs.KindOf(err) {
+	case errs.Unavailable:
+		return ReasonNoEndpoint, err
+	case errs.TooLarge:
+		return ReasonTooLarge, err
+	}
+	return ReasonUpstream, errs.Wrap(errs.BadGateway, err, "the call could not be passed on")
+}
+
+// buffers lends the buffers bodies are copied through.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return p[:]
+	}
+	return new([bufferSize]byte)[:]
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }
+
+// debugLog takes what net/http says about calls that broke off: the access record has them.
+type debugLog struct{ log *slog.Logger }
+
+// Write implements io.Writer.
+func (d debugLog) Write(p []byte) (int, error) {
+	d.log.Debug("call broke off", "error", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+var _ io.Writer = debugLog{}

@@ -1,0 +1,131 @@
+package rest
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/export"
+	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/identity"
+)
+
+func (a *API) explain(c *gin.Context) error {
+	if err := httpx.NoQuery(c); err != nil {
+		return err
+	}
+	var req gateway.ExplainRequest
+	if err := httpx.Body(c, &req); err != nil {
+		return err
+	}
+	req.Consumer = identity.CanonicalID(req.Consumer)
+	e, err := a.Server.Explain(c.Request.Context(), req)
+	if err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, e)
+}
+
+func (a *API) status(c *gin.Context) error {
+	if err := httpx.NoQuery(c); err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, a.Server.Status())
+}
+
+// StatisticsQuery selects counts of calls.
+type StatisticsQuery struct {
+	// Service and Consumer are "" for all of them.
+	Service, Consumer string
+	// Resolution is gateway.StatMinute, StatHour or StatDay.
+	Resolution string
+	// From and To bound the times at which buckets begin; To is not within.
+	From, To time.Time
+}
+
+// kept is how long statistics are kept.
+const kept = 7 * 24 * time.Hour
+
+// spans are how far the answer goes back when the question does not say.
+var spans = map[string]time.Duration{gateway.StatMinute: time.Hour, gateway.StatHour: 24 * time.Hour, gateway.StatDay: kept}
+
+func (a *API) statistics(c *gin.Context) error {
+	p, err := query(c, "service", "consumer", "resolution", "from", "to")
+	if err != nil {
+		return err
+	}
+	q := StatisticsQuery{Service: p.get("service"), Consumer: identity.CanonicalID(p.get("consumer"))}
+	q.Resolution = p.oneOf("resolution", gateway.StatHour, gateway.StatMinute, gateway.StatDay)
+	q.To = p.moment("to", time.Now().UTC())
+	q.From = p.moment("from", q.To.Add(-spans[q.Resolution]))
+	if p.err() == nil && !q.From.Before(q.To) {
+		p.faults.Add("from", "must be before to")
+	}
+	if err := p.err(); err != nil {
+		return err
+	}
+	s, err := a.Server.Statistics(c.Request.Context(), q)
+	if err != nil {
+		return err
+	}
+	return httpx.JSON(c, http.StatusOK, s)
+}
+
+func (a *API) quotas(c *gin.Context) error {
+	p, err := query(c, "route", "consumer", "limit", "after")
+	if err != nil {
+		return err
+	}
+	at := p.page()
+	if err := p.err(); err != nil {
+		return err
+	}
+	list, err := a.Server.Quotas(c.Request.Context(), p.get("route"), identity.CanonicalID(p.get("consumer")))
+	if err != nil {
+		return err
+	}
+	place := func(u gateway.QuotaUse) string {
+		return strings.Join([]string{u.Route, u.Consumer, u.Per, u.Window.UTC().Format(time.RFC3339)}, "\x00")
+	}
+	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/quotas", sorted(list, at.after, place), place))
+}
+
+func (a *API) upstreams(c *gin.Context) error {
+	p, err := query(c, "limit", "after")
+	if err != nil {
+		return err
+	}
+	at := p.page()
+	if err := p.err(); err != nil {
+		return err
+	}
+	place := func(t gateway.TargetView) string { return t.URL + "\x00" + t.Instance }
+	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/upstreams", sorted(a.Server.Upstreams(), at.after, place), place))
+}
+
+// formats are what the routes can be exported as.
+var formats = map[string]func(export.Table) ([]byte, error){"kong": export.Kong, "envoy": export.Envoy}
+
+func (a *API) export(c *gin.Context) error {
+	p, err := query(c, "format")
+	if err != nil {
+		return err
+	}
+	format := p.oneOf("format", "", "kong", "envoy")
+	if format == "" && p.err() == nil {
+		p.faults.Add("format", "is required: kong or envoy")
+	}
+	if err := p.err(); err != nil {
+		return err
+	}
+	text, err := formats[format](export.Table{Routes: slices.Collect(a.Server.Routes("")), Policies: a.Server.Policies()})
+	if err != nil {
+		return err
+	}
+	c.Data(http.StatusOK, "application/yaml", text)
+	return nil
+}

@@ -1,0 +1,82 @@
+package table
+
+import (
+	"hash/maphash"
+	"maps"
+)
+
+// shards is an immutable map that can be changed at a cost of its size divided by fanout.
+type shards[V any] struct {
+	parts *[fanout]map[string]V
+	count int
+}
+
+const fanout = 512
+
+var seed = maphash.MakeSeed()
+
+func part(key string) int { return int(maphash.String(seed, key) % fanout) }
+
+func (s *shards[V]) get(key string) V {
+	if s.parts == nil {
+		var none V
+		return none
+	}
+	return s.parts[part(key)][key]
+}
+
+func (s *shards[V]) all(yield func(V) bool) {
+	if s.parts == nil {
+		return
+	}
+	for _, m := range s.parts {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// editor collects changes of shards.
+type editor[V any] struct {
+	next  shards[V]
+	owned [fanout]bool // parts that are copies
+}
+
+func (s shards[V]) edit() *editor[V] {
+	e := &editor[V]{next: shards[V]{parts: new([fanout]map[string]V), count: s.count}}
+	if s.parts != nil {
+		*e.next.parts = *s.parts
+	}
+	return e
+}
+
+func (e *editor[V]) own(n int) map[string]V {
+	if !e.owned[n] {
+		e.owned[n] = true
+		if m := e.next.parts[n]; m == nil {
+			e.next.parts[n] = make(map[string]V)
+		} else {
+			e.next.parts[n] = maps.Clone(m)
+		}
+	}
+	return e.next.parts[n]
+}
+
+func (e *editor[V]) put(key string, v V) {
+	m := e.own(part(key))
+	if _, had := m[key]; !had {
+		e.next.count++
+	}
+	m[key] = v
+}
+
+func (e *editor[V]) remove(key string) {
+	n := part(key)
+	if _, had := e.next.parts[n][key]; !had {
+		return
+	}
+	delete(e.own(n), key)
+	e.next.count--
+}
