@@ -178,6 +178,7 @@ func (a *admin) hand(cmd *cobra.Command, k *credential.Known, secret string) err
 		c.URLs = maps.Clone(c.URLs)
 		delete(c.URLs, "mm5")
 		delete(c.URLs, "dns")
+		delete(c.URLs, gatewayManagement.listener)
 	}
 	out, err := cmd.Flags().GetString("out")
 	if err != nil {
@@ -211,6 +212,10 @@ func (a *admin) reach() (urls map[string]string, caFile string) {
 	}
 	if a.cfg.DNS.Enabled() {
 		listeners["dns"] = struct{ public, listen string }{a.cfg.DNS.PublicURL, a.cfg.DNS.ManagementListen}
+	}
+	if g := &a.cfg.Gateway; g.Enabled() {
+		listeners["gateway"] = struct{ public, listen string }{a.cfg.Server.GatewayURL, g.Listen}
+		listeners[gatewayManagement.listener] = struct{ public, listen string }{"", g.ManagementListen}
 	}
 	for name, l := range listeners {
 		if urls[name] = strings.TrimSuffix(l.public, "/"); urls[name] == "" {

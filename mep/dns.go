@@ -3,26 +3,18 @@ package mep
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/api/client"
 	"github.com/openmep/mep/api/dns"
-	"github.com/openmep/mep/mepauth"
 )
-
-// dnsListener is the name of the DNS management among the URLs of a credentials file.
-const dnsListener = "dns"
 
 // dnsCommand looks at the DNS server of a running platform.
 func dnsCommand(s *Spec) *cobra.Command {
@@ -39,103 +31,21 @@ func dnsCommand(s *Spec) *cobra.Command {
 		Use: "trace NAME [TYPE]", Short: "Say what the DNS server answers to a client, and how it comes to that; the type is A unless given", Args: cobra.RangeArgs(1, 2),
 	}
 	trace.Flags().String("client", "", "address of the client, which decides about views and forwarding; default: that of this machine")
-	root.AddCommand(managed(s, list, listRecords), managed(s, flush, flushCache), managed(s, trace, traceName), queryCommand(s))
+	root.AddCommand(dnsManagement.command(s, list, listRecords), dnsManagement.command(s, flush, flushCache),
+		dnsManagement.command(s, trace, traceName), queryCommand(s))
 	return root
 }
 
-// managed adapts a function to a command that talks to the DNS management.
-func managed(s *Spec, cmd *cobra.Command, run func(ctx context.Context, cmd *cobra.Command, d *client.DNS, args []string) error) *cobra.Command {
-	s.AddFlags(cmd)
-	f := cmd.Flags()
-	f.String("credentials", "", "credentials file with the scope mm5; default: bootstrap/mepm.json in the data directory, and with --dev none")
-	f.String("url", "", "URL of the DNS management; default: urls.dns of the credentials file, and with --dev dns.managementListen")
-	f.String("ca", "", "PEM file of the CA of the platform; default: caFile of the credentials file")
-	f.Bool("json", false, "print JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, err := s.Load(s.Sources(cmd))
-		if err != nil {
-			return err
+// dnsManagement is the management of the DNS server.
+var dnsManagement = remote[*client.DNS]{
+	name: "the DNS management", listener: "dns", setting: "dns.managementListen",
+	listen: func(cfg *Config) (string, error) {
+		if !cfg.DNS.Enabled() {
+			return "", errors.New("dns.listen is off: there is no DNS server; name another one with --url")
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), commandTimeout)
-		defer cancel()
-		d, done, err := manage(cmd, cfg)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return explained(run(ctx, cmd, d, args))
-	}
-	return cmd
-}
-
-// explained says what to do about a platform that does not answer.
-func explained(err error) error {
-	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return fmt.Errorf("the DNS management does not answer (is the platform running, and dns.managementListen or --url right?): %w", err)
-	}
-	return err
-}
-
-// manage makes a client of the DNS management; done ends its connections.
-func manage(cmd *cobra.Command, cfg *Config) (d *client.DNS, done func(), err error) {
-	f := cmd.Flags()
-	get := func(name string) string { v, _ := f.GetString(name); return v }
-	file, url := get("credentials"), get("url")
-	if file == "" && cfg.Common.Dev {
-		if url == "" && !cfg.DNS.Enabled() {
-			return nil, nil, errors.New("dns.listen is off: there is no DNS server; name another one with --url")
-		}
-		h := &http.Client{Timeout: client.DefaultTimeout}
-		d, err = client.NewDNS(cmp.Or(url, "http://"+reachable(cfg.DNS.ManagementListen)), client.WithHTTPClient(h))
-		return d, h.CloseIdleConnections, err
-	}
-	if file == "" {
-		file = mepauth.BootstrapFile(&cfg.Common)
-	}
-	c, err := auth.LoadCredentials(file)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.CAFile = cmp.Or(get("ca"), c.CAFile)
-	if url = cmp.Or(url, c.URLs[dnsListener]); url == "" {
-		return nil, nil, fmt.Errorf("%s does not say where the DNS management is: say so with --url", file)
-	}
-	h, err := c.HTTPClient()
-	if err != nil {
-		return nil, nil, err
-	}
-	tokens, err := c.Source(h)
-	if err != nil {
-		return nil, nil, err
-	}
-	d, err = client.NewDNS(url, client.WithHTTPClient(h), client.WithTokens(tokens))
-	return d, h.CloseIdleConnections, err
-}
-
-// reachable is the address of a listener as somebody on this machine uses it.
-func reachable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return listen
-	}
-	switch a, err := netip.ParseAddr(host); {
-	case host == "" || err == nil && a.IsUnspecified() && a.Is4():
-		host = "127.0.0.1"
-	case err == nil && a.IsUnspecified():
-		host = "::1"
-	}
-	return net.JoinHostPort(host, port)
-}
-
-// printed writes v as JSON if the command has --json, and reports whether it has.
-func printed(cmd *cobra.Command, v any) (bool, error) {
-	asJSON, err := cmd.Flags().GetBool("json")
-	if err != nil || !asJSON {
-		return false, err
-	}
-	enc := json.NewEncoder(cmd.OutOrStdout())
-	enc.SetIndent("", "  ")
-	return true, enc.Encode(v)
+		return cfg.DNS.ManagementListen, nil
+	},
+	connect: client.NewDNS,
 }
 
 func listRecords(ctx context.Context, cmd *cobra.Command, d *client.DNS, args []string) error {

@@ -30,7 +30,7 @@ func doctorCommand(s *Spec) *cobra.Command {
 			report = doctor.Misconfigured(src.File, err)
 		} else {
 			report = doctor.Examine(cmd.Context(), doctor.Installation{
-				Common: &cfg.Common, Server: &cfg.Server, Auth: &cfg.Auth, DNS: &cfg.DNS, Reserve: cfg.DiskReserve, Quota: cfg.DiskQuota,
+				Common: &cfg.Common, Server: &cfg.Server, Auth: &cfg.Auth, DNS: &cfg.DNS, Gateway: &cfg.Gateway, Reserve: cfg.DiskReserve, Quota: cfg.DiskQuota,
 				File: src.File, LockFile: lockFile(cfg.Common.DataDir),
 			})
 		}

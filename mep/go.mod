@@ -7,6 +7,7 @@ require (
 	github.com/miekg/dns v1.1.73
 	github.com/openmep/mep/api v0.0.0
 	github.com/openmep/mep/dnsagent v0.0.0
+	github.com/openmep/mep/gateway v0.0.0
 	github.com/openmep/mep/kit v0.0.0
 	github.com/openmep/mep/mepauth v0.0.0
 	github.com/openmep/mep/mepserver v0.0.0
@@ -121,3 +122,5 @@ replace github.com/openmep/mep/mepserver => ../mepserver
 replace github.com/openmep/mep/mepauth => ../mepauth
 
 replace github.com/openmep/mep/dnsagent => ../dnsagent
+
+replace github.com/openmep/mep/gateway => ../gateway

@@ -9,9 +9,12 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/dnsagent"
+	"github.com/openmep/mep/gateway"
+	"github.com/openmep/mep/gateway/filter"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/node"
@@ -22,10 +25,11 @@ import (
 
 // Config is the configuration of the platform.
 type Config struct {
-	Common daemon.Config
-	Server mepserver.Config
-	Auth   mepauth.Config
-	DNS    dnsagent.Config
+	Common  daemon.Config
+	Server  mepserver.Config
+	Auth    mepauth.Config
+	DNS     dnsagent.Config
+	Gateway gateway.Config
 
 	DiskReserve int64 `name:"storage.reserve" default:"134217728" usage:"room in bytes that must stay free on the disk of the data directory; changes are refused below it"`
 	DiskQuota   int64 `name:"storage.quota" default:"2147483648" usage:"largest size of the embedded etcd's database in bytes"`
@@ -34,13 +38,13 @@ type Config struct {
 // Spec describes a program with the configuration of the platform.
 type Spec = daemon.Spec[Config]
 
-// Platform describes the program mep.
-func Platform() *Spec {
+// Platform describes the program mep. filters are further kinds of filters that the gateway's configuration may name.
+func Platform(filters ...filter.Definition) *Spec {
 	s := &Spec{
 		Name: "mep", Short: "ETSI MEC platform in one process",
 		Common: func(c *Config) *daemon.Config { return &c.Common },
 		Validate: func(c *Config) error {
-			faults := []error{c.Server.Validate(&c.Common), c.Auth.Validate(&c.Common), c.DNS.Validate(&c.Common)}
+			faults := []error{c.Server.Validate(&c.Common), c.Auth.Validate(&c.Common), c.DNS.Validate(&c.Common), c.Gateway.Validate(&c.Common)}
 			if c.Server.Mm5.DNS.Driver == mepserver.DriverAgent && !c.DNS.Enabled() {
 				faults = append(faults, fmt.Errorf("dns.driver: agent needs a DNS server: dns.listen must not be off"))
 			}
@@ -55,20 +59,22 @@ func Platform() *Spec {
 		Listeners: func(c *Config) []string {
 			return append([]string{
 				c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL, c.Auth.Listen, c.Auth.PublicURL,
-			}, c.DNS.Addresses()...)
+			}, append(c.DNS.Addresses(), c.Gateway.Addresses()...)...)
 		},
-		Build: build,
+		Build: func(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[Config], error) {
+			return build(ctx, cfg, env, filters)
+		},
 	}
-	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand(), doctorCommand(s), dnsCommand(s))
+	s.Commands = append(s.Commands, keysCommand(s), credentialsCommand(s), tokenCommand(), doctorCommand(s), dnsCommand(s), gatewayCommand(s), apikeyCommand(s))
 	return s
 }
 
-func build(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[Config], error) {
+func build(ctx context.Context, cfg *Config, env *daemon.Env, filters []filter.Definition) (*daemon.Program[Config], error) {
 	db, store, parts, err := connect(ctx, cfg, env)
 	if err != nil {
 		return nil, err
 	}
-	program, err := assemble(ctx, cfg, env, db, store)
+	program, err := assemble(ctx, cfg, env, db, store, filters)
 	if err != nil {
 		for _, p := range slices.Backward(parts) {
 			err = errors.Join(err, p.Stop(ctx))
@@ -80,7 +86,9 @@ func build(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[C
 }
 
 // assemble makes the parts that work on the store.
-func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Server, store *etcd.Store) (*daemon.Program[Config], error) {
+func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Server, store *etcd.Store,
+	filters []filter.Definition,
+) (*daemon.Program[Config], error) {
 	n, err := node.New(store, db != nil, env)
 	if err != nil {
 		return nil, err
@@ -105,8 +113,24 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 		return nil, errors.Join(err, closeAgent(names), tokens.Close())
 	}
 	urls["mp1"], urls["mm5"] = server.URL(), server.Mm5URL()
+	closeAll := func() error { return errors.Join(server.Close(), closeAgent(names), tokens.Close()) }
+	var way *gateway.Gateway
+	if cfg.Gateway.Enabled() {
+		way, err = gateway.New(&cfg.Gateway, n, env, gateway.Options{
+			Filters: filters, Mp1: server.Handler(), Auth: tokens.Handler(), Prefixes: cfg.Server.Prefixes,
+		})
+		if err != nil {
+			return nil, errors.Join(err, closeAll())
+		}
+		server.ThroughGateway(way.URL())
+		urls["gateway"] = cmp.Or(strings.TrimSuffix(cfg.Server.GatewayURL, "/"), way.URL())
+		urls[gatewayManagement.listener] = way.ManagementURL()
+	}
 	if err := tokens.Bootstrap(ctx, urls, env); err != nil {
-		return nil, errors.Join(err, server.Close(), closeAgent(names), tokens.Close())
+		if way != nil {
+			err = errors.Join(err, way.Close())
+		}
+		return nil, errors.Join(err, closeAll())
 	}
 	parts := []daemon.Part{n.Part()}
 	if db != nil {
@@ -122,6 +146,10 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 		maps.Copy(listeners, names.Listeners())
 		parts = append(parts, names.Part())
 	}
+	if way != nil {
+		maps.Copy(listeners, way.Listeners())
+		parts = append(parts, way.Part())
+	}
 	return &daemon.Program[Config]{
 		Parts: append(parts, tokens.Part(), server.Part(), daemon.Listeners(listeners)),
 		Prepare: func(c *Config) (func(), error) {
@@ -132,8 +160,15 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 					return nil, err
 				}
 			}
+			calls := func() {}
+			if way != nil {
+				var err error
+				if calls, err = way.Prepare(&c.Gateway); err != nil {
+					return nil, err
+				}
+			}
 			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(&c.Server)
-			return func() { auth(); mp1(); dns() }, nil
+			return func() { auth(); mp1(); dns(); calls() }, nil
 		},
 	}, nil
 }

@@ -115,3 +115,5 @@ replace github.com/openmep/mep/mep => ../mep
 replace github.com/openmep/mep/mepauth => ../mepauth
 
 replace github.com/openmep/mep/dnsagent => ../dnsagent
+
+replace github.com/openmep/mep/gateway => ../gateway

@@ -16,6 +16,7 @@ require (
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
 	github.com/miekg/dns v1.1.73 // indirect
 	github.com/openmep/mep/dnsagent v0.0.0 // indirect
+	github.com/openmep/mep/gateway v0.0.0 // indirect
 	github.com/openmep/mep/mepauth v0.0.0 // indirect
 	github.com/openmep/mep/mepserver v0.0.0 // indirect
 )
@@ -129,3 +130,5 @@ replace github.com/openmep/mep/tests => ../tests
 replace github.com/openmep/mep/mepauth => ../mepauth
 
 replace github.com/openmep/mep/dnsagent => ../dnsagent
+
+replace github.com/openmep/mep/gateway => ../gateway

@@ -49,6 +49,10 @@ func (x *examination) listeners() []listener {
 			list = append(list, listener{name: "dns-tls", addr: x.DNS.TLSListen, set: "dns.tlsListen"})
 		}
 	}
+	if x.Gateway != nil && x.Gateway.Enabled() {
+		list = append(list, listener{name: "gateway", addr: x.Gateway.Listen, set: "gateway.listen"},
+			listener{name: "gateway-management", addr: x.Gateway.ManagementListen, set: "gateway.managementListen"})
+	}
 	for i := range list {
 		if addr, err := x.Common.Listen(list[i].setting(), list[i].addr); err == nil {
 			list[i].addr = addr
@@ -118,7 +122,7 @@ func (x *examination) given(f *findings) {
 // reachedAs is the name by which clients reach a listener whose public URL is not set; empty when nothing can be said.
 func (x *examination) reachedAs(l listener) string {
 	if l.name == "mp1" && x.Server.PublicURL != "" || l.name == "mm5" && x.Server.Mm5.PublicURL != "" || l.name == "auth" && x.Auth.PublicURL != "" ||
-		(l.name == "ops" || l.name == "dns-management") && loopback(l.addr) || l.name == "dns" { // of which DNS has no certificate
+		(l.name == "ops" || strings.HasSuffix(l.name, "-management")) && loopback(l.addr) || l.name == "dns" { // of which DNS has no certificate
 		return ""
 	}
 	host, _, err := net.SplitHostPort(l.addr)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/openmep/mep/dnsagent"
+	"github.com/openmep/mep/gateway"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/mepauth"
@@ -19,11 +20,12 @@ import (
 
 // Installation is what is examined.
 type Installation struct {
-	// Common, Server, Auth and DNS are settings that are valid.
-	Common *daemon.Config
-	Server *mepserver.Config
-	Auth   *mepauth.Config
-	DNS    *dnsagent.Config
+	// Common, Server, Auth, DNS and Gateway are settings that are valid.
+	Common  *daemon.Config
+	Server  *mepserver.Config
+	Auth    *mepauth.Config
+	DNS     *dnsagent.Config
+	Gateway *gateway.Config
 	// Reserve and Quota are storage.reserve and storage.quota, in bytes.
 	Reserve, Quota int64
 	// File is the configuration file; empty when there is none.

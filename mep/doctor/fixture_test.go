@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openmep/mep/dnsagent"
+	"github.com/openmep/mep/gateway"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/etcdtest"
 	"github.com/openmep/mep/kit/ops"
@@ -65,19 +66,20 @@ type fixture struct {
 func planned(t *testing.T) *fixture {
 	t.Helper()
 	var cfg struct {
-		Common daemon.Config
-		Server mepserver.Config
-		Auth   mepauth.Config
-		DNS    dnsagent.Config
+		Common  daemon.Config
+		Server  mepserver.Config
+		Auth    mepauth.Config
+		DNS     dnsagent.Config
+		Gateway gateway.Config
 	}
 	dir := filepath.Join(t.TempDir(), "data")
 	require.NoError(t, settings.Load(&cfg, settings.Sources{Flags: map[string]string{
 		"data-dir": dir, "mp1-listen": "127.0.0.1:0", "mm5-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0", "ops-listen": "127.0.0.1:0",
-		"dns-listen": "127.0.0.1:0", "dns-management-listen": "127.0.0.1:0",
+		"dns-listen": "127.0.0.1:0", "dns-management-listen": "127.0.0.1:0", "gateway-listen": "127.0.0.1:0", "gateway-management-listen": "127.0.0.1:0",
 	}}, nil))
 	f := &fixture{
 		Installation: Installation{
-			Common: &cfg.Common, Server: &cfg.Server, Auth: &cfg.Auth, DNS: &cfg.DNS, Reserve: 128 * mib, Quota: 2048 * mib,
+			Common: &cfg.Common, Server: &cfg.Server, Auth: &cfg.Auth, DNS: &cfg.DNS, Gateway: &cfg.Gateway, Reserve: 128 * mib, Quota: 2048 * mib,
 			LockFile: filepath.Join(dir, "lock"),
 		},
 		host: thisMachine(),

@@ -56,7 +56,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	if dir := os.Getenv(BinEnv); dir != "" {
 		return filepath.Abs(dir)
 	}
-	return build("nomsgpack", "mep", "mepserver", "mepauth", "dnsagent")
+	return build("nomsgpack", "mep", "mepserver", "mepauth", "dnsagent", "gateway")
 })
 
 // faulty are the programs that end where the environment says; see Fault. They are built from the source in any case.

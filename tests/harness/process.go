@@ -60,6 +60,14 @@ type spec struct {
 	faults      bool
 	fault       string
 	environment []string
+	without     string // a listener that is off
+}
+
+// listeners are those the process has besides that of operations.
+func (s *spec) listeners() []string {
+	return slices.DeleteFunc(slices.Clone(listeners[s.program]), func(name string) bool {
+		return s.without != "" && strings.HasPrefix(name, s.without)
+	})
 }
 
 // command is the process to be.
@@ -100,10 +108,16 @@ func StartDNSAgent(tb testing.TB, etcdEndpoint string, opts ...Option) *Process 
 	return start(tb, "dnsagent", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
+// StartGateway runs the daemon gateway against an etcd as Start runs mep.
+func StartGateway(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
+	tb.Helper()
+	return start(tb, "gateway", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
+}
+
 // listeners are those that each program has besides that of operations.
 var listeners = map[string][]string{
-	"mep": {"mp1", "mm5", "auth", "dns", "dns-management"}, "mepserver": {"mp1", "mm5"}, "mepauth": {"auth"},
-	"dnsagent": {"dns", "dns-management"},
+	"mep": {"mp1", "mm5", "auth", "dns", "dns-management", "gateway", "gateway-management"}, "mepserver": {"mp1", "mm5"}, "mepauth": {"auth"},
+	"dnsagent": {"dns", "dns-management"}, "gateway": {"gateway", "gateway-management"},
 }
 
 // arguments is the command line of the options, without the data directory and the configuration file.
@@ -118,8 +132,11 @@ func (s *spec) arguments() []string {
 	} else {
 		args, free = append(args, "--dev"), ":0"
 	}
-	for _, name := range listeners[s.program] {
+	for _, name := range s.listeners() {
 		args = append(args, "--"+name+"-listen", free)
+	}
+	if s.without != "" {
+		args = append(args, "--"+s.without+"-listen", "off")
 	}
 	return append(append(args, "--ops-listen", "127.0.0.1:0"), s.args...)
 }

@@ -16,7 +16,7 @@ func (p *Process) findListeners() error {
 	for _, m := range listening.FindAllStringSubmatch(p.Log(), -1) {
 		urls[m[1]] = m[2]
 	}
-	for _, name := range append([]string{"ops"}, listeners[p.spec.program]...) {
+	for _, name := range append([]string{"ops"}, p.spec.listeners()...) {
 		if urls[name] == "" {
 			return fmt.Errorf("the log does not say where %s listens", name)
 		}

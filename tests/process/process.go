@@ -66,7 +66,8 @@ func start(program, dir string, args []string) (*Process, error) {
 	}
 	args = append([]string{
 		"run", "--mp1-listen", "127.0.0.1:0", "--mm5-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0",
-		"--dns-listen", "127.0.0.1:0", "--dns-management-listen", "127.0.0.1:0", "--ops-listen", ops, "--log-format", "json",
+		"--dns-listen", "127.0.0.1:0", "--dns-management-listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0",
+		"--gateway-management-listen", "127.0.0.1:0", "--ops-listen", ops, "--log-format", "json",
 	}, args...)
 	p := &Process{cmd: exec.Command(program, args...), done: make(chan struct{}), log: log, ops: "http://" + ops}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = log, log, environment()

@@ -56,6 +56,11 @@ flags. Unknown names, wrong values and settings given twice in the file are refu
 settings marked *reload*, all or nothing; the others need a restart. Durations are written ` + "`500ms`, `30s` or `1h`" + `. Lists are
 separated by commas, or are YAML lists in the file.
 
+In values of the file, ` + "`${NAME}`" + ` stands for an environment variable and ` + "`${NAME:-default}`" + ` for one that may be unset or empty; a variable
+without default that is not set is refused. ` + "`$${`" + ` stands for ` + "`${`" + ` itself. Variables are put in after the file has been parsed: whatever they
+hold, they cannot add settings, and they are checked like values that are written out. Inside of structured settings they become
+numbers and truth values where such are wanted, and are strings elsewhere; where any type may stand, ` + "`!!int ${NAME}`" + ` makes a number.
+
 | setting | flag | environment | type | default | with ` + "`--dev`" + ` | reload | meaning |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 `

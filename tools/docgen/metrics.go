@@ -98,7 +98,8 @@ func metricsPage() ([]byte, error) {
 	}
 	flags := map[string]string{
 		"mp1-listen": "127.0.0.1:0", "mm5-listen": "127.0.0.1:0", "auth-listen": "127.0.0.1:0",
-		"dns-listen": "127.0.0.1:0", "dns-management-listen": "127.0.0.1:0", "data-dir": dir,
+		"dns-listen": "127.0.0.1:0", "dns-management-listen": "127.0.0.1:0",
+		"gateway-listen": "127.0.0.1:0", "gateway-management-listen": "127.0.0.1:0", "data-dir": dir,
 		"dataplane-driver": "webhook", "dataplane-url": "http://127.0.0.1:1/", "dataplane-secret-file": secret,
 	}
 	if err := settings.Load(cfg, settings.Sources{Flags: flags}, nil); err != nil {

@@ -47,6 +47,12 @@ var measures = []measure{
 	{"dns-million", benchDNSMillion},
 	{"dns-cached", benchDNSCached},
 	{"dns-churn", benchDNSChurn},
+	{"gateway", benchGateway},
+	{"gateway-latency", benchGatewayLatency},
+	{"gateway-change", benchGatewayChange},
+	{"gateway-services", benchGatewayServices},
+	{"gateway-quota", benchGatewayQuota},
+	{"gateway-websockets", benchGatewayWebSockets},
 }
 
 func main() {

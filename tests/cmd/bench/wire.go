@@ -116,8 +116,8 @@ func (c *wire) do(method, path, header string, body []byte) (status, length int,
 		if len(line) == 0 {
 			break
 		}
-		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
-			if length, err = strconv.Atoi(string(v)); err != nil {
+		if name, v, _ := bytes.Cut(line, []byte(":")); bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(v))); err != nil {
 				return 0, 0, err
 			}
 		}

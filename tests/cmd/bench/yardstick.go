@@ -29,6 +29,12 @@ func yardstick(which string, args []string) error {
 		return yardstickDNS(args[0], args[1])
 	case "yardstick-http":
 		return yardstickHTTP(args[0])
+	case "yardstick-service":
+		return yardstickService()
+	case "yardstick-sockets":
+		return yardstickSockets()
+	case "yardstick-proxy":
+		return yardstickProxy(args[0])
 	}
 	return fmt.Errorf("no yardstick %q", which)
 }

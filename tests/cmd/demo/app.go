@@ -94,6 +94,7 @@ func (a *app) serve() string {
 	mux := http.NewServeMux()
 	mux.Handle("/notifications", notifications)
 	mux.HandleFunc("POST /termination", a.takeNotice)
+	mux.HandleFunc("GET /location/v2/zones/{zone}", locate)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = server.Serve(listener) }() // as long as the program runs
 	return "http://" + listener.Addr().String()

@@ -39,6 +39,16 @@ var expectedActs = []string{
 	"dns.record.create success mepm",
 	"token.issue success mepm",    // of the operator, with the MEPM's credentials
 	"access.deny denied consumer", // the producer's service, and the MEPM's API
+	"gateway.api_key.create success mepm",
+	"token.issue success mepm", // of the operator
+	"gateway.api_key.delete success mepm",
+	"gateway.policy.put success mepm", // a quota, then sharing on request
+	"gateway.access.apply success consumer",
+	"gateway.access.decide failed consumer",
+	"gateway.access.decide success producer", // granted, and taken back
+	"token.issue success mepm",               // of the operator
+	"gateway.access.delete success consumer",
+	"gateway.policy.delete success mepm",
 	"credential.put success mepm", // EdgeGallery's way
 	"app.configure success mepm",
 	"app.unconfigure success mepm",

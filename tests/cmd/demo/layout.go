@@ -14,7 +14,7 @@ const (
 )
 
 // secretMembers are the members of JSON objects whose values are not shown.
-var secretMembers = map[string]bool{"secretKey": true, "access_token": true, "refresh_token": true}
+var secretMembers = map[string]bool{"secretKey": true, "access_token": true, "refresh_token": true, "key": true}
 
 // pretty lays JSON out in few lines, without secrets. Of a long body that was shown before it says in which step that was.
 func (s *screen) pretty(body []byte) string {

@@ -1,8 +1,9 @@
 // Command demo tells the story of two MEC apps on a platform it starts itself, secure as it is by default: the MEPM gives both
 // their credentials and configures the platform for them, their traffic rules reach the data plane, their names are answered by
-// the DNS server as long as they are in force, one offers a service, the other finds it and hears what becomes of it, keys are
-// replaced meanwhile, who may not do something cannot, and in the end the MEPM terminates both. Every request, answer and notification is real, and shown as it happens, less the secrets. The program
-// fails when anything differs from what it expects, so it is a test as well.
+// the DNS server as long as they are in force, one offers a service, the other finds it, hears what becomes of it and calls it
+// through the gateway, keys are replaced meanwhile, who may not do something cannot, and in the end the MEPM terminates both. Every
+// request, answer and notification is real, and shown as it happens, less the secrets. The program fails when anything differs from
+// what it expects, so it is a test as well.
 package main
 
 import (

@@ -31,6 +31,8 @@ dns:
   forward: [%q]   # where other names are known
 callbacks:
   allowLoopback: true   # the servers of the apps are on this machine
+gateway:
+  allowLoopback: true   # and so are their services
 auth:
   keys:
     notBefore: 3s       # a new key is published this long before it signs; 5m by default
@@ -62,7 +64,7 @@ func (p *platform) start() error {
 	}
 	p.running = running
 	p.addresses = nil
-	for _, listener := range []string{"mp1", "mm5", "auth", "dns", "dns-management", "ops"} {
+	for _, listener := range []string{"mp1", "mm5", "auth", "dns", "dns-management", "gateway", "gateway-management", "ops"} {
 		_, address, _ := strings.Cut(running.URL(listener), "://")
 		p.addresses = append(p.addresses, "--"+listener+"-listen", address)
 	}

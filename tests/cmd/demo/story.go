@@ -79,13 +79,16 @@ func (s *story) tell(ctx context.Context) (err error) {
 	s.askAgain(ctx)
 	s.changeTooLate(ctx, second.Info, first.ETag)
 	s.trespass(ctx, second)
+	s.useGateway(ctx)
 	s.serveEdgeGallery(ctx)
 	s.rotateSigningKey(ctx)
 	s.rotateSecretKey(ctx)
 	s.terminateProducer(ctx, first.Info.SerInstanceID)
 	s.askTooLate(ctx)
+	s.callTooLate(ctx)
 	s.terminateConsumer(ctx)
 	s.end()
+	s.showCalls()
 	s.lookBack()
 	return nil
 }
@@ -102,8 +105,8 @@ func (s *story) begin() {
 	must(p.start())
 	mm5 := p.running.URL("mm5")
 	s.abbreviate(p.mp1()+"/mec_service_mgmt/v1", "…", p.mp1()+"/mec_app_support/v2", "…", mm5+"/mm5/v1", "…", p.dir+"/", "")
-	s.note("process %d; Mp1 is at %s, Mm5 at %s, tokens are at %s, the DNS server is at %s", p.running.Pid(), p.mp1(), mm5,
-		p.running.URL("auth"), p.running.URL("dns"))
+	s.note("process %d; Mp1 is at %s, Mm5 at %s, tokens are at %s, the DNS server is at %s, the gateway at %s", p.running.Pid(),
+		p.mp1(), mm5, p.running.URL("auth"), p.running.URL("dns"), p.running.URL("gateway"))
 	s.note("below, … stands for the root of an API, or for the rest of an id, and %s for a secret or token", hidden)
 }
 

@@ -31,7 +31,7 @@ func (w window) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	fmt.Fprintf(w.out, "\n   %s\n", w.paint(blue, w.who+" -> "+r.Method+" "+w.short(r.URL.RequestURI())))
-	w.headers(r.Header, "Authorization", "X-Sdk-Date", "If-Match")
+	w.headers(r.Header, "Authorization", "X-Api-Key", "X-Sdk-Date", "If-Match", "X-Appinstanceid", "X-Consumer-Scopes")
 	if r.GetBody != nil {
 		body, _ := r.GetBody()
 		sent, _ := io.ReadAll(body)
@@ -50,7 +50,7 @@ func (w window) RoundTrip(r *http.Request) (*http.Response, error) {
 		colour = red
 	}
 	fmt.Fprintf(w.out, "   %s\n", w.paint(colour, resp.Status))
-	w.headers(resp.Header, "WWW-Authenticate", "ETag", "Location")
+	w.headers(resp.Header, "WWW-Authenticate", "ETag", "Location", "Retry-After")
 	fmt.Fprint(w.out, w.body(resp.Header, body))
 	return resp, err
 }
@@ -58,8 +58,11 @@ func (w window) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *screen) headers(h http.Header, names ...string) {
 	for _, name := range names {
 		value := h.Get(name)
-		if name == "Authorization" {
+		switch {
+		case name == "Authorization":
 			value = s.unproven(value)
+		case name == "X-Api-Key" && value != "":
+			value = s.hide(value)
 		}
 		if value != "" {
 			fmt.Fprintf(s.out, "%s%s: %s\n", indent, name, s.short(value))
