@@ -35,6 +35,7 @@ func TestWhoMayUseAService(t *testing.T) {
 		"the owner":                           {owner, "/services/b/", 200},
 	} {
 		t.Run(name, func(t *testing.T) {
+			g := g.in(t)
 			var changes []func(*http.Request)
 			if c.caller != "" {
 				changes = append(changes, bearer(w.token(c.caller)))
@@ -60,7 +61,7 @@ func TestWhoMayUseAService(t *testing.T) {
 func TestServicesForLocalConsumers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	g := w.gate(func(s *setup) { s.DaemonConfig.Gateway.LocalNetworks = []string{"192.0.2.0/24"} })
+	g := w.gate(func(s *setup) { s.Gateway.LocalNetworks = []string{"192.0.2.0/24"} })
 	owner := w.app()
 	w.service(owner, "local", mirrorOf(t).URL, local)
 	w.service(owner, "both", mirrorOf(t).URL, local)

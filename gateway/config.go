@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/gateway/record"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
@@ -45,15 +48,16 @@ type Config struct {
 	TrustRequestID bool                      `name:"gateway.trustRequestId" default:"true" reload:"true" usage:"whether clients may name their requests with X-Request-Id"`
 	Underscores    bool                      `name:"gateway.underscores" default:"false" reload:"true" usage:"whether header fields with \"_\" in their names are passed on; servers may take them for those with \"-\""`
 
-	Connections     int           `name:"gateway.connections" default:"10000" reload:"true" usage:"connections from which on calls get 429"`
-	ConnectionsHard int           `name:"gateway.connectionsHard" default:"12000" reload:"true" usage:"connections from which on further ones are closed at once"`
-	Streams         int           `name:"gateway.streams" default:"250" usage:"calls of one HTTP/2 connection that are answered at a time"`
-	MaxBody         int64         `name:"gateway.maxBody" default:"104857600" reload:"true" usage:"largest request body in bytes where the policy does not say; -1: any"`
-	MaxHeader       int           `name:"gateway.maxHeader" default:"32768" usage:"largest request header in bytes"`
-	MaxURI          int           `name:"gateway.maxUri" default:"8192" reload:"true" usage:"longest request target in bytes"`
-	HeaderTimeout   time.Duration `name:"gateway.headerTimeout" default:"15s" usage:"how long the header of a request may take"`
-	BodyIdle        time.Duration `name:"gateway.bodyIdle" default:"60s" reload:"true" usage:"how long a client may be silent in the middle of a body, or take nothing of an answer"`
-	Idle            time.Duration `name:"gateway.idle" default:"2m" usage:"how long a connection may be without a call"`
+	Connections           int           `name:"gateway.connections" default:"10000" reload:"true" usage:"connections from which on calls get 429"`
+	ConnectionsHard       int           `name:"gateway.connectionsHard" default:"12000" reload:"true" usage:"connections from which on further ones are closed at once"`
+	ConnectionsPerAddress int           `name:"gateway.connectionsPerAddress" default:"2500" reload:"true" usage:"connections from which on further ones of one client (an IPv4 address, or a /64 of IPv6) are closed at once; 0: any number. This machine and trusted proxies may have more"`
+	Streams               int           `name:"gateway.streams" default:"250" usage:"calls of one HTTP/2 connection that are answered at a time"`
+	MaxBody               int64         `name:"gateway.maxBody" default:"104857600" reload:"true" usage:"largest request body in bytes where the policy does not say; -1: any"`
+	MaxHeader             int           `name:"gateway.maxHeader" default:"32768" usage:"largest request header in bytes"`
+	MaxURI                int           `name:"gateway.maxUri" default:"8192" reload:"true" usage:"longest request target in bytes"`
+	HeaderTimeout         time.Duration `name:"gateway.headerTimeout" default:"15s" usage:"how long the header of a request may take"`
+	BodyIdle              time.Duration `name:"gateway.bodyIdle" default:"60s" reload:"true" usage:"how long a client may be silent in the middle of a body, or take nothing of an answer"`
+	Idle                  time.Duration `name:"gateway.idle" default:"2m" usage:"how long a connection may be without a call"`
 
 	UpstreamIdle        int      `name:"gateway.upstream.idle" default:"256" reload:"true" usage:"idle connections that are kept to one address"`
 	UpstreamConnections int      `name:"gateway.upstream.connections" default:"0" reload:"true" usage:"connections to one address at most; 0: any number"`
@@ -155,6 +159,39 @@ func (c *Config) Validate(common *daemon.Config) error {
 	_, err := c.judged()
 	_, gerr := c.denied()
 	return errors.Join(append(faults, err, gerr)...)
+}
+
+// Unspecific reports whether the address of the listener does not say how others reach it.
+func (c *Config) Unspecific() bool {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil || host == "" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && (a.IsUnspecified() || a.IsLoopback())
+}
+
+// Advise returns what is wrong with routes and policies: a running gateway refuses each of them alone, and keeps its previous version.
+func (c *Config) Advise() error {
+	var list []error
+	for i := range c.Routes {
+		if err := checked(c.Routes[i].Check); err != nil {
+			list = append(list, fmt.Errorf("gateway.routes: the route %s: %w", c.Routes[i].ID, err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
+		p := c.Policies[name]
+		if err := checked(p.Check); err != nil {
+			list = append(list, fmt.Errorf("gateway.policies: the policy %s: %w", name, err))
+		}
+	}
+	return errors.Join(list...)
+}
+
+func checked(check func(*problem.InvalidParams)) error {
+	var faults problem.InvalidParams
+	check(&faults)
+	return faults.Err()
 }
 
 // Addresses are the addresses listeners will be bound to, as configured.

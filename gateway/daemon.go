@@ -27,6 +27,7 @@ func Daemon(filters ...filter.Definition) *daemon.Spec[DaemonConfig] {
 			}
 			return errors.Join(c.Gateway.Validate(&c.Common), node.NeedsCluster(&c.Common))
 		},
+		Advise:    func(c *DaemonConfig) error { return c.Gateway.Advise() },
 		Listeners: func(c *DaemonConfig) []string { return c.Gateway.Addresses() },
 		Build: func(_ context.Context, c *DaemonConfig, env *daemon.Env) (*daemon.Program[DaemonConfig], error) {
 			n, parts, err := node.OnCluster(env)

@@ -58,7 +58,7 @@ func TestARefusedDefinitionLeavesTheOneBeforeIt(t *testing.T) {
 		require.Equal(t, "/one/r/x", g.get("/r/x", token).seen(t).Target, "also what an older release may have stored")
 	}
 	w.route("new", api.Route{Paths: []string{"/new"}, URLs: []string{up}, Policy: unusable(api.Policy{})})
-	require.Equal(t, http.StatusNotFound, status("GET", "/new"), "there is none before it")
+	require.Equal(t, http.StatusServiceUnavailable, status("GET", "/new"), "there is none before it: it is closed, and no other route takes its calls")
 	require.Len(t, g.refusals(), 3)
 
 	w.policy("hello", api.Policy{})
@@ -130,8 +130,8 @@ func TestTheConfigurationWinsOverTheManagement(t *testing.T) {
 	w.route("r", api.Route{Paths: []string{"/r"}, URLs: []string{up + "/management"}})
 	token := bearer(w.token(w.app()))
 	g := w.gate(func(s *setup) {
-		s.DaemonConfig.Gateway.Policies = map[string]api.Policy{"hello": {}}
-		s.DaemonConfig.Gateway.Routes = []api.Route{{ID: "r", Paths: []string{"/r"}, URLs: []string{up + "/configuration"}}}
+		s.Gateway.Policies = map[string]api.Policy{"hello": {}}
+		s.Gateway.Routes = []api.Route{{ID: "r", Paths: []string{"/r"}, URLs: []string{up + "/configuration"}}}
 	})
 	require.Equal(t, http.StatusOK, g.status("/services/hello/", token))
 	require.Equal(t, "/configuration/r", g.get("/r", token).seen(t).Target)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/front"
 	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
@@ -56,7 +57,7 @@ func (s *server) Explain(ctx context.Context, req gateway.ExplainRequest) (*gate
 	for name, value := range req.Headers {
 		x.r.Header.Set(name, value)
 	}
-	x.c.Writer.Reset(discard{http.Header{}}, 0)
+	x.c.Writer.Reset(discard{http.Header{}}, x.r, 0)
 	x.c.Info.Client = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	if req.Source != "" {
 		a, err := netip.ParseAddr(req.Source)
@@ -88,6 +89,10 @@ func (x *explaining) stop(name string, err error) {
 }
 
 func (x *explaining) run() {
+	if err := front.Method(x.r.Method); err != nil {
+		x.stop("method", err)
+		return
+	}
 	var path match.Path
 	if err := path.Clean(x.r.Method, x.r.URL); err != nil {
 		x.stop("path", err)
@@ -100,7 +105,17 @@ func (x *explaining) run() {
 	p := x.c.Policy
 	x.e.Route, x.e.Path, x.e.Filters = x.view(), x.c.Path, p.Filters
 	x.step("route", "%s, by the policy %q (%s)", cmp.Or(routeName(x.e.Route), x.c.Info.Route), p.Name, p.Source)
+	if p.Closed {
+		x.stop("policy", errs.New(errs.Unavailable, "the policy cannot be applied here: see the status of the gateway"))
+		return
+	}
 	if x.c.Route != nil && x.c.Route.Kind == gateway.KindPlatform {
+		subject := rule.Subject{Caller: x.c.Caller, Client: x.c.Info.Client, Method: x.r.Method, Path: x.c.Path}
+		if _, _, err := x.compiler.Load().Judge.Admit(p, &subject); err != nil {
+			x.stop("policy", err)
+			return
+		}
+		x.limits(p)
 		x.e.Reason = "passed on to the platform, which decides by itself who may call"
 		return
 	}
@@ -149,7 +164,7 @@ func routeName(v *gateway.RouteView) string {
 func (x *explaining) view() *gateway.RouteView {
 	switch {
 	case x.c.Route != nil:
-		return routeView(x.c.Route)
+		return routeView(x.c.Table, x.c.Route)
 	case x.c.Group != nil:
 		return groupView(x.c.Table, x.c.Group)
 	case x.c.Instance != nil:
@@ -162,6 +177,14 @@ func (x *explaining) view() *gateway.RouteView {
 func (x *explaining) caller(p *table.Policy) bool {
 	m := x.compiler.Load().Authenticator.MethodsOf(&p.Spec)
 	if x.c.Caller != nil {
+		switch {
+		case m.Token:
+			x.c.Caller.Via = string(gateway.ByToken)
+		case m.Key:
+			x.c.Caller.Via = string(gateway.ByAPIKey)
+		case m.Certificate:
+			x.c.Caller.Via = string(gateway.ByCertificate)
+		}
 		x.step("authentication", "%s, with the scopes %s", x.c.Caller.Subject, strings.Join(x.c.Caller.Scopes, " "))
 		return true
 	}

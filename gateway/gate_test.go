@@ -29,6 +29,7 @@ import (
 // gate is a gateway that runs.
 type gate struct {
 	*gateway.Gateway
+	testing.TB
 	*world
 	cfg     *setup
 	reg     *prometheus.Registry
@@ -71,15 +72,15 @@ func (w *world) gate(changes ...func(*setup)) *gate {
 
 func (w *world) begin(s *setup) *gate {
 	w.Helper()
-	g := &gate{world: w, cfg: s, reg: prometheus.NewRegistry()}
+	g := &gate{TB: w.TB, world: w, cfg: s, reg: prometheus.NewRegistry()}
 	dev := s.Common.Dev
 	s.Common.Dev = !s.Encrypted // no certificates are made
-	env, err := daemon.NewEnv(w.Context(), &s.Common, "gateway", s.DaemonConfig.Gateway.Addresses(), s.Log, g.reg)
+	env, err := daemon.NewEnv(w.Context(), &s.Common, "gateway", s.Gateway.Addresses(), s.Log, g.reg)
 	require.NoError(w, err)
 	s.Common.Dev = dev
 	n, err := node.New(s.Store, false, env)
 	require.NoError(w, err)
-	g.Gateway, err = gateway.New(&s.DaemonConfig.Gateway, n, env, s.Options)
+	g.Gateway, err = gateway.New(&s.Gateway, n, env, s.Options)
 	require.NoError(w, err)
 	parts := []daemon.Part{daemon.Closer("audit", env.Audit.Close), n.Part(), g.Part(), daemon.Listeners(g.Listeners())}
 	for _, p := range parts {
@@ -113,9 +114,16 @@ func (w *world) begin(s *setup) *gate {
 	return g
 }
 
+// in is the gate for a part of a test.
+func (g *gate) in(tb testing.TB) *gate {
+	part := *g
+	part.TB = tb
+	return &part
+}
+
 // reload puts changed settings to use.
 func (g *gate) reload(change func(*gateway.Config)) error {
-	next := g.cfg.DaemonConfig.Gateway
+	next := g.cfg.Gateway
 	change(&next)
 	apply, err := g.Prepare(&next)
 	if err != nil {

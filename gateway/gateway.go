@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,7 @@ import (
 	"github.com/openmep/mep/gateway/quota"
 	"github.com/openmep/mep/gateway/record"
 	"github.com/openmep/mep/gateway/rest"
+	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/spike"
 	"github.com/openmep/mep/gateway/stats"
 	"github.com/openmep/mep/gateway/table"
@@ -108,7 +111,10 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, o Options) (*Gateway, error
 	g.handler = &front.Handler{Log: env.Log, Tracer: env.Tracer}
 	sc := front.ServerConfig{
 		Addr: addr, HeaderTimeout: cfg.HeaderTimeout, Idle: cfg.Idle, Header: cfg.MaxHeader, Streams: cfg.Streams,
-		Connections: func() int { return g.cfg.Load().ConnectionsHard }, Log: env.Log, Registerer: env.Metrics,
+		Connections: func() int { return g.cfg.Load().ConnectionsHard },
+		PerAddress:  func() int { return g.cfg.Load().ConnectionsPerAddress },
+		Exempt:      func(a netip.Addr) bool { return rule.Within(a, g.handler.Settings.Load().Proxies) },
+		Log:         env.Log, Registerer: env.Metrics,
 	}
 	if env.Certs != nil {
 		sc.TLS = env.Certs.ServerConfig()
@@ -166,10 +172,11 @@ func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 	if err != nil {
 		return err
 	}
-	fc, settings, err := g.prepare(cfg)
+	fc, settings, register, err := g.prepare(cfg)
 	if err != nil {
 		return err
 	}
+	register()
 	fc.Platform = platform
 	g.compiler.Store(fc.Compiler)
 	g.handler.Settings.Store(settings)
@@ -256,41 +263,60 @@ func (g *Gateway) guardOf(cfg *Config) (*netguard.Policy, error) {
 		Listeners:       g.listeners,
 		LoopbackSetting: "gateway.allowLoopback", PrivateSetting: "gateway.allowPrivate",
 	}
-	for _, s := range append(append([]string(nil), cfg.Mp1URLs...), cfg.AuthURLs...) {
-		if u, err := url.Parse(s); err == nil {
-			if ap, err := netip.ParseAddrPort(u.Host); err == nil {
-				p.Own = append(p.Own, ap)
-			}
-		}
+	for _, s := range slices.Concat(cfg.Mp1URLs, cfg.AuthURLs) {
+		p.Own = append(p.Own, addressesOf(s)...)
 	}
 	for _, e := range g.common.EtcdEndpoints {
-		_, host, found := strings.Cut(e, "://")
-		if !found {
-			host = e
+		if !strings.Contains(e, "://") {
+			e = "http://" + e
 		}
-		if ap, err := netip.ParseAddrPort(host); err == nil {
-			p.Own = append(p.Own, ap)
-		}
+		p.Own = append(p.Own, addressesOf(e)...)
 	}
 	return p, nil
+}
+
+// lookup bounds how long the names of other parts of the platform are looked up.
+const lookup = time.Second
+
+// addressesOf are the addresses of a part of the platform that is reached at a URL: of a name as far as they are found now.
+func addressesOf(raw string) []netip.AddrPort {
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" {
+		return nil
+	}
+	port, err := netguard.PortOf(u)
+	if err != nil {
+		return nil
+	}
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(a, port)}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookup)
+	defer cancel()
+	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname()) // what is not found is not called either
+	var list []netip.AddrPort
+	for _, a := range found {
+		list = append(list, netip.AddrPortFrom(a.Unmap(), port))
+	}
+	return list
 }
 
 // listeners are those of the process.
 func (g *Gateway) listeners() []netip.AddrPort { return g.env.Health.Addresses() }
 
 // prepare does what can fail of putting settings to use.
-func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, error) {
+func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, func(), error) {
 	local, err := cfg.judged()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	filters, err := g.filters(cfg)
+	filters, register, err := g.filters(cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	proxies, err := networksOf(g.common.Identity.Proxies)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	c := &pipeline.Compiler{
 		Stages: &pipeline.Stages{
@@ -301,12 +327,12 @@ func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, error) 
 		Defaults: pipeline.Defaults{MaxBody: cfg.MaxBody, Headers: cfg.plan()}, Filters: filters, Upstream: g.upstreams,
 	}
 	if err := c.Init(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	return &follow.Config{Compiler: c, Routes: cfg.Routes, Policies: cfg.Policies}, &front.Settings{
 		URI: cfg.MaxURI, Header: cfg.MaxHeader, Connections: cfg.Connections, BodyIdle: cfg.BodyIdle, Proxies: proxies,
 		RequestIDs: cfg.TrustRequestID, Underscores: cfg.Underscores,
-	}, nil
+	}, register, nil
 }
 
 func (g *Gateway) authenticator(cfg *Config) *authn.Authenticator {
@@ -381,11 +407,14 @@ func (g *Gateway) Prepare(cfg *Config) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := g.records.Reopen(); err != nil {
+		g.env.Log.Error("the file of the access records cannot be opened again, the present one stays in use", "error", err)
+	}
 	records, err := g.records.Prepare(cfg.records(g.common))
 	if err != nil {
 		return nil, fmt.Errorf("gateway.records: %w", err)
 	}
-	fc, settings, err := g.prepare(cfg)
+	fc, settings, register, err := g.prepare(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -394,6 +423,7 @@ func (g *Gateway) Prepare(cfg *Config) (func(), error) {
 		g.guard.Store(guard)
 		upstreams()
 		records()
+		register()
 		fc.Platform = g.feed.Platform()
 		g.compiler.Store(fc.Compiler)
 		g.handler.Settings.Store(settings)

@@ -113,7 +113,7 @@ func TestGRPC(t *testing.T) {
 			require.Equal(t, "not now: ü", status.Convert(err).Message())
 			require.Equal(t, codes.Unimplemented, status.Code(conn.Invoke(proof, method+"None", wrapperspb.String("x"), out)))
 			require.Equal(t, codes.Unauthenticated, status.Code(conn.Invoke(ctx, method+"Say", wrapperspb.String("x"), out)))
-			require.Equal(t, codes.Unimplemented, status.Code(conn.Invoke(proof, "/services/none/mep.test.Talk/Say", wrapperspb.String("x"), out)))
+			require.Equal(t, codes.NotFound, status.Code(conn.Invoke(proof, "/services/none/mep.test.Talk/Say", wrapperspb.String("x"), out)))
 			short, stop := context.WithTimeout(proof, 50*time.Millisecond)
 			require.Equal(t, codes.DeadlineExceeded, status.Code(conn.Invoke(short, method+"Say", wrapperspb.String("wait"), out)))
 			stop()

@@ -64,6 +64,7 @@ func TestNobodyPassesForSomebodyElse(t *testing.T) {
 		"own token, and own again by a folded field's name": {"Authorization: bearer  " + token + "\nX_AppInstanceID: " + victim + "\n", "", 200},
 	} {
 		t.Run(name, func(t *testing.T) {
+			g := g.in(t)
 			l := g.dial()
 			l.send("GET /services/hello/" + c.query + " HTTP/1.1\nHost: a\n" + c.request + "\n")
 			a := l.answer()
@@ -168,7 +169,7 @@ func TestWhatIsSaidOfWhereACallComesFrom(t *testing.T) {
 	direct := w.gate()
 	behind := w.gate(func(s *setup) { s.Common.Identity.Proxies = []string{"127.0.0.0/8"} })
 	none := w.gate(func(s *setup) {
-		s.DaemonConfig.Gateway.HeaderFields, s.DaemonConfig.Gateway.TrustRequestID = nil, false
+		s.Gateway.HeaderFields, s.Gateway.TrustRequestID = nil, false
 	})
 	names := []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"}
 	request := "Host: h.example:81\nX-Forwarded-For: 192.0.2.9, 192.0.2.7\nX-Forwarded-For: 127.0.0.9\nX-Forwarded-Host: outside\nX-Forwarded-Proto: https\n" +
@@ -236,7 +237,7 @@ func TestPoliciesChangeHeaderFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	g := w.gate(func(s *setup) {
-		s.DaemonConfig.Gateway.KeyHeader, s.DaemonConfig.Gateway.KeyQuery = "X-Secret", "key"
+		s.Gateway.KeyHeader, s.Gateway.KeyQuery = "X-Secret", "key"
 	})
 	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Server", "secret/1.0")
@@ -328,7 +329,7 @@ func TestHopByHopFieldsStay(t *testing.T) {
 func TestCallsThatGoInACircleEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	g := w.gate(func(s *setup) { s.DaemonConfig.Gateway.DenyTargets = nil })
+	g := w.gate(func(s *setup) { s.Gateway.DenyTargets = nil })
 	other := w.gate()
 	w.named("hello", other.URL()+"/services/back")
 	w.named("back", mirrorOf(t).URL)

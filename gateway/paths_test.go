@@ -28,7 +28,7 @@ func TestPathsThatMeanSomethingElse(t *testing.T) {
 		"/services/hello/%5c..%5csecret", `/services/hello/..\secret`, `/services/hello/a\b`, "/services/hello/%00", "/services/hello/a%00.txt",
 		"/services/hello/..;/secret", "/services/hello/..;a=b/secret", "/services/hello/;/x", "/services/hello/%252e%252e/x", "/services/hello/%252fx",
 		"/services/hello/a%0d%0aX-Injected:%201", "/services/hello/%7f", "/services/hello/%zz", "/services/hello/%", "/services/hello/%2",
-		"/team/./admin/x", "/team/x/../admin/x", "/team//admin/x", "/team/%2e/admin/x", "http://a/services/hello/", "services/hello/", "*",
+		"/team/./admin/x", "/team/x/../admin/x", "/team//admin/x", "/team/%2e/admin/x", "http://a/services/../hello/", "http://u@a/services/hello/", "ftp:/services/hello/", "services/hello/", "*",
 		"/services/hello/%25%32%65%25%32%65/x",
 	} {
 		l := g.dial()
@@ -79,7 +79,7 @@ func TestNamesThatAreNoText(t *testing.T) {
 		require.Contains(t, []int{400, 404}, a.StatusCode, path)
 	}
 	// Names that strangers make up do not take the places of services in the metrics.
-	g2 := w.gate(func(s *setup) { s.DaemonConfig.Gateway.SeriesServices = 3 })
+	g2 := w.gate(func(s *setup) { s.Gateway.SeriesServices = 3 })
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		require.Equal(t, http.StatusNotFound, g2.status("/services/made-up-"+name, token))
 	}
@@ -111,7 +111,7 @@ func TestHostTricks(t *testing.T) {
 		l := g.dial()
 		l.send("GET /x HTTP/1.1\nHost: " + host + "\n\n")
 		a := l.answer()
-		got := a.Header.Get("X")
+		var got string
 		if a.StatusCode == http.StatusOK {
 			got = a.seen(t).Target
 			if strings.HasPrefix(got, "/wild") {
@@ -127,7 +127,7 @@ func TestHostTricks(t *testing.T) {
 	}
 	for _, request := range []string{
 		"GET /x HTTP/1.1\n\n", "GET /x HTTP/1.1\nHost: evil\nHost: inside.example\n\n", "GET /x HTTP/1.1\nHost: inside.example\nHost: evil\n\n",
-		"GET http://inside.example/x HTTP/1.1\nHost: evil\n\n", "GET /x HTTP/1.1\nHost: inside.example, evil\n\n", "GET /x HTTP/1.1\nHost : inside.example\n\n",
+		"GET http://evil/x HTTP/1.1\nHost: inside.example\n\n", "GET /x HTTP/1.1\nHost: inside.example, evil\n\n", "GET /x HTTP/1.1\nHost : inside.example\n\n",
 	} {
 		l := g.dial()
 		l.send(request)

@@ -41,7 +41,7 @@ func (s *server) Routes(after string) iter.Seq[*gateway.RouteView] {
 		}
 	}
 	for _, r := range t.Routes() {
-		add(r.ID, func() *gateway.RouteView { return routeView(r) })
+		add(r.ID, func() *gateway.RouteView { return routeView(t, r) })
 	}
 	for g := range t.Groups {
 		add(servicePrefix+g.Name, func() *gateway.RouteView { return groupView(t, g) })
@@ -79,7 +79,7 @@ func (s *server) Route(id string) (*gateway.RouteView, bool) {
 	}
 	for _, r := range t.Routes() {
 		if r.ID == id {
-			return routeView(r), true
+			return routeView(t, r), true
 		}
 	}
 	for _, r := range t.Refused() {
@@ -91,16 +91,21 @@ func (s *server) Route(id string) (*gateway.RouteView, bool) {
 }
 
 func refusedView(r gateway.RefusedDefinition) *gateway.RouteView {
-	return &gateway.RouteView{ID: r.ID, Kind: gateway.KindStatic, Paths: []string{}, Refused: r.Reason}
+	return &gateway.RouteView{ID: r.ID, Kind: gateway.KindStatic, Source: r.Source, Paths: []string{}, Refused: r.Reason}
 }
 
-func routeView(r *table.Route) *gateway.RouteView {
+func routeView(t *table.Table, r *table.Route) *gateway.RouteView {
 	v := &gateway.RouteView{
 		ID: r.ID, Kind: r.Kind, Source: r.Source, Paths: r.Paths, Policy: r.Policy.Name, Revision: r.Revision, Refused: r.Refused,
 		Definition: r.Definition,
 	}
 	if d := r.Definition; d != nil {
 		v.Hosts, v.Paths, v.Methods, v.Headers, v.Service = d.Hosts, d.Paths, d.Methods, d.Headers, d.Service
+		if g := t.Group(d.Service); d.Service != "" && g != nil {
+			for _, i := range g.Instances {
+				v.Targets = append(v.Targets, targets(i)...)
+			}
+		}
 	}
 	for _, e := range r.Endpoints {
 		v.Targets = append(v.Targets, e.View())

@@ -29,10 +29,10 @@ func TestServicesDoNotLeadInside(t *testing.T) {
 	w := newWorld(t)
 	var reached atomic.Int64
 	inside := serve(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) })
-	shut := w.gate(func(s *setup) { s.DaemonConfig.Gateway.AllowLoopback = false })
+	shut := w.gate(func(s *setup) { s.Gateway.AllowLoopback = false })
 	open := w.gate()
 	wide := w.gate(func(s *setup) {
-		s.DaemonConfig.Gateway.Listen, s.DaemonConfig.Gateway.ManagementListen = ":0", ":0"
+		s.Gateway.Listen, s.Gateway.ManagementListen = ":0", ":0"
 	})
 	token := bearer(w.token(w.app()))
 	owner := w.app()

@@ -127,6 +127,7 @@ func TestHandshakesThatFail(t *testing.T) {
 		"101 to h2c":                {"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 502},
 	} {
 		t.Run(name, func(t *testing.T) {
+			g := g.in(t)
 			service := strings.ReplaceAll(name, " ", "-")
 			w.named(service, acceptor(t, func(conn net.Conn) {
 				in := bufio.NewReader(conn)
@@ -146,7 +147,7 @@ func TestHandshakesThatFail(t *testing.T) {
 			l := g.dial()
 			l.send("GET /services/" + service + "/ HTTP/1.1\nHost: a\n" + handshake + "\nGET /smuggled HTTP/1.1\nHost: a\n\n")
 			a := l.answer()
-			require.Equal(t, c.status, a.StatusCode)
+			require.Equal(t, c.status, a.StatusCode, a.body)
 			a, err := l.response(http.MethodGet)
 			if err == nil {
 				require.Equal(t, http.StatusNotFound, a.StatusCode, "the gateway answers it")

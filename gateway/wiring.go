@@ -21,6 +21,7 @@ import (
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/filter"
 	"github.com/openmep/mep/gateway/follow"
+	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/pipeline"
 	"github.com/openmep/mep/gateway/rest"
 	"github.com/openmep/mep/gateway/rule"
@@ -62,45 +63,61 @@ func networksOf(list []string) ([]netip.Prefix, error) {
 	return nets, nil
 }
 
-// filters makes the filters of the configuration.
-func (g *Gateway) filters(cfg *Config) ([]pipeline.Named, error) {
-	var list []pipeline.Named
+// filters makes the filters of the configuration. Their metrics take the place of those in use once register is called.
+func (g *Gateway) filters(cfg *Config) (list []pipeline.Named, register func(), err error) {
+	pending := &later{to: g.env.Metrics}
 	for i, fc := range cfg.Filters {
 		d, ok := g.definition(fc.Name)
 		if !ok {
-			return nil, fmt.Errorf("gateway.filters[%d]: this program has no filter %q: it has %s", i, fc.Name, g.known())
+			return nil, nil, fmt.Errorf("gateway.filters[%d]: this program has no filter %q: it has %s", i, fc.Name, g.known())
 		}
-		f, err := d.Make(fc.Config, filter.Env{
-			Log: g.env.Log.With("filter", fc.Name), Metrics: reusing{prometheus.WrapRegistererWith(nil, g.env.Metrics)},
-		})
+		for k, s := range fc.Exclude {
+			if _, err := match.NewPattern(s); err != nil {
+				return nil, nil, fmt.Errorf("gateway.filters[%d].exclude[%d] %w", i, k, err)
+			}
+		}
+		f, err := d.Make(fc.Config, filter.Env{Log: g.env.Log.With("filter", fc.Name), Metrics: pending})
 		if err != nil {
-			return nil, fmt.Errorf("gateway.filters[%d]: %w", i, err)
+			return nil, nil, fmt.Errorf("gateway.filters[%d]: %w", i, err)
 		}
 		list = append(list, pipeline.Named{Name: fc.Name, Filter: f, Exclude: fc.Exclude})
 	}
-	return list, nil
+	return list, func() {
+		if err := pending.register(); err != nil {
+			g.env.Log.Error("the metrics of a filter cannot be registered", "error", err)
+		}
+	}, nil
 }
 
-// reusing lets a filter that is made again register the metrics it registered before.
-type reusing struct{ prometheus.Registerer }
+// later registers metrics of filters once these are put to use. Those that they registered before give way.
+type later struct {
+	to         prometheus.Registerer
+	collectors []prometheus.Collector
+}
 
 // Register implements prometheus.Registerer.
-func (r reusing) Register(c prometheus.Collector) error {
-	err := r.Registerer.Register(c)
-	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		r.Unregister(already.ExistingCollector)
-		return r.Registerer.Register(c)
-	}
-	return err
+func (l *later) Register(c prometheus.Collector) error {
+	l.collectors = append(l.collectors, c)
+	return nil
 }
 
 // MustRegister implements prometheus.Registerer.
-func (r reusing) MustRegister(cs ...prometheus.Collector) {
-	for _, c := range cs {
-		if err := r.Register(c); err != nil {
-			r.Registerer.MustRegister(c) // fails as it did
+func (l *later) MustRegister(cs ...prometheus.Collector) { l.collectors = append(l.collectors, cs...) }
+
+// Unregister implements prometheus.Registerer.
+func (l *later) Unregister(c prometheus.Collector) bool { return l.to.Unregister(c) }
+
+func (l *later) register() error {
+	var faults []error
+	for _, c := range l.collectors {
+		err := l.to.Register(c)
+		if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+			l.to.Unregister(already.ExistingCollector)
+			err = l.to.Register(c)
 		}
+		faults = append(faults, err)
 	}
+	return errors.Join(faults...)
 }
 
 func (g *Gateway) definition(name string) (filter.Definition, bool) {

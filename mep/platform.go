@@ -48,6 +48,9 @@ func Platform(filters ...filter.Definition) *Spec {
 			if c.Server.Mm5.DNS.Driver == mepserver.DriverAgent && !c.DNS.Enabled() {
 				faults = append(faults, fmt.Errorf("dns.driver: agent needs a DNS server: dns.listen must not be off"))
 			}
+			if c.Server.Advertise && c.Server.GatewayURL == "" && (!c.Gateway.Enabled() || c.Gateway.Unspecific()) && !c.Common.Dev {
+				faults = append(faults, errors.New("gateway.advertise needs gateway.publicUrl: gateway.listen does not say how consumers reach the gateway"))
+			}
 			if c.DiskReserve < 0 {
 				faults = append(faults, fmt.Errorf("storage.reserve must not be negative"))
 			}
@@ -56,9 +59,11 @@ func Platform(filters ...filter.Definition) *Spec {
 			}
 			return errors.Join(faults...)
 		},
+		Advise: func(c *Config) error { return c.Gateway.Advise() },
 		Listeners: func(c *Config) []string {
 			return append([]string{
 				c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL, c.Auth.Listen, c.Auth.PublicURL,
+				c.Server.GatewayURL,
 			}, append(c.DNS.Addresses(), c.Gateway.Addresses()...)...)
 		},
 		Build: func(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[Config], error) {

@@ -61,6 +61,7 @@ func (p *Policy) check(c checker) {
 	p.Timeouts.check(c.in("timeouts"))
 	p.Upstream.check(c.in("upstream"))
 	p.Headers.check(c.in("headers"))
+	list(c, "owners", p.Owners, maxList, checkName)
 	list(c, "excludeFilters", p.ExcludeFilters, maxList, checkID)
 	unknown(c, *p, p.Unknown)
 }

@@ -10,7 +10,7 @@ import (
 // Base is the path of the management.
 const Base = "/gateway/v1"
 
-// AnyService is the name of the policy that holds for services without one of their own.
+// AnyService is the name of the policy that all others are built on, and that holds where there is none.
 const AnyService = "*"
 
 // The names of the platform's own routes, which policies can be given for, too.
@@ -52,8 +52,8 @@ type Route struct {
 	URLs []string `json:"urls,omitempty"`
 	// Strip is how many leading segments of the path are not passed on.
 	Strip int `json:"strip,omitempty"`
-	// Rewrite is the path that is passed on: "{1}" to "{9}" stand for what the "*" matched, in their order, "{rest}" for what "**"
-	// did. It replaces Strip.
+	// Rewrite is the path that is passed on: the segments "{1}" to "{9}" stand for what the "*" matched, in their order, "{rest}", at the
+	// end, for what "**" did. It replaces Strip.
 	Rewrite string `json:"rewrite,omitempty"`
 	// KeepHost passes the Host of the request on. Otherwise it is that of the URL.
 	KeepHost bool `json:"keepHost,omitempty"`
@@ -102,19 +102,20 @@ const (
 	AwayAllow = "allow"
 )
 
-// Policy says who may call what a route leads to, how often, and how. What is absent is as the policy "*" says for services, and as the
-// gateway's settings say for the rest.
+// Policy says who may call what a route leads to, how often, and how. What is absent is as the policy "*" says, for a route to a
+// service as that of the service does, and else as the gateway's settings say; a list that is there and empty takes nothing over. Flags and numbers that "*" sets can be replaced
+// by others, but not taken back.
 type Policy struct {
 	// Authentication are the ways callers may prove who they are: any of them. Default: token, apiKey, certificate.
-	Authentication []Method `json:"authentication,omitempty"`
+	Authentication []Method `json:"authentication,omitzero"`
 	// Scopes is what callers must hold, all of them, unless they are anonymous. Default: mp1.
-	Scopes []string `json:"scopes,omitempty"`
+	Scopes []string `json:"scopes,omitzero"`
 	// KeepAuthorization passes the Authorization header field on. What it leads to can then act as the caller.
 	KeepAuthorization bool `json:"keepAuthorization,omitempty"`
 	// Claims passes claims of the token on: the name of a header field to the name of a claim.
-	Claims map[string]string `json:"claims,omitempty"`
+	Claims map[string]string `json:"claims,omitzero"`
 	// Rules decide about calls: the first that matches. Default decides about the rest; "" is allow.
-	Rules   []Rule `json:"rules,omitempty"`
+	Rules   []Rule `json:"rules,omitzero"`
 	Default Effect `json:"default,omitempty"`
 	// Sharing is open or conditional. Default: open, or what the app says in its registration: transportInfo.implSpecificInfo
 	// {"gateway": {"sharing": "conditional"}}.
@@ -122,7 +123,7 @@ type Policy struct {
 	// ExternalAuth asks somebody else about every call.
 	ExternalAuth *ExternalAuth `json:"externalAuth,omitempty"`
 	// Quotas are how many calls each consumer may make, at most 4.
-	Quotas []Quota `json:"quotas,omitempty"`
+	Quotas []Quota `json:"quotas,omitzero"`
 	// SpikeArrest smoothes the calls of each consumer.
 	SpikeArrest *SpikeArrest `json:"spikeArrest,omitempty"`
 	// Concurrent is how many calls of one consumer may be under way at a time in one replica; 0: any number.
@@ -137,8 +138,10 @@ type Policy struct {
 	Upstream Upstream `json:"upstream,omitzero"`
 	// Headers says what becomes of header fields.
 	Headers Headers `json:"headers,omitzero"`
+	// Owners are the app instances whose instances of the service calls go to. None: any app may offer the service by its name.
+	Owners []string `json:"owners,omitzero"`
 	// ExcludeFilters names filters of the gateway's configuration that calls do not run through.
-	ExcludeFilters []string `json:"excludeFilters,omitempty"`
+	ExcludeFilters []string `json:"excludeFilters,omitzero"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
@@ -291,10 +294,10 @@ type Headers struct {
 	Via        *bool `json:"via,omitempty"`
 	RequestID  *bool `json:"requestId,omitempty"`
 	// Set and Remove change fields of the request, SetResponse and RemoveResponse those of the response.
-	Set            map[string]string `json:"set,omitempty"`
-	Remove         []string          `json:"remove,omitempty"`
-	SetResponse    map[string]string `json:"setResponse,omitempty"`
-	RemoveResponse []string          `json:"removeResponse,omitempty"`
+	Set            map[string]string `json:"set,omitzero"`
+	Remove         []string          `json:"remove,omitzero"`
+	SetResponse    map[string]string `json:"setResponse,omitzero"`
+	RemoveResponse []string          `json:"removeResponse,omitzero"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }

@@ -21,6 +21,7 @@ const (
 var (
 	errEncoding   = errors.New(`must not have a "%" that two hexadecimal digits do not follow`)
 	errControl    = errors.New("must not have control characters, plain or encoded")
+	errOverlong   = errors.New("must not have bytes that no UTF-8 has, which some servers read as other characters")
 	errBackslash  = errors.New("must not have a backslash, plain or encoded")
 	errSlash      = errors.New("must not have an encoded slash")
 	errDot        = errors.New(`must not have the segments "." and "..", plain, encoded or with parameters`)
@@ -58,10 +59,26 @@ func ParseSegment(raw string) (text, name string, err error) {
 // maxDecoded is how often a text may be decoded and still change: nobody encodes a path five times without an intention.
 const maxDecoded = 3
 
+// overlong reports whether a byte never stands in UTF-8, or begins a character that is longer than it has to be (RFC 3629 3, 10): a server
+// that takes it nevertheless reads a dot or a slash. Other encodings than UTF-8 pass.
+func overlong(text string, at int) bool {
+	switch c := text[at]; {
+	case c == 0xc0 || c == 0xc1 || c > 0xf4:
+		return true
+	case c == 0xe0:
+		return at+1 < len(text) && 0x80 <= text[at+1] && text[at+1] < 0xa0
+	case c == 0xf0:
+		return at+1 < len(text) && 0x80 <= text[at+1] && text[at+1] < 0x90
+	}
+	return false
+}
+
 // nameOf returns the name of a segment that has been decoded.
 func nameOf(text string) (string, error) {
-	for _, c := range []byte(text) {
+	for i, c := range []byte(text) {
 		switch {
+		case overlong(text, i):
+			return "", errOverlong
 		case c < ' ' || c == 0x7f:
 			return "", errControl
 		case c == '/':

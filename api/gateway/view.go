@@ -122,6 +122,7 @@ type Status struct {
 type RefusedDefinition struct {
 	Kind   string `json:"kind"`
 	ID     string `json:"id"`
+	Source string `json:"source"`
 	Reason string `json:"reason"`
 }
 

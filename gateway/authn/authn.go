@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/openmep/mep/api/gateway"
@@ -27,7 +28,11 @@ type Authenticator struct {
 }
 
 // Methods are the ways a policy allows, all when it does not say.
-type Methods struct{ Token, Key, Certificate, Anonymous bool }
+type Methods struct {
+	Token, Key, Certificate, Anonymous bool
+	// Lenient takes who proves nothing that counts for nobody: what callers send may be meant for what is behind the gateway.
+	Lenient bool
+}
 
 // MethodsOf reads what a policy says.
 func (a *Authenticator) MethodsOf(p *gateway.Policy) Methods {
@@ -47,11 +52,25 @@ func (a *Authenticator) MethodsOf(p *gateway.Policy) Methods {
 			m.Anonymous = true
 		}
 	}
+	if m == (Methods{Anonymous: true}) {
+		return Methods{Token: true, Key: true, Certificate: true, Anonymous: true, Lenient: true}
+	}
 	return m
 }
 
+// Recognise are the ways that count where it is decided elsewhere who may call.
+var Recognise = Methods{Token: true, Certificate: true, Anonymous: true, Lenient: true}
+
 // Identify finds out who makes the call, and writes it down in it. The error is an *identity.Refusal, or has a kind.
 func (a *Authenticator) Identify(c *call.Call, r *http.Request, m Methods) error {
+	err := a.identify(c, r, m)
+	if _, refusal := errors.AsType[*identity.Refusal](err); refusal && m.Lenient {
+		return nil
+	}
+	return err
+}
+
+func (a *Authenticator) identify(c *call.Call, r *http.Request, m Methods) error {
 	token, err := tokenOf(r, m)
 	if err != nil {
 		return err
@@ -90,9 +109,22 @@ func (a *Authenticator) Identify(c *call.Call, r *http.Request, m Methods) error
 		}
 		return &identity.Refusal{Description: "who calls is not known: send " + a.wanted(m)}
 	}
+	if !sendable(caller.Subject) {
+		return refuse("the name of the caller has characters that cannot stand in a header field")
+	}
 	c.Caller = caller
 	c.Info.Consumer, c.Info.Scopes, c.Info.Via = caller.Subject, caller.Scopes, caller.Via
 	return nil
+}
+
+// sendable reports whether a name can be told to what the call leads to (RFC 9110 5.5).
+func sendable(name string) bool {
+	for _, b := range []byte(name) {
+		if b < ' ' || b == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func refuse(why string) error { return &identity.Refusal{Code: "invalid_token", Description: why} }
@@ -113,33 +145,38 @@ func tokenOf(r *http.Request, m Methods) (string, error) {
 	return token, err
 }
 
-// keyOf is the API key of the request, which it takes out.
+// keyOf is the API key of the request, which it takes out. Where keys do not count, those of this platform are taken out nevertheless:
+// what is behind the gateway could call as their owners.
 func (a *Authenticator) keyOf(r *http.Request, m Methods) (string, error) {
-	if !m.Key {
-		return "", nil
-	}
+	own := func(key string) bool { return m.Key || strings.HasPrefix(key, keyPrefix) }
 	var keys []string
 	if a.Header != "" {
 		if keys = r.Header[a.Header]; len(keys) > 0 {
-			delete(r.Header, a.Header)
+			if slices.ContainsFunc(keys, own) {
+				delete(r.Header, a.Header)
+			}
 		}
 	}
-	if a.Query != "" && (strings.Contains(r.URL.RawQuery, a.Query) || strings.IndexByte(r.URL.RawQuery, '%') >= 0) {
-		var found []string
-		r.URL.RawQuery, found = without(r.URL.RawQuery, a.Query)
+	if q := r.URL.RawQuery; a.Query != "" && (strings.Contains(q, a.Query) || strings.IndexByte(q, '%') >= 0) {
+		rest, found := without(q, a.Query)
+		if slices.ContainsFunc(found, own) {
+			r.URL.RawQuery = rest
+		}
 		keys = append(keys, found...)
 	}
-	switch len(keys) {
-	case 0:
+	switch {
+	case len(keys) == 0 || !m.Key:
 		return "", nil
-	case 1:
-		if keys[0] == "" {
-			return "", refuse("the API key is empty")
-		}
-		return keys[0], nil
+	case len(keys) > 1:
+		return "", errs.New(errs.Invalid, "there are several API keys: send one")
+	case keys[0] == "":
+		return "", refuse("the API key is empty")
 	}
-	return "", errs.New(errs.Invalid, "there are several API keys: send one")
+	return keys[0], nil
 }
+
+// keyPrefix begins the API keys of the platform.
+const keyPrefix = "mepk_"
 
 // without takes the parameter of a name out of a query and returns its values. The rest stays as it was spelt.
 func without(query, name string) (rest string, values []string) {

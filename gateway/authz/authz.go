@@ -11,7 +11,6 @@ import (
 	"github.com/openmep/mep/gateway/table"
 	"github.com/openmep/mep/gateway/upstream"
 	"github.com/openmep/mep/kit/errs"
-	"github.com/openmep/mep/kit/identity"
 )
 
 // The reasons for which calls are refused.
@@ -21,6 +20,7 @@ const (
 	ReasonEntitled = "entitlement"
 	ReasonLocal    = "local-only"
 	ReasonSharing  = "sharing"
+	ReasonOwner    = "owner"
 )
 
 // Settings are what an operator decides about who is who.
@@ -38,7 +38,8 @@ type Judge struct {
 	Granted func(owner, serName, consumer string) bool
 }
 
-// Admit decides about a call by the scopes and rules of its policy. explicit says that a rule allowed it by its conditions.
+// Admit decides about a call by the scopes and rules of its policy. explicit says that a rule allowed it that is
+// about who calls.
 func (j *Judge) Admit(p *table.Policy, s *rule.Subject) (explicit bool, reason string, err error) {
 	if s.Caller != nil {
 		for _, scope := range p.Spec.Scopes {
@@ -54,16 +55,16 @@ func (j *Judge) Admit(p *table.Policy, s *rule.Subject) (explicit bool, reason s
 	if effect == gateway.Deny {
 		return false, ReasonRule, errs.New(errs.Forbidden, "the policy of this route does not allow the call")
 	}
-	return number >= 0, "", nil
+	return number >= 0 && p.Rules[number].Names(), "", nil
 }
 
 // Select finds the endpoints of a group that a call may go to. The error says why there are none.
 func (j *Judge) Select(c *call.Call, g *table.Group, explicit bool) ([]*upstream.Endpoint, string, error) {
-	if g.Uniform {
+	if g.Uniform && len(c.Policy.Spec.Owners) == 0 {
 		reason, err := j.Permit(c, g.Instances[0], explicit)
 		return g.Endpoints, reason, err
 	}
-	var list []*upstream.Endpoint
+	list := make([]*upstream.Endpoint, 0, len(g.Endpoints))
 	var reason string
 	var why error
 	for _, i := range g.Instances {
@@ -82,6 +83,12 @@ func (j *Judge) Select(c *call.Call, g *table.Group, explicit bool) ([]*upstream
 // Permit decides whether a call may go to an instance. explicit says that a rule of the policy names the caller.
 func (j *Judge) Permit(c *call.Call, i *table.Instance, explicit bool) (reason string, err error) {
 	caller := c.Caller
+	if len(c.Services) > 0 && !slices.Contains(c.Services, i.Service) {
+		return ReasonEntitled, errKey()
+	}
+	if owners := c.Policy.Spec.Owners; len(owners) > 0 && !slices.Contains(owners, i.Owner) {
+		return ReasonOwner, errs.New(errs.Forbidden, "the policy of the service %s knows its provider under another name than that of this instance", i.Service)
+	}
 	if caller != nil && caller.Subject == i.Owner {
 		return "", nil
 	}
@@ -89,7 +96,7 @@ func (j *Judge) Permit(c *call.Call, i *table.Instance, explicit bool) (reason s
 	if caller != nil {
 		app = c.Table.App(caller.Subject)
 		if !j.entitled(c, app, i, explicit) {
-			return ReasonEntitled, errs.New(errs.Forbidden, "the caller is not entitled to the service %s: %s", i.Service, whyNot(caller, app))
+			return ReasonEntitled, errs.New(errs.Forbidden, "the caller is not entitled to the service %s: %s", i.Service, whyNot(app))
 		}
 	}
 	if i.LocalOnly && app == nil && !j.Open && !rule.Within(c.Info.Client, j.Local) {
@@ -111,12 +118,22 @@ func (j *Judge) conditional(p *table.Policy, i *table.Instance) bool {
 	return i.Conditional
 }
 
-// entitled applies decision 14: an app uses what it declared, or everything when it declared nothing. A key is good for its
-// services, and who is no app instance must have one, or be named by a rule.
-func (j *Judge) entitled(c *call.Call, app *table.App, i *table.Instance, explicit bool) bool {
-	if len(c.Services) > 0 && !slices.Contains(c.Services, i.Service) {
-		return false
+// errKey is what the holder of an API key is told that is good for other services.
+func errKey() error {
+	return errs.New(errs.Forbidden, "the API key is good for some services only, and this is none of them")
+}
+
+// Key decides whether the API key of a call, if it has one, is good for what is no service.
+func (j *Judge) Key(c *call.Call) (reason string, err error) {
+	if len(c.Services) > 0 {
+		return ReasonEntitled, errKey()
 	}
+	return "", nil
+}
+
+// entitled applies decision 14: an app uses what it declared, or everything when it declared nothing. Who is no app instance must have an
+// API key, or be named by a rule.
+func (j *Judge) entitled(c *call.Call, app *table.App, i *table.Instance, explicit bool) bool {
 	if app != nil {
 		return app.Declares(i.Service)
 	}
@@ -126,14 +143,9 @@ func (j *Judge) entitled(c *call.Call, app *table.App, i *table.Instance, explic
 // ViaAPIKey is how a caller with an API key proved who it is.
 const ViaAPIKey = string(gateway.ByAPIKey)
 
-func whyNot(caller *identity.Caller, app *table.App) string {
-	switch {
-	case app != nil && caller.Via == ViaAPIKey:
-		return "its API key is not good for it, or it did not declare that it uses it"
-	case app != nil:
+func whyNot(app *table.App) string {
+	if app != nil {
 		return "it did not declare that it uses it"
-	case caller.Via == ViaAPIKey:
-		return "its API key is not good for it"
 	}
 	return "it is no application instance of this platform, and no rule of the service's policy allows it"
 }

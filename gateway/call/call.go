@@ -3,7 +3,6 @@ package call
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"net/netip"
 	"time"
@@ -50,6 +49,8 @@ type Call struct {
 	Attempt   upstream.Attempt
 	// Quota is what was decided about the quotas of the call; nil when it has none.
 	Quota *quota.Verdict
+	// GRPC says that it is a call of gRPC, whose clients read errors in another way.
+	GRPC bool
 	// Reason is why the gateway answered by itself, one word for metrics and records; "" when it did not. Fault is the error behind it.
 	Reason string
 	Fault  error
@@ -79,85 +80,3 @@ func Of(r *http.Request) *Call {
 
 // Since is the time since the request was read.
 func (c *Call) Since() time.Duration { return time.Since(c.Start) }
-
-// Writer counts what is answered, and bounds how long the client may take for it.
-type Writer struct {
-	http.ResponseWriter
-	// Status is the status of the final response, 0 before there is one. Bytes is the length of its body so far.
-	Status int
-	Bytes  int64
-
-	idle     time.Duration
-	deadline time.Time
-}
-
-// Reset makes the writer that of a response. A client that takes nothing for the time idle is given up.
-func (w *Writer) Reset(rw http.ResponseWriter, idle time.Duration) {
-	*w = Writer{ResponseWriter: rw, idle: idle}
-}
-
-// Unwrap is for http.ResponseController.
-func (w *Writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// WriteHeader implements http.ResponseWriter.
-func (w *Writer) WriteHeader(status int) {
-	if w.Status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
-		w.Status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (w *Writer) Write(p []byte) (int, error) {
-	if w.Status == 0 {
-		w.Status = http.StatusOK
-	}
-	if w.idle > 0 {
-		w.extend()
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.Bytes += int64(n)
-	return n, err
-}
-
-// extend moves the deadline of writes, not with each of them.
-func (w *Writer) extend() {
-	now := time.Now()
-	if w.deadline.Sub(now) > w.idle*3/4 {
-		return
-	}
-	w.deadline = now.Add(w.idle)
-	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline) // not every writer has deadlines
-}
-
-// Body counts what is read of a request's body, and bounds how long the client may be silent.
-type Body struct {
-	body io.ReadCloser
-	w    http.ResponseWriter
-	// Bytes is how much was read.
-	Bytes int64
-
-	idle     time.Duration
-	deadline time.Time
-}
-
-// Reset makes the body that of a request.
-func (b *Body) Reset(body io.ReadCloser, w http.ResponseWriter, idle time.Duration) {
-	*b = Body{body: body, w: w, idle: idle}
-}
-
-// Read implements io.Reader.
-func (b *Body) Read(p []byte) (int, error) {
-	if b.idle > 0 {
-		if now := time.Now(); b.deadline.Sub(now) < b.idle*3/4 {
-			b.deadline = now.Add(b.idle)
-			_ = http.NewResponseController(b.w).SetReadDeadline(b.deadline) // not every writer has deadlines
-		}
-	}
-	n, err := b.body.Read(p)
-	b.Bytes += int64(n)
-	return n, err
-}
-
-// Close implements io.Closer.
-func (b *Body) Close() error { return b.body.Close() }

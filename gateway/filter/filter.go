@@ -46,7 +46,8 @@ type Checker interface {
 
 // Define makes the definition of a filter with a configuration of the type C, a struct with json tags. Members of the configuration
 // that C does not have are ignored unless it has a field for them (see package bind). If *C is a Checker, it is asked. build is called
-// for every place in the sequence the filter has, and again when the configuration is read again.
+// for every place in the sequence the filter has, and again when the configuration is read again; the Filter it returns is called for
+// every policy, so that what is to be shared by all calls belongs to build.
 func Define[C any](name string, build func(cfg C, env Env) (Filter, error)) Definition {
 	return Definition{Name: name, make: func(config json.RawMessage, env Env) (Filter, error) {
 		var cfg C
@@ -81,7 +82,7 @@ type Call struct {
 	RequestID string
 	// Client is the address of the client.
 	Client netip.Addr
-	// Consumer is who calls, "" when nobody had to say; Scopes is what it may do and Via how it proved who it is: token, apikey or
+	// Consumer is who calls, "" when nobody had to say; Scopes is what it may do and Via how it proved who it is: token, apiKey or
 	// certificate.
 	Consumer string
 	Scopes   []string

@@ -3,6 +3,7 @@ package follow
 import (
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -62,7 +63,7 @@ func (b *builder) next(dirty [sources]map[string]bool, all bool, revision int64)
 	for key := range dirty[apps] {
 		b.setApp(key)
 	}
-	b.setServices(dirty[services], touched, all)
+	b.reach(b.setServices(dirty[services], touched, all))
 	b.edit.SetRefused(slices.SortedFunc(maps.Values(b.refused), func(x, y gateway.RefusedDefinition) int {
 		return strings.Compare(x.Kind+" "+x.ID, y.Kind+" "+y.ID)
 	}))
@@ -86,11 +87,14 @@ func (b *builder) release() {
 	}
 	for _, r := range b.now.Routes() {
 		b.drop = append(b.drop, r.Endpoints...)
+		if r.Group != nil {
+			b.drop = append(b.drop, r.Group.Endpoints...)
+		}
 	}
 	b.retired()
 }
 
-func (b *builder) refuse(kind, id string, err error) {
+func (b *builder) refuse(kind, id, source string, err error) {
 	key := kind + " " + id
 	if err == nil {
 		delete(b.refused, key)
@@ -99,7 +103,7 @@ func (b *builder) refuse(kind, id string, err error) {
 	if _, known := b.refused[key]; !known {
 		b.feed.log.Warn("definition cannot be used, the one before it stays in force", "kind", kind, "id", id, "reason", err)
 	}
-	b.refused[key] = gateway.RefusedDefinition{Kind: kind, ID: id, Reason: err.Error()}
+	b.refused[key] = gateway.RefusedDefinition{Kind: kind, ID: id, Source: source, Reason: err.Error()}
 }
 
 func (b *builder) setApp(key string) {
@@ -114,8 +118,9 @@ func (b *builder) setApp(key string) {
 // everyService says that all services are concerned.
 const everyService = gateway.AnyService
 
-// setServices makes the instances anew whose records changed, and those whose policies did.
-func (b *builder) setServices(keys, touched map[string]bool, all bool) {
+// setServices makes the instances anew whose records changed, and those whose policies did. It returns the groups that changed by their
+// names, nil for those that are gone.
+func (b *builder) setServices(keys, touched map[string]bool, all bool) (groups map[string]*table.Group) {
 	next := make(map[string]*table.Instance, len(keys)) // by id; nil for those that are gone
 	for key := range keys {
 		id := key[strings.LastIndexByte(key, '/')+1:]
@@ -145,13 +150,15 @@ func (b *builder) setServices(keys, touched map[string]bool, all bool) {
 		}
 		b.edit.SetInstance(id, i)
 	}
+	groups = make(map[string]*table.Group, len(changed))
 	for name, instances := range changed {
-		b.setGroup(name, instances)
+		groups[name] = b.setGroup(name, instances)
 	}
+	return groups
 }
 
 // setGroup makes the group of a serName anew, in which some instances changed.
-func (b *builder) setGroup(name string, changed map[string]*table.Instance) {
+func (b *builder) setGroup(name string, changed map[string]*table.Instance) *table.Group {
 	var list []*table.Instance
 	if was := b.now.Group(name); was != nil {
 		for _, i := range was.Instances {
@@ -166,7 +173,9 @@ func (b *builder) setGroup(name string, changed map[string]*table.Instance) {
 		}
 	}
 	slices.SortFunc(list, func(x, y *table.Instance) int { return strings.Compare(x.ID, y.ID) })
-	b.edit.SetGroup(name, table.NewGroup(name, list, b.feed.meter.Service(name)))
+	group := table.NewGroup(name, list)
+	b.edit.SetGroup(name, group)
+	return group
 }
 
 // instance makes what is routed of the record of a service; nil when nothing is.
@@ -204,12 +213,20 @@ func (b *builder) instance(key, id string) *table.Instance {
 		i.Endpoints = append(i.Endpoints, ep)
 	}
 	for _, u := range slices.Sorted(maps.Keys(bad)) {
-		i.Refused = append(i.Refused, gateway.TargetView{URL: u, Instance: id, Owner: owner, State: "refused", Reason: bad[u]})
+		i.Refused = append(i.Refused, gateway.TargetView{URL: redacted(u), Instance: id, Owner: owner, State: "refused", Reason: bad[u]})
 	}
 	if len(i.Endpoints) == 0 && len(i.Refused) == 0 {
 		return nil // it is reached in another way than through the gateway
 	}
 	return i
+}
+
+// redacted is a URL without its password.
+func redacted(raw string) string {
+	if u, err := url.Parse(raw); err == nil {
+		return u.Redacted()
+	}
+	return raw
 }
 
 func (b *builder) policy(serName string) *table.Policy {
@@ -232,6 +249,6 @@ func checked(check func(*problem.InvalidParams)) error {
 // closed is the policy in place of one that cannot be used and has none before it: calls are refused rather than let through by less.
 func (b *builder) closed(name, source string) *table.Policy {
 	p := *b.cfg.Compiler.Refusing
-	p.Name, p.Source = name, source
+	p.Name, p.Source, p.Closed = name, source, true
 	return &p
 }

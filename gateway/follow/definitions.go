@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -66,31 +67,33 @@ func (b *builder) setPolicies(keys map[string]bool, all bool) (touched map[strin
 	for name := range former {
 		if _, still := defined[name]; !still {
 			delete(b.policies, name)
-			b.refuse(kindPolicy, name, nil)
+			b.refuse(kindPolicy, name, "", nil)
 		}
 	}
 	for name, d := range defined {
 		if name == gateway.AnyService || isPlatform(name) || !all && !touched[name] {
 			continue
 		}
-		b.policies[name] = b.compile(name, d, &b.anyone.Spec, former[name])
+		b.policies[name] = b.compile(name, d, b.anyone, former[name])
 	}
 	b.edit.SetPolicies(b.policies, b.anyone)
 	return touched
 }
 
 // isPlatform reports whether a policy is for a route of the platform.
-func isPlatform(name string) bool { return name == gateway.RouteAuth || name == gateway.RouteMp1 }
+func isPlatform(name string) bool { return strings.HasPrefix(name, "platform.") }
 
 // compile makes a policy of its definition. One that cannot be used leaves the former one in force.
-func (b *builder) compile(name string, d definition[gateway.Policy], base *gateway.Policy, former *table.Policy) *table.Policy {
+func (b *builder) compile(name string, d definition[gateway.Policy], base, former *table.Policy) *table.Policy {
 	err := checked(d.value.Check)
 	var p *table.Policy
 	if err == nil {
-		p, err = b.cfg.Compiler.Policy(name, d.source, d.value, base)
+		p, err = b.cfg.Compiler.Policy(name, d.source, d.value, specOf(base))
 	}
-	b.refuse(kindPolicy, name, err)
+	b.refuse(kindPolicy, name, d.source, err)
 	switch {
+	case base != nil && base.Closed:
+		return b.closed(name, d.source)
 	case err == nil:
 		return p
 	case former != nil:
@@ -99,10 +102,20 @@ func (b *builder) compile(name string, d definition[gateway.Policy], base *gatew
 	return b.closed(name, d.source)
 }
 
+// specOf is what a policy is built on; nil when it is on nothing.
+func specOf(p *table.Policy) *gateway.Policy {
+	if p == nil {
+		return nil
+	}
+	return &p.Spec
+}
+
 // static is a static route with its place in the router.
 type static struct {
 	route *table.Route
 	entry *match.Entry[*table.Route]
+	// reached says that Route.Group is made.
+	reached bool
 }
 
 // setRoutes makes static routes anew, whose definitions changed or the policies they are built on.
@@ -116,7 +129,7 @@ func (b *builder) setRoutes(keys, touched map[string]bool, all bool) {
 	}
 	for id, s := range b.statics {
 		if _, still := defined[id]; !still {
-			b.drop = append(b.drop, s.route.Endpoints...)
+			b.forget(s)
 			delete(b.statics, id)
 		}
 	}
@@ -126,21 +139,26 @@ func (b *builder) setRoutes(keys, touched map[string]bool, all bool) {
 		}
 	}
 	for id, d := range defined {
-		concerned := all || keys[state.GatewayRouteKey(id)] || d.value.Service != "" && (touched[everyService] || touched[d.value.Service])
+		concerned := all || keys[state.GatewayRouteKey(id)] || touched[everyService] || d.value.Service != "" && touched[d.value.Service]
 		if !concerned {
 			continue
 		}
 		s, err := b.static(id, d)
-		b.refuse(kindRoute, id, err)
+		b.refuse(kindRoute, id, d.source, err)
 		was := b.statics[id]
 		switch {
 		case err == nil:
 			if was != nil {
-				b.drop = append(b.drop, was.route.Endpoints...)
+				b.forget(was)
 			}
 			b.statics[id] = s
-		case was != nil:
+		case was != nil && !was.route.Policy.Closed:
 			b.statics[id] = b.refusedRoute(was, err)
+		default:
+			// What it would have taken does not fall to a wider route.
+			if s := b.closedRoute(id, d, err); s != nil {
+				b.statics[id] = s
+			}
 		}
 	}
 	b.setPlatform(touched, all)
@@ -154,13 +172,16 @@ func (b *builder) static(id string, d definition[gateway.Route]) (*static, error
 	}
 	def := d.value
 	def.ID = id
-	var base *gateway.Policy
+	base := b.anyone
 	if def.Service != "" {
-		base = &b.policy(def.Service).Spec
+		base = b.policy(def.Service)
 	}
-	policy, err := b.cfg.Compiler.Policy(id, d.source, def.Policy, base)
+	policy, err := b.cfg.Compiler.Policy(id, d.source, def.Policy, specOf(base))
 	if err != nil {
 		return nil, err
+	}
+	if base.Closed {
+		policy = b.closed(id, d.source)
 	}
 	r := &table.Route{
 		ID: id, Kind: gateway.KindStatic, Source: d.source, Revision: d.revision, Definition: &def, Policy: policy,
@@ -183,7 +204,31 @@ func (b *builder) static(id string, d definition[gateway.Route]) (*static, error
 		}
 		r.Endpoints = append(r.Endpoints, ep)
 	}
-	return &static{r, entry}, nil
+	return &static{route: r, entry: entry}, nil
+}
+
+// forget lets go of what a route leads to.
+func (b *builder) forget(s *static) {
+	b.drop = append(b.drop, s.route.Endpoints...)
+	if s.route.Group != nil {
+		b.drop = append(b.drop, s.route.Group.Endpoints...)
+	}
+}
+
+// closedRoute is a route that cannot be used and has no former version: it refuses its calls. It is nil when it is not even clear which
+// these are.
+func (b *builder) closedRoute(id string, d definition[gateway.Route], reason error) *static {
+	def := d.value
+	def.ID = id
+	r := &table.Route{
+		ID: id, Kind: gateway.KindStatic, Source: d.source, Revision: d.revision, Definition: &def, Policy: b.closed(id, d.source),
+		Refused: reason.Error(), Series: b.feed.meter.Route(id),
+	}
+	entry, err := match.NewEntry(&def, r)
+	if err != nil {
+		return nil
+	}
+	return &static{route: r, entry: entry}
 }
 
 // refusedRoute is a route whose later definition is refused.
@@ -194,12 +239,12 @@ func (b *builder) refusedRoute(was *static, err error) *static {
 	if eerr != nil {
 		return was // it could be made before
 	}
-	return &static{&r, entry}
+	return &static{route: &r, entry: entry, reached: was.reached}
 }
 
 // setPlatform makes the routes of the platform.
 func (b *builder) setPlatform(touched map[string]bool, all bool) {
-	if !all && !touched[gateway.RouteAuth] && !touched[gateway.RouteMp1] {
+	if !all && !slices.ContainsFunc(b.cfg.Platform, func(p Platform) bool { return touched[p.ID] }) {
 		return
 	}
 	defined := b.definedPolicies()
@@ -208,15 +253,18 @@ func (b *builder) setPlatform(touched map[string]bool, all bool) {
 	for i := range b.cfg.Platform {
 		p := &b.cfg.Platform[i]
 		s, err := b.platformRoute(p, defined[p.ID])
-		b.refuse(kindPolicy, p.ID, err)
+		b.refuse(kindPolicy, p.ID, defined[p.ID].source, err)
 		if err == nil {
 			b.platform = append(b.platform, s)
 			continue
 		}
-		for _, was := range former {
-			if was.route.ID == p.ID {
-				b.platform = append(b.platform, was)
-			}
+		at := slices.IndexFunc(former, func(was *static) bool { return was.route.ID == p.ID })
+		if at >= 0 {
+			b.platform = append(b.platform, former[at])
+			continue
+		}
+		if s, err = b.platformEntry(p, b.closed(p.ID, defined[p.ID].source), 0); err == nil {
+			b.platform = append(b.platform, s)
 		}
 	}
 	for _, was := range former {
@@ -234,26 +282,34 @@ func (b *builder) platformRoute(p *Platform, d definition[gateway.Policy]) (*sta
 	if p.Upstream != nil {
 		compiler.Upstream = p.Upstream
 	}
-	policy, err := compiler.Platform(p.ID, table.FromPlatform, d.value, p.Local, p.Guarded)
+	policy, err := compiler.Platform(p.ID, cmp.Or(d.source, table.FromPlatform), d.value, p.Local, p.Guarded)
 	if err != nil {
 		return nil, err
 	}
+	return b.platformEntry(p, policy, d.revision)
+}
+
+// platformEntry makes a route of the platform with a policy.
+func (b *builder) platformEntry(p *Platform, policy *table.Policy, revision int64) (*static, error) {
 	r := &table.Route{
 		ID: p.ID, Kind: gateway.KindPlatform, Source: table.FromPlatform, Paths: p.Paths, Local: p.Local, Policy: policy,
-		Series: b.feed.meter.Route(p.ID), Revision: d.revision,
+		Series: b.feed.meter.Route(p.ID), Revision: revision,
 	}
 	entry, err := match.NewEntry(&gateway.Route{ID: p.ID, Paths: p.Paths}, r)
 	if err != nil {
 		return nil, err
 	}
 	for _, u := range p.URLs {
-		ep, err := compiler.Upstream.Endpoint(policy.Profile, u)
+		ep, err := policy.Upstream.Endpoint(policy.Profile, u)
 		if err != nil {
+			for _, e := range r.Endpoints {
+				e.Release()
+			}
 			return nil, err
 		}
 		r.Endpoints = append(r.Endpoints, ep)
 	}
-	return &static{r, entry}, nil
+	return &static{route: r, entry: entry}, nil
 }
 
 // publishRoutes puts all static routes in place.

@@ -1,10 +1,13 @@
 package front
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -34,6 +37,8 @@ const (
 	ReasonNoRoute     = "no-route"
 	ReasonMethod      = "method"
 	ReasonPanic       = "panic"
+	ReasonStarting    = "starting"
+	ReasonBrokeOff    = "broke-off"
 )
 
 // Settings may change while calls are answered. They are replaced as a whole.
@@ -75,9 +80,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := h.bounds(c, r, s); err != nil {
 		return
 	}
+	if c.Table.Default() == nil {
+		h.Fail(c, &c.Writer, ReasonStarting, errs.New(errs.Unavailable, "the gateway is starting").After(time.Second))
+		return
+	}
 	path := paths.Get().(*match.Path)
 	defer func() { path.Reset(); paths.Put(path) }()
-	if err := path.Clean(r.Method, r.URL); err != nil {
+	if err := path.Clean(r.Method, origin(r)); err != nil {
 		h.Fail(c, &c.Writer, ReasonPath, err)
 		return
 	}
@@ -88,14 +97,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.Policy.Handler.ServeHTTP(&c.Writer, r.WithContext(c))
 }
 
+// origin is the target of a request as a path (RFC 9112 3.2.2): clients that are told to use a proxy send all of the URL, whose host
+// net/http has taken for that of the request.
+func origin(r *http.Request) *url.URL {
+	if r.URL.Scheme != "" && r.URL.Host != "" && r.URL.User == nil {
+		r.URL = &url.URL{Path: cmp.Or(r.URL.Path, "/"), RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	}
+	return r.URL
+}
+
 var paths = sync.Pool{New: func() any { return new(match.Path) }}
 
 // begin notes what is known of a call before anything is decided.
 func (h *Handler) begin(c *call.Call, w http.ResponseWriter, r *http.Request, s *Settings) {
 	h.Meter.InFlight.Inc()
-	c.Writer.Reset(w, s.BodyIdle)
+	c.Writer.Reset(w, r, s.BodyIdle)
+	c.GRPC = r.ProtoMajor > 1 && isGRPC(r.Header.Get("Content-Type"))
 	if r.Body != nil && r.Body != http.NoBody {
-		c.Body.Reset(r.Body, w, s.BodyIdle)
+		idle := s.BodyIdle
+		if c.GRPC {
+			idle = 0 // a stream of messages may be silent; whether its connection lives is asked by pings
+		}
+		c.Body.Reset(r, w, idle)
 		r.Body = &c.Body
 		if r.ProtoMajor == 1 {
 			_ = http.NewResponseController(w).EnableFullDuplex() // an answer may begin before the request has ended
@@ -114,7 +137,8 @@ func (h *Handler) begin(c *call.Call, w http.ResponseWriter, r *http.Request, s 
 		c.Proxied = true
 		c.Info.Client = clientBehind(r.Header["X-Forwarded-For"], c.Peer, s.Proxies)
 	}
-	proxy.Clean(r.Header, s.Underscores)
+	proxy.Clean(r.Header, c.Proxied, s.Underscores)
+	proxy.CleanTrailer(r.Trailer)
 	c.Table = h.Table.Load()
 }
 
@@ -131,7 +155,11 @@ func clientBehind(fields []string, peer netip.Addr, proxies []netip.Prefix) neti
 	client := peer
 	chain := strings.Split(strings.Join(fields, ","), ",")
 	for _, hop := range slices.Backward(chain) {
-		a, err := netip.ParseAddr(strings.TrimSpace(hop))
+		hop = strings.TrimSpace(hop)
+		a, err := netip.ParseAddr(hop)
+		if ap, perr := netip.ParseAddrPort(hop); err != nil && perr == nil {
+			a, err = ap.Addr(), nil // some proxies add the port
+		}
 		if err != nil {
 			break
 		}
@@ -156,14 +184,21 @@ func (h *Handler) bounds(c *call.Call, r *http.Request, s *Settings) error {
 		err = errs.New(errs.URITooLong, "the request target is longer than %d bytes", s.URI)
 	case headerSize(r.Header) > s.Header:
 		err = errs.New(errs.HeaderTooLarge, "the header fields have more than %d bytes", s.Header)
-	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
-		reason = ReasonMethod
-		err = errs.New(errs.MethodNotAllowed, "%s is not supported by this gateway", r.Method)
+	default:
+		reason, err = ReasonMethod, Method(r.Method)
 	}
 	if err != nil {
 		h.Fail(c, &c.Writer, reason, err)
 	}
 	return err
+}
+
+// Method refuses the methods that are not passed on: CONNECT would make a tunnel, and TRACE show what the gateway adds.
+func Method(method string) error {
+	if method == http.MethodConnect || method == http.MethodTrace {
+		return errs.New(errs.MethodNotAllowed, "%s is not supported by this gateway", method)
+	}
+	return nil
 }
 
 func headerSize(h http.Header) int {
@@ -180,10 +215,14 @@ func headerSize(h http.Header) int {
 func (h *Handler) Fail(c *call.Call, w http.ResponseWriter, reason string, err error) {
 	c.Reason, c.Fault = reason, err
 	h.Refused(reason)
-	if c.Writer.Status != 0 {
-		return // it is too late
+	h.Log.Debug("call refused", "request_id", c.Info.RequestID, "reason", reason, "error", httpx.Shown(err.Error()))
+	switch {
+	case c.Writer.Status != 0: // it is too late
+	case c.GRPC:
+		grpcProblem(c, w, err)
+	default:
+		httpx.Problem(w, c.Info.RequestID, err)
 	}
-	httpx.Problem(w, c.Info.RequestID, err)
 }
 
 // Refused counts an answer of the gateway's own.
@@ -201,9 +240,21 @@ func (h *Handler) finish(c *call.Call, r *http.Request) {
 	p := recover()
 	if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this too
 		h.Log.Error("handler panicked", "request_id", c.Info.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		h.Fail(c, &c.Writer, ReasonPanic, fmt.Errorf("panic: %v", p))
-		p = nil
+		if c.Writer.Status != 0 {
+			p = http.ErrAbortHandler // what has begun does not end as if it were whole
+		} else {
+			p = nil
+		}
+		h.Fail(c, &c.Writer, ReasonPanic, errors.New("panic"))
+	} else if p != nil && c.Reason == "" {
+		c.Reason = ReasonBrokeOff
+		h.Refused(ReasonBrokeOff)
 	}
+	if p == nil && c.Writer.Status != 0 && c.Body.Unread() {
+		_ = http.NewResponseController(c.Writer.ResponseWriter).Flush() // nobody waits for an answer until a body comes that is not needed
+	}
+	_ = c.Body.Close()
+	c.Writer.End()
 	took := c.Since()
 	h.Meter.InFlight.Dec()
 	h.count(c, r, took)
@@ -253,7 +304,7 @@ func (h *Handler) record(c *call.Call, r *http.Request, took time.Duration) {
 		Route: c.Info.Route, Method: r.Method, Host: r.Host, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Proto: r.Proto,
 		Reason: c.Reason, UserAgent: r.UserAgent(), TraceID: h.Tracer.TraceID(c.Context), Client: c.Info.Client,
 		Status: c.Writer.Status, Attempts: c.Attempt.Attempts, Auth: max(0, c.Admitted-c.Held), Held: c.Held, FirstByte: c.FirstByte, Total: took,
-		BytesIn: c.Body.Bytes, BytesOut: c.Writer.Bytes,
+		BytesIn: c.Received(), BytesOut: c.Writer.Bytes,
 	}
 	if c.Instance != nil {
 		e.Instance = c.Instance.ID

@@ -58,11 +58,14 @@ func (h *Handler) static(c *call.Call, route *table.Route, path *match.Path, pat
 		c.Path = path.Raw()
 	}
 	if d := route.Definition; d != nil && d.Service != "" {
-		c.Info.Service, c.Group = d.Service, c.Table.Group(d.Service)
+		c.Info.Service = d.Service
+		if c.Group = route.Group; c.Group == nil {
+			c.Group = c.Table.Group(d.Service)
+		}
 	}
 }
 
-// registered takes a call to a service of the registry. Whether there is such a service is said to those only who may know.
+// registered takes a call to a service of the registry. Whether there is such a service is said to those only who prove who they are.
 func (h *Handler) registered(c *call.Call, kind string, path *match.Path) {
 	name := path.Segments()[1].Text
 	c.Path = path.After(2)

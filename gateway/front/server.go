@@ -10,11 +10,15 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openmep/mep/kit/limit"
 )
 
 // ServerConfig is the settings of a server that do not change while it runs.
@@ -29,6 +33,10 @@ type ServerConfig struct {
 	Header int
 	// Connections is how many connections there may be; those beyond are closed at once.
 	Connections func() int
+	// PerAddress is how many of them one client may have: an IPv4 address, or a /64 of IPv6. 0: any number. Exempt are clients that may have
+	// more: proxies, and this machine.
+	PerAddress func() int
+	Exempt     func(netip.Addr) bool
 	// Streams is how many requests of one HTTP/2 connection are answered at a time.
 	Streams int
 
@@ -45,6 +53,9 @@ type Server struct {
 	end context.CancelFunc
 }
 
+// pingAfter is after which silence the other end of an HTTP/2 connection is asked whether it is still there.
+const pingAfter = 30 * time.Second
+
 // headerSlack is how much more than the bound is read of a header, so that it can be answered like every other error.
 const headerSlack = 256 << 10
 
@@ -55,7 +66,7 @@ func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
 		return nil, fmt.Errorf("gateway.listen: %w (see what listens there with: ss -lntup)", err)
 	}
 	s := &Server{tls: cfg.TLS != nil}
-	s.ln = newListener(ln, cfg.Connections, cfg.Registerer)
+	s.ln = newListener(ln, &cfg)
 	base, end := context.WithCancel(context.Background())
 	s.end = end
 	protocols := new(http.Protocols)
@@ -65,7 +76,7 @@ func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
 	s.http = &http.Server{
 		Handler: h, TLSConfig: cfg.TLS, Protocols: protocols,
 		ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.Idle, MaxHeaderBytes: cfg.Header + headerSlack,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: cfg.Streams, MaxReadFrameSize: 1 << 16},
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: cfg.Streams, MaxReadFrameSize: 1 << 16, SendPingTimeout: pingAfter, PingTimeout: pingAfter / 2, WriteByteTimeout: pingAfter},
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(cfg.Log.With("listener", "gateway").Handler(), slog.LevelDebug),
 		BaseContext:                  func(net.Listener) context.Context { return base },
@@ -112,6 +123,7 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	err := s.http.Shutdown(dctx)
+	s.upgraded(dctx)
 	s.end() // also upgraded connections, which Shutdown does not know of
 	if err != nil {
 		_ = s.http.Close()
@@ -120,6 +132,19 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 		return fmt.Errorf("listener gateway: %w", err)
 	}
 	return nil
+}
+
+// upgraded waits for connections that net/http does not know of any more.
+func (s *Server) upgraded(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for s.ln.open.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Close releases the address of a server that was never run.
@@ -131,16 +156,20 @@ func (s *Server) Close() error {
 // listener closes connections beyond a number.
 type listener struct {
 	net.Listener
-	most    func() int
-	open    atomic.Int64
+	cfg  *ServerConfig
+	open atomic.Int64
+
+	mu sync.Mutex
+	of map[string]int // by client
+
 	dropped prometheus.Counter
 }
 
-func newListener(ln net.Listener, most func() int, reg prometheus.Registerer) *listener {
-	l := &listener{Listener: ln, most: most, dropped: prometheus.NewCounter(prometheus.CounterOpts{
+func newListener(ln net.Listener, cfg *ServerConfig) *listener {
+	l := &listener{Listener: ln, cfg: cfg, of: make(map[string]int), dropped: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "mep_gateway_connections_dropped_total", Help: "Connections that were closed at once because there were too many.",
 	})}
-	reg.MustRegister(l.dropped, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	cfg.Registerer.MustRegister(l.dropped, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mep_gateway_connections", Help: "Connections of clients.",
 	}, func() float64 { return float64(l.open.Load()) }))
 	return l
@@ -153,8 +182,8 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.open.Add(1) > int64(l.most()) {
-			l.open.Add(-1)
+		client, ok := l.enter(c.RemoteAddr())
+		if !ok {
 			l.dropped.Inc()
 			if tcp, ok := c.(*net.TCPConn); ok {
 				_ = tcp.SetLinger(0) // leaves nothing behind here
@@ -162,20 +191,56 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		return &conn{Conn: c, l: l}, nil
+		return &conn{Conn: c, l: l, client: client}, nil
+	}
+}
+
+// enter counts a connection, unless there are too many.
+func (l *listener) enter(from net.Addr) (client string, ok bool) {
+	if l.open.Add(1) > int64(l.cfg.Connections()) {
+		l.open.Add(-1)
+		return "", false
+	}
+	most := l.cfg.PerAddress()
+	ap, err := netip.ParseAddrPort(from.String())
+	if most <= 0 || err != nil || ap.Addr().IsLoopback() || l.cfg.Exempt(ap.Addr().Unmap().WithZone("")) {
+		return "", true
+	}
+	client = limit.Source(ap.Addr())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of[client] >= most {
+		l.open.Add(-1)
+		return "", false
+	}
+	l.of[client]++
+	return client, true
+}
+
+// leave is called once for every connection that was counted.
+func (l *listener) leave(client string) {
+	l.open.Add(-1)
+	if client == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of[client]--; l.of[client] == 0 {
+		delete(l.of, client)
 	}
 }
 
 type conn struct {
 	net.Conn
-	l    *listener
-	gone atomic.Bool
+	l      *listener
+	client string
+	gone   atomic.Bool
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	if !c.gone.Swap(true) {
-		c.l.open.Add(-1)
+		c.l.leave(c.client)
 	}
 	return c.Conn.Close()
 }

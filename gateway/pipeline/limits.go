@@ -3,8 +3,11 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"math"
 	"net/http"
+	"time"
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
@@ -62,7 +65,7 @@ func ask(c *call.Call, r *http.Request, a *extauth.Authoriser) (*extauth.Decisio
 func (co *Compiler) failExternal(c *call.Call, w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case r.Context().Err() != nil && errors.Is(err, context.Cause(r.Context())):
-		co.Gone(c, err)
+		co.abandon(c, err)
 	case errs.KindOf(err) == errs.TooLarge:
 		co.Fail(c, w, ReasonTooLarge, err)
 	default:
@@ -72,17 +75,18 @@ func (co *Compiler) failExternal(c *call.Call, w http.ResponseWriter, r *http.Re
 
 // spike lets calls through at an even pace.
 func (co *Compiler) spike(p *table.Policy) stage {
-	limit := p.Spec.SpikeArrest
+	limit, own := p.Spec.SpikeArrest, p.Definition.SpikeArrest != nil
 	return stage{StageSpike, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := call.Of(r)
 			before := c.Since()
-			ok, after, err := co.Spike.Wait(r.Context(), counted(c), consumer(c), limit)
+			ok, after, err := co.Spike.Wait(r.Context(), counted(c, own), consumer(c), limit)
 			c.Held += c.Since() - before
 			switch {
 			case err != nil:
-				co.Gone(c, err)
+				co.abandon(c, err)
 			case !ok:
+				rateLimit(w, StageSpike, after)
 				co.Fail(c, w, ReasonSpike, errs.New(errs.TooManyRequests,
 					"calls come faster than the %d a %s that the spike arrest of this route lets through", limit.Calls, limit.Per).After(after))
 			default:
@@ -94,12 +98,13 @@ func (co *Compiler) spike(p *table.Policy) stage {
 
 // concurrency bounds how many calls of a consumer are under way.
 func (co *Compiler) concurrency(p *table.Policy) stage {
-	most := p.Spec.Concurrent
+	most, own := p.Spec.Concurrent, p.Definition.Concurrent != 0
 	return stage{StageConcurrency, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := call.Of(r)
-			place, ok := co.InFlight.Enter(counted(c), consumer(c), most)
+			place, ok := co.InFlight.Enter(counted(c, own), consumer(c), most)
 			if !ok {
+				rateLimit(w, StageConcurrency, retryConcurrent)
 				co.Fail(c, w, ReasonConcurrency, errs.New(errs.TooManyRequests,
 					"%d calls of this consumer are under way already, and this route lets no more", most).After(retryConcurrent))
 				return
@@ -112,10 +117,10 @@ func (co *Compiler) concurrency(p *table.Policy) stage {
 
 // quota counts calls.
 func (co *Compiler) quota(p *table.Policy) stage {
-	spec := &p.Spec
+	spec, own := &p.Spec, p.Definition.Quotas != nil
 	return stage{StageQuota, co.check(func(c *call.Call, w http.ResponseWriter, r *http.Request) (string, error) {
 		before := c.Since()
-		v := co.Quotas.Take(r.Context(), counted(c), consumer(c), spec.Quotas, spec.WhenStoreAway)
+		v := co.Quotas.Take(r.Context(), counted(c, own), consumer(c), spec.Quotas, spec.WhenStoreAway)
 		c.Held += c.Since() - before
 		c.Quota = &v
 		v.SetHeader(w.Header())
@@ -127,4 +132,15 @@ func (co *Compiler) quota(p *table.Policy) stage {
 		}
 		return ReasonQuota, errs.New(errs.TooManyRequests, "the quota of %d calls a %s is used up", v.Limit, v.Per).After(v.RetryAfter())
 	})}
+}
+
+// abandon ends a call whose client does not wait any more. net/http would take silence for success.
+func (co *Compiler) abandon(c *call.Call, err error) {
+	co.Gone(c, err)
+	panic(http.ErrAbortHandler)
+}
+
+// rateLimit says which limit a call was refused for (draft-ietf-httpapi-ratelimit-headers).
+func rateLimit(w http.ResponseWriter, name string, after time.Duration) {
+	w.Header()["Ratelimit"] = []string{fmt.Sprintf("%q;r=0;t=%d", name, int64(math.Ceil(after.Seconds())))}
 }

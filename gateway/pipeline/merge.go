@@ -9,8 +9,7 @@ import (
 	"github.com/openmep/mep/gateway/table"
 )
 
-// Merge fills in what a policy leaves open. Rules and their default go together, and so do the parts of externalAuth and spikeArrest;
-// flags hold when either has them.
+// Merge fills in what a policy leaves open. The parts of externalAuth and spikeArrest go together; flags hold when either has them.
 func Merge(p, base gateway.Policy) gateway.Policy {
 	if p.Authentication == nil {
 		p.Authentication = base.Authentication
@@ -22,8 +21,12 @@ func Merge(p, base gateway.Policy) gateway.Policy {
 	if p.Claims == nil {
 		p.Claims = base.Claims
 	}
-	if p.Rules == nil && p.Default == "" {
-		p.Rules, p.Default = base.Rules, base.Default
+	if p.Rules == nil {
+		p.Rules = base.Rules
+	}
+	p.Default = cmp.Or(p.Default, base.Default)
+	if p.Owners == nil {
+		p.Owners = base.Owners
 	}
 	p.Sharing = cmp.Or(p.Sharing, base.Sharing)
 	p.ExternalAuth = cmp.Or(p.ExternalAuth, base.ExternalAuth)

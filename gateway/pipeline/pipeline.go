@@ -141,11 +141,13 @@ const defaultScope = "mp1"
 // Platform compiles the policy of a route of the platform. Who may call is decided there, unless it is guarded. local answers within this
 // process; nil: calls are passed on.
 func (co *Compiler) Platform(name, source string, spec gateway.Policy, local http.Handler, guarded bool) (*table.Policy, error) {
+	definition := spec
 	spec.KeepAuthorization = true
 	p, err := co.policy(name, source, spec)
 	if err != nil {
 		return nil, err
 	}
+	p.Definition = definition
 	first := co.recognise()
 	if guarded {
 		first = co.authenticate(p)

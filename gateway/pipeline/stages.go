@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/openmep/mep/gateway/authn"
@@ -14,6 +15,7 @@ import (
 	"github.com/openmep/mep/gateway/table"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/limit"
 )
 
 // The reasons for which calls are refused here, besides those of package authz.
@@ -75,23 +77,34 @@ func refused(w http.ResponseWriter, err error) (string, error) {
 
 // recognise finds out who calls a route of the platform, for limits and records: whether it may is decided there.
 func (co *Compiler) recognise() stage {
-	methods := authn.Methods{Token: true, Certificate: true, Anonymous: true}
-	return stage{"", func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_ = co.Authenticator.Identify(call.Of(r), r, methods) // see above
-			next.ServeHTTP(w, r)
-		})
-	}}
+	return stage{"", co.check(func(c *call.Call, w http.ResponseWriter, r *http.Request) (string, error) {
+		if err := co.Authenticator.Identify(c, r, authn.Recognise); err != nil {
+			return refused(w, err)
+		}
+		return "", nil
+	})}
 }
 
 // rules applies the rules and scopes of the policy of a route of the platform.
 func (co *Compiler) rules(p *table.Policy) stage {
 	return stage{StageAuthorise, co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
 		c.Policy = p
-		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: c.Path}
-		_, reason, err := co.Judge.Admit(p, &s)
-		return reason, err
+		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: withoutPrefix(c.Path)}
+		if _, reason, err := co.Judge.Admit(p, &s); err != nil {
+			return reason, err
+		}
+		return co.Judge.Key(c)
 	})}
+}
+
+// withoutPrefix is a path of Mp1 without what it is mounted below, which says nothing about the resource.
+func withoutPrefix(path string) string {
+	for _, root := range []string{"/mec_service_mgmt/", "/mec_app_support/"} {
+		if i := strings.Index(path, root); i > 0 {
+			return path[i:]
+		}
+	}
+	return path
 }
 
 // authorise decides whether the caller may make the call, and what it may go to.
@@ -116,7 +129,9 @@ func (co *Compiler) Choose(c *call.Call, explicit bool) (reason string, err erro
 		c.Endpoints, reason, err = co.Judge.Select(c, c.Group, explicit)
 	case c.Route == nil:
 		return ReasonNoService, errs.New(errs.NotFound, "there is no active service of this name or id that is reached through the gateway")
-	case c.Route.Definition != nil && c.Route.Definition.Service != "":
+	case c.Route.Definition == nil || c.Route.Definition.Service == "":
+		reason, err = co.Judge.Key(c)
+	default:
 		return ReasonInactive, errs.New(errs.Unavailable, "the service %s has no active instance", c.Route.Definition.Service)
 	}
 	if err == nil && len(c.Endpoints) == 0 {
@@ -125,17 +140,17 @@ func (co *Compiler) Choose(c *call.Call, explicit bool) (reason string, err erro
 	return reason, err
 }
 
-// consumer is whom limits are counted for: the caller, or the address of one who is not known.
+// consumer is whom limits are counted for: the caller, or the network of one who is not known, who may have all of its addresses.
 func consumer(c *call.Call) string {
 	if c.Info.Consumer != "" {
 		return c.Info.Consumer
 	}
-	return "address " + c.Info.Client.String()
+	return "address " + limit.Source(c.Info.Client)
 }
 
-// counted is what limits are counted for: the policy of a service counts for each service by itself.
-func counted(c *call.Call) string {
-	if c.Info.Service != "" {
+// counted is what limits are counted for: each service by itself, or a route with a limit of its own.
+func counted(c *call.Call, own bool) string {
+	if c.Info.Service != "" && (!own || c.Route == nil) {
 		return "service:" + c.Info.Service
 	}
 	return c.Info.Route

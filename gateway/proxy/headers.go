@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,18 +28,38 @@ var identityPrefixes = []string{"x-appinstanceid", "x-consumer", "x-credential",
 // Clean removes what a client must not say: fields by which it might pass for somebody else, and those that its Connection field names,
 // before the gateway sets any of its own (RFC 9110 7.6.1). Many servers turn "_" into "-", so that a field with "_" might pass for one
 // that was checked, or that the gateway sets: unless underscores are wanted, there are none.
-func Clean(h http.Header, underscores bool) {
+func Clean(h http.Header, proxied, underscores bool) {
 	for name := range h {
-		if !underscores && strings.IndexByte(name, '_') >= 0 || isIdentity(name) {
+		if !underscores && strings.IndexByte(name, '_') >= 0 || isIdentity(name) || misleading[name] || !proxied && proxyOnly[name] {
 			delete(h, name)
 		}
 	}
-	if fields := h["Connection"]; len(fields) > 0 {
-		connection(h, fields)
+	connection(h, h["Connection"])
+}
+
+// misleading are fields by which other gateways say who calls, or by which a server takes another path than the one that was judged.
+// They are in their canonical form.
+var misleading = map[string]bool{
+	"X-Original-Url": true, "X-Rewrite-Url": true, "X-Forwarded-Client-Cert": true, "X-Forwarded-User": true, "X-Remote-User": true,
+	"Remote-User": true, "X-Userinfo": true,
+}
+
+// proxyOnly are fields that only proxies have a say in.
+var proxyOnly = map[string]bool{
+	"X-Forwarded-Port": true, "X-Forwarded-Prefix": true, "X-Forwarded-Scheme": true, "X-Forwarded-Ssl": true, "X-Forwarded-Server": true,
+	"X-Original-Forwarded-For": true, "X-Original-Host": true, "X-Client-Ip": true, "True-Client-Ip": true, "Cf-Connecting-Ip": true,
+}
+
+// CleanTrailer removes announced trailer fields by which a client might pass for somebody else.
+func CleanTrailer(h http.Header) {
+	for name := range h {
+		if isIdentity(name) || misleading[name] || strings.IndexByte(name, '_') >= 0 {
+			delete(h, name)
+		}
 	}
 }
 
-// connection removes the fields that hold for this connection alone, all but an upgrade.
+// connection removes the fields that hold for this connection alone, all but an upgrade to WebSocket.
 func connection(h http.Header, fields []string) {
 	upgrade := false
 	for _, f := range fields {
@@ -52,12 +73,14 @@ func connection(h http.Header, fields []string) {
 			}
 		}
 	}
-	if upgrade {
+	// To another protocol than WebSocket it would be a tunnel past everything the gateway decides (RFC 9110 7.8: it may be ignored).
+	if to := h["Upgrade"]; upgrade && len(to) == 1 && strings.EqualFold(to[0], "websocket") {
 		h["Connection"] = []string{"Upgrade"}
 		return
 	}
 	delete(h, "Connection")
 	delete(h, "Upgrade")
+	delete(h, "Http2-Settings")
 }
 
 func isIdentity(name string) bool {
@@ -77,6 +100,23 @@ func isIdentity(name string) bool {
 	return false
 }
 
+// fields sets header fields. The values of most calls are one piece of memory.
+type fields struct {
+	header http.Header
+	values [8]string
+	n      int
+}
+
+func (f *fields) set(name, value string) {
+	if f.n == len(f.values) {
+		f.header[name] = []string{value}
+		return
+	}
+	f.values[f.n] = value
+	f.n++
+	f.header[name] = f.values[f.n-1 : f.n : f.n]
+}
+
 // setHeaders makes the header of the request that is passed on.
 func setHeaders(c *call.Call, in *http.Request, h http.Header) {
 	plan := &c.Policy.Headers
@@ -91,9 +131,10 @@ func setHeaders(c *call.Call, in *http.Request, h http.Header) {
 	for _, name := range plan.Remove {
 		delete(h, name)
 	}
+	out := &fields{header: h}
 	if c.Caller != nil {
-		h[appHeader] = []string{c.Caller.Subject}
-		h[scopesHeader] = []string{scopes(c)}
+		out.set(appHeader, c.Caller.Subject)
+		out.set(scopesHeader, scopes(c))
 		if len(plan.Claims) > 0 {
 			setClaims(c, h)
 		}
@@ -102,15 +143,15 @@ func setHeaders(c *call.Call, in *http.Request, h http.Header) {
 		h[f.Name] = []string{f.Value}
 	}
 	if plan.RequestID {
-		h[requestIDHeader] = []string{c.Info.RequestID}
+		out.set(requestIDHeader, c.Info.RequestID)
 	} else {
 		delete(h, requestIDHeader)
 	}
 	if plan.XForwarded {
-		setXForwarded(c, in, h)
+		setXForwarded(c, in, out)
 	}
 	if plan.Forwarded {
-		h["Forwarded"] = []string{forwarded(c, in)}
+		out.set("Forwarded", forwarded(c, in))
 	}
 	if plan.Via {
 		addVia(h, in.ProtoMajor, in.ProtoMinor)
@@ -119,7 +160,9 @@ func setHeaders(c *call.Call, in *http.Request, h http.Header) {
 
 func scopes(c *call.Call) string {
 	if c.Caller.Granted != nil {
-		return strings.Join(c.Caller.Granted, " ")
+		return strings.Join(slices.DeleteFunc(slices.Clone(c.Caller.Granted), func(s string) bool {
+			return strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+		}), " ")
 	}
 	if len(c.Caller.Scopes) == 1 {
 		return c.Caller.Scopes[0]
@@ -162,9 +205,9 @@ func headerValue(claim any) (string, bool) {
 }
 
 // setXForwarded says where the call comes from, in the form that most servers read. What a trusted proxy said before is kept.
-func setXForwarded(c *call.Call, in *http.Request, h http.Header) {
+func setXForwarded(c *call.Call, in *http.Request, out *fields) {
 	client := c.Info.Client.String()
-	h["X-Real-Ip"] = []string{client}
+	out.set("X-Real-Ip", client)
 	chain, host, scheme := client, in.Host, proto(in)
 	if c.Proxied {
 		if prior := in.Header["X-Forwarded-For"]; len(prior) > 0 {
@@ -173,10 +216,13 @@ func setXForwarded(c *call.Call, in *http.Request, h http.Header) {
 		host = cmp.Or(in.Header.Get("X-Forwarded-Host"), host)
 		scheme = cmp.Or(in.Header.Get("X-Forwarded-Proto"), scheme)
 	}
-	h["X-Forwarded-For"] = []string{chain}
-	h["X-Forwarded-Host"] = []string{host}
-	h["X-Forwarded-Proto"] = []string{scheme}
+	out.set("X-Forwarded-For", chain)
+	out.set("X-Forwarded-Host", host)
+	out.set("X-Forwarded-Proto", scheme)
 }
+
+// maxAddr is the length of the longest address.
+const maxAddr = len("0000:0000:0000:0000:0000:0000:0000:0000")
 
 func proto(r *http.Request) string {
 	if r.TLS != nil {
@@ -189,6 +235,7 @@ func proto(r *http.Request) string {
 func forwarded(c *call.Call, in *http.Request) string {
 	from := c.Info.Client
 	var b strings.Builder
+	b.Grow(len(`for="[]";host="";proto=https`) + maxAddr + len(in.Host))
 	if c.Proxied {
 		from = c.Peer
 		if prior := in.Header["Forwarded"]; len(prior) > 0 {

@@ -9,11 +9,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
 
+	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/upstream"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/telemetry"
@@ -27,6 +28,7 @@ const (
 	ReasonClientGone = "client-gone"
 	ReasonTooLarge   = "too-large"
 	ReasonLoop       = "loop"
+	ReasonClient     = "client"
 )
 
 // StatusClientGone is the status of calls in records whose client went away before there was an answer.
@@ -87,28 +89,18 @@ func looping(via []string) bool {
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	c := call.Of(pr.In)
 	out := pr.Out
-	setPath(out.URL, c.Path)
+	match.SetPath(out.URL, c.Path)
 	// As it came: net/http would leave out what it cannot read.
 	out.URL.RawQuery = pr.In.URL.RawQuery
 	out.Host = ""
-	if c.Route != nil && c.Route.Definition != nil && c.Route.Definition.KeepHost {
-		out.Host = pr.In.Host
+	if r := c.Route; r != nil && (r.Kind == gateway.KindPlatform || r.Definition != nil && r.Definition.KeepHost) {
+		out.Host = pr.In.Host // signatures of the platform cover it, and its links begin with it
 	}
 	setHeaders(c, pr.In, out.Header)
+	if len(out.Trailer) > 0 {
+		c.Body.Trailer = out.Trailer // whose values come at the end of the body
+	}
 	p.tracer.Inject(out.Context(), out.Header)
-}
-
-// setPath puts an escaped path in place.
-func setPath(u *url.URL, escaped string) {
-	if strings.IndexByte(escaped, '%') < 0 {
-		u.Path, u.RawPath = escaped, ""
-		return
-	}
-	plain, err := url.PathUnescape(escaped)
-	if err != nil {
-		plain = escaped // it was looked at before
-	}
-	u.Path, u.RawPath = plain, escaped
 }
 
 // transport makes the calls.
@@ -130,6 +122,9 @@ func modifyResponse(resp *http.Response) error {
 	for _, f := range plan.SetResponse {
 		resp.Header[f.Name] = []string{f.Value}
 	}
+	if len(resp.Trailer) > 0 {
+		delete(resp.Header, "Content-Length") // HTTP/1.1 has trailers only where the length is not said
+	}
 	if plan.Via {
 		addVia(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 	}
@@ -148,13 +143,21 @@ func modifyResponse(resp *http.Response) error {
 func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	c := call.Of(r)
 	cause := context.Cause(r.Context())
+	fault, isClients := errors.AsType[*upstream.ClientError](err)
 	switch tooLarge, isTooLarge := errors.AsType[*http.MaxBytesError](err); {
 	case isTooLarge:
 		p.fail(c, w, ReasonTooLarge, errs.New(errs.TooLarge, "the body is larger than %d bytes", tooLarge.Limit))
+	case c.Body.Late():
+		w.Header()["Connection"] = []string{"close"}
+		p.fail(c, w, ReasonClient, errs.New(errs.RequestTimeout, "the body of the request did not come in time"))
+	case isClients:
+		w.Header()["Connection"] = []string{"close"}
+		p.fail(c, w, ReasonClient, errs.Wrap(errs.Invalid, fault.Cause, "the request cannot be passed on: its body or one of its header fields is malformed"))
 	case errors.Is(cause, errTotal):
 		p.fail(c, w, ReasonTimeout, errTotal)
 	case cause != nil:
 		p.gone(c, err)
+		panic(http.ErrAbortHandler) // or the client, if it is still there, would get an empty answer
 	default:
 		reason, err := said(err)
 		p.fail(c, w, reason, err)

@@ -64,8 +64,8 @@ const (
 )
 
 // SetHeader puts what the client should know into the header of its answer: RateLimit-Policy and RateLimit
-// (draft-ietf-httpapi-ratelimit-headers-10) with a member for every quota, named by its window; X-RateLimit-Limit, -Remaining and
-// -Reset of the tightest one, Reset in seconds from now; and Retry-After when the call was refused. Fields of the same names that
+// (draft-ietf-httpapi-ratelimit-headers-10) with a member for every quota, named by its window; and when the call was refused
+// X-RateLimit-Limit, -Remaining and -Reset of the tightest one, Reset in seconds from now, and Retry-After. Fields of the same names that
 // are there already are replaced. A verdict about a call without quotas changes nothing.
 func (v *Verdict) SetHeader(h http.Header) {
 	if v.n == 0 {
@@ -99,6 +99,10 @@ func (v *Verdict) fields(b []byte) ([]byte, [6]int) {
 		b = member(b, i, s.per, ";r=", s.remaining, ";t=", s.reset)
 	}
 	ends[1] = len(b)
+	if v.Allowed {
+		ends[2], ends[3], ends[4], ends[5] = len(b), len(b), len(b), len(b)
+		return b, ends
+	}
 	b = strconv.AppendInt(b, v.Limit, 10)
 	ends[2] = len(b)
 	b = strconv.AppendInt(b, v.Remaining, 10)

@@ -25,7 +25,7 @@ type Entry struct {
 	Time time.Time
 	// RequestID finds the call in the log, TraceID in the traces.
 	RequestID, TraceID string
-	// Consumer is the subject of the caller, Via how it proved that: token, certificate, key.
+	// Consumer is the subject of the caller, Via how it proved that: token, apiKey, certificate.
 	Consumer, Via string
 	// Service is a serName, Instance the serInstanceId the call went to, Route the route that took it.
 	Service, Instance, Route string

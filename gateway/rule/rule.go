@@ -61,6 +61,9 @@ func Networks(list []string) ([]netip.Prefix, error) {
 	var nets []netip.Prefix
 	for _, s := range list {
 		if p, err := netip.ParsePrefix(s); err == nil {
+			if p.Addr().Is4In6() && p.Bits() >= 96 {
+				p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96) // addresses are compared unmapped
+			}
 			nets = append(nets, p.Masked())
 			continue
 		}
@@ -82,6 +85,9 @@ func Within(a netip.Addr, nets []netip.Prefix) bool {
 	}
 	return false
 }
+
+// Names reports whether the rule is about who calls: it names consumers, scopes or networks.
+func (r *Rule) Names() bool { return r.consumers != nil || len(r.scopes) > 0 || len(r.sources) > 0 }
 
 // Subject is what rules look at.
 type Subject struct {

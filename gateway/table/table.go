@@ -26,6 +26,8 @@ const (
 type Policy struct {
 	// Name is the serName it is for, gateway.AnyService, or the id of a route; Source is where it comes from.
 	Name, Source string
+	// Closed says that the policy cannot be applied and that there is none before it: it refuses all calls, as does what is built on it.
+	Closed bool
 	// Definition is what was defined, Spec what holds: the definition, with what it leaves open filled in.
 	Definition, Spec gateway.Policy
 	// Rules are its rules, compiled.
@@ -63,22 +65,25 @@ type Group struct {
 	Endpoints []*upstream.Endpoint
 	// Uniform says that who may use one of the instances may use all.
 	Uniform bool
-	// Series counts the calls.
-	Series *meter.Series
+
+	of map[*upstream.Endpoint]string // the ids of the instances
 }
 
 // NewGroup makes the group of some instances; nil when there are none.
-func NewGroup(name string, instances []*Instance, series *meter.Series) *Group {
+func NewGroup(name string, instances []*Instance) *Group {
 	if len(instances) == 0 {
 		return nil
 	}
-	g := &Group{Name: name, Instances: instances, Uniform: true, Series: series}
+	g := &Group{Name: name, Instances: instances, Uniform: true, of: make(map[*upstream.Endpoint]string, len(instances))}
 	for _, i := range instances {
 		first := instances[0]
 		if i.Owner != first.Owner || i.LocalOnly != first.LocalOnly || i.Conditional != first.Conditional {
 			g.Uniform = false
 		}
 		g.Endpoints = append(g.Endpoints, i.Endpoints...)
+		for _, e := range i.Endpoints {
+			g.of[e] = i.ID
+		}
 	}
 	return g
 }
@@ -98,6 +103,8 @@ type Route struct {
 	Rewriter *match.Rewriter
 	// Endpoints are where it leads, unless it leads to a service, or to Local.
 	Endpoints []*upstream.Endpoint
+	// Group is the service the route leads to, as its own policy reaches it; nil when that is as the policy of the service does.
+	Group *Group
 	// Local answers within this process.
 	Local  http.Handler
 	Policy *Policy
@@ -181,10 +188,5 @@ func (t *Table) Services() int { return t.groups.count }
 
 // InstanceOf is the id of the instance an endpoint belongs to, "" when it belongs to none of the group.
 func (g *Group) InstanceOf(ep *upstream.Endpoint) string {
-	for _, i := range g.Instances {
-		if slices.Contains(i.Endpoints, ep) {
-			return i.ID
-		}
-	}
-	return ""
+	return g.of[ep]
 }

@@ -4,7 +4,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -17,7 +19,8 @@ func BenchmarkRoundTrip(b *testing.B) {
 	server := serve(b, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, page) })
 	read := func(b *testing.B, resp *http.Response, err error) {
 		if err != nil {
-			b.Fatal(err)
+			b.Error(err)
+			return
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
@@ -25,28 +28,56 @@ func BenchmarkRoundTrip(b *testing.B) {
 	b.Run("bare", func(b *testing.B) {
 		t := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true, ResponseHeaderTimeout: defaultResponse}
 		defer t.CloseIdleConnections()
-		r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, server.URL+"/x", nil)
-		require.NoError(b, err)
 		b.ReportAllocs()
-		for b.Loop() {
-			resp, err := t.RoundTrip(r) //nolint:bodyclose // read closes it
-			read(b, resp, err)
-		}
-	})
-	for name, urls := range map[string][]string{"one": {server.URL}, "two": {server.URL, server.URL + "/"}} {
-		b.Run(name, func(b *testing.B) {
-			w := newWorld(b, Config{})
-			p := w.profile(gateway.Upstream{}, gateway.Timeouts{})
-			eps := w.endpoints(p, urls...)
-			r := request(b, http.MethodGet, "/x", nil)
-			var a Attempt
-			b.ReportAllocs()
-			for b.Loop() {
-				resp, err := w.RoundTrip(r, p, eps, &a) //nolint:bodyclose // read closes it
+		b.SetParallelism(8)
+		before := spent(b)
+		b.RunParallel(func(pb *testing.PB) {
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, server.URL+"/x", nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			for pb.Next() {
+				resp, err := t.RoundTrip(r) //nolint:bodyclose // read closes it
 				read(b, resp, err)
 			}
 		})
+		b.ReportMetric(float64(spent(b)-before)/float64(b.N), "cpu-ns/op")
+	})
+	for _, c := range []struct {
+		name string
+		urls []string
+		cfg  Config
+	}{
+		{"one", []string{server.URL}, Config{}},
+		{"one, not directly", []string{server.URL}, Config{MaxPerHost: 1000}},
+		{"two", []string{server.URL, server.URL + "/"}, Config{}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			w := newWorld(b, c.cfg)
+			p := w.profile(gateway.Upstream{}, gateway.Timeouts{})
+			eps := w.endpoints(p, c.urls...)
+			b.ReportAllocs()
+			b.SetParallelism(8) // one call after the other shows how fast threads wake up rather than what calls cost
+			before := spent(b)
+			b.RunParallel(func(pb *testing.PB) {
+				r := request(b, http.MethodGet, "/x", nil)
+				var a Attempt
+				for pb.Next() {
+					resp, err := w.RoundTrip(r, p, eps, &a) //nolint:bodyclose // read closes it
+					read(b, resp, err)
+				}
+			})
+			b.ReportMetric(float64(spent(b)-before)/float64(b.N), "cpu-ns/op")
+		})
 	}
+}
+
+// spent is the processor time of this process, which is what a busy gateway runs out of.
+func spent(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkOverhead is all that a call costs besides the transport.

@@ -234,6 +234,7 @@ func TestMetrics(t *testing.T) {
 		# TYPE mep_gateway_upstream_attempts_total counter
 		mep_gateway_upstream_attempts_total{result="bad_status"} 1
 		mep_gateway_upstream_attempts_total{result="cancelled"} 0
+		mep_gateway_upstream_attempts_total{result="client_fault"} 0
 		mep_gateway_upstream_attempts_total{result="connect_failed"} 0
 		mep_gateway_upstream_attempts_total{result="connect_timeout"} 0
 		mep_gateway_upstream_attempts_total{result="ok"} 1

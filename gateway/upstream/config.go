@@ -17,7 +17,8 @@ import (
 
 // Config is the settings that hold for all profiles.
 type Config struct {
-	// Guard says which addresses may be called. It is asked for every connection; nil, or a nil answer, refuses nothing.
+	// Guard says which addresses may be called. It is asked for every connection and every call; nil, or a nil answer, refuses nothing.
+	// Another pointer says that the policy changed: then the open connections are judged again, and those refused are closed.
 	Guard func() *netguard.Policy
 	// MaxIdlePerHost is how many idle connections are kept for one endpoint; 0 or less counts as 256.
 	MaxIdlePerHost int

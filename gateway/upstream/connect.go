@@ -27,6 +27,7 @@ type connector struct {
 	proxy         *url.URL      // nil: none
 	tls, proxyTLS *tls.Config
 	serverName    string
+	open          *connections
 }
 
 func (c *connector) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -83,9 +84,38 @@ func (c *connector) dialProxyOnly(ctx context.Context, network, addr string) (ne
 // only: those of a proxy are checked before (Endpoint.deliver).
 func (c *connector) raw(ctx context.Context, network, addr string) (net.Conn, error) {
 	if c.proxy == nil {
-		return netguard.Dialer(c.guard, 0).DialContext(ctx, network, addr)
+		conn, err := c.guarded(ctx, network, addr)
+		if err != nil {
+			return nil, err // not a nil *connection
+		}
+		return conn, nil
 	}
 	return c.tunnel(ctx, network, addr)
+}
+
+// guarded makes a connection to the target that the guard allows, and goes on allowing.
+func (c *connector) guarded(ctx context.Context, network, addr string) (*connection, error) {
+	conn, err := netguard.Dialer(c.guard, 0).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, net.UnknownNetworkError(network)
+	}
+	return c.open.add(tcp, c.guard)
+}
+
+// dialDirect makes a connection without TLS and proxy.
+func (c *connector) dialDirect(ctx context.Context, addr string) (*connection, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	conn, err := c.guarded(ctx, "tcp", addr)
+	if err != nil {
+		return nil, &connectError{err}
+	}
+	return conn, nil
 }
 
 func handshake(ctx context.Context, conn net.Conn, cfg *tls.Config, name string, protocols []string) (*tls.Conn, error) {

@@ -30,6 +30,19 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
+// ClientError is a request that could not be sent for what the client did: its body did not come, not in time or not as it was
+// announced, or a header field of it cannot be sent. The target is not blamed for it.
+type ClientError struct {
+	// Cause is what went wrong: the error of reading the body, such as *http.MaxBytesError, or what cannot be sent.
+	Cause error
+}
+
+// Error says whose fault it is, and the cause.
+func (e *ClientError) Error() string { return "the request cannot be passed on: " + e.Cause.Error() }
+
+// Unwrap returns the cause.
+func (e *ClientError) Unwrap() error { return e.Cause }
+
 // connectError is a connection that could not be made: nothing of a request was sent.
 type connectError struct{ cause error }
 

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -84,4 +86,126 @@ func TestAnotherEndpointIsCalledInPlaceOfARefusedOne(t *testing.T) {
 	for range 20 {
 		require.Equal(t, "here", w.get(p, eps, "/").body)
 	}
+}
+
+// TestAStricterGuardEndsConnections calls targets by name over all kinds of connections, and one by its address.
+func TestAStricterGuardEndsConnections(t *testing.T) {
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, r.RemoteAddr)
+	}
+	plain, h2c, secured := serve(t, echo), serveH2C(t, false, echo), serveTLS(t, echo, nil)
+	for name, c := range map[string]struct {
+		url, method string
+	}{
+		"HTTP/1.1":              {plain.URL, http.MethodGet},
+		"HTTP/1.1 with a body":  {plain.URL, http.MethodPut},
+		"HTTP/2 without TLS":    {strings.Replace(h2c.URL, "http", "h2c", 1), http.MethodGet},
+		"HTTP/2 with TLS":       {secured.URL, http.MethodGet},
+		"HTTP/2 with a body":    {secured.URL, http.MethodPut},
+		"HTTP/1.1, the address": {at(plain.URL, "127.0.0.1"), http.MethodGet},
+	} {
+		for _, byName := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				var policy atomic.Pointer[netguard.Policy]
+				policy.Store(open())
+				config := Config{Guard: policy.Load, RootCAs: poolOf(secured.Certificate())}
+				w := newWorld(t, config)
+				p := w.profile(gateway.Upstream{Retries: -1, EjectAfter: -1, ServerName: "example.com"}, gateway.Timeouts{})
+				eps := w.endpoints(p, c.url)
+				if byName {
+					u, err := url.Parse(at(c.url, "localhost"))
+					require.NoError(t, err)
+					eps[0].target.host, eps[0].target.address, eps[0].target.literal = u.Host, u.Host, netip.AddrPort{}
+				}
+				call := func() (*answer, error) {
+					var body io.Reader
+					if c.method == http.MethodPut {
+						body = strings.NewReader("body")
+					}
+					r := request(t, c.method, "/", body)
+					r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("body")), nil }
+					return w.send(p, eps, r)
+				}
+				first, err := call()
+				require.NoError(t, err)
+
+				policy.Store(&netguard.Policy{AllowLoopback: true, Deny: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+				w.reload(config)
+				a, err := call()
+				require.NoError(t, err)
+				require.Equal(t, first.body, a.body, "what is still allowed keeps its connections")
+
+				policy.Store(&netguard.Policy{})
+				w.reload(config)
+				_, err = call()
+				var refused *Error
+				require.ErrorAs(t, err, &refused)
+				require.Equal(t, http.StatusBadGateway, refused.Status)
+				_, err = call()
+				var why *netguard.RefusedError
+				require.ErrorAs(t, err, &why)
+				require.Equal(t, StateRefused, eps[0].View().State)
+
+				policy.Store(open())
+				a, err = call() // a guard may change without a reload
+				require.NoError(t, err)
+				policy.Store(&netguard.Policy{})
+				_, err = call()
+				require.Error(t, err, "over %s", a.body)
+			})
+		}
+	}
+}
+
+// TestWhatIsRefusedNowBreaksOff holds for calls under way.
+func TestWhatIsRefusedNowBreaksOff(t *testing.T) {
+	k := says(t, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", true)
+	var policy atomic.Pointer[netguard.Policy]
+	policy.Store(open())
+	config := Config{Guard: policy.Load}
+	w := newWorld(t, config)
+	p, eps, _ := directTo(w, gateway.Upstream{}, gateway.Timeouts{}, k.url)
+	resp, err := w.RoundTrip(request(t, http.MethodGet, "/", nil), p, eps, new(Attempt))
+	require.NoError(t, err)
+	policy.Store(&netguard.Policy{})
+	w.reload(config)
+	_, err = io.ReadAll(resp.Body)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.NoError(t, resp.Body.Close())
+	require.Zero(t, eps[0].View().Active)
+	w.connections.mu.Lock()
+	require.Empty(t, w.connections.open)
+	w.connections.mu.Unlock()
+}
+
+// TestAListenerThatIsOpenedLater is refused, although the policy is the same.
+func TestAListenerThatIsOpenedLater(t *testing.T) {
+	s := named(t, "here")
+	var own atomic.Pointer[[]netip.AddrPort]
+	own.Store(new([]netip.AddrPort))
+	policy := &netguard.Policy{AllowLoopback: true, Listeners: func() []netip.AddrPort { return *own.Load() }}
+	w := newWorld(t, Config{Guard: func() *netguard.Policy { return policy }})
+	p := w.profile(gateway.Upstream{Retries: -1}, gateway.Timeouts{})
+	eps := w.endpoints(p, s.URL)
+	require.Equal(t, "here", w.get(p, eps, "/").body)
+	own.Store(&[]netip.AddrPort{netip.MustParseAddrPort(strings.TrimPrefix(s.URL, "http://"))})
+	w.connections.judge(policy) // as it is done with each sweep
+	_, err := w.send(p, eps, request(t, http.MethodGet, "/", nil))
+	var refused *netguard.RefusedError
+	require.ErrorAs(t, err, &refused)
+}
+
+// TestAPolicyThatChangesWhileAConnectionIsMade is between the check of the dialler and the connection's being known.
+func TestAPolicyThatChangesWhileAConnectionIsMade(t *testing.T) {
+	s := named(t, "here")
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	require.NoError(t, err)
+	var x connections
+	_, err = x.add(conn.(*net.TCPConn), func() *netguard.Policy { return &netguard.Policy{} })
+	var refused *netguard.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Empty(t, x.open)
+	_, err = conn.Read(make([]byte, 1))
+	require.ErrorIs(t, err, net.ErrClosed)
 }

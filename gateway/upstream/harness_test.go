@@ -24,8 +24,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var all = &netguard.Policy{AllowLoopback: true, AllowPrivate: true}
+
 // open allows loopback addresses, where the tests listen.
-func open() *netguard.Policy { return &netguard.Policy{AllowLoopback: true, AllowPrivate: true} }
+func open() *netguard.Policy { return all }
 
 // world is a Manager that runs.
 type world struct {

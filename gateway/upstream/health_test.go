@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -66,17 +67,18 @@ func TestHowManyChecksChangeTheMind(t *testing.T) {
 func TestAnEndpointThatWasReleasedIsCheckedNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32
-		m, err := New(Config{Guard: func() *netguard.Policy {
+		policy := &netguard.Policy{Listeners: func() []netip.AddrPort {
 			asked.Add(1)
-			return open()
-		}}, slog.New(slog.DiscardHandler), nil)
+			return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80")}
+		}}
+		m, err := New(Config{Guard: func() *netguard.Policy { return policy }}, slog.New(slog.DiscardHandler), nil)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- m.Run(ctx) }()
 		p, err := m.Profile(gateway.Upstream{HealthCheck: &gateway.HealthCheck{Path: "/", Interval: "1s"}}, gateway.Timeouts{})
 		require.NoError(t, err)
-		e, err := m.Endpoint(p, "http://169.254.1.1")
+		e, err := m.Endpoint(p, "http://192.0.2.1")
 		require.NoError(t, err)
 		time.Sleep(10 * time.Second)
 		require.True(t, e.unhealthy.Load())

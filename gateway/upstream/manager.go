@@ -32,6 +32,8 @@ type Manager struct {
 	settings atomic.Pointer[settings]
 	wake     chan struct{}
 
+	connections connections
+
 	mu        sync.Mutex
 	profiles  map[spec]*Profile
 	endpoints map[endpointKey]*Endpoint
@@ -61,7 +63,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Manager, err
 }
 
 // Prepare checks settings that are to replace the present ones; apply puts them to use. Endpoints, what is known of them, and
-// requests under way survive; connections do as far as nothing changed that they depend on. A profile whose client certificate
+// requests under way survive, but those to addresses that the guard refuses now; connections do as far as nothing changed that they
+// depend on. A profile whose client certificate
 // is gone keeps the one it had, until it is asked for again.
 func (m *Manager) Prepare(cfg Config) (apply func(), err error) {
 	s, err := newSettings(cfg)
@@ -105,6 +108,7 @@ func (m *Manager) apply(s *settings) {
 			m.retire(l)
 		}
 	}
+	m.connections.judge(s.policy())
 }
 
 // retire stops keeping connections of lanes. m.mu is held.
@@ -232,11 +236,12 @@ func (m *Manager) Run(ctx context.Context) error {
 			for _, e := range m.sweep(time.Now()) {
 				checks.end(e)
 			}
+			m.connections.judge(m.policy()) // what it refuses may depend on listeners that were opened since
 		}
 	}
 }
 
-// sweep forgets what was released some time ago, and returns the endpoints among it.
+// sweep closes connections that were idle for long, forgets what was released some time ago, and returns the endpoints among it.
 func (m *Manager) sweep(now time.Time) []*Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -253,6 +258,9 @@ func (m *Manager) sweep(now time.Time) []*Endpoint {
 	}
 	for s, p := range m.profiles {
 		if p.endpoints > 0 || now.Sub(p.unused) < keepReleased {
+			for _, l := range p.wiring.lanes {
+				l.sweep(now)
+			}
 			continue
 		}
 		delete(m.profiles, s)

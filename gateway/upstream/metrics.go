@@ -8,6 +8,7 @@ import (
 
 type metrics struct {
 	ok, badStatus, cancelled prometheus.Counter
+	clientFaults             prometheus.Counter
 	byFailure                [failReset + 1]prometheus.Counter
 	ejections, retries       prometheus.Counter
 	refusals                 prometheus.Counter
@@ -19,7 +20,7 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	}, []string{"result"})
 	x := &metrics{
 		ok: attempts.WithLabelValues("ok"), badStatus: attempts.WithLabelValues("bad_status"),
-		cancelled: attempts.WithLabelValues("cancelled"),
+		cancelled: attempts.WithLabelValues("cancelled"), clientFaults: attempts.WithLabelValues("client_fault"),
 		ejections: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mep_gateway_upstream_ejections_total", Help: "Endpoints that were left out after failures.",
 		}),

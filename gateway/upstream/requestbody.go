@@ -20,6 +20,7 @@ var errRevoked = errors.New("the request is being sent elsewhere")
 type requestBody struct {
 	from  io.ReadCloser
 	state atomic.Uint32
+	fault atomic.Pointer[error] // why it could not be read
 }
 
 // Read implements io.Reader.
@@ -27,7 +28,18 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if b.state.Or(bodyTouched)&bodyRevoked != 0 {
 		return 0, errRevoked
 	}
-	return b.from.Read(p)
+	n, err := b.from.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.blame(err)
+	}
+	return n, err
+}
+
+// blame remembers the first error of reading, unless it comes from the end of the attempt.
+func (b *requestBody) blame(err error) {
+	if b.state.Load()&(bodyClosed|bodyRevoked) == 0 {
+		b.fault.CompareAndSwap(nil, &err)
+	}
 }
 
 // Close implements io.Closer.

@@ -7,10 +7,10 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/openmep/mep/kit/errs"
-	"github.com/openmep/mep/kit/netguard"
 )
 
 // Attempt is what RoundTrip says about a call. The caller owns it; RoundTrip begins by emptying it.
@@ -52,14 +52,19 @@ const (
 // What could not be connected to may be repeated whatever its method is; what was sent, only if the method is idempotent
 // (RFC 9110 9.2.2), no time ran out, and the body is there to be sent again.
 //
-// Errors: *errs.Error of the kind errs.Unavailable when eps is empty, *Error when there was no response, and the error of the
-// context once it has ended.
+// Errors: *errs.Error of the kind errs.Unavailable when eps is empty, *ClientError when the request is to blame, *Error when there
+// was no response for another reason, and the error of the context once it has ended.
 func (m *Manager) RoundTrip(r *http.Request, p *Profile, eps []*Endpoint, a *Attempt) (*http.Response, error) {
 	*a = Attempt{}
 	body := r.Body
 	if len(eps) == 0 {
 		closeBody(body)
 		return nil, errs.New(errs.Unavailable, "nothing that offers the service is known at present")
+	}
+	if strings.ContainsFunc(r.URL.RawQuery, isBlank) { // HTTP/2 could carry it, and net/http would
+		m.metrics.clientFaults.Inc()
+		closeBody(body)
+		return nil, &ClientError{errBlank}
 	}
 	began := time.Now()
 	for {
@@ -80,6 +85,11 @@ func (m *Manager) RoundTrip(r *http.Request, p *Profile, eps []*Endpoint, a *Att
 			m.metrics.cancelled.Inc()
 			closeBody(body)
 			return nil, ended
+		}
+		if fault := o.clientFault(err); fault != nil {
+			m.metrics.clientFaults.Inc()
+			closeBody(body)
+			return nil, &ClientError{fault}
 		}
 		f := failureOf(err)
 		m.metrics.failed(f)
@@ -185,13 +195,15 @@ func (e *Endpoint) send(o *outgoing) (*http.Response, error) {
 // deliver hands a request to the transport it is for. A proxy connects to what it is told, and one connection to it may serve
 // several targets: then the target is checked here, as far as it is an address.
 func (e *Endpoint) deliver(req *http.Request) (*http.Response, error) {
-	l := e.lanes.Load()
+	l, policy := e.lanes.Load(), e.manager.policy()
+	e.manager.connections.obey(policy)
 	if l.proxied && e.target.literal.IsValid() {
-		if p := e.manager.policy(); p != nil {
-			if err := p.CheckAddr(e.target.literal); err != nil {
-				return nil, &netguard.RefusedError{Addr: e.target.literal.String(), Reason: err}
-			}
+		if err := refusal(policy, e.target.literal); err != nil {
+			return nil, err
 		}
+	}
+	if l.direct != nil && e.target.scheme == "http" && !e.target.h2c && takes(req) {
+		return l.direct.roundTrip(req, e.target.address)
 	}
 	return e.transport(l, req.Header).RoundTrip(req)
 }

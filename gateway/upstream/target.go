@@ -3,9 +3,13 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/openmep/mep/kit/netguard"
 )
@@ -24,6 +28,8 @@ type target struct {
 	query             string
 	// literal is the address, invalid when the host is a name.
 	literal netip.AddrPort
+	// address is what is dialled: host and port, names in ASCII.
+	address string
 }
 
 // parseTarget reads the URL of an endpoint.
@@ -60,6 +66,11 @@ func parseTarget(raw string) (*target, error) {
 	} else if a, err := netip.ParseAddr(u.Hostname()); err == nil {
 		t.literal = netip.AddrPortFrom(a, port)
 	}
+	name, err := httpguts.PunycodeHostPort(strings.ToLower(u.Hostname()))
+	if err != nil {
+		return nil, fmt.Errorf("%q must name a host", raw)
+	}
+	t.address = net.JoinHostPort(name, strconv.Itoa(int(port)))
 	t.bare, t.bareEscaped = u.Path, u.EscapedPath()
 	t.path, t.escaped = strings.TrimSuffix(t.bare, "/"), strings.TrimSuffix(t.bareEscaped, "/")
 	return t, nil

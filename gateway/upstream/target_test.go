@@ -86,3 +86,18 @@ func FuzzPlace(f *testing.F) {
 		require.Equal(t, u.Path, again.Path)
 	})
 }
+
+func TestWhatIsDialled(t *testing.T) {
+	for raw, want := range map[string]string{
+		"http://cam.example":          "cam.example:80",
+		"https://CAM.example/x":       "cam.example:443",
+		"h2c://cam.example:8080":      "cam.example:8080",
+		"http://[2001:DB8::1]":        "[2001:db8::1]:80",
+		"http://[fe80::1%25eth0]:81/": "[fe80::1%eth0]:81",
+		"http://bücher.example":       "xn--bcher-kva.example:80",
+	} {
+		target, err := parseTarget(raw)
+		require.NoError(t, err, raw)
+		require.Equal(t, want, target.address, raw)
+	}
+}

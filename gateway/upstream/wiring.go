@@ -54,6 +54,8 @@ type lanes struct {
 	// a proxy, which then gets the requests themselves rather than a tunnel. h1 never negotiates HTTP/2, for upgrades; h2c is
 	// HTTP/2 without TLS.
 	main, plain, h1, h2c *http.Transport
+	// direct is for what it takes of the requests that plain is for; nil when there is a proxy or a bound for connections.
+	direct *direct
 	// proxied says that the addresses of targets are not seen when connections are made.
 	proxied bool
 }
@@ -67,7 +69,7 @@ func (m *Manager) lanesFor(p *Profile, w *wiring, proxy *url.URL) *lanes {
 	if l := w.lanes[key]; l != nil {
 		return l
 	}
-	c := &connector{guard: m.policy, timeout: p.connect, proxy: proxy, serverName: p.serverName, tls: &tls.Config{
+	c := &connector{guard: m.policy, open: &m.connections, timeout: p.connect, proxy: proxy, serverName: p.serverName, tls: &tls.Config{
 		MinVersion: tls.VersionTLS12, RootCAs: w.rootCAs, ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
 	}, proxyTLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: w.proxyCAs}}
 	if w.certificate != nil {
@@ -98,12 +100,25 @@ func (m *Manager) lanesFor(p *Profile, w *wiring, proxy *url.URL) *lanes {
 		l.plain.TLSClientConfig = c.proxyTLS.Clone()
 		l.plain.TLSHandshakeTimeout = p.connect
 	}
+	if proxy == nil && w.maxActive == 0 {
+		l.direct = newDirect(c.dialDirect, p.response, w.maxIdle)
+	}
 	w.lanes[key] = l
 	return l
 }
 
+// sweep closes the connections that were idle for too long, as far as they do not do so by themselves.
+func (l *lanes) sweep(now time.Time) {
+	if l.direct != nil {
+		l.direct.sweep(now)
+	}
+}
+
 // closeIdle closes the connections that are not in use, and those that are when they get idle.
 func (l *lanes) closeIdle() {
+	if l.direct != nil {
+		l.direct.retire()
+	}
 	l.main.CloseIdleConnections()
 	l.h1.CloseIdleConnections()
 	l.h2c.CloseIdleConnections()

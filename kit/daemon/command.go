@@ -37,7 +37,10 @@ func (s *Spec[C]) Command() *cobra.Command {
 	validate := &cobra.Command{
 		Use: "validate", Short: "Check the configuration and print nothing but its faults", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := s.Load(s.Sources(cmd))
+			cfg, err := s.Load(s.Sources(cmd))
+			if err == nil && s.Advise != nil {
+				err = s.Advise(cfg)
+			}
 			if err == nil {
 				cmd.Println("the configuration is valid")
 			}

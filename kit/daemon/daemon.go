@@ -55,6 +55,9 @@ type Spec[C any] struct {
 	Common func(*C) *Config
 	// Validate checks the configuration; the common settings are checked already.
 	Validate func(*C) error
+	// Advise returns faults of a valid configuration that do not keep the program from working, because what has them is refused alone:
+	// "validate" tells them. It may be nil.
+	Advise func(*C) error
 	// Listeners are the addresses the listeners besides that of operations will be bound to, as configured, and the URLs they are
 	// reached at: certificates are made for them.
 	Listeners func(*C) []string

@@ -50,6 +50,8 @@ const (
 	InsufficientStorage
 	// BadGateway is a server behind this one that cannot be reached, or does not answer as it should: 502.
 	BadGateway
+	// RequestTimeout is a client that takes too long to send its request: 408.
+	RequestTimeout
 	// GatewayTimeout is a server behind this one that does not answer in time: 504.
 	GatewayTimeout
 )
@@ -74,6 +76,7 @@ var kinds = map[Kind]struct {
 	Unavailable:          {http.StatusServiceUnavailable, "Service unavailable"},
 	InsufficientStorage:  {http.StatusInsufficientStorage, "Insufficient storage"},
 	BadGateway:           {http.StatusBadGateway, "Bad gateway"},
+	RequestTimeout:       {http.StatusRequestTimeout, "Request timeout"},
 	GatewayTimeout:       {http.StatusGatewayTimeout, "Gateway timeout"},
 }
 

@@ -14,7 +14,7 @@ func Audited(trail *audit.Log, action, param string, h func(*gin.Context) (detai
 	return httpx.Handle(func(c *gin.Context) error {
 		detail, err := h(c)
 		e := audit.Entry{
-			Action: action, Result: audit.Success, Source: httpx.ClientAddr(c).String(), Target: c.Param(param),
+			Action: action, Result: audit.Success, Source: httpx.ClientAddr(c).String(), Target: httpx.Shown(c.Param(param)),
 			RequestID: httpx.RequestID(c), Detail: detail,
 		}
 		if caller := Of(c); caller != nil {

@@ -12,10 +12,30 @@ var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122 3.2.1.3
 )
 
+// never are ranges in which there are no services: reserved ones, those of protocols, and Teredo (RFC 4380), which carries addresses that
+// nobody can check.
+var never = []netip.Prefix{
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("2001::/32"),
+}
+
+// shared are ranges that are used as private ones are, besides those of RFC 1918 and RFC 4193: RFC 6598, RFC 2544, RFC 3879.
+var shared = []netip.Prefix{
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fec0::/10"),
+}
+
+func in(a netip.Addr, nets []netip.Prefix) bool {
+	for _, n := range nets {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // isMetadata reports whether a is where a cloud tells a machine its credentials, as far as it is not link-local.
 func isMetadata(a netip.Addr) bool {
 	switch a {
-	case metadataAWS, metadataGCP, metadataAlibaba:
+	case metadataAWS, metadataGCP, metadataAlibaba, metadataAzure:
 		return true
 	}
 	return false
@@ -25,6 +45,7 @@ var (
 	metadataAWS     = netip.MustParseAddr("fd00:ec2::254")
 	metadataGCP     = netip.MustParseAddr("fd20:ce::254")
 	metadataAlibaba = netip.MustParseAddr("100.100.100.200")
+	metadataAzure   = netip.MustParseAddr("168.63.129.16")
 )
 
 // The ranges of IPv6 addresses that carry an IPv4 address, and where in them it stands.
@@ -32,10 +53,11 @@ var carriers = []struct {
 	prefix netip.Prefix
 	at     int
 }{
-	{netip.MustParsePrefix("64:ff9b::/96"), 12},   // NAT64, RFC 6052
-	{netip.MustParsePrefix("64:ff9b:1::/48"), 12}, // NAT64 with a prefix of one's own, RFC 8215
-	{netip.MustParsePrefix("2002::/16"), 2},       // 6to4, RFC 3056
-	{netip.MustParsePrefix("::/96"), 12},          // IPv4-compatible, RFC 4291 2.5.5.1
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},    // NAT64, RFC 6052
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},  // NAT64 with a prefix of one's own, RFC 8215
+	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4, RFC 3056
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // IPv4-translated, RFC 2765
+	{netip.MustParsePrefix("::/96"), 12},           // IPv4-compatible, RFC 4291 2.5.5.1
 }
 
 // embedded is the IPv4 address an IPv6 address carries.

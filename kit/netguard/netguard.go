@@ -20,7 +20,7 @@ import (
 type Policy struct {
 	// AllowLoopback admits 127.0.0.0/8 and ::1.
 	AllowLoopback bool
-	// AllowPrivate admits the private ranges of RFC 1918 and RFC 4193.
+	// AllowPrivate admits the private ranges of RFC 1918 and RFC 4193, and those used like them (RFC 6598, RFC 2544, RFC 3879).
 	AllowPrivate bool
 	// Deny are further networks that are refused.
 	Deny []netip.Prefix
@@ -113,7 +113,9 @@ func (p *Policy) checkRange(a netip.Addr) error {
 		return errors.New("must not be the address of a metadata service")
 	case a.IsLoopback() && !p.AllowLoopback:
 		return errors.New("must not be a loopback address" + off(p.LoopbackSetting))
-	case a.IsPrivate() && !p.AllowPrivate:
+	case in(a, never):
+		return errors.New("must not be an address that no service has")
+	case (a.IsPrivate() || in(a, shared)) && !p.AllowPrivate:
 		return errors.New("must not be a private address" + off(p.PrivateSetting))
 	}
 	for _, n := range p.Deny {

@@ -86,7 +86,7 @@ func planned(t *testing.T) *fixture {
 	}
 	f.host.clock = func() (bool, error) { return true, nil }
 	f.host.room = func(string) (room, error) { return room{free: 10240 * mib}, nil }
-	f.host.files = func(int) (uint64, error) { return 16384, nil }
+	f.host.files = func(int) (uint64, error) { return 40960, nil }
 	f.host.built = time.Time{}
 	return f
 }

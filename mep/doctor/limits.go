@@ -33,14 +33,25 @@ func (x *examination) openFiles(f *findings) {
 		f.note("open files", "cannot be counted ("+err.Error()+")")
 		return
 	}
-	//nolint:gosec // the setting is at least 1
-	wanted := uint64(x.Server.MaxConnections) + filesBeside
+	wanted, because, lower := x.filesWanted()
 	if allowed >= wanted {
-		f.ok("open files", fmt.Sprintf("may be %d for %s; limits.connections (%d) needs %d", allowed, whose, x.Server.MaxConnections, wanted))
+		f.ok("open files", fmt.Sprintf("may be %d for %s; %s %d", allowed, whose, because, wanted))
 		return
 	}
-	f.warn("open files", fmt.Sprintf("may only be %d for %s; limits.connections (%d) needs %d", allowed, whose, x.Server.MaxConnections, wanted),
-		fmt.Sprintf("LimitNOFILE=%d in the systemd unit, ulimit -n %d before the start, or a lower limits.connections", wanted, wanted))
+	f.warn("open files", fmt.Sprintf("may only be %d for %s; %s %d", allowed, whose, because, wanted),
+		fmt.Sprintf("LimitNOFILE=%d in the systemd unit, ulimit -n %d before the start, or a lower %s", wanted, wanted, lower))
+}
+
+// filesWanted is how many files may be open at most, because of which settings, and which would have to be lower.
+func (x *examination) filesWanted() (wanted uint64, because, lower string) {
+	files := x.Server.MaxConnections + filesBeside
+	because, lower = fmt.Sprintf("limits.connections (%d) needs", x.Server.MaxConnections), "limits.connections"
+	if x.Gateway != nil && x.Gateway.Enabled() {
+		files += 2 * x.Gateway.ConnectionsHard // a call that is passed on has one more
+		because = fmt.Sprintf("limits.connections (%d) and gateway.connectionsHard (%d) need", x.Server.MaxConnections, x.Gateway.ConnectionsHard)
+		lower += " or gateway.connectionsHard"
+	}
+	return uint64(files), because, lower //nolint:gosec // the settings are at least 1
 }
 
 // audit looks whether the audit stream can be written.

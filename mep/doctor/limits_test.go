@@ -10,7 +10,7 @@ func TestLimits(t *testing.T) {
 	each(t, checkLimits, map[string]broken{
 		"too few open files": {
 			by:    func(_ *testing.T, f *fixture) { f.Server.MaxConnections = 20000 },
-			level: Warn, finding: "may only be 16384 for a process that is started like this one; limits.connections (20000) needs 24096", remedy: "LimitNOFILE=24096",
+			level: Warn, finding: "may only be 40960 for a process that is started like this one; limits.connections (20000) and gateway.connectionsHard (12000) need 48096", remedy: "LimitNOFILE=48096",
 		},
 		"too few open files of the platform": {
 			of: running,

@@ -78,7 +78,7 @@ func TestPorts(t *testing.T) {
 			f := stopped(t)
 			f.unbindable(x.err)
 			found := alarming(examine(t.Context(), f.Installation, f.host))
-			require.Equal(t, []string{"mp1.listen", "mm5.listen", "auth.listen", "ops.listen", "dns.listen", "dns.managementListen"}, subjects(found))
+			require.Equal(t, []string{"mp1.listen", "mm5.listen", "auth.listen", "ops.listen", "dns.listen", "dns.managementListen", "gateway.listen", "gateway.managementListen"}, subjects(found))
 			for _, one := range found {
 				require.Equal(t, Fail, one.Level)
 				require.Contains(t, one.Finding, x.finding)

@@ -69,7 +69,7 @@ func decode(key string, value []byte, _ int64) (calls, error) {
 	}
 	c := calls{hour: hour, of: make(map[string]int64, len(sums))}
 	for service, sum := range sums {
-		c.of[service] = sum.Calls
+		c.of[service] = sum.Calls - sum.Refused
 	}
 	return c, nil
 }

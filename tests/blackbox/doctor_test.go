@@ -55,13 +55,16 @@ func faults(list []diagnosis) []diagnosis {
 var anyPort = []string{
 	"--mp1-listen", "127.0.0.1:0", "--mm5-listen", "127.0.0.1:0", "--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
 	"--dns-listen", "127.0.0.1:0", "--dns-management-listen", "127.0.0.1:0",
+	"--gateway-listen", "127.0.0.1:0", "--gateway-management-listen", "127.0.0.1:0",
+	// A machine that runs tests may not let a process open as many files as an operator would.
+	"--limits-connections", "100", "--gateway-connections", "100", "--gateway-connections-hard", "100",
 }
 
 // itsSettings are those a process listens with, and its data directory.
 func itsSettings(t *testing.T, p *harness.Process) []string {
 	t.Helper()
-	args := []string{"--data-dir", p.DataDir}
-	for _, name := range []string{"mp1", "mm5", "auth", "ops", "dns", "dns-management"} {
+	args := []string{"--data-dir", p.DataDir, "--limits-connections", "100", "--gateway-connections", "100", "--gateway-connections-hard", "100"}
+	for _, name := range []string{"mp1", "mm5", "auth", "ops", "dns", "dns-management", "gateway", "gateway-management"} {
 		u, err := url.Parse(p.URL(name))
 		require.NoError(t, err)
 		args = append(args, "--"+name+"-listen", u.Host)

@@ -91,14 +91,13 @@ func TestAQuotaIsNeverExceededByReplicasThatAreKilled(t *testing.T) {
 			return harness.Not(answer.Status == 200 && answer.Header.Get("RateLimit") != "", "%d %v", answer.Status, answer.Header)
 		})
 	}
-	var over atomic.Bool
 	var calls sync.WaitGroup
 	for i := range 9 {
 		r := replicas[i%3]
 		calls.Go(func() {
 			c := r.Gateway(t)
 			refusals := 0
-			for refusals < 5 && !over.Load() {
+			for refusals < 5 {
 				answer, err := c.Try("GET", "/services/hello/", nil, keyed(key))
 				switch {
 				case err != nil:
@@ -108,6 +107,7 @@ func TestAQuotaIsNeverExceededByReplicasThatAreKilled(t *testing.T) {
 					}
 				case answer.Status == 429:
 					refusals++
+				case answer.Status == 503: // etcd does not answer in time
 				case answer.Status != 200:
 					t.Errorf("%d %s", answer.Status, answer.Body)
 					return
@@ -164,14 +164,14 @@ func TestSpikesAreArrested(t *testing.T) {
 		count[<-outcomes]++
 	}
 	require.Equal(t, cap(outcomes), count[200]+count[429], "%v", count)
-	require.GreaterOrEqual(t, count[200], 4, "some wait for their turn: %v", count)
+	require.GreaterOrEqual(t, count[200], 3, "as many as the buffer has room for wait for their turn: %v", count)
 }
 
 func TestCallsUnderWayAreBounded(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	var under atomic.Int64
-	p, _ := offering(t, func(w http.ResponseWriter, r *http.Request) {
+	p, _ := offering(t, func(_ http.ResponseWriter, r *http.Request) {
 		under.Add(1)
 		defer under.Add(-1)
 		select {

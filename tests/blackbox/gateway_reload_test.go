@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -211,7 +212,7 @@ func TestPortsOfTheGatewayThatAreTaken(t *testing.T) {
 			require.Contains(t, out.Output, taken.Addr().String())
 			require.Contains(t, out.Output, "gateway")
 			require.Less(t, time.Since(begin), harness.Patience)
-			found := examine(t, append(anyPortWithGateway(), flag, taken.Addr().String(), "--data-dir", filepath.Join(t.TempDir(), "data"))...)
+			found := examine(t, append(slices.Clone(anyPort), flag, taken.Addr().String(), "--data-dir", filepath.Join(t.TempDir(), "data"))...)
 			ports := []string{}
 			for _, d := range found {
 				if d.Check == "ports" && d.Level == "fail" {
@@ -235,9 +236,4 @@ func TestPortsOfTheGatewayThatAreTaken(t *testing.T) {
 			require.Contains(t, out.Output, "gateway")
 		})
 	}
-}
-
-// anyPortWithGateway is anyPort with the listeners of the gateway.
-func anyPortWithGateway() []string {
-	return append(append([]string(nil), anyPort...), "--gateway-listen", "127.0.0.1:0", "--gateway-management-listen", "127.0.0.1:0")
 }

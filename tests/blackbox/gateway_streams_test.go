@@ -38,17 +38,20 @@ func echoUpgraded(t *testing.T) http.HandlerFunc {
 	}
 }
 
-// upgrade asks for a WebSocket and returns the connection when the answer is 101.
-func upgrade(t *testing.T, p *harness.Process, path, header string) (net.Conn, *bufio.Reader, *http.Response) {
+// upgrade asks for a WebSocket and returns the connection, what comes over it after the header of the answer, and that header.
+func upgrade(t *testing.T, p *harness.Process, path, header string) (conn net.Conn, r *bufio.Reader, status int, h http.Header) {
 	t.Helper()
-	conn := p.Dial(t, "gateway")
+	conn = p.Dial(t, "gateway")
 	require.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: edge\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", path, header)
 	require.NoError(t, err)
-	r := bufio.NewReader(conn)
+	r = bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, &http.Request{Method: "GET"})
 	require.NoError(t, err)
-	return conn, r, resp
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		require.NoError(t, resp.Body.Close())
+	}
+	return conn, r, resp.StatusCode, resp.Header
 }
 
 func TestWebSocketsPassTheGateway(t *testing.T) {
@@ -56,9 +59,9 @@ func TestWebSocketsPassTheGateway(t *testing.T) {
 	p, _ := offering(t, echoUpgraded(t))
 	m := p.GatewayManagement(t)
 	id, key := apiKey(m, "c", nil)
-	conn, r, resp := upgrade(t, p, "/services/hello/ws", "X-Api-Key: "+key+"\r\n")
-	require.Equal(t, 101, resp.StatusCode)
-	require.Equal(t, "c", resp.Header.Get("X-Caller"))
+	conn, r, status, header := upgrade(t, p, "/services/hello/ws", "X-Api-Key: "+key+"\r\n")
+	require.Equal(t, 101, status)
+	require.Equal(t, "c", header.Get("X-Caller"))
 	for i := range 100 {
 		_, err := fmt.Fprintf(conn, "message %d\n", i)
 		require.NoError(t, err)
@@ -75,10 +78,10 @@ func TestWebSocketsPassTheGateway(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(sent, got))
 
-	_, _, refused := upgrade(t, p, "/services/hello/ws", "X-Api-Key: "+key+"0\r\n")
-	require.Equal(t, 401, refused.StatusCode)
-	_, _, refused = upgrade(t, p, "/services/nothing/ws", "")
-	require.Equal(t, 404, refused.StatusCode)
+	_, _, status, _ = upgrade(t, p, "/services/hello/ws", "X-Api-Key: "+key+"0\r\n")
+	require.Equal(t, 401, status)
+	_, _, status, _ = upgrade(t, p, "/services/nothing/ws", "")
+	require.Equal(t, 404, status)
 	require.Equal(t, 426, p.Gateway(t).Get("/services/hello/ws").Status)
 
 	// A reload leaves it alone, and the end of the process does not.
@@ -208,7 +211,10 @@ func TestGRPCPassesTheGateway(t *testing.T) {
 			}
 			harness.Eventually(t, "the gateway knows the service", func() error {
 				resp := call("Fail", nil)
-				_, _ = io.Copy(io.Discard, resp.Body)
+				defer resp.Body.Close()
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					return err
+				}
 				return harness.Not(resp.Trailer.Get("Grpc-Status") == "5", "%d %v", resp.StatusCode, resp.Trailer)
 			})
 			reader, writer := io.Pipe()

@@ -3,6 +3,7 @@ package blackbox
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -29,12 +30,6 @@ func served(name string, urls ...string) object {
 // toLoopback lets a gateway call the producers of tests where it would not by itself.
 func toLoopback() harness.Option { return harness.Args("--gateway-allow-loopback") }
 
-// openToAll lets anybody call the services that have no policy of their own.
-func openToAll(m *harness.Client) {
-	m.TB().Helper()
-	policy(m, "*", object{"authentication": []any{"anonymous"}})
-}
-
 // policy puts a policy, which has to work.
 func policy(m *harness.Client, name string, body object) *harness.Answer {
 	m.TB().Helper()
@@ -57,9 +52,7 @@ func route(m *harness.Client, id string, body object) *harness.Answer {
 func apiKey(m *harness.Client, consumer string, more object) (id, key string) {
 	m.TB().Helper()
 	body := object{"consumer": consumer}
-	for name, value := range more {
-		body[name] = value
-	}
+	maps.Copy(body, more)
 	made := m.Post(gatewayRoot+"/api_keys", body).Is(201).Object()
 	return made["id"].(string), made["key"].(string)
 }
@@ -191,7 +184,7 @@ func TestAnAPIKeyIsForItsConsumer(t *testing.T) {
 	seen = c.Get("/services/hello/x?a=%41&x-api-key=" + key + "&b").Seen()
 	require.Equal(t, []string{"camera-7"}, seen.Names("X-AppInstanceID"))
 	require.Equal(t, "a=%41&b", seen.Query, "nor in the query, of which the rest is as it was")
-	require.Equal(t, "", c.Get("/services/hello/x?x%2Dapi%2Dkey="+key).Seen().Query)
+	require.Empty(t, c.Get("/services/hello/x?x%2Dapi%2Dkey="+key).Seen().Query)
 
 	c.Get("/services/other/x", keyed(key)).Problem(403)
 	c.Get("/services/hello/x", keyed(key+"0")).Problem(401)

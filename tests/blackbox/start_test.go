@@ -85,7 +85,10 @@ func TestTheCredentialsFileFollowsTheListeners(t *testing.T) {
 	p.Restart()
 	after := p.Bootstrap(t)
 	require.Equal(t, before.Keys, after.Keys)
-	require.Equal(t, map[string]string{"auth": p.URL("auth"), "mp1": p.URL("mp1"), "mm5": p.URL("mm5"), "dns": p.URL("dns-management")}, after.URLs)
+	require.Equal(t, map[string]string{
+		"auth": p.URL("auth"), "mp1": p.URL("mp1"), "mm5": p.URL("mm5"), "dns": p.URL("dns-management"),
+		"gateway": p.URL("gateway"), "gateway-management": p.URL("gateway-management"),
+	}, after.URLs)
 	require.Zero(t, harness.Run(t, "mep", []string{"token", "--credentials", p.BootstrapFile()}).Code)
 	p.Restart(harness.Args("--auth-public-url=https://mep.example:8443/auth/"))
 	require.Equal(t, "https://mep.example:8443/auth", p.Bootstrap(t).URLs["auth"])

@@ -424,7 +424,7 @@ func TestTheDatabaseIsForNobodyElse(t *testing.T) {
 		closed = info.Mode().Perm()&0o077 == 0
 	}
 	require.True(t, closed, "%s can be reached by other users of the machine", socket)
-	require.ElementsMatch(t, []string{p.Addr("mp1"), p.Addr("mm5"), p.Addr("auth"), p.Addr("ops"), p.Addr("dns"), p.Addr("dns-management")}, listening(t, p))
+	require.ElementsMatch(t, []string{p.Addr("mp1"), p.Addr("mm5"), p.Addr("auth"), p.Addr("ops"), p.Addr("dns"), p.Addr("dns-management"), p.Addr("gateway"), p.Addr("gateway-management")}, listening(t, p))
 }
 
 // listening lists the TCP addresses a process listens at, as the kernel knows them.

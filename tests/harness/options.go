@@ -97,7 +97,7 @@ func environment(tb testing.TB, vars ...string) []string {
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(tmp) })
 	// Whatever a test starts by hand is not to want the ports of others either.
-	env := []string{"TMPDIR=" + tmp, "MEP_DNS_LISTEN=127.0.0.1:0", "MEP_DNS_MANAGEMENT_LISTEN=127.0.0.1:0"}
+	env := []string{"TMPDIR=" + tmp, "MEP_DNS_LISTEN=127.0.0.1:0", "MEP_DNS_MANAGEMENT_LISTEN=127.0.0.1:0", "MEP_GATEWAY_LISTEN=127.0.0.1:0", "MEP_GATEWAY_MANAGEMENT_LISTEN=127.0.0.1:0"}
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "MEP_") && !strings.HasPrefix(v, "TMPDIR=") {
 			env = append(env, v)

@@ -253,8 +253,13 @@ func (s *httpServer) flood(d time.Duration) (count int, rate float64, err error)
 	}
 	again := func(l *line) error { return x.ask(l, start) }
 	for time.Since(start) < d {
-		if n, err := x.listen(lateAnswer, again); err != nil || n == 0 && time.Since(start) > d+lateAnswer {
-			return 0, 0, errors.Join(err, errors.New("the server fell silent"))
+		before := time.Now()
+		n, err := x.listen(lateAnswer, again)
+		if err == nil && n == 0 && time.Since(before) >= lateAnswer {
+			err = fmt.Errorf("%s: no answer within %s", s.name, lateAnswer)
+		}
+		if err != nil {
+			return 0, 0, err
 		}
 	}
 	count, rate = x.count, float64(x.count)/time.Since(start).Seconds()

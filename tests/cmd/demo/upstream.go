@@ -27,10 +27,10 @@ const (
 // newUpstream starts one, over UDP and TCP.
 func newUpstream() *upstream {
 	u := &upstream{asked: make(map[dns.Question]int)}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	tcp, err := net.Listen("tcp", "127.0.0.1:0") // first: there may be connections at many ports
 	must(err)
-	u.address = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", u.address)
+	u.address = tcp.Addr().String()
+	udp, err := net.ListenPacket("udp", u.address)
 	must(err)
 	for _, s := range []*dns.Server{{PacketConn: udp, Handler: u}, {Listener: tcp, Handler: u}} {
 		go func() { _ = s.ActivateAndServe() }() // as long as the program runs

@@ -1,0 +1,234 @@
+package call
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Writer counts what is answered, and bounds how long the client may take for it.
+//
+// HTTP/1.1 has a deadline that is moved on when something is written: what is silent for longer is not harmed by it. The deadline of
+// HTTP/2 ends a stream whenever it comes, so that there it only holds while somebody waits.
+type Writer struct {
+	http.ResponseWriter
+	// Status is the status of the final response, 0 before there is one. Bytes is the length of its body so far.
+	Status int
+	Bytes  int64
+
+	upgraded *counted
+	idle     time.Duration
+	deadline time.Time
+	streams  bool        // HTTP/2
+	watch    *time.Timer // ends a write that takes too long
+}
+
+// Reset makes the writer that of the response to a request. A client that takes nothing for the time idle is given up.
+func (w *Writer) Reset(rw http.ResponseWriter, r *http.Request, idle time.Duration) {
+	*w = Writer{ResponseWriter: rw, idle: idle, streams: r.ProtoMajor > 1}
+}
+
+// Unwrap is for http.ResponseController.
+func (w *Writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *Writer) WriteHeader(status int) {
+	if w.Status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.Status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.Status == 0 {
+		w.Status = http.StatusOK
+	}
+	if w.idle > 0 {
+		w.begin()
+	}
+	n, err := w.ResponseWriter.Write(p)
+	if w.watch != nil {
+		w.watch.Stop()
+	}
+	w.Bytes += int64(n)
+	return n, err
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// begin bounds a write.
+func (w *Writer) begin() {
+	switch {
+	case !w.streams:
+		now := time.Now()
+		if w.deadline.Sub(now) > w.idle*3/4 {
+			return
+		}
+		w.deadline = now.Add(w.idle)
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline) // not every writer has deadlines
+	case w.watch == nil:
+		rw := w.ResponseWriter
+		w.watch = time.AfterFunc(w.idle, func() { _ = http.NewResponseController(rw).SetWriteDeadline(longAgo) })
+	default:
+		w.watch.Reset(w.idle)
+	}
+}
+
+// End bounds what is written after the last Write. The next request of a connection has deadlines of its own.
+func (w *Writer) End() {
+	if w.upgraded != nil {
+		w.Bytes = w.upgraded.written.Load()
+		return
+	}
+	switch {
+	case w.idle <= 0:
+	case w.streams:
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.idle))
+	default:
+		w.begin()
+	}
+}
+
+// Hijack implements http.Hijacker: the bytes of an upgraded connection are counted, too.
+func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	w.upgraded = &counted{Conn: conn}
+	if w.Status == 0 {
+		w.Status = http.StatusSwitchingProtocols // which httputil.ReverseProxy writes to the connection itself
+	}
+	return w.upgraded, rw, nil
+}
+
+// counted counts the bytes of a connection.
+type counted struct {
+	net.Conn
+	read, written atomic.Int64
+}
+
+// Read implements net.Conn.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// Received is how much was read of the request's body, or of an upgraded connection.
+func (c *Call) Received() int64 {
+	if c.Writer.upgraded != nil {
+		return c.Writer.upgraded.read.Load()
+	}
+	return c.Body.bytes.Load()
+}
+
+// Body counts what is read of a request's body, and bounds how long the client may be silent. What passes the call on may read it still
+// when the call has been answered.
+type Body struct {
+	body    io.ReadCloser
+	w       http.ResponseWriter
+	bytes   atomic.Int64
+	closed  atomic.Bool
+	ended   atomic.Bool
+	late    atomic.Bool
+	trailer http.Header // of the request
+	// Trailer is what the trailer fields that were announced are copied to when the body has ended; nil: nothing.
+	Trailer http.Header
+
+	idle     time.Duration
+	deadline time.Time
+	streams  bool
+	watch    *time.Timer
+}
+
+// Reset makes the body that of a request. idle is how long the client may be silent, 0 for ever.
+func (b *Body) Reset(r *http.Request, w http.ResponseWriter, idle time.Duration) {
+	b.body, b.w, b.idle, b.streams, b.trailer = r.Body, w, idle, r.ProtoMajor > 1, r.Trailer
+}
+
+// Read implements io.Reader.
+func (b *Body) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	if b.idle > 0 {
+		b.begin()
+	}
+	n, err := b.body.Read(p)
+	if b.watch != nil {
+		b.watch.Stop()
+	}
+	b.bytes.Add(int64(n))
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		if !b.ended.Swap(true) {
+			b.end()
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.late.Store(true)
+	}
+	return n, err
+}
+
+// end is called when all was read.
+func (b *Body) end() {
+	for name := range b.Trailer {
+		b.Trailer[name] = b.trailer[name]
+	}
+	if !b.deadline.IsZero() && !b.closed.Load() {
+		// net/http goes on reading to see whether the client is still there.
+		_ = http.NewResponseController(b.w).SetReadDeadline(time.Time{})
+	}
+}
+
+// begin bounds a read.
+func (b *Body) begin() {
+	switch {
+	case !b.streams:
+		if now := time.Now(); b.deadline.Sub(now) < b.idle*3/4 {
+			b.deadline = now.Add(b.idle)
+			_ = http.NewResponseController(b.w).SetReadDeadline(b.deadline) // not every writer has deadlines
+		}
+	case b.watch == nil:
+		w := b.w
+		b.watch = time.AfterFunc(b.idle, func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) })
+	default:
+		b.watch.Reset(b.idle)
+	}
+}
+
+// Unread reports whether there is more of the body than was read, which HTTP/1.1 has to deal with before the next request.
+func (b *Body) Unread() bool { return b.body != nil && !b.streams && !b.ended.Load() }
+
+// Late reports whether the body did not come in time.
+func (b *Body) Late() bool { return b.late.Load() }
+
+// remainder is how long net/http may read what is left of a body after the answer, before it gives the connection up.
+const remainder = 2 * time.Second
+
+// Close implements io.Closer. net/http reads some of what is left, so that the connection can be used again: not for long.
+func (b *Body) Close() error {
+	if b.body == nil || b.closed.Swap(true) {
+		return nil
+	}
+	if !b.ended.Load() && !b.streams {
+		_ = http.NewResponseController(b.w).SetReadDeadline(time.Now().Add(remainder))
+	}
+	return b.body.Close()
+}
