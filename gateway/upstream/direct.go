@@ -43,7 +43,7 @@ func takes(r *http.Request) bool {
 	if r.Body != nil && r.Body != http.NoBody || r.ContentLength > 0 || r.Close || len(r.Trailer) > 0 || len(r.TransferEncoding) > 0 {
 		return false
 	}
-	if h := r.Header; len(h["Expect"]) > 0 || isUpgrade(h) || isGRPC(h) {
+	if h := r.Header; len(h["Expect"]) > 0 || isUpgrade(h) {
 		return false
 	}
 	size := len(r.URL.Path) + len(r.URL.RawPath) + len(r.URL.RawQuery) + len(r.Host)

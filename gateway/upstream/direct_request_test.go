@@ -106,7 +106,6 @@ func TestWhatIsNotCalledDirectly(t *testing.T) {
 		"another method":      func(r *http.Request) { r.Method = "PROPFIND" },
 		"CONNECT":             func(r *http.Request) { r.Method = http.MethodConnect },
 		"an upgrade":          func(r *http.Request) { r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}} },
-		"gRPC":                func(r *http.Request) { r.Header.Set("Content-Type", "application/grpc") },
 		"an expectation":      func(r *http.Request) { r.Header.Set("Expect", "100-continue") },
 		"trailers":            func(r *http.Request) { r.Trailer = http.Header{"X": nil} },
 		"an encoding":         func(r *http.Request) { r.TransferEncoding = []string{"chunked"} },

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -118,14 +117,14 @@ func (e *Endpoint) takeBack(until, now int64) {
 	}
 }
 
-// transport chooses how a request travels.
+// transport chooses how a request travels. What is spoken over http is said by the URL alone, and not by a client that calls itself gRPC.
 func (e *Endpoint) transport(l *lanes, h http.Header) *http.Transport {
 	switch {
 	case isUpgrade(h):
 		return l.h1
 	case e.target.scheme == "https":
 		return l.main
-	case e.target.h2c || isGRPC(h):
+	case e.target.h2c:
 		return l.h2c
 	}
 	return l.plain
@@ -134,12 +133,6 @@ func (e *Endpoint) transport(l *lanes, h http.Header) *http.Transport {
 // isUpgrade reports whether a request asks for another protocol, such as WebSocket: HTTP/2 has no such thing.
 func isUpgrade(h http.Header) bool {
 	return len(h["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
-}
-
-// isGRPC reports whether a request is a call of gRPC, which needs HTTP/2.
-func isGRPC(h http.Header) bool {
-	t := h["Content-Type"]
-	return len(t) > 0 && strings.HasPrefix(t[0], "application/grpc")
 }
 
 // responded notes a response. Statuses of a proxy in front of what is broken count as failures.

@@ -102,7 +102,7 @@ func TestHTTP2WithoutTLS(t *testing.T) {
 	r.Header.Set("Content-Type", "application/grpc+proto")
 	a, err := w.send(p, w.endpoints(p, s.URL), r)
 	require.NoError(t, err)
-	require.Equal(t, "HTTP/2.0 "+host+"/pkg.Service/Method", a.body, "a call of gRPC needs HTTP/2")
+	require.Equal(t, "HTTP/1.1 "+host+"/pkg.Service/Method", a.body, "the URL says what is spoken, and not the client")
 }
 
 // TestStreamsInBothDirections answers each message before the next one is sent, with trailers at the end, as gRPC does.
@@ -123,7 +123,7 @@ func TestStreamsInBothDirections(t *testing.T) {
 	secured := serveTLS(t, echo, nil)
 	w := newWorld(t, Config{RootCAs: poolOf(secured.Certificate())})
 	p := w.profile(gateway.Upstream{}, gateway.Timeouts{})
-	for name, target := range map[string]string{"without TLS": plain.URL, "with TLS": strings.Replace(secured.URL, "https", "grpcs", 1)} {
+	for name, target := range map[string]string{"without TLS": strings.Replace(plain.URL, "http", "h2c", 1), "with TLS": strings.Replace(secured.URL, "https", "grpcs", 1)} {
 		t.Run(name, func(t *testing.T) {
 			body, out := io.Pipe()
 			r := request(t, http.MethodPost, "/s/m", body)
