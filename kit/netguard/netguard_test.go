@@ -177,3 +177,17 @@ func FuzzCheckURI(f *testing.F) {
 		}
 	})
 }
+
+func TestRangesThatAreNoServices(t *testing.T) {
+	everything := &netguard.Policy{AllowLoopback: true, AllowPrivate: true}
+	public := &netguard.Policy{}
+	for addr, where := range map[string]struct{ everything, public bool }{
+		"240.0.0.1": {}, "192.0.0.8": {}, "2001::1": {}, "168.63.129.16": {}, "::ffff:0:169.254.169.254": {}, "::ffff:0:127.0.0.1": {everything: true},
+		"100.64.0.1": {everything: true}, "198.18.0.1": {everything: true}, "fec0::1": {everything: true},
+		"203.0.113.1": {everything: true, public: true}, "2a00::1": {everything: true, public: true},
+	} {
+		ap := netip.AddrPortFrom(netip.MustParseAddr(addr), 80)
+		require.Equal(t, where.everything, everything.CheckAddr(ap) == nil, "%s: %v", addr, everything.CheckAddr(ap))
+		require.Equal(t, where.public, public.CheckAddr(ap) == nil, "%s: %v", addr, public.CheckAddr(ap))
+	}
+}

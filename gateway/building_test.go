@@ -1,0 +1,88 @@
+package gateway_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	api "github.com/openmep/mep/api/gateway"
+)
+
+// A route to a service that says by itself how the service is reached does not go by what the policy of the service says.
+func TestARouteToAServiceReachesItInItsOwnWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	slow := serve(t, func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		rw.WriteHeader(http.StatusNoContent)
+	})
+	owner, id := w.named("slow", slow.URL)
+	w.policy("slow", anybody)
+	impatient := anybody
+	impatient.Timeouts.Response = "50ms"
+	w.route("impatient", api.Route{Paths: []string{"/impatient/**"}, Service: "slow", Strip: 1, Policy: impatient})
+	w.route("patient", api.Route{Paths: []string{"/patient/**"}, Service: "slow", Strip: 1})
+	g := w.gate()
+	require.Equal(t, http.StatusNoContent, g.status("/services/slow/x"))
+	require.Equal(t, http.StatusNoContent, g.status("/patient/x"))
+	require.Equal(t, http.StatusGatewayTimeout, g.status("/impatient/x"))
+
+	// It follows the service.
+	quick := mirrorOf(t)
+	w.setService(owner, id, "slow", quick.URL)
+	eventually(t, func() bool { return g.status("/impatient/x") == http.StatusOK })
+	w.delete("/mep/v1/services/" + owner + "/" + id)
+	eventually(t, func() bool { return g.status("/impatient/x") == http.StatusServiceUnavailable })
+	w.setService(owner, id, "slow", slow.URL)
+	eventually(t, func() bool { return g.status("/impatient/x") == http.StatusGatewayTimeout })
+}
+
+// All policies are built on "*": those of services, and of routes that lead elsewhere.
+func TestEveryPolicyIsBuiltOnTheOneForAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	up := mirrorOf(t)
+	w.named("hello", up.URL)
+	w.route("elsewhere", api.Route{Paths: []string{"/elsewhere/**"}, URLs: []string{up.URL}})
+	open := anybody
+	open.Quotas = []api.Quota{{Calls: 1, Per: api.PerDay}}
+	w.policy("*", open)
+	g := w.gate()
+	for _, path := range []string{"/services/hello/", "/elsewhere/"} {
+		require.Equal(t, http.StatusOK, g.status(path), path)
+		require.Equal(t, http.StatusTooManyRequests, g.status(path), path)
+	}
+	// An empty list takes nothing over.
+	w.policy("hello", api.Policy{Quotas: []api.Quota{}})
+	eventually(t, func() bool { return g.status("/services/hello/") == http.StatusOK })
+	require.Equal(t, http.StatusOK, g.status("/services/hello/"))
+	require.Equal(t, http.StatusTooManyRequests, g.status("/elsewhere/"))
+	// What is denied to all stays denied where nothing else is said.
+	open.Quotas, open.Default = nil, api.Deny
+	w.policy("*", open)
+	eventually(t, func() bool { return g.status("/elsewhere/") == http.StatusForbidden })
+	require.Equal(t, http.StatusForbidden, g.status("/services/hello/"))
+}
+
+// A name that others register, too, leads to those the policy knows.
+func TestAServiceIsOfThoseThatItsPolicyNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	real, squatter := serve(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }),
+		serve(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusTeapot) })
+	owner, _ := w.named("pay", real.URL)
+	_, other := w.named("pay", squatter.URL)
+	p := anybody
+	p.Owners = []string{owner}
+	w.policy("pay", p)
+	g := w.gate()
+	for range 20 {
+		require.Equal(t, http.StatusOK, g.status("/services/pay/"))
+	}
+	require.Equal(t, http.StatusForbidden, g.status("/instances/"+other+"/"))
+}
