@@ -30,13 +30,11 @@ type Feed struct {
 	replaced bool               // cfg is another one than that of the table
 	dirty    map[string]*source // keys in etcd whose origin is to be made anew
 	revision int64              // of the last change
-	marked   uint64             // counts what was marked, settled what of it is in the table
-	settled  uint64
-	moved    chan struct{} // closed when settled moves
 	served   map[string]*Served
 	observer func(app string)
 
-	wake chan struct{}
+	progress *watched.Progress
+	wake     chan struct{}
 }
 
 // source is a prefix in etcd whose records are records of the table.
@@ -50,8 +48,8 @@ type source struct {
 func New(m *watched.Mirror, cfg *Config, publish func(*table.Table, *Config), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
-		dirty: make(map[string]*source), served: make(map[string]*Served), marked: 1, // the first table
-		moved: make(chan struct{}), wake: make(chan struct{}, 1),
+		dirty: make(map[string]*source), served: make(map[string]*Served), progress: watched.NewProgress(m),
+		wake: make(chan struct{}, 1),
 		sources: []source{
 			{name: "rules of", prefix: state.PrefixDNSRules, make: makeRules},
 			{name: "record", prefix: state.PrefixDNSRecords, make: makeRecord},
@@ -96,7 +94,7 @@ func (f *Feed) Apps() []string {
 func (f *Feed) Set(cfg *Config) {
 	f.mu.Lock()
 	f.cfg, f.replaced = cfg, true
-	f.marked++
+	f.progress.Mark()
 	f.mu.Unlock()
 	f.ring()
 }
@@ -116,29 +114,13 @@ func (f *Feed) mark(s *source, key string, revision int64) {
 	}
 	f.dirty[key] = s
 	f.revision = max(f.revision, revision)
-	f.marked++
+	f.progress.Mark()
 	f.ring()
 }
 
 // CatchUp returns when the table holds what was in etcd at the revision, or with the context's error.
 func (f *Feed) CatchUp(ctx context.Context, revision int64) error {
-	if err := f.mirror.WaitRevision(ctx, revision); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	want := f.marked
-	for f.settled < want {
-		moved := f.moved
-		f.mu.Unlock()
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		f.mu.Lock()
-	}
-	f.mu.Unlock()
-	return nil
+	return f.progress.CatchUp(ctx, revision)
 }
 
 // Run makes tables until ctx ends.
@@ -172,7 +154,7 @@ func (f *Feed) Run(ctx context.Context) error {
 func (f *Feed) step(w *table.Writer) *table.Writer {
 	start := time.Now()
 	f.mu.Lock()
-	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.marked, f.revision
+	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.progress.Marked(), f.revision
 	f.replaced, f.dirty = false, make(map[string]*source)
 	f.mu.Unlock()
 	if replaced || w == nil {
@@ -202,9 +184,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 			f.served[app] = s
 		}
 	}
-	f.settled = marked
-	close(f.moved)
-	f.moved = make(chan struct{})
+	f.progress.Settle(marked)
 	f.mu.Unlock()
 	f.metrics.published(t, time.Since(start))
 	if f.observer != nil {

@@ -55,19 +55,17 @@ type Feed struct {
 	cfg      *Config
 	replaced bool // cfg is another one than that of the table
 	dirty    [sources]map[string]bool
-	revision int64  // of the last change
-	marked   uint64 // counts what was marked, settled what of it is in the table
-	settled  uint64
-	moved    chan struct{} // closed when settled moves
+	revision int64 // of the last change
 
-	wake chan struct{}
+	progress *watched.Progress
+	wake     chan struct{}
 }
 
 // New makes a feed and adds its collections to the mirror. publish is called with every table, by one goroutine.
 func New(m *watched.Mirror, b *book.Book, mt *meter.Meter, cfg *Config, publish func(*table.Table), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, book: b, meter: mt, publish: publish, log: log, metrics: newMetrics(reg),
-		cfg: cfg, marked: 1, moved: make(chan struct{}), wake: make(chan struct{}, 1),
+		cfg: cfg, progress: watched.NewProgress(m), wake: make(chan struct{}, 1),
 	}
 	f.clean()
 	// What services are is taken apart by the feed's own goroutine, not where it holds up everybody.
@@ -89,7 +87,7 @@ func (f *Feed) clean() {
 func (f *Feed) Set(cfg *Config) {
 	f.mu.Lock()
 	f.cfg, f.replaced = cfg, true
-	f.marked++
+	f.progress.Mark()
 	f.mu.Unlock()
 	f.ring()
 }
@@ -106,29 +104,13 @@ func (f *Feed) mark(s source, key string, revision int64) {
 	defer f.mu.Unlock()
 	f.dirty[s][key] = true
 	f.revision = max(f.revision, revision)
-	f.marked++
+	f.progress.Mark()
 	f.ring()
 }
 
 // CatchUp returns when the table holds what was in etcd at the revision, and the configuration, or with the context's error.
 func (f *Feed) CatchUp(ctx context.Context, revision int64) error {
-	if err := f.mirror.WaitRevision(ctx, revision); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	want := f.marked
-	for f.settled < want {
-		moved := f.moved
-		f.mu.Unlock()
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		f.mu.Lock()
-	}
-	f.mu.Unlock()
-	return nil
+	return f.progress.CatchUp(ctx, revision)
 }
 
 // Run makes tables until ctx ends.
@@ -169,7 +151,7 @@ func observe[V any](f *Feed, s source, c *watched.Collection[V]) (stop func()) {
 func (f *Feed) step(b *builder) {
 	start := time.Now()
 	f.mu.Lock()
-	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.marked, f.revision
+	cfg, replaced, dirty, marked, revision := f.cfg, f.replaced, f.dirty, f.progress.Marked(), f.revision
 	f.replaced = false
 	f.clean()
 	f.mu.Unlock()
@@ -186,11 +168,7 @@ func (f *Feed) step(b *builder) {
 	t := b.next(dirty, replaced, revision)
 	f.publish(t)
 	b.retired() // nobody begins with the former table any more
-	f.mu.Lock()
-	f.settled = marked
-	close(f.moved)
-	f.moved = make(chan struct{})
-	f.mu.Unlock()
+	f.progress.Settle(marked)
 	f.metrics.published(t, time.Since(start))
 }
 
