@@ -73,9 +73,9 @@ func TestEveryPolicyIsBuiltOnTheOneForAll(t *testing.T) {
 func TestAServiceIsOfThoseThatItsPolicyNames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	real, squatter := serve(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }),
+	provider, squatter := serve(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }),
 		serve(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusTeapot) })
-	owner, _ := w.named("pay", real.URL)
+	owner, _ := w.named("pay", provider.URL)
 	_, other := w.named("pay", squatter.URL)
 	p := anybody
 	p.Owners = []string{owner}
@@ -85,4 +85,22 @@ func TestAServiceIsOfThoseThatItsPolicyNames(t *testing.T) {
 		require.Equal(t, http.StatusOK, g.status("/services/pay/"))
 	}
 	require.Equal(t, http.StatusForbidden, g.status("/instances/"+other+"/"))
+}
+
+// A key does not reach what is behind the gateway, whatever else is wrong with the proofs of a request.
+func TestKeysStayInTheGateway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.named("hello", mirrorOf(t).URL)
+	w.policy("hello", api.Policy{Authentication: []api.Method{api.Anonymous}})
+	g := w.gate()
+	key := g.apiKey("somebody")
+	for name, authorization := range map[string][]string{"none": nil, "two": {"Bearer a", "Bearer b"}, "empty": {"Bearer "}, "wrong": {"Bearer x.y.z"}} {
+		a := g.get("/services/hello/?a=1&x-api-key="+key, func(r *http.Request) {
+			r.Header["Authorization"] = authorization
+			r.Header.Set("X-Api-Key", key)
+		})
+		require.Equal(t, http.StatusOK, a.StatusCode, name)
+		require.NotContains(t, a.body, key, name)
+	}
 }

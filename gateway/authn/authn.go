@@ -11,7 +11,6 @@ import (
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
-	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/identity"
 )
 
@@ -71,11 +70,11 @@ func (a *Authenticator) Identify(c *call.Call, r *http.Request, m Methods) error
 }
 
 func (a *Authenticator) identify(c *call.Call, r *http.Request, m Methods) error {
-	token, err := tokenOf(r, m)
+	key, err := a.keyOf(r, m) // first, because it takes the key out whatever comes of the rest
 	if err != nil {
 		return err
 	}
-	key, err := a.keyOf(r, m)
+	token, err := tokenOf(r, m)
 	if err != nil {
 		return err
 	}
@@ -168,7 +167,7 @@ func (a *Authenticator) keyOf(r *http.Request, m Methods) (string, error) {
 	case len(keys) == 0 || !m.Key:
 		return "", nil
 	case len(keys) > 1:
-		return "", errs.New(errs.Invalid, "there are several API keys: send one")
+		return "", &identity.Refusal{Code: "invalid_request", Description: "there are several API keys: send one"}
 	case keys[0] == "":
 		return "", refuse("the API key is empty")
 	}

@@ -101,7 +101,7 @@ func (b *builder) refuse(kind, id, source string, err error) {
 		return
 	}
 	if _, known := b.refused[key]; !known {
-		b.feed.log.Warn("definition cannot be used, the one before it stays in force", "kind", kind, "id", id, "reason", err)
+		b.feed.log.Warn("definition cannot be used: the one before it stays in force, or there is none and its calls are refused", "kind", kind, "id", id, "reason", err)
 	}
 	b.refused[key] = gateway.RefusedDefinition{Kind: kind, ID: id, Source: source, Reason: err.Error()}
 }
