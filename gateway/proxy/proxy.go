@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
@@ -158,10 +160,37 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case cause != nil:
 		p.gone(c, err)
 		panic(http.ErrAbortHandler) // or the client, if it is still there, would get an empty answer
+	case c.GRPC && overdue(c, r):
+		// What the call was passed on to knows its deadline, too, and ends it a moment before the client does.
+		p.fail(c, w, ReasonTimeout, errs.Wrap(errs.GatewayTimeout, err, "the deadline of the call has passed"))
 	default:
 		reason, err := said(err)
 		p.fail(c, w, reason, err)
 	}
+}
+
+// deadlineSlack is how much earlier than here the deadline of a call may be over elsewhere.
+const deadlineSlack = 5 * time.Millisecond
+
+// overdue reports whether the deadline of a gRPC call is over.
+func overdue(c *call.Call, r *http.Request) bool {
+	timeout, ok := grpcTimeout(r.Header.Get("Grpc-Timeout"))
+	return ok && c.Since() >= timeout-deadlineSlack
+}
+
+// grpcUnits are the units of the field grpc-timeout.
+var grpcUnits = map[byte]time.Duration{
+	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+}
+
+// grpcTimeout reads the field grpc-timeout: up to eight digits and a unit.
+func grpcTimeout(text string) (time.Duration, bool) {
+	if len(text) < 2 || len(text) > 9 {
+		return 0, false
+	}
+	unit, known := grpcUnits[text[len(text)-1]]
+	n, err := strconv.ParseUint(text[:len(text)-1], 10, 32)
+	return time.Duration(n) * unit, known && err == nil
 }
 
 // said is what a client is told of a call that got no response.
