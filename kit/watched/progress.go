@@ -17,7 +17,9 @@ type Progress struct {
 }
 
 // NewProgress makes a Progress in which the first piece of work is marked already.
-func NewProgress(m *Mirror) *Progress { return &Progress{mirror: m, marked: 1, moved: make(chan struct{})} }
+func NewProgress(m *Mirror) *Progress {
+	return &Progress{mirror: m, marked: 1, moved: make(chan struct{})}
+}
 
 // Mark says that there is something new to be worked on.
 func (p *Progress) Mark() {
