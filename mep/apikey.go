@@ -79,12 +79,9 @@ func listAPIKeys(ctx context.Context, cmd *cobra.Command, g *client.Gateway, _ [
 	if err != nil {
 		return err
 	}
-	list := []gateway.APIKey{}
-	for key, err := range g.APIKeys(ctx, consumer) {
-		if err != nil {
-			return err
-		}
-		list = append(list, key)
+	list, err := collected(g.APIKeys(ctx, consumer))
+	if err != nil {
+		return err
 	}
 	if done, err := printed(cmd, list); done || err != nil {
 		return err

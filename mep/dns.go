@@ -61,12 +61,9 @@ func listRecords(ctx context.Context, cmd *cobra.Command, d *client.DNS, args []
 		view, _ := f.GetString("view")
 		filter.View = &view
 	}
-	list := []dns.Record{}
-	for rec, err := range d.Records(ctx, filter) {
-		if err != nil {
-			return err
-		}
-		list = append(list, rec)
+	list, err := collected(d.Records(ctx, filter))
+	if err != nil {
+		return err
 	}
 	if done, err := printed(cmd, list); done || err != nil {
 		return err

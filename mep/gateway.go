@@ -65,12 +65,9 @@ func listRoutes(ctx context.Context, cmd *cobra.Command, g *client.Gateway, _ []
 	filter.Kind, _ = f.GetString("kind")
 	filter.Service, _ = f.GetString("service")
 	filter.Source, _ = f.GetString("source")
-	list := []gateway.RouteView{}
-	for r, err := range g.Routes(ctx, filter) {
-		if err != nil {
-			return err
-		}
-		list = append(list, r)
+	list, err := collected(g.Routes(ctx, filter))
+	if err != nil {
+		return err
 	}
 	if done, err := printed(cmd, list); done || err != nil {
 		return err

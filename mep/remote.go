@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"net/netip"
@@ -128,4 +129,16 @@ func printed(cmd *cobra.Command, v any) (bool, error) {
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetIndent("", "  ")
 	return true, enc.Encode(v)
+}
+
+// collected is all of a list that comes page by page; empty and not nil when there is nothing, which is how JSON shows it.
+func collected[T any](pages iter.Seq2[T, error]) ([]T, error) {
+	list := []T{}
+	for v, err := range pages {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
