@@ -175,10 +175,19 @@ func (r *Ring) Signer() (*Signer, error) {
 			r.current.Store(s)
 			return s, nil
 		}
-		r.log.Error("a signing key cannot be used", "kid", kid, "error", err)
+		level := slog.LevelError
+		if errors.Is(err, errArriving) {
+			level = slog.LevelDebug
+		}
+		r.log.Log(context.Background(), level, "a signing key cannot be used", "kid", kid, "error", err)
 		keys = slices.DeleteFunc(keys, func(i Info) bool { return i.ID == kid })
 	}
 }
+
+// The two parts of a new key are written at once, and seen by two mirrors one after the other: arriving is how long that may take.
+const arriving = 5 * time.Second
+
+var errArriving = errors.New("the private part of a new key has not been read yet")
 
 func (r *Ring) keys() []Info {
 	var list []Info
@@ -200,6 +209,9 @@ func (r *Ring) open(kid string) (*Signer, error) {
 	}
 	if s.key == nil {
 		item, ok := r.private.Snapshot().Get(state.PrivateKeyKey(kid))
+		if !ok && r.now().Sub(pub.Value.Record.Created) < arriving {
+			return nil, errArriving
+		}
 		if !ok {
 			return nil, fmt.Errorf("the private part of the key %s is missing", kid)
 		}
