@@ -179,3 +179,10 @@ func (z *zone) same(other *zone) bool {
 	}
 	return true
 }
+
+// shares reports whether an upstream of one is asked by the other too.
+func (z *zone) shares(other *zone) bool {
+	return z != nil && other != nil && slices.ContainsFunc(z.upstreams, func(u *upstream) bool {
+		return slices.Contains(other.upstreams, u)
+	})
+}

@@ -73,7 +73,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Forwarder, e
 }
 
 // Prepare checks new settings; apply brings them into force. Answers are kept, except those below zones whose upstreams are others
-// now; so is what is known of upstreams that stay in their zone.
+// now (of the root: none of which stays); so is what is known of upstreams that stay in their zone.
 func (f *Forwarder) Prepare(cfg Config) (apply func(), err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -114,13 +114,14 @@ func (f *Forwarder) apply(cfg Config) {
 	f.flushChanged(old, next)
 }
 
-// flushChanged forgets what was learnt from others than those who are asked now. The upstreams of the root are an exception: they all
-// tell of the same public tree.
+// flushChanged forgets what was learnt from others than those who are asked now. Upstreams of the root tell of the same public tree, so
+// what they said is kept as long as one of them stays: who replaces all of them may want other answers.
 func (f *Forwarder) flushChanged(old, next *settings) {
 	changed := make(map[wire.Name]bool)
 	for _, s := range []*settings{old, next} {
 		for name := range s.zones {
-			if name != wire.Root && !old.zones[name].same(next.zones[name]) {
+			before, after := old.zones[name], next.zones[name]
+			if !before.same(after) && (name != wire.Root || !before.shares(after)) {
 				changed[name] = true
 			}
 		}

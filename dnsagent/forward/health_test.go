@@ -200,7 +200,7 @@ func TestNewSettings(t *testing.T) {
 		require.Equal(t, []string{portOfNobody.String(), StateDown}, []string{list[1].Upstream, list[1].State}, "its health is still known")
 		require.Equal(t, "corp.example.", list[2].Zone)
 		require.Zero(t, s.count(t, "mep_dns_forward_requests_total", one.addr.String()))
-		require.True(t, kept("a.example"), "the public tree is the same for all")
+		require.True(t, kept("a.example"), "one stays, and the public tree is the same for all")
 		require.False(t, kept("a.corp.example"), "somebody else is asked for that now")
 		m, err := s.ask(t, "a.corp.example")
 		require.NoError(t, err)
@@ -213,6 +213,16 @@ func TestNewSettings(t *testing.T) {
 		require.NoError(t, err)
 		apply()
 		require.True(t, kept("a.corp.example"))
+	})
+	t.Run("that replace all who were asked for everything", func(t *testing.T) {
+		next := cfg
+		next.Zones = append(rootZone(one.upstream()), Zone{Name: corp, Upstreams: []Upstream{two.upstream()}})
+		apply, err := s.Prepare(next)
+		require.NoError(t, err)
+		apply()
+		require.False(t, kept("a.example"))
+		_, err = s.ask(t, "a.example")
+		require.NoError(t, err)
 	})
 	t.Run("with less room", func(t *testing.T) {
 		next := cfg

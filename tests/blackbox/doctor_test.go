@@ -197,7 +197,7 @@ func TestDoctorSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		"a certificate that is not there": {with("--tls-cert", "/nowhere/tls.crt", "--tls-key", "/nowhere/tls.key"),
 			"fail", "certificates", `/nowhere/tls\.crt does not exist`},
 		"a public name without a certificate": {with("--auth-public-url", "https://mec.example"), "fail", "certificates", `mec\.example.*tls\.names`},
-		"etcd that is not there":              {with("--etcd-endpoints", "127.0.0.1:1"), "fail", "etcd", `127\.0\.0\.1:1 refuses connections.*etcd\.endpoints`},
+		"etcd that is not there":              {with("--etcd-endpoints", "127.0.0.2:1"), "fail", "etcd", `127\.0\.0\.2:1 refuses connections.*etcd\.endpoints`},
 		"signatures of any date":              {with("--auth-signature-window", "0s"), "warn", "configuration", `auth\.signatureWindow is 0s.*15m`},
 		"a setting that cannot be":            {with("--drain", "10s", "--storage-quota", "1"), "fail", "configuration", `drain must be at most 4s.*correct it`},
 		"the key file of another database": {func(t *testing.T) []string {
