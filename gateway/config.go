@@ -18,6 +18,7 @@ import (
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/problem"
+	"github.com/openmep/mep/gateway/front"
 	"github.com/openmep/mep/gateway/record"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
@@ -35,9 +36,9 @@ type Config struct {
 	Policies       map[string]gateway.Policy `name:"gateway.policies" reload:"true" usage:"policies by serName, beside those of the management; \"*\" is for services without one"`
 	Filters        []FilterConfig            `name:"gateway.filters" reload:"true" usage:"filters that calls run through, in their order: name, config, and exclude with patterns of paths"`
 	Certificates   []CertificateConfig       `name:"gateway.clientCertificates" reload:"true" usage:"client certificates that policies name: name, cert and key (PEM files)"`
-	Mp1URLs        []string                  `name:"gateway.mp1Urls" usage:"where the daemon gateway finds Mp1 (mep: in the same process)"`
-	AuthURLs       []string                  `name:"gateway.authUrls" usage:"where the daemon gateway finds mepauth (mep: in the same process)"`
-	PlatformCA     string                    `name:"gateway.platformCa" usage:"PEM file of the CAs of their certificates (default: that of the data directory, and those of the system)"`
+	Mp1URLs        []string                  `name:"gateway.mp1Urls" reload:"true" usage:"where the daemon gateway finds Mp1 (mep: in the same process)"`
+	AuthURLs       []string                  `name:"gateway.authUrls" reload:"true" usage:"where the daemon gateway finds mepauth (mep: in the same process)"`
+	PlatformCA     string                    `name:"gateway.platformCa" reload:"true" usage:"PEM file of the CAs of their certificates (default: that of the data directory, and those of the system)"`
 	AllowLoopback  bool                      `name:"gateway.allowLoopback" default:"false" dev:"true" reload:"true" usage:"whether services and routes may lead to loopback addresses"`
 	AllowPrivate   bool                      `name:"gateway.allowPrivate" default:"true" reload:"true" usage:"whether services and routes may lead to private addresses"`
 	DenyTargets    []string                  `name:"gateway.denyTargets" reload:"true" usage:"networks and addresses that services and routes may not lead to, as CIDR or address:port"`
@@ -51,13 +52,13 @@ type Config struct {
 	Connections           int           `name:"gateway.connections" default:"10000" reload:"true" usage:"connections from which on calls get 429"`
 	ConnectionsHard       int           `name:"gateway.connectionsHard" default:"12000" reload:"true" usage:"connections from which on further ones are closed at once"`
 	ConnectionsPerAddress int           `name:"gateway.connectionsPerAddress" default:"2500" reload:"true" usage:"connections from which on further ones of one client (an IPv4 address, or a /64 of IPv6) are closed at once; 0: any number. This machine and trusted proxies may have more"`
-	Streams               int           `name:"gateway.streams" default:"250" usage:"calls of one HTTP/2 connection that are answered at a time"`
+	Streams               int           `name:"gateway.streams" default:"250" reload:"true" usage:"calls of one HTTP/2 connection that are answered at a time"`
 	MaxBody               int64         `name:"gateway.maxBody" default:"104857600" reload:"true" usage:"largest request body in bytes where the policy does not say; -1: any"`
-	MaxHeader             int           `name:"gateway.maxHeader" default:"32768" usage:"largest request header in bytes"`
+	MaxHeader             int           `name:"gateway.maxHeader" default:"32768" reload:"true" usage:"largest request header in bytes"`
 	MaxURI                int           `name:"gateway.maxUri" default:"8192" reload:"true" usage:"longest request target in bytes"`
-	HeaderTimeout         time.Duration `name:"gateway.headerTimeout" default:"15s" usage:"how long the header of a request may take"`
+	HeaderTimeout         time.Duration `name:"gateway.headerTimeout" default:"15s" reload:"true" usage:"how long the header of a request may take"`
 	BodyIdle              time.Duration `name:"gateway.bodyIdle" default:"60s" reload:"true" usage:"how long a client may be silent in the middle of a body, or take nothing of an answer"`
-	Idle                  time.Duration `name:"gateway.idle" default:"2m" usage:"how long a connection may be without a call"`
+	Idle                  time.Duration `name:"gateway.idle" default:"2m" reload:"true" usage:"how long a connection may be without a call"`
 
 	UpstreamIdle        int      `name:"gateway.upstream.idle" default:"256" reload:"true" usage:"idle connections that are kept to one address"`
 	UpstreamConnections int      `name:"gateway.upstream.connections" default:"0" reload:"true" usage:"connections to one address at most; 0: any number"`
@@ -71,9 +72,9 @@ type Config struct {
 	RecordsStdout   bool     `name:"gateway.records.stdout" default:"false" reload:"true" usage:"whether access records go to the standard output"`
 	MaskPaths       []string `name:"gateway.records.maskPaths" reload:"true" usage:"patterns of paths whose * are not written down"`
 	MaskQuery       []string `name:"gateway.records.maskQuery" reload:"true" usage:"query parameters whose values are not written down, besides those that look like secrets"`
-	Statistics      bool     `name:"gateway.statistics" default:"true" usage:"whether calls are counted for the statistics"`
-	SeriesServices  int      `name:"gateway.metrics.services" default:"500" usage:"services with metrics of their own"`
-	SeriesConsumers int      `name:"gateway.metrics.consumers" default:"500" usage:"consumers with metrics of their own"`
+	Statistics      bool     `name:"gateway.statistics" default:"true" reload:"true" usage:"whether calls are counted for the statistics"`
+	SeriesServices  int      `name:"gateway.metrics.services" default:"500" reload:"true" usage:"services with metrics of their own"`
+	SeriesConsumers int      `name:"gateway.metrics.consumers" default:"500" reload:"true" usage:"consumers with metrics of their own"`
 }
 
 // FilterConfig is a filter of the sequence.
@@ -288,6 +289,11 @@ func (c *Config) upstreams(guard func() *netguard.Policy) (upstream.Config, erro
 		u.ClientCertificates[cert.Name] = pair
 	}
 	return u, nil
+}
+
+// bounds are what connections of clients may take.
+func (c *Config) bounds() front.Bounds {
+	return front.Bounds{HeaderTimeout: c.HeaderTimeout, Idle: c.Idle, Header: c.MaxHeader, Streams: c.Streams}
 }
 
 // canonical is the canonical form of a header field's name.

@@ -70,7 +70,8 @@ type Gateway struct {
 	feed      *follow.Feed
 	meter     *meter.Meter
 	upstreams *upstream.Manager
-	inner     *upstream.Manager // for routes of the platform; nil when it is in this process
+	inner     *upstream.Manager // for routes of the platform in other processes
+	access    http.Handler      // of the gateway's own resources for apps
 	records   *record.Log
 	stats     *stats.Stats
 	quotas    *quota.Quotas
@@ -110,7 +111,7 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, o Options) (*Gateway, error
 	}
 	g.handler = &front.Handler{Log: env.Log, Tracer: env.Tracer}
 	sc := front.ServerConfig{
-		Addr: addr, HeaderTimeout: cfg.HeaderTimeout, Idle: cfg.Idle, Header: cfg.MaxHeader, Streams: cfg.Streams,
+		Addr: addr, Bounds: cfg.bounds(),
 		Connections: func() int { return g.cfg.Load().ConnectionsHard },
 		PerAddress:  func() int { return g.cfg.Load().ConnectionsPerAddress },
 		Exempt:      func(a netip.Addr) bool { return rule.Within(a, g.handler.Settings.Load().Proxies) },
@@ -154,7 +155,7 @@ func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 	}
 	g.meter = meter.New(cfg.SeriesServices, cfg.SeriesConsumers, env.Metrics)
 	g.book = book.New(n.Mirror, n.Store, offers{g})
-	g.present(cfg)
+	g.present()
 	g.quotas = quota.New(quota.Config{Store: n.Store, Replicas: g.replicas, Log: env.Log, Registerer: env.Metrics})
 	g.spike, g.inflight = spike.New(0, env.Metrics), inflight.New(env.Metrics)
 	g.external, g.answers = g.questions(), extauth.NewMetrics(env.Metrics)
@@ -164,12 +165,10 @@ func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 	g.handler.NoSeries = g.meter.Route("none")
 	g.handler.Table.Store(&table.Table{})
 
-	access, err := g.accessRouter()
-	if err != nil {
+	if g.access, err = g.accessRouter(); err != nil {
 		return err
 	}
-	platform, err := g.platform(cfg, access)
-	if err != nil {
+	if err := g.reachPlatform(cfg); err != nil {
 		return err
 	}
 	fc, settings, register, err := g.prepare(cfg)
@@ -177,7 +176,6 @@ func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 		return err
 	}
 	register()
-	fc.Platform = platform
 	g.compiler.Store(fc.Compiler)
 	g.handler.Settings.Store(settings)
 	g.loaded.Store(&load{at: time.Now()})
@@ -193,20 +191,16 @@ func (g *Gateway) publish(t *table.Table) { g.handler.Table.Store(t) }
 func (g *Gateway) work() {
 	g.workers.Add("routes", g.feed.Run)
 	g.workers.Add("upstreams", g.upstreams.Run)
-	if g.inner != nil {
-		g.workers.Add("platform upstreams", g.inner.Run)
-	}
+	g.workers.Add("platform upstreams", g.inner.Run)
 	g.workers.Add("quotas", g.quotas.Run)
-	if g.stats != nil {
-		g.workers.Add("statistics", func(ctx context.Context) error {
-			select {
-			case <-g.node.Mirror.Ready():
-			case <-ctx.Done():
-				return nil
-			}
-			return g.stats.Run(ctx)
-		})
-	}
+	g.workers.Add("statistics", func(ctx context.Context) error {
+		select {
+		case <-g.node.Mirror.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		return g.stats.Run(ctx)
+	})
 	g.workers.Add("remains of apps", func(ctx context.Context) error {
 		select {
 		case <-g.node.Mirror.Ready():
@@ -223,11 +217,9 @@ func (g *Gateway) work() {
 }
 
 // present makes this replica known to the others, and counts them.
-func (g *Gateway) present(cfg *Config) {
+func (g *Gateway) present() {
 	id := node.MemberID()
-	if cfg.Statistics {
-		g.stats = stats.New(g.node.Store, g.node.Mirror, id, g.env.Log, g.env.Metrics)
-	}
+	g.stats = stats.New(g.node.Store, g.node.Mirror, id, g.env.Log, g.env.Metrics)
 	g.replicas = func() int { return 1 }
 	if g.node.Alone {
 		return
@@ -329,9 +321,9 @@ func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, func(),
 	if err := c.Init(); err != nil {
 		return nil, nil, nil, err
 	}
-	return &follow.Config{Compiler: c, Routes: cfg.Routes, Policies: cfg.Policies}, &front.Settings{
+	return &follow.Config{Compiler: c, Routes: cfg.Routes, Policies: cfg.Policies, Platform: g.platform(cfg)}, &front.Settings{
 		URI: cfg.MaxURI, Header: cfg.MaxHeader, Connections: cfg.Connections, BodyIdle: cfg.BodyIdle, Proxies: proxies,
-		RequestIDs: cfg.TrustRequestID, Underscores: cfg.Underscores,
+		RequestIDs: cfg.TrustRequestID, Underscores: cfg.Underscores, Statistics: cfg.Statistics,
 	}, register, nil
 }
 
@@ -414,6 +406,14 @@ func (g *Gateway) Prepare(cfg *Config) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway.records: %w", err)
 	}
+	reaching, err := g.reaching(cfg)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := g.inner.Prepare(reaching)
+	if err != nil {
+		return nil, err
+	}
 	fc, settings, register, err := g.prepare(cfg)
 	if err != nil {
 		return nil, err
@@ -422,9 +422,11 @@ func (g *Gateway) Prepare(cfg *Config) (func(), error) {
 		g.cfg.Store(cfg)
 		g.guard.Store(guard)
 		upstreams()
+		inner()
 		records()
 		register()
-		fc.Platform = g.feed.Platform()
+		g.meter.Bound(cfg.SeriesServices, cfg.SeriesConsumers)
+		g.server.SetBounds(cfg.bounds())
 		g.compiler.Store(fc.Compiler)
 		g.handler.Settings.Store(settings)
 		g.feed.Set(fc)

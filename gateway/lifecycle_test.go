@@ -140,6 +140,7 @@ func TestReloadsLoseNoCall(t *testing.T) {
 		require.NoError(t, g.reload(func(c *gateway.Config) {
 			c.MaxURI, c.Connections = 8000+i, 5000+i
 			c.UpstreamIdle = 100 + i%3
+			c.MaxHeader, c.Streams, c.Statistics = 16<<10+i, 100+i%3, i%2 == 0
 			c.HeaderFields = [][]string{nil, {"via"}, {"forwarded", "x-forwarded"}}[i%3]
 			c.KeyHeader = []string{"x-api-key", "x-other"}[i%2]
 			c.Policies = map[string]api.Policy{"hello": {MaxBody: int64(1000 + i)}}

@@ -217,7 +217,7 @@ func (s *server) Status() gateway.Status {
 
 // Statistics implements rest.Server.
 func (s *server) Statistics(_ context.Context, q rest.StatisticsQuery) (*gateway.Statistics, error) {
-	if s.stats == nil {
+	if !s.cfg.Load().Statistics {
 		return nil, errs.New(errs.NotFound, "calls are not counted here: gateway.statistics is off")
 	}
 	r, err := s.stats.Read(stats.Query{Service: q.Service, Consumer: q.Consumer, Resolution: q.Resolution, From: q.From, To: q.To})

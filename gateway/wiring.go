@@ -1,35 +1,22 @@
 package gateway
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 
-	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/gateway/authz"
 	"github.com/openmep/mep/gateway/book"
-	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/filter"
-	"github.com/openmep/mep/gateway/follow"
 	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/pipeline"
-	"github.com/openmep/mep/gateway/rest"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
-	"github.com/openmep/mep/gateway/upstream"
-	"github.com/openmep/mep/kit/httpx"
-	"github.com/openmep/mep/kit/identity"
-	"github.com/openmep/mep/kit/netguard"
 	"github.com/openmep/mep/kit/watched"
 )
 
@@ -175,88 +162,6 @@ func (o offers) Instance(consumer, serInstanceID string) (book.Offer, bool) {
 		return book.Offer{}, false
 	}
 	return book.Offer{Owner: i.Owner, SerName: i.Service}, true
-}
-
-// accessRouter answers the resources of the gateway itself that apps reach.
-func (g *Gateway) accessRouter() (http.Handler, error) {
-	limits := managementLimits()
-	router, err := g.env.Router("gateway", func() httpx.Limits { return limits })
-	if err != nil {
-		return nil, err
-	}
-	router.Use(g.node.Gate(), func(c *gin.Context) {
-		if caller := call.Of(c.Request).Caller; caller != nil {
-			c.Set(httpx.CallerKey, caller)
-		}
-	})
-	(&rest.API{Book: g.book, Server: &server{g}, Audit: g.env.Audit}).MountAccess(router, func(c *gin.Context) (string, bool) {
-		subject := identity.Subject(c)
-		return subject, subject == "" && g.common.Dev
-	})
-	return router, nil
-}
-
-// platform are the routes to the platform itself.
-func (g *Gateway) platform(cfg *Config, access http.Handler) ([]follow.Platform, error) {
-	list := []follow.Platform{{
-		ID: RouteAccess, Paths: []string{gateway.Base + "/access_requests", gateway.Base + "/access_requests/*"}, Local: access, Guarded: true,
-	}}
-	auth := follow.Platform{
-		ID: gateway.RouteAuth, Local: g.options.Auth, URLs: cfg.AuthURLs,
-		Paths: []string{"/mep/token", "/mep/appMng/**", "/oauth2/**", "/.well-known/**"},
-	}
-	mp1 := follow.Platform{ID: gateway.RouteMp1, Local: g.options.Mp1, URLs: cfg.Mp1URLs}
-	prefixes := g.options.Prefixes
-	if prefixes == nil {
-		prefixes = []string{"", "/mep"}
-	}
-	for _, p := range prefixes {
-		mp1.Paths = append(mp1.Paths, p+"/mec_service_mgmt/**", p+"/mec_app_support/**")
-	}
-	if auth.Local == nil && len(auth.URLs) > 0 || mp1.Local == nil && len(mp1.URLs) > 0 {
-		if err := g.reachPlatform(cfg); err != nil {
-			return nil, err
-		}
-	}
-	for _, p := range []follow.Platform{auth, mp1} {
-		if p.Local == nil {
-			if len(p.URLs) == 0 {
-				continue
-			}
-			p.Upstream = g.inner
-		}
-		list = append(list, p)
-	}
-	return list, nil
-}
-
-// RouteAccess is the name of the route to the access requests.
-const RouteAccess = "platform.access"
-
-// reachPlatform makes what calls the other daemons. Where they are is said by the configuration alone.
-func (g *Gateway) reachPlatform(cfg *Config) error {
-	uc := upstream.Config{
-		Guard: func() *netguard.Policy { return nil }, MaxIdlePerHost: cfg.UpstreamIdle, RootCAs: nil,
-	}
-	file := cfg.PlatformCA
-	if file == "" {
-		file = filepath.Join(g.common.PKIDir(), "ca.crt")
-	}
-	pem, err := os.ReadFile(file)
-	switch {
-	case err == nil:
-		if uc.RootCAs, err = x509.SystemCertPool(); err != nil {
-			uc.RootCAs = x509.NewCertPool()
-		}
-		if !uc.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("gateway.platformCa: %s holds no certificate", file)
-		}
-	case cfg.PlatformCA != "" || !errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("gateway.platformCa: %w", err)
-	}
-	// Its metrics would be those of services.
-	g.inner, err = upstream.New(uc, g.env.Log, prometheus.NewRegistry())
-	return err
 }
 
 // mayKnow reports whether a consumer may know of a service: an app that declared services of those only.

@@ -171,10 +171,3 @@ func (f *Feed) step(b *builder) {
 	f.progress.Settle(marked)
 	f.metrics.published(t, time.Since(start))
 }
-
-// Platform are the platform's own routes, which do not change.
-func (f *Feed) Platform() []Platform {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.cfg.Platform
-}

@@ -55,6 +55,8 @@ type Settings struct {
 	RequestIDs bool
 	// Underscores keeps header fields that have "_" in their names.
 	Underscores bool
+	// Statistics says that calls are counted for them.
+	Statistics bool
 }
 
 // Handler takes calls. Its fields are set before it serves.
@@ -282,7 +284,7 @@ func (h *Handler) count(c *call.Call, r *http.Request, took time.Duration) {
 	if c.Info.Consumer != "" {
 		h.Meter.Consumer(c.Info.Consumer).Count(status)
 	}
-	if h.Stats != nil && c.Policy != nil {
+	if c.Policy != nil && h.Settings.Load().Statistics {
 		service := c.Info.Service
 		if service == "" && c.Route != nil && c.Route.ID == gateway.RouteMp1 {
 			service = mp1Call(r)

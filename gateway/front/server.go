@@ -21,24 +21,30 @@ import (
 	"github.com/openmep/mep/kit/limit"
 )
 
+// Bounds are what one connection may take. Others may be set while a server runs.
+type Bounds struct {
+	// HeaderTimeout is how long the header of a request may take, Idle how long a connection may wait for the next one.
+	HeaderTimeout, Idle time.Duration
+	// Header is the largest header in bytes.
+	Header int
+	// Streams is how many requests of one HTTP/2 connection are answered at a time.
+	Streams int
+}
+
 // ServerConfig is the settings of a server that do not change while it runs.
 type ServerConfig struct {
 	// Addr is the address to bind.
 	Addr string
 	// TLS is nil for plain HTTP.
 	TLS *tls.Config
-	// HeaderTimeout is how long the header of a request may take, Idle how long a connection may wait for the next one.
-	HeaderTimeout, Idle time.Duration
-	// Header is the largest header in bytes.
-	Header int
+	// Bounds are those at first.
+	Bounds Bounds
 	// Connections is how many connections there may be; those beyond are closed at once.
 	Connections func() int
 	// PerAddress is how many of them one client may have: an IPv4 address, or a /64 of IPv6. 0: any number. Exempt are clients that may have
 	// more: proxies, and this machine.
 	PerAddress func() int
 	Exempt     func(netip.Addr) bool
-	// Streams is how many requests of one HTTP/2 connection are answered at a time.
-	Streams int
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -46,11 +52,17 @@ type ServerConfig struct {
 
 // Server serves HTTP/1.1 and HTTP/2, the latter without TLS, too (with prior knowledge).
 type Server struct {
-	ln   *listener
-	http *http.Server
-	tls  bool
-	// end ends the calls that outlive the drain, upgraded connections among them.
-	end context.CancelFunc
+	cfg     ServerConfig
+	ln      *listener
+	handler http.Handler
+	// base is the context of all calls; end ends those that outlive the drain, upgraded connections among them.
+	base context.Context
+	end  context.CancelFunc
+
+	mu     sync.Mutex
+	now    *turn
+	former []*turn // that have connections
+	ending bool
 }
 
 // pingAfter is after which silence the other end of an HTTP/2 connection is asked whether it is still there.
@@ -65,22 +77,10 @@ func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway.listen: %w (see what listens there with: ss -lntup)", err)
 	}
-	s := &Server{tls: cfg.TLS != nil}
-	s.ln = newListener(ln, &cfg)
-	base, end := context.WithCancel(context.Background())
-	s.end = end
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(cfg.TLS == nil)
-	s.http = &http.Server{
-		Handler: h, TLSConfig: cfg.TLS, Protocols: protocols,
-		ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.Idle, MaxHeaderBytes: cfg.Header + headerSlack,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: cfg.Streams, MaxReadFrameSize: 1 << 16, SendPingTimeout: pingAfter, PingTimeout: pingAfter / 2, WriteByteTimeout: pingAfter},
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(cfg.Log.With("listener", "gateway").Handler(), slog.LevelDebug),
-		BaseContext:                  func(net.Listener) context.Context { return base },
-	}
+	s := &Server{cfg: cfg, handler: h}
+	s.ln = newListener(ln.(*net.TCPListener), &s.cfg)
+	s.base, s.end = context.WithCancel(context.Background())
+	s.now = s.newTurn(cfg.Bounds)
 	return s, nil
 }
 
@@ -93,7 +93,7 @@ func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 // URL is the base URL of the listener. An unspecified address is shown as the loopback address.
 func (s *Server) URL() string {
 	u := url.URL{Scheme: "http"}
-	if s.tls {
+	if s.cfg.TLS != nil {
 		u.Scheme = "https"
 	}
 	addr := *s.Addr()
@@ -108,13 +108,7 @@ func (s *Server) URL() string {
 func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 	defer s.end()
 	failed := make(chan error, 1)
-	go func() {
-		if s.tls {
-			failed <- s.http.ServeTLS(s.ln, "", "")
-			return
-		}
-		failed <- s.http.Serve(s.ln)
-	}()
+	go func() { failed <- s.serve() }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("listener gateway: %w", err)
@@ -122,11 +116,18 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 	}
 	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
-	err := s.http.Shutdown(dctx)
+	turns := s.last()
+	var ends sync.WaitGroup
+	for _, t := range turns {
+		ends.Go(func() { _ = t.http.Shutdown(dctx) }) // what it does not wait for any more is closed below
+	}
+	ends.Wait()
 	s.upgraded(dctx)
 	s.end() // also upgraded connections, which Shutdown does not know of
-	if err != nil {
-		_ = s.http.Close()
+	if dctx.Err() != nil {
+		for _, t := range turns {
+			_ = t.http.Close()
+		}
 	}
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("listener gateway: %w", err)
@@ -155,7 +156,7 @@ func (s *Server) Close() error {
 
 // listener closes connections beyond a number.
 type listener struct {
-	net.Listener
+	*net.TCPListener
 	cfg  *ServerConfig
 	open atomic.Int64
 
@@ -165,8 +166,8 @@ type listener struct {
 	dropped prometheus.Counter
 }
 
-func newListener(ln net.Listener, cfg *ServerConfig) *listener {
-	l := &listener{Listener: ln, cfg: cfg, of: make(map[string]int), dropped: prometheus.NewCounter(prometheus.CounterOpts{
+func newListener(ln *net.TCPListener, cfg *ServerConfig) *listener {
+	l := &listener{TCPListener: ln, cfg: cfg, of: make(map[string]int), dropped: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "mep_gateway_connections_dropped_total", Help: "Connections that were closed at once because there were too many.",
 	})}
 	cfg.Registerer.MustRegister(l.dropped, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -175,23 +176,22 @@ func newListener(ln net.Listener, cfg *ServerConfig) *listener {
 	return l
 }
 
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
+// accept waits for a connection of a turn.
+func (l *listener) accept(t *turn) (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		c, err := l.AcceptTCP()
 		if err != nil {
 			return nil, err
 		}
 		client, ok := l.enter(c.RemoteAddr())
 		if !ok {
 			l.dropped.Inc()
-			if tcp, ok := c.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0) // leaves nothing behind here
-			}
+			_ = c.SetLinger(0) // leaves nothing behind here
 			_ = c.Close()
 			continue
 		}
-		return &conn{Conn: c, l: l, client: client}, nil
+		t.open.Add(1)
+		return &conn{Conn: c, t: t, client: client}, nil
 	}
 }
 
@@ -232,7 +232,7 @@ func (l *listener) leave(client string) {
 
 type conn struct {
 	net.Conn
-	l      *listener
+	t      *turn
 	client string
 	gone   atomic.Bool
 }
@@ -240,7 +240,8 @@ type conn struct {
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	if !c.gone.Swap(true) {
-		c.l.leave(c.client)
+		c.t.open.Add(-1)
+		c.t.ln.leave(c.client)
 	}
 	return c.Conn.Close()
 }
