@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -39,7 +38,8 @@ type Part interface {
 type Program[C any] struct {
 	// Parts are started in this order and stopped in the reverse one.
 	Parts []Part
-	// Prepare does all that can fail with a new configuration and returns what puts it to use. It may be nil.
+	// Prepare does all that can fail with a new configuration and returns what puts it to use. What all programs share is prepared
+	// already, and the Identity of Env.Common is that of the new configuration. It may be nil.
 	Prepare func(*C) (apply func(), err error)
 }
 
@@ -166,7 +166,7 @@ func (s *Spec[C]) wait(ctx context.Context, hup <-chan os.Signal, cfg *C, src se
 			return fmt.Errorf("%s failed: %w", p.Name(), p.Err())
 		case <-hup:
 			env.reopen()
-			next, err := s.reload(cfg, src, log, program)
+			next, err := s.reload(cfg, src, log, env, program)
 			if err != nil {
 				log.Error("configuration not reloaded, the present one stays in force", "error", err)
 				continue
@@ -174,40 +174,6 @@ func (s *Spec[C]) wait(ctx context.Context, hup <-chan os.Signal, cfg *C, src se
 			cfg = next
 		}
 	}
-}
-
-// reload applies what can change, all or nothing, and returns the configuration that is in force then.
-func (s *Spec[C]) reload(cfg *C, src settings.Sources, log *telemetry.Log, program *Program[C]) (*C, error) {
-	next, err := s.Load(src)
-	if err != nil {
-		return nil, err
-	}
-	var applied, restart []string
-	for _, set := range settings.Changed(cfg, next) {
-		if set.Reload {
-			applied = append(applied, set.Path)
-		} else {
-			restart = append(restart, set.Path)
-		}
-	}
-	effective := new(C)
-	*effective = *cfg
-	settings.Copy(effective, next)
-	apply := func() {}
-	if program.Prepare != nil {
-		if apply, err = program.Prepare(effective); err != nil {
-			return nil, err
-		}
-	}
-	if err := log.SetLevel(s.Common(effective).LogLevel); err != nil {
-		return nil, err
-	}
-	apply()
-	log.Info("configuration reloaded", "changed", strings.Join(applied, " "))
-	if len(restart) > 0 {
-		log.Warn("some changed settings need a restart", "settings", strings.Join(restart, " "))
-	}
-	return effective, nil
 }
 
 // stopAll stops the parts in the reverse order of their start.

@@ -29,7 +29,8 @@ import (
 type Env struct {
 	// Program is the name of the program.
 	Program string
-	// Common are the settings every program has.
+	// Common are the settings every program has. A reload changes those of Identity alone, before the parts prepare themselves: they are
+	// for New and Prepare, and not to be read while requests are served.
 	Common *Config
 	// Log is the program's logger.
 	Log *slog.Logger
@@ -49,6 +50,8 @@ type Env struct {
 	// that has health and metrics only.
 	Ops Router
 
+	proxies  httpx.Proxies
+	guard    *identity.Guard // nil until SetGuard
 	opsGuard atomic.Pointer[gin.HandlerFunc]
 	opsNow   atomic.Pointer[gin.Engine]
 }
@@ -59,8 +62,13 @@ type Env struct {
 func NewEnv(ctx context.Context, common *Config, program string, listeners []string, log *slog.Logger, metrics telemetry.Registry) (*Env, error) {
 	env := &Env{Program: program, Common: common, Log: log, Metrics: metrics, Health: ops.NewHealth()}
 	env.HTTP = httpx.NewMetrics(env.Metrics)
+	trusted, err := env.proxies.Prepare(common.Identity.Proxies)
+	if err != nil {
+		return nil, err
+	}
+	trusted()
 	// Others may pass through it to the certificate of the CA; what is secret is in directories of its own.
-	err := os.MkdirAll(common.DataDir, 0o711) //nolint:gosec // see above
+	err = os.MkdirAll(common.DataDir, 0o711) //nolint:gosec // see above
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -130,10 +138,11 @@ func certNames(listeners, further []string) ([]string, error) {
 
 func opsLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
 
-// Router makes the router of a listener, which believes the configured proxies.
+// Router makes the router of a listener, which believes the configured proxies, those of a reload too. The error is always nil.
 func (e *Env) Router(name string, limits func() httpx.Limits) (Router, error) {
 	r := httpx.NewRouter(name, e.Log, e.HTTP, limits)
-	return r, httpx.TrustProxies(r, e.Common.Identity.Proxies)
+	httpx.TrustProxies(r, &e.proxies)
+	return r, nil
 }
 
 // Listen binds a listener: with TLS, except in development mode. addr is the value of the setting name.listen.
@@ -161,8 +170,10 @@ func (e *Env) listen(name, bind string, handler http.Handler, limits httpx.Limit
 	return srv, nil
 }
 
-// SetGuard says who lets callers in to the operations listener. Until then it lets in to health and metrics only.
+// SetGuard says who lets callers in, to the operations listener too: until then it lets in to health and metrics only. The guard follows
+// reloads from then on. Call it while the program is made.
 func (e *Env) SetGuard(g *identity.Guard) {
+	e.guard = g
 	require := g.Require("ops", identity.ScopeOps)
 	e.opsGuard.Store(&require)
 }

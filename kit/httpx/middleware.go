@@ -5,9 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -65,7 +63,7 @@ func NewRouter(listener string, log *slog.Logger, m *Metrics, limits func() Limi
 	e.UseRawPath = true
 	e.UnescapePathValues = true
 	e.ContextWithFallback = true
-	_ = e.SetTrustedProxies(nil) // has nothing to parse
+	_ = e.SetTrustedProxies(nil) // has nothing to parse; see TrustProxies
 	e.Use(observe(listener, log, m), recovery(log, m), bounds(limits))
 	e.NoRoute(Handle(func(c *gin.Context) error {
 		return errs.New(errs.NotFound, "there is no resource at %s", c.Request.URL.Path)
@@ -250,24 +248,6 @@ func Shown(path string) string {
 // CallerKey is where the caller of a request is kept in its context, for the request log and the handlers. The value is a
 // fmt.Stringer.
 const CallerKey = "mep.caller"
-
-// ClientAddr is the address of the client: of the connection, or what a trusted proxy says. It is in its canonical form: without a
-// zone, and IPv4 as such.
-func ClientAddr(c *gin.Context) netip.Addr {
-	addr, err := netip.ParseAddr(c.ClientIP())
-	if err != nil {
-		// gin does not understand zones.
-		host, _, _ := net.SplitHostPort(c.Request.RemoteAddr)
-		if addr, err = netip.ParseAddr(host); err != nil {
-			return netip.IPv6Unspecified()
-		}
-	}
-	return addr.WithZone("").Unmap()
-}
-
-// TrustProxies makes the router believe what proxies in the networks (CIDR) say of the client's address in X-Forwarded-For
-// and X-Real-IP. A router made by NewRouter believes nobody.
-func TrustProxies(e *gin.Engine, networks []string) error { return e.SetTrustedProxies(networks) }
 
 // recovery turns a panic into an internal error.
 func recovery(log *slog.Logger, m *Metrics) gin.HandlerFunc {

@@ -94,18 +94,8 @@ func (s *Server) Name() string { return s.name }
 // Addr is the address bound, with the real port.
 func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 
-// URL is the base URL of the listener. An unspecified address is shown as the loopback address.
-func (s *Server) URL() string {
-	scheme := "http"
-	if s.tls {
-		scheme = "https"
-	}
-	addr := *s.Addr()
-	if addr.IP.IsUnspecified() {
-		addr.IP = net.IPv4(127, 0, 0, 1)
-	}
-	return scheme + "://" + addr.String()
-}
+// URL is the base URL of the listener, as ListenerURL has it.
+func (s *Server) URL() string { return ListenerURL(s.Addr(), s.tls) }
 
 // Run serves until the context ends, then lets the requests under way finish for at most drain.
 func (s *Server) Run(ctx context.Context, drain time.Duration) error {

@@ -15,11 +15,11 @@ import (
 // Config holds the settings by which every listener tells its callers.
 type Config struct {
 	Audience     string          `name:"auth.audience" default:"mep" usage:"audience (claim aud) that tokens of the platform carry and that is asked for"`
-	Leeway       time.Duration   `name:"auth.leeway" default:"30s" usage:"how far the clocks of issuers may differ from this one's"`
-	TokenCache   int             `name:"auth.tokenCache" default:"16384" usage:"verified tokens that are remembered"`
-	Issuers      []TrustedIssuer `name:"auth.issuers" usage:"issuers that are trusted beside the platform's own: issuer, audience, jwksUrl or jwksFile, caFile, algorithms, scopes, grant, subjectClaim"`
-	Certificates []CertRule      `name:"auth.clientCertificates" usage:"callers that prove who they are with a certificate of tls.clientCAs: one of uri, dns, email or commonName with {caller} in it, and scopes"`
-	Proxies      []string        `name:"proxies" usage:"networks (CIDR) of the proxies whose X-Forwarded-For and X-Real-IP are believed"`
+	Leeway       time.Duration   `name:"auth.leeway" default:"30s" reload:"true" usage:"how far the clocks of issuers may differ from this one's"`
+	TokenCache   int             `name:"auth.tokenCache" default:"16384" reload:"true" usage:"verified tokens that are remembered"`
+	Issuers      []TrustedIssuer `name:"auth.issuers" reload:"true" usage:"issuers that are trusted beside the platform's own: issuer, audience, jwksUrl or jwksFile, caFile, algorithms, scopes, grant, subjectClaim"`
+	Certificates []CertRule      `name:"auth.clientCertificates" reload:"true" usage:"callers that prove who they are with a certificate of tls.clientCAs: one of uri, dns, email or commonName with {caller} in it, and scopes"`
+	Proxies      []string        `name:"proxies" reload:"true" usage:"networks (CIDR) of the proxies whose X-Forwarded-For and X-Real-IP are believed"`
 }
 
 // TrustedIssuer is an issuer of tokens beside the platform.

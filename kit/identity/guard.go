@@ -20,7 +20,6 @@ import (
 
 // Guard lets callers in to listeners.
 type Guard struct {
-	cfg      *Config
 	verifier *Verifier
 	// open lets those in who prove nothing.
 	open      bool
@@ -44,7 +43,7 @@ func NewGuard(cfg *Config, dir *Directory, open bool, trail *audit.Log, log *slo
 		return nil, err
 	}
 	g := &Guard{
-		cfg: cfg, verifier: v, open: open, audit: trail,
+		verifier: v, open: open, audit: trail,
 		strangers: limit.New(limit.Config{Rate: strangersPerSecond, Burst: strangersBurst}),
 		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mep_auth_checks_total",
@@ -59,6 +58,10 @@ func NewGuard(cfg *Config, dir *Directory, open bool, trail *audit.Log, log *slo
 
 // Run keeps the keys of the trusted issuers fresh until the context ends.
 func (g *Guard) Run(ctx context.Context) error { return g.verifier.Run(ctx) }
+
+// Prepare does all that can fail with other settings, and returns what puts them to use, for the next request on every connection: see
+// Verifier.Prepare. The rules for certificates are among them.
+func (g *Guard) Prepare(cfg *Config) (apply func(), err error) { return g.verifier.Prepare(cfg) }
 
 // Verifier checks tokens outside of requests.
 func (g *Guard) Verifier() *Verifier { return g.verifier }
@@ -117,7 +120,7 @@ func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 // Certificate finds out who the holder of the connection's client certificate is; nil, nil without one that says it. The error is a
 // *Refusal.
 func (g *Guard) Certificate(conn *tls.ConnectionState) (*Caller, error) {
-	caller := certificateCaller(g.cfg.Certificates, conn)
+	caller := certificateCaller(g.verifier.trust.Load().rules, conn)
 	// A connection may outlive the certificate it was opened with.
 	if caller != nil && g.verifier.now().After(caller.Expires) {
 		return nil, refuse(codeToken, "the client certificate has expired: connect with a new one")

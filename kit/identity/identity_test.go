@@ -55,6 +55,7 @@ type world struct {
 	store    *etcd.Store
 	dir      *Directory
 	verifier *Verifier
+	cfg      Config
 	app      string
 	key      *ecdsa.PrivateKey
 }
@@ -69,6 +70,7 @@ func newWorld(tb testing.TB, cfg Config) *world {
 		cfg.Audience = "mep"
 	}
 	cfg.Leeway, cfg.TokenCache = 2*time.Second, max(cfg.TokenCache, 16)
+	w.cfg = cfg
 	var err error
 	w.verifier, err = NewVerifier(&cfg, w.dir, slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
@@ -508,7 +510,7 @@ func TestConfigurationFaultsAreNamed(t *testing.T) {
 func guarded(t *testing.T, w *world, open bool) (http.Handler, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	g, err := NewGuard(w.verifier.cfg, w.dir, open, nil, slog.New(slog.DiscardHandler), reg)
+	g, err := NewGuard(&w.cfg, w.dir, open, nil, slog.New(slog.DiscardHandler), reg)
 	require.NoError(t, err)
 	limits := httpx.Limits{}.WithDefaults()
 	r := httpx.NewRouter("mp1", slog.New(slog.DiscardHandler), httpx.NewMetrics(prometheus.NewRegistry()), func() httpx.Limits { return limits })

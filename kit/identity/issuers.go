@@ -44,6 +44,8 @@ type issuer struct {
 	TrustedIssuer
 	keys atomic.Pointer[keyfunc.Keyfunc]
 	seen []byte // the file as it was read last
+	ca   []byte // the file of the certificates JWKSURL is verified with, as it was read at the start
+	http *http.Client
 	log  *slog.Logger
 
 	wanted  chan struct{} // asks for a fetch
@@ -51,6 +53,7 @@ type issuer struct {
 
 	mu      sync.Mutex
 	fetched chan struct{} // closed when the present or next fetch has ended
+	asked   bool          // a fetch has ended
 	failed  bool          // the last fetch failed, or there was none
 }
 
@@ -71,8 +74,7 @@ func newIssuer(cfg TrustedIssuer, audience string, log *slog.Logger) (*issuer, e
 	if cfg.JWKSFile != "" {
 		return i, i.readFile()
 	}
-	_, err := i.client()
-	return i, err
+	return i, i.client()
 }
 
 // readFile reads the keys from their file when it has changed.
@@ -93,24 +95,25 @@ func (i *issuer) readFile() error {
 	return nil
 }
 
-// client fetches keys: with bounds on time and size.
-func (i *issuer) client() (*http.Client, error) {
+// client makes what fetches keys: with bounds on time and size.
+func (i *issuer) client() error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if i.CAFile != "" {
-		pem, err := os.ReadFile(i.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("issuer %s: %w", i.Issuer, err)
+		var err error
+		if i.ca, err = os.ReadFile(i.CAFile); err != nil {
+			return fmt.Errorf("issuer %s: %w", i.Issuer, err)
 		}
 		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("issuer %s: %s holds no certificate", i.Issuer, i.CAFile)
+		if !pool.AppendCertsFromPEM(i.ca) {
+			return fmt.Errorf("issuer %s: %s holds no certificate", i.Issuer, i.CAFile)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &http.Client{
+	i.http = &http.Client{
 		Transport: bounded{transport}, Timeout: jwksTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, nil
+	}
+	return nil
 }
 
 // bounded cuts answers short.
@@ -150,20 +153,11 @@ func (i *issuer) run(ctx context.Context) {
 
 // follow fetches the keys again and again, and whenever it is asked to. No request's end cuts a fetch short.
 func (i *issuer) follow(ctx context.Context) {
-	client, err := i.client()
-	if err != nil {
-		i.log.Error("the keys of the issuer cannot be fetched", "error", err)
-		return
-	}
-	defer client.CloseIdleConnections()
+	defer i.http.CloseIdleConnections()
+	defer i.ended(context.Canceled) // nobody need wait for what is not fetched any more
 	for ctx.Err() == nil {
-		err := i.fetch(ctx, client)
-		i.mu.Lock()
-		news := (err != nil) != i.failed
-		i.failed = err != nil
-		close(i.fetched)
-		i.fetched = make(chan struct{})
-		i.mu.Unlock()
+		err := i.fetch(ctx)
+		news := i.ended(err)
 		wait := jwksRefresh
 		if err != nil && ctx.Err() == nil {
 			wait = jwksAgain
@@ -179,12 +173,23 @@ func (i *issuer) follow(ctx context.Context) {
 	}
 }
 
-func (i *issuer) fetch(ctx context.Context, client *http.Client) error {
+// ended notes what came of a fetch, for those who wait for it, and reports whether that was otherwise the last time.
+func (i *issuer) ended(err error) (news bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	news = (err != nil) != i.failed
+	i.asked, i.failed = true, err != nil
+	close(i.fetched)
+	i.fetched = make(chan struct{})
+	return news
+}
+
+func (i *issuer) fetch(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.JWKSURL, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
+	resp, err := i.http.Do(req)
 	if err != nil {
 		return err
 	}
@@ -204,16 +209,18 @@ func (i *issuer) fetch(ctx context.Context, client *http.Client) error {
 	return nil
 }
 
-// refreshed has the keys fetched because one is not known, unless that was done just now, and waits for it. It reports whether
-// the last fetch went well.
+// refreshed has the keys fetched because one is not known, unless that was done just now, and waits for it; for the first fetch
+// everybody waits. It reports whether the last fetch went well.
 func (i *issuer) refreshed(ctx context.Context) bool {
 	i.mu.Lock()
-	done := i.fetched
+	done, first := i.fetched, !i.asked
 	i.mu.Unlock()
-	if i.JWKSURL != "" && i.unknown.Allow() {
-		select {
-		case i.wanted <- struct{}{}:
-		default:
+	if first || i.unknown.Allow() {
+		if !first {
+			select {
+			case i.wanted <- struct{}{}:
+			default:
+			}
 		}
 		wait := time.NewTimer(jwksTimeout)
 		defer wait.Stop()
@@ -276,17 +283,4 @@ func (i *issuer) caller(claims *Claims, payload []byte) (*Caller, error) {
 		}
 	}
 	return &Caller{Subject: CanonicalID(strings.Clone(subject)), Scopes: scopes, Granted: claims.Scopes()}, nil
-}
-
-// runAll keeps the keys of all issuers fresh.
-func runAll(ctx context.Context, issuers map[string]*issuer) error {
-	var all sync.WaitGroup
-	for _, i := range issuers {
-		all.Go(func() { i.run(ctx) })
-	}
-	all.Wait()
-	if err := ctx.Err(); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }

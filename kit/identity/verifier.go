@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -23,32 +24,29 @@ const recheck = time.Minute
 
 // Verifier checks tokens.
 type Verifier struct {
-	cfg     *Config
-	dir     *Directory
-	issuers map[string]*issuer
-	parser  *jwt.Parser
-	cache   *cache
-	now     func() time.Time
+	audience string
+	dir      *Directory
+	trust    atomic.Pointer[trust]
+	changed  chan struct{} // says that there is another trust
+	parser   *jwt.Parser
+	cache    *cache
+	log      *slog.Logger
+	now      func() time.Time
 }
 
 // NewVerifier makes a verifier of the platform's own tokens and those of the trusted issuers.
 func NewVerifier(cfg *Config, dir *Directory, log *slog.Logger) (*Verifier, error) {
 	v := &Verifier{
-		cfg: cfg, dir: dir, issuers: make(map[string]*issuer, len(cfg.Issuers)), cache: newCache(cfg.TokenCache), now: time.Now,
+		audience: cfg.Audience, dir: dir, changed: make(chan struct{}, 1), cache: newCache(cfg.TokenCache), log: log, now: time.Now,
 		parser: jwt.NewParser(jwt.WithValidMethods(externalAlgorithms), jwt.WithoutClaimsValidation(), jwt.WithStrictDecoding()),
 	}
-	for _, t := range cfg.Issuers {
-		i, err := newIssuer(t, cfg.Audience, log)
-		if err != nil {
-			return nil, err
-		}
-		v.issuers[t.Issuer] = i
+	t, err := newTrust(cfg, v.audience, nil, log)
+	if err != nil {
+		return nil, err
 	}
+	v.trust.Store(t)
 	return v, nil
 }
-
-// Run keeps the keys of the trusted issuers fresh until the context ends.
-func (v *Verifier) Run(ctx context.Context) error { return runAll(ctx, v.issuers) }
 
 // Directory is what the platform's own tokens are checked against.
 func (v *Verifier) Directory() *Directory { return v.dir }
@@ -57,11 +55,25 @@ func (v *Verifier) Directory() *Directory { return v.dir }
 type verified struct {
 	caller *Caller
 	kid    string
-	claims *Claims // nil for another issuer's
+	claims *Claims
+	// issuer is whose it is, nil for the platform's.
+	issuer *issuer
+	// at is when it was verified.
+	at time.Time
 	// until is when the token has to be verified again.
 	until time.Time
-	// seen is the state of the directory the token was checked against last.
+	// by and seen are the trust and the state of the directory the token was checked against last.
+	by   *trust
 	seen version
+}
+
+// lasts returns until when a token need not be verified again.
+func (e *verified) lasts(leeway time.Duration) time.Time {
+	until := e.claims.ExpiresAt.Add(leeway)
+	if again := e.at.Add(recheck); e.issuer != nil && again.Before(until) {
+		return again
+	}
+	return until
 }
 
 // Recall returns the caller of a token that was verified before; nil, nil when the token is not remembered. The error is a
@@ -76,25 +88,54 @@ func (v *Verifier) Recall(token string) (*Caller, error) {
 		v.cache.drop(token)
 		return nil, nil
 	}
-	at := v.dir.version()
-	if e.claims == nil || e.seen == at {
+	by, seen := v.trust.Load(), v.dir.version()
+	if e.by == by && (e.issuer != nil || e.seen == seen) {
 		return e.caller, nil
 	}
-	if err := v.dir.retract(e.kid, e.claims, now); err != nil {
+	fresh, err := v.renewed(e, by, seen, now)
+	if fresh == nil {
 		v.cache.drop(token)
 		return nil, err
 	}
-	fresh := *e
-	fresh.seen = at
-	v.cache.put(token, &fresh)
+	v.cache.put(token, fresh)
 	return e.caller, nil
+}
+
+// renewed checks a remembered token against what has changed since. It returns nil when it is no longer good, or has to be verified
+// again.
+func (v *Verifier) renewed(e *verified, by *trust, seen version, now time.Time) (*verified, error) {
+	fresh := *e
+	fresh.by, fresh.seen = by, seen
+	if e.by != by {
+		if !by.holds(e) {
+			return nil, nil
+		}
+		if err := inForce(e.claims, v.audienceOf(e.issuer), by.leeway, now); err != nil {
+			return nil, err
+		}
+		fresh.until = fresh.lasts(by.leeway)
+	}
+	if e.issuer == nil {
+		if err := v.dir.retract(e.kid, e.claims, now); err != nil {
+			return nil, err
+		}
+	}
+	return &fresh, nil
+}
+
+// audienceOf is who the tokens of an issuer must be for, of the platform's own when it is nil.
+func (v *Verifier) audienceOf(i *issuer) string {
+	if i == nil {
+		return v.audience
+	}
+	return i.Audience
 }
 
 // Verify returns the caller a token stands for. The error is a *Refusal, or of the kind errs.Unavailable when the token
 // cannot be judged at present.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Caller, error) {
 	token = strings.Clone(token) // which is remembered, without the request it came with
-	e, err := v.verify(ctx, token, v.now())
+	e, err := v.judge(ctx, token)
 	if err != nil {
 		return nil, err
 	}
@@ -104,14 +145,24 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Caller, error) {
 	return e.caller, nil
 }
 
-// verify checks a token in full.
-func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (*verified, error) {
+// judge checks a token in full, and again when others are trusted by the time that is done: keys may have to be waited for.
+func (v *Verifier) judge(ctx context.Context, token string) (*verified, error) {
+	for {
+		by := v.trust.Load()
+		e, err := v.verify(ctx, token, by, v.now())
+		if v.trust.Load() == by {
+			return e, err
+		}
+	}
+}
+
+// verify checks a token by what is trusted.
+func (v *Verifier) verify(ctx context.Context, token string, by *trust, now time.Time) (*verified, error) {
 	if len(token) > MaxToken {
 		return nil, refuse(codeToken, "the token is too long")
 	}
-	e := &verified{seen: v.dir.version()}
 	claims := &Claims{}
-	var other *issuer
+	e := &verified{by: by, seen: v.dir.version(), at: now, claims: claims}
 	parsed, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
 		if _, ok := t.Header["crit"]; ok {
 			return nil, refuse(codeToken, "the token's header asks for extensions (crit), and none are known here")
@@ -121,8 +172,8 @@ func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (*ve
 		}
 		// The platform's own name is nobody else's, whatever was configured.
 		if _, own := v.dir.issuers.Snapshot().Get(state.IssuerKey(claims.Issuer)); !own {
-			if other = v.issuers[claims.Issuer]; other != nil {
-				return other.key(ctx, t)
+			if e.issuer = by.issuers[claims.Issuer]; e.issuer != nil {
+				return e.issuer.key(ctx, t)
 			}
 		}
 		key, ok := v.dir.keyFor(e.kid, now)
@@ -137,30 +188,22 @@ func (v *Verifier) verify(ctx context.Context, token string, now time.Time) (*ve
 	if err != nil {
 		return nil, unverified(err)
 	}
-	audience := v.cfg.Audience
-	if other != nil {
-		audience = other.Audience
-	}
-	if err := v.inForce(claims, audience, now); err != nil {
+	if err := inForce(claims, v.audienceOf(e.issuer), by.leeway, now); err != nil {
 		return nil, err
 	}
-	e.until = claims.ExpiresAt.Add(v.cfg.Leeway)
-	if other == nil {
+	e.until = e.lasts(by.leeway)
+	if e.issuer == nil {
 		if err := v.dir.retract(e.kid, claims, now); err != nil {
 			return nil, err
 		}
-		e.claims = claims
 		e.caller = &Caller{Subject: claims.Subject, ClientID: claims.ClientID, Scopes: claims.Scopes()}
 	} else {
 		payload, err := payloadOf(parsed)
 		if err != nil {
 			return nil, err
 		}
-		if e.caller, err = other.caller(claims, payload); err != nil {
+		if e.caller, err = e.issuer.caller(claims, payload); err != nil {
 			return nil, err
-		}
-		if again := now.Add(recheck); again.Before(e.until) {
-			e.until = again
 		}
 	}
 	e.caller.Via, e.caller.Issuer, e.caller.TokenID = "token", claims.Issuer, claims.ID
@@ -178,16 +221,16 @@ func payloadOf(t *jwt.Token) ([]byte, error) {
 }
 
 // inForce checks what a token says about itself.
-func (v *Verifier) inForce(c *Claims, audience string, now time.Time) error {
+func inForce(c *Claims, audience string, leeway time.Duration, now time.Time) error {
 	const form = "2006-01-02T15:04:05Z"
 	switch {
 	case c.ExpiresAt == nil:
 		return refuse(codeToken, "the token has no expiry (exp)")
-	case !now.Before(c.ExpiresAt.Add(v.cfg.Leeway)):
+	case !now.Before(c.ExpiresAt.Add(leeway)):
 		return refuse(codeToken, "the token expired at "+c.ExpiresAt.UTC().Format(form))
-	case c.NotBefore != nil && now.Add(v.cfg.Leeway).Before(c.NotBefore.Time):
+	case c.NotBefore != nil && now.Add(leeway).Before(c.NotBefore.Time):
 		return refuse(codeToken, "the token is not valid before "+c.NotBefore.UTC().Format(form))
-	case c.IssuedAt != nil && now.Add(v.cfg.Leeway).Before(c.IssuedAt.Time):
+	case c.IssuedAt != nil && now.Add(leeway).Before(c.IssuedAt.Time):
 		return refuse(codeToken, "the token was issued in the future, at "+c.IssuedAt.UTC().Format(form)+": compare the clocks")
 	case !slices.Contains(c.Audience, audience):
 		return refuse(codeToken, "the token is for the audience "+strings.Join(c.Audience, " ")+", not for "+audience)

@@ -1,0 +1,131 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/openmep/mep/api/state"
+)
+
+// trust is what callers are judged by as far as a reload can change it. It does not change once it is in force: another one takes
+// its place.
+type trust struct {
+	leeway  time.Duration
+	issuers map[string]*issuer // by the claim iss
+	rules   []CertRule
+}
+
+// newTrust makes what the settings say. Issuers that were trusted before in the very same way are those of before, with their keys.
+func newTrust(cfg *Config, audience string, before *trust, log *slog.Logger) (*trust, error) {
+	t := &trust{leeway: cfg.Leeway, issuers: make(map[string]*issuer, len(cfg.Issuers)), rules: cfg.Certificates}
+	for n, c := range cfg.Issuers {
+		i, err := newIssuer(c, audience, log)
+		if err != nil {
+			return nil, fmt.Errorf("auth.issuers[%d]: %w", n, err)
+		}
+		if before != nil {
+			if was := before.issuers[i.Issuer]; was != nil && was.same(i) {
+				i = was
+			}
+		}
+		t.issuers[i.Issuer] = i
+	}
+	return t, nil
+}
+
+// same reports whether an issuer is trusted as another one is: by the same settings, and with its keys from where the same CA vouches
+// for.
+func (i *issuer) same(other *issuer) bool {
+	return reflect.DeepEqual(i.TrustedIssuer, other.TrustedIssuer) && bytes.Equal(i.ca, other.ca)
+}
+
+// same reports whether two states of the settings say the same.
+func (t *trust) same(other *trust) bool {
+	if t.leeway != other.leeway || len(t.issuers) != len(other.issuers) || !reflect.DeepEqual(t.rules, other.rules) {
+		return false
+	}
+	for name, i := range t.issuers {
+		if other.issuers[name] != i {
+			return false
+		}
+	}
+	return true
+}
+
+// holds reports whether a token that was verified before may still be taken, as far as its issuer goes. The platform itself is always
+// trusted.
+func (t *trust) holds(e *verified) bool {
+	return e.issuer == nil || t.issuers[e.issuer.Issuer] == e.issuer
+}
+
+// Prepare does all that can fail with other settings, of which the audience stays what it was, and returns what puts them to use. Then
+// no token is taken any more of an issuer that is gone or is trusted in another way, remembered or just being verified; issuers that
+// stay keep their keys, and remembered tokens are judged anew with the next request. One goroutine reloads, and uses what it prepared
+// last. The error says which issuer is not in order.
+func (v *Verifier) Prepare(cfg *Config) (apply func(), err error) {
+	before := v.trust.Load()
+	next, err := newTrust(cfg, v.audience, before, v.log)
+	if err != nil {
+		return nil, err
+	}
+	for n, c := range cfg.Issuers {
+		item, known := v.dir.issuers.Snapshot().Get(state.IssuerKey(c.Issuer))
+		if known && item.Value.Replaced.IsZero() && next.issuers[c.Issuer] != before.issuers[c.Issuer] {
+			return nil, fmt.Errorf("auth.issuers[%d]: %q is the name of the platform's own tokens: give others another name, or the platform with auth.issuer",
+				n, c.Issuer)
+		}
+	}
+	entries := cfg.TokenCache
+	return func() {
+		if !next.same(before) {
+			v.trust.Store(next)
+			v.cache.keep(next.holds) // none of the others would be taken; they need not wait for that
+			select {
+			case v.changed <- struct{}{}:
+			default:
+			}
+		}
+		v.cache.resize(entries)
+	}, nil
+}
+
+// Run keeps the keys of the trusted issuers fresh until the context ends, and then waits for what it began.
+func (v *Verifier) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	running := make(map[*issuer]context.CancelFunc)
+	for ctx.Err() == nil {
+		trusted := v.trust.Load().issuers
+		for i, end := range running {
+			if trusted[i.Issuer] != i {
+				end()
+				delete(running, i)
+			}
+		}
+		for _, i := range trusted {
+			if running[i] != nil {
+				continue
+			}
+			within, end := context.WithCancel(ctx)
+			running[i] = end
+			all.Go(func() { i.run(within) })
+		}
+		select {
+		case <-v.changed:
+		case <-ctx.Done():
+		}
+	}
+	for _, end := range running {
+		end()
+	}
+	all.Wait()
+	if err := ctx.Err(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
