@@ -163,6 +163,7 @@ func (a *Agent) wire(cfg *Config, n *node.Node, env *daemon.Env, router *gin.Eng
 	env.Health.Check("dns", a.check)
 
 	book := records.New(n.Mirror, n.Store, a.recordPolicy)
+	book.Beside(a.feed)
 	httpx.MountOpenAPI(router)
 	router.GET("/health", func(c *gin.Context) { c.String(http.StatusOK, "OK") }) // as EdgeGallery's
 	router.Use(n.Gate(), n.Guard.Require("dns-management", identity.ScopeMm5))
@@ -307,6 +308,7 @@ func (a *Agent) Upstreams() []api.Upstream {
 	for _, u := range a.forwarder.Upstreams() {
 		v := api.Upstream{
 			Address: u.Upstream, Zone: u.Zone, Up: u.State == forward.StateUp, LastError: u.Reason, Queries: u.Asked, Failures: u.Unanswered,
+			CaseLost: u.CaseLost,
 		}
 		if !v.Up {
 			v.FailingSince = u.Since
@@ -332,6 +334,9 @@ func (a *Agent) Flush(name string, below bool) (int, error) {
 func (a *Agent) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace, error) {
 	return a.resolver.Trace(ctx, req)
 }
+
+// Unanswered implements rest.Server.
+func (a *Agent) Unanswered(rec *api.Record) string { return a.feed.Unanswered(rec) }
 
 // Served implements rest.Server.
 func (a *Agent) Served(ctx context.Context, revision int64) error {

@@ -113,10 +113,10 @@ func fault(faults *problem.InvalidParams, name, reason string) {
 }
 
 // Normalise puts r, which has passed its Check, into the one form records are stored and answered in: names in lower case with the dot
-// at their end, addresses in their canonical notation, the class left out, and "." for no zone.
+// at their end, addresses in their canonical notation, the class left out, and "." for no zone. NotServed is left out, too.
 func (r *Record) Normalise() {
 	r.Name, _ = CanonicalName(r.Name, true)
-	r.Class = ""
+	r.Class, r.NotServed = "", ""
 	r.Zone, _ = CanonicalZone(r.Zone)
 	values := make([]string, len(r.RData))
 	for i, s := range r.RData {

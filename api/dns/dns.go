@@ -57,6 +57,9 @@ type Record struct {
 	Zone string `json:"zone,omitempty"`
 	// View is the name of the configured view whose clients alone see the record; empty: all do. Beyond EdgeGallery.
 	View string `json:"view,omitempty"`
+	// NotServed is why the record is not answered, though it is stored; empty when it is answered. It is told, and not taken. Beyond
+	// EdgeGallery.
+	NotServed string `json:"notServed,omitempty"`
 }
 
 // Deleted says what the removal of records by a filter did.
@@ -91,6 +94,8 @@ type Upstream struct {
 	// Queries is how many questions it was asked since the start, Failures how many of these failed.
 	Queries  uint64 `json:"queries"`
 	Failures uint64 `json:"failures"`
+	// CaseLost says that it does not keep the capitals of names, and is asked without random ones.
+	CaseLost bool `json:"caseLost,omitempty"`
 }
 
 // Flushed says what a flush of the cache did.

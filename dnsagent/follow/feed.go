@@ -33,9 +33,20 @@ type Feed struct {
 	served   map[string]*Served
 	observer func(app string)
 
+	// made are the rules of app instances as if nothing kept them from being answered. The goroutine of Run alone uses it.
+	made map[string]*Served
+	// current is the last table, with what it was made of.
+	current atomic.Pointer[current]
+
 	progress *watched.Progress
 	wake     chan struct{}
 }
+
+// What is said of the origins of rules and records, before what tells them apart.
+const (
+	sourceRules  = "rules of"
+	sourceRecord = "record"
+)
 
 // source is a prefix in etcd whose records are records of the table.
 type source struct {
@@ -49,10 +60,10 @@ func New(m *watched.Mirror, cfg *Config, publish func(*table.Table, *Config), lo
 	f := &Feed{
 		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
 		dirty: make(map[string]*source), served: make(map[string]*Served), progress: watched.NewProgress(m),
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), made: make(map[string]*Served),
 		sources: []source{
-			{name: "rules of", prefix: state.PrefixDNSRules, make: makeRules},
-			{name: "record", prefix: state.PrefixDNSRecords, make: makeRecord},
+			{name: sourceRules, prefix: state.PrefixDNSRules, make: makeRules},
+			{name: sourceRecord, prefix: state.PrefixDNSRecords, make: makeRecord},
 			{name: "service", prefix: state.PrefixServices, make: func(cfg *Config, id string, value []byte) (made, error) {
 				if cfg.ServiceZone == "" {
 					return made{}, nil
@@ -175,6 +186,8 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	f.put(w, cfg, keys, changed)
 	t := w.Publish(revision)
 	f.publish(t, cfg)
+	f.current.Store(&current{t, cfg})
+	f.judge(w, changed)
 
 	f.mu.Lock()
 	for app, s := range changed {
@@ -186,7 +199,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	}
 	f.progress.Settle(marked)
 	f.mu.Unlock()
-	f.metrics.published(t, time.Since(start))
+	f.metrics.published(t, w.Lost(), time.Since(start))
 	if f.observer != nil {
 		for app := range changed {
 			f.observer(app)

@@ -20,7 +20,9 @@ const (
 	// failureTTL is how long it is remembered that a question was not answered (RFC 9520 3.2).
 	failureTTL = time.Second
 	// answerOverhead is the size of an Answer besides what its slices hold.
-	answerOverhead = 192
+	answerOverhead = 224
+	// aliasOverhead is the size of an Alias besides its name.
+	aliasOverhead = 48
 	// failureOverhead is the size of a Failure with all its errors.
 	failureOverhead = 512
 )
@@ -48,9 +50,11 @@ type Answer struct {
 	born    time.Time
 	ttl     time.Duration // how long it is good; 0: just for those who wait for it
 	failure *Failure      // set when there is no answer; this then just says that there was none
+	aliases []Alias
 
 	hits       atomic.Uint32 // up to prefetchHits
 	refreshing atomic.Bool   // its successor has been asked for
+	apart      atomic.Uint64 // a generation of what the server knows by itself
 	recheck    atomic.Int64  // up to which age, in nanoseconds, it is served past its time without asking upstreams
 }
 
@@ -63,6 +67,10 @@ func newAnswer(msg *dns.Msg, born time.Time, ttl time.Duration) (*Answer, error)
 	if len(packed) > dns.MaxMsgSize {
 		return nil, dns.ErrBuf
 	}
+	// The library reads records whose data ends early, and writes names that are missing then as nothing at all.
+	if err := new(dns.Msg).Unpack(packed); err != nil {
+		return nil, err
+	}
 	a := &Answer{AD: msg.AuthenticatedData, rcode: msg.Rcode, born: born, ttl: ttl}
 	a.message = make([]byte, len(packed)) // what Pack returns has room for everything uncompressed
 	copy(a.message, packed)
@@ -72,6 +80,7 @@ func newAnswer(msg *dns.Msg, born time.Time, ttl time.Duration) (*Answer, error)
 	}
 	a.ttls = make([]uint16, 0, records)
 	off := skipName(a.message, wire.HeaderSize) + 4
+	a.findAliases(msg, off)
 	for range records {
 		off = skipName(a.message, off)
 		a.ttls = append(a.ttls, uint16(off+4)) //nolint:gosec // a message has at most 65,535 octets
@@ -86,7 +95,7 @@ func skipName(msg []byte, off int) int {
 		switch n := int(msg[off]); {
 		case n == 0:
 			return off + 1
-		case n >= 0xc0:
+		case n >= pointerMark:
 			return off + 2
 		default:
 			off += 1 + n
@@ -102,13 +111,24 @@ func (a *Answer) Len() int { return len(a.message) }
 // its case when the caller writes that of the client over it. TTLs are what is left of them; those of an answer past its time are
 // 30 s (RFC 8767 4), and AD is clear then. It does not allocate when buf has room.
 func (a *Answer) Append(buf []byte, now time.Time) []byte {
+	return a.append(buf, now, len(a.message), a.ttls)
+}
+
+// AppendUntil does what Append does with the records that lead to an alias of the answer, and nothing behind them. The counts of the
+// header are those of the whole answer.
+func (a *Answer) AppendUntil(buf []byte, now time.Time, alias *Alias) []byte {
+	return a.append(buf, now, alias.end, a.ttls[:alias.Records])
+}
+
+// append appends the message up to end, in which the TTLs are at the places given.
+func (a *Answer) append(buf []byte, now time.Time, end int, ttls []uint16) []byte {
 	start := len(buf)
-	buf = append(buf, a.message...)
+	buf = append(buf, a.message[:end]...)
 	msg := buf[start:]
 	age := a.age(now)
 	if a.staleAt(age) {
 		msg[3] &^= flagAD
-		for _, off := range a.ttls {
+		for _, off := range ttls {
 			binary.BigEndian.PutUint32(msg[off:], staleTTL)
 		}
 		return buf
@@ -117,7 +137,7 @@ func (a *Answer) Append(buf []byte, now time.Time) []byte {
 	if seconds == 0 {
 		return buf
 	}
-	for _, off := range a.ttls {
+	for _, off := range ttls {
 		ttl := binary.BigEndian.Uint32(msg[off:])
 		binary.BigEndian.PutUint32(msg[off:], ttl-min(ttl, seconds))
 	}
@@ -154,6 +174,9 @@ func (a *Answer) usable(now time.Time, stale time.Duration) bool {
 // cost is the memory taken in octets, with what is lost to rounding.
 func (a *Answer) cost() int64 {
 	n := answerOverhead + len(a.message) + 2*len(a.ttls)
+	for i := range a.aliases {
+		n += aliasOverhead + len(a.aliases[i].Name)
+	}
 	if a.Info != nil {
 		n += 32 + len(a.Info.Text)
 	}

@@ -99,6 +99,11 @@ func FuzzResponse(f *testing.F) {
 		f.Add(raw, dns.TypeA, true, uint32(30))
 		f.Add(raw, dns.TypeANY, false, uint32(100_000))
 	}
+	cut, err := message(f, dns.RcodeSuccess, nil, []string{"example. 60 IN SOA . . 1 2 3 4 5"}).Pack()
+	require.NoError(f, err)
+	cut = cut[:len(cut)-21] // after the first name of the SOA
+	cut[len(cut)-2] = 1
+	f.Add(cut, dns.TypeA, true, uint32(1))
 	const name = "a.example"
 	f.Fuzz(func(t *testing.T, raw []byte, qtype uint16, do bool, age uint32) {
 		msg, err := decode(raw)
@@ -163,9 +168,9 @@ func FuzzResponse(f *testing.F) {
 // FuzzMatch lets anybody send anything: only what begins like the response counts.
 func FuzzMatch(f *testing.F) {
 	f.Add([]byte{0, 0, 0x80}, true)
-	f.Add(newQuery(asking(f, "a.example", dns.TypeA), 0, false).message(), false)
+	f.Add(newQuery(asking(f, "a.example", dns.TypeA), 0, false, false).message(), false)
 	f.Fuzz(func(t *testing.T, raw []byte, mix bool) {
-		q := newQuery(asking(t, "a.example", dns.TypeA), 1232, mix)
+		q := newQuery(asking(t, "a.example", dns.TypeA), 1232, mix, false)
 		if len(raw) >= 2 {
 			copy(raw, q.message()[:2])
 		}
@@ -178,4 +183,18 @@ func FuzzMatch(f *testing.F) {
 			require.NotEqual(t, matches, q.match(raw))
 		}
 	})
+}
+
+func TestRecordsThatEndEarlyAreNotPassedOn(t *testing.T) {
+	m := message(t, dns.RcodeSuccess, nil, []string{"example. 60 IN SOA . . 1 2 3 4 5"})
+	raw, err := m.Pack()
+	require.NoError(t, err)
+	raw = raw[:len(raw)-21] // after the first name of the SOA
+	raw[len(raw)-2] = 1     // the size of its data
+	cut, err := decode(raw)
+	require.NoError(t, err, "the library reads it")
+	c, err := clean(asking(t, "a.example", dns.TypeA), cut)
+	require.NoError(t, err)
+	_, err = newAnswer(c.msg, epoch, c.ttl)
+	require.Error(t, err)
 }

@@ -103,7 +103,7 @@ func (f *Forwarder) try(ctx context.Context, s *settings, u *upstream, q *Questi
 // answerOf asks an upstream and says what its response is worth.
 func (f *Forwarder) answerOf(ctx context.Context, s *settings, u *upstream, q *Question) (*Answer, error) {
 	x := exchanger{
-		upstream: u, question: q, udpSize: s.UDPSize, randomCase: s.RandomCase, limit: s.Timeout / tries, metrics: f.metrics,
+		upstream: u, question: q, udpSize: s.UDPSize, randomCase: f.randomCase(s, u), limit: s.Timeout / tries, metrics: f.metrics,
 	}
 	resp, err := x.do(ctx)
 	if err == nil && rejectsEDNS(resp.msg.Rcode) {
@@ -113,6 +113,7 @@ func (f *Forwarder) answerOf(ctx context.Context, s *settings, u *upstream, q *Q
 	if err != nil {
 		return nil, err
 	}
+	f.noteCase(u, resp.capitals)
 	now := f.now()
 	switch resp.msg.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError, dns.RcodeYXDomain:

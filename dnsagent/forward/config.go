@@ -45,7 +45,7 @@ type Config struct {
 	// Pending is how many questions may be under way at most; 0 or less counts as DefaultPending. Further ones fail at once.
 	Pending int
 	// RandomCase mixes capitals into the names that are asked for and expects to see them again, which makes answers harder to forge.
-	// An upstream that does not keep them is asked over TCP each time.
+	// Where they are lost the question is asked again over TCP; an upstream that loses them there, too, is asked without before long.
 	RandomCase bool
 	// UDPSize is the size offered in EDNS in octets, 512 to 4096; 0 counts as DefaultUDPSize.
 	UDPSize int

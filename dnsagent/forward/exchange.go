@@ -16,6 +16,7 @@ import (
 type response struct {
 	msg  *dns.Msg
 	sent string // the name as it was asked for
+	capitals
 }
 
 // exchanger asks one upstream.
@@ -28,7 +29,9 @@ type exchanger struct {
 	metrics    *metrics
 }
 
-func (x *exchanger) query() *query { return newQuery(x.question, x.udpSize, x.randomCase) }
+func (x *exchanger) query() *query {
+	return newQuery(x.question, x.udpSize, x.randomCase, x.upstream.TLS)
+}
 
 // do sends the question and waits for the response.
 func (x *exchanger) do(ctx context.Context) (*response, error) {
@@ -89,14 +92,18 @@ func (x *exchanger) overUDP(ctx context.Context) (*response, error) {
 			return nil, err
 		}
 		packed := buf[:n]
-		switch mismatch := q.match(packed); mismatch {
+		mismatch := q.match(packed)
+		if mismatch == otherCase && !x.randomCase { // which says nothing then (RFC 4343)
+			mismatch = matches
+		}
+		switch mismatch {
 		case matches:
 			if truncated(packed) {
 				return nil, wasTruncated
 			}
 			msg, err := decode(packed)
 			if err == nil {
-				return &response{msg: msg, sent: q.sentName()}, nil
+				return &response{msg: msg, sent: q.sentName(), capitals: x.capitals(q, mismatch)}, nil
 			}
 			x.metrics.ignored.WithLabelValues(notDecodable).Inc()
 		case otherCase, noQuestion:
@@ -135,22 +142,40 @@ func (x *exchanger) over(ctx context.Context, conn net.Conn) (*response, error) 
 		if err != nil {
 			return nil, err
 		}
-		switch mismatch := q.match(packed); mismatch {
-		case matches, otherCase: // whoever answers here has been reached, and is not blind
-			msg, err := decode(packed)
-			if err != nil {
-				return nil, err
-			}
-			return &response{msg: msg, sent: q.sentName()}, nil
-		case noQuestion:
-			if msg, err := decode(packed); err == nil && msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
-				return &response{msg: msg, sent: q.sentName()}, nil
-			}
-			x.metrics.ignored.WithLabelValues(mismatch).Inc()
-		default:
-			x.metrics.ignored.WithLabelValues(mismatch).Inc()
+		if resp, err := x.judge(q, packed); resp != nil || err != nil {
+			return resp, err
 		}
 	}
+}
+
+// judge reads a message that came on a stream. Both results are nil when it is not the response.
+func (x *exchanger) judge(q *query, packed []byte) (*response, error) {
+	mismatch := q.match(packed)
+	switch mismatch {
+	case matches, otherCase: // whoever answers here has been reached, and is not blind
+		msg, err := decode(packed)
+		if err != nil {
+			return nil, err
+		}
+		return &response{msg: msg, sent: q.sentName(), capitals: x.capitals(q, mismatch)}, nil
+	case noQuestion:
+		if msg, err := decode(packed); err == nil && msg.Rcode != dns.RcodeSuccess && msg.Rcode != dns.RcodeNameError {
+			return &response{msg: msg, sent: q.sentName()}, nil
+		}
+	}
+	x.metrics.ignored.WithLabelValues(mismatch).Inc()
+	return nil, nil //nolint:nilnil // go on reading
+}
+
+// capitals is what became of those of the query in a response that matches, but perhaps for them.
+func (x *exchanger) capitals(q *query, mismatch string) capitals {
+	switch {
+	case !x.randomCase || !q.hasCapitals():
+		return capitalsUnknown
+	case mismatch == otherCase:
+		return capitalsLost
+	}
+	return capitalsKept
 }
 
 // readFramed reads a message after its length.

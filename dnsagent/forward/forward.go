@@ -43,6 +43,7 @@ type Forwarder struct {
 	numbered int        // upstreams
 	watching context.Context
 	watchers sync.WaitGroup
+	streams  sync.WaitGroup // connections over TLS
 }
 
 // New makes a forwarder. It answers at once; Run is needed for upstreams that were down to be used first again, for finding loops, and
@@ -164,6 +165,7 @@ func (f *Forwarder) introduce(u *upstream) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f.metrics.setUp(u)
+	f.metrics.setCase(u)
 }
 
 // retire is called with the forwarder's lock held.
@@ -239,6 +241,7 @@ func (f *Forwarder) close() {
 			u.pool.close()
 		}
 	}
+	f.streams.Wait()
 }
 
 // Handles reports whether there are upstreams for a name, which is in lower case. It does not allocate.

@@ -46,6 +46,7 @@ type upstream struct {
 	nonce    string        // of the last probe
 	returned bool          // the last probe came back here
 	latency  time.Duration // smoothed
+	casing   casing
 	asked    uint64
 	unheard  uint64
 }
@@ -69,7 +70,7 @@ func (f *Forwarder) newUpstream(z Zone, u Upstream) *upstream {
 		Upstream: u, zone: z.Name.String(), label: u.String(), probeName: name, wake: make(chan struct{}, 1), since: f.now(),
 	}
 	if u.TLS {
-		up.pool = newPool(u)
+		up.pool = f.newPool(u)
 	}
 	return up
 }
@@ -191,9 +192,12 @@ func (f *Forwarder) probe(ctx context.Context, u *upstream) {
 	s := f.settings.Load()
 	x := exchanger{
 		upstream: u, question: &Question{Name: name, Type: dns.TypeA, Class: dns.ClassINET},
-		udpSize: s.UDPSize, randomCase: s.RandomCase, limit: s.Timeout / tries, metrics: f.metrics,
+		udpSize: s.UDPSize, randomCase: f.randomCase(s, u), limit: s.Timeout / tries, metrics: f.metrics,
 	}
-	_, err := x.do(ctx)
+	resp, err := x.do(ctx)
+	if err == nil {
+		f.noteCase(u, resp.capitals)
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {

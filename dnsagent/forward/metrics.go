@@ -9,6 +9,7 @@ type metrics struct {
 	tcp        *prometheus.CounterVec
 	failures   *prometheus.CounterVec
 	up         *prometheus.GaugeVec
+	caseLost   *prometheus.GaugeVec
 	prefetches prometheus.Counter
 
 	hits, misses, stale prometheus.Counter
@@ -39,6 +40,9 @@ func newMetrics(f *Forwarder, reg prometheus.Registerer) *metrics {
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mep_dns_forward_upstream_up", Help: "1 for upstreams that answer, 0 for those that are down or ask this server in turn, by zone.",
 		}, []string{"zone", "upstream"}),
+		caseLost: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mep_dns_forward_upstream_case_lost", Help: "1 for upstreams that do not keep the capitals of names and are asked without, by zone.",
+		}, []string{"zone", "upstream"}),
 		prefetches: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mep_dns_forward_prefetches_total", Help: "Answers in demand that were asked for anew before their time was over.",
 		}),
@@ -47,7 +51,7 @@ func newMetrics(f *Forwarder, reg prometheus.Registerer) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(lookups, m.requests, m.duration, m.ignored, m.tcp, m.failures, m.up, m.prefetches,
+	reg.MustRegister(lookups, m.requests, m.duration, m.ignored, m.tcp, m.failures, m.up, m.caseLost, m.prefetches,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mep_dns_forward_pending", Help: "Questions under way to upstreams.",
 		}, func() float64 { return float64(f.flights.len()) }),
@@ -73,11 +77,21 @@ func (m *metrics) setUp(u *upstream) {
 	m.up.WithLabelValues(u.zone, u.label).Set(up)
 }
 
+// setCase shows whether an upstream loses capitals. It is called with the upstream's lock held.
+func (m *metrics) setCase(u *upstream) {
+	lost := 0.0
+	if u.casing.losses >= caseLosses {
+		lost = 1
+	}
+	m.caseLost.WithLabelValues(u.zone, u.label).Set(lost)
+}
+
 // forget removes what is counted of an upstream.
 func (m *metrics) forget(u *upstream) {
 	m.requests.DeletePartialMatch(prometheus.Labels{"zone": u.zone, "upstream": u.label})
 	m.duration.DeleteLabelValues(u.zone, u.label)
 	m.up.DeleteLabelValues(u.zone, u.label)
+	m.caseLost.DeleteLabelValues(u.zone, u.label)
 }
 
 // reasons are the labels of failures.

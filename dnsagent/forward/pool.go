@@ -5,51 +5,52 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
 )
 
 const (
-	// maxIdle is how many connections to an upstream are kept open while nobody uses them, for idleTime. Servers close them at their
-	// own discretion (RFC 7766 6.2.3), so that one that was kept may turn out to be closed.
-	maxIdle  = 16
+	// maxConns is how many connections to an upstream take questions at a time.
+	maxConns = 8
+	// spread is how many questions are under way on a connection before another one is opened: a server that answers them in turn holds
+	// up no more than these.
+	spread = 8
+	// maxCalls is how many questions are under way on a connection at most (RFC 7766 6.2.1.1), and maxBusy on all together.
+	maxCalls = 128
+	maxBusy  = maxConns * maxCalls
+	// idleTime is how long a connection is kept open while nobody uses it. Servers close them at their own discretion (RFC 7766 6.2.3).
 	idleTime = 10 * time.Second
-	// maxBusy is how many connections to an upstream are used at a time. One carries one query at a time.
-	maxBusy = 64
 )
 
 // pool keeps connections over TLS to one upstream.
 type pool struct {
-	addr   string
-	config *tls.Config
-	busy   chan struct{}
+	addr    string
+	config  *tls.Config
+	life    context.Context // of all connections
+	work    *sync.WaitGroup // their goroutines
+	metrics *metrics
+	busy    chan struct{}
 
 	mu     sync.Mutex
-	idle   []idleConn // the one used last is at the end
+	conns  []*conn // those that take questions
 	closed bool
 }
 
-type idleConn struct {
-	conn  net.Conn
-	since time.Time
-}
-
-func newPool(u Upstream) *pool {
+func (f *Forwarder) newPool(u Upstream) *pool {
 	name := u.ServerName
 	if name == "" {
 		name = u.Addr.Addr().WithZone("").String()
 	}
 	return &pool{
-		addr: u.Addr.String(), busy: make(chan struct{}, maxBusy),
+		addr: u.Addr.String(), life: f.life, work: &f.streams, metrics: f.metrics, busy: make(chan struct{}, maxBusy),
 		config: &tls.Config{
 			MinVersion: tls.VersionTLS12, ServerName: name, RootCAs: u.CAs,
-			ClientSessionCache: tls.NewLRUClientSessionCache(maxIdle),
+			ClientSessionCache: tls.NewLRUClientSessionCache(2 * maxConns),
 		},
 	}
 }
 
-// acquire waits until the caller may use a connection. Everyone who may calls release.
+// acquire waits until the caller may ask. Everyone who may calls release.
 func (p *pool) acquire(ctx context.Context) error {
 	select {
 	case p.busy <- struct{}{}:
@@ -62,52 +63,92 @@ func (p *pool) acquire(ctx context.Context) error {
 func (p *pool) release() { <-p.busy }
 
 func (p *pool) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := dialTCP(ctx, p.addr)
+	plain, err := dialTCP(ctx, p.addr)
 	if err != nil {
 		return nil, err
 	}
-	secure := tls.Client(conn, p.config)
+	secure := tls.Client(plain, p.config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
+		_ = plain.Close()
 		return nil, err
 	}
 	return secure, nil
 }
 
-// take returns a connection that was kept, nil when there is none.
-func (p *pool) take() net.Conn {
+// join finds a connection for a question: the one with the fewest, or a new one, which has so much time to come about. kept says that it
+// was open before, so that the server may have closed it meanwhile. Everyone who joins leaves.
+func (p *pool) join(q *query, renewed bool, limit time.Duration) (c *conn, own *call, kept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last := len(p.idle) - 1
-	if last < 0 || time.Since(p.idle[last].since) > idleTime {
-		return nil
+	for _, other := range p.conns {
+		if c == nil || len(other.calls) < len(c.calls) {
+			c = other
+		}
 	}
-	conn := p.idle[last].conn
-	p.idle = p.idle[:last]
-	return conn
+	if c == nil || (renewed || len(c.calls) >= spread) && len(p.conns) < maxConns {
+		c = p.open(limit)
+	}
+	for c.calls[q.id()] != nil {
+		q.renewID()
+	}
+	own = &call{heard: c.heard, said: make(chan []byte, maxSaid)}
+	c.calls[q.id()] = own
+	select {
+	case <-c.ready:
+		kept = true
+	default:
+	}
+	return c, own, kept
 }
 
-// keep takes back a connection that can be used again.
-func (p *pool) keep(conn net.Conn) {
+// open is called with the lock held.
+func (p *pool) open(limit time.Duration) *conn {
+	c := &conn{pool: p, ready: make(chan struct{}), broken: make(chan struct{}), calls: make(map[uint16]*call)}
+	var ctx context.Context
+	ctx, c.end = context.WithCancel(p.life)
+	p.conns = append(p.conns, c)
+	p.work.Go(func() { c.run(ctx, limit) })
+	return c
+}
+
+// leave ends a question. A connection with which something is wrong gets no more of them.
+func (p *pool) leave(c *conn, q *query, wrong bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.idle) >= maxIdle {
-		_ = conn.Close()
+	delete(c.calls, q.id())
+	if wrong {
+		p.remove(c)
+	}
+	if len(c.calls) > 0 {
 		return
 	}
-	p.idle = append(p.idle, idleConn{conn: conn, since: time.Now()})
+	if c.since = time.Now(); c.removed || p.closed {
+		p.remove(c)
+		c.end()
+	}
+}
+
+// remove is called with the lock held.
+func (p *pool) remove(c *conn) {
+	c.removed = true
+	for i, other := range p.conns {
+		if other == c {
+			p.conns = append(p.conns[:i:i], p.conns[i+1:]...)
+			return
+		}
+	}
 }
 
 // drop closes the connections that nobody has used since.
 func (p *pool) drop(since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := 0
-	for n < len(p.idle) && p.idle[n].since.Before(since) {
-		_ = p.idle[n].conn.Close()
-		n++
+	for _, c := range append([]*conn(nil), p.conns...) {
+		if len(c.calls) == 0 && c.since.Before(since) {
+			p.remove(c)
+			c.end()
+		}
 	}
-	p.idle = append(p.idle[:0:0], p.idle[n:]...)
 }
 
 // close closes all connections once nobody uses them.
@@ -118,33 +159,19 @@ func (p *pool) close() {
 	p.drop(time.Now().Add(time.Hour))
 }
 
+// overTLS asks once more on a new connection when the server has closed the one that was kept.
 func (x *exchanger) overTLS(ctx context.Context) (*response, error) {
 	p := x.upstream.pool
 	if err := p.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer p.release()
-	if conn := p.take(); conn != nil {
-		resp, err := x.overKept(ctx, conn)
-		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			return resp, err
-		}
-		p.drop(time.Now()) // the server was likely started anew
+	q := x.query()
+	c, own, kept := p.join(q, false, x.limit)
+	resp, err := c.ask(ctx, x, q, own)
+	if kept && errors.Is(err, errBroken) && ctx.Err() == nil {
+		c, own, _ = p.join(q, true, x.limit)
+		resp, err = c.ask(ctx, x, q, own)
 	}
-	conn, err := p.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return x.overKept(ctx, conn)
-}
-
-// overKept keeps the connection afterwards, unless something is wrong with it, or the context has touched its deadline.
-func (x *exchanger) overKept(ctx context.Context, conn net.Conn) (*response, error) {
-	resp, err := x.over(ctx, conn)
-	if err != nil || ctx.Err() != nil {
-		_ = conn.Close()
-		return resp, err
-	}
-	x.upstream.pool.keep(conn)
-	return resp, nil
+	return resp, err
 }

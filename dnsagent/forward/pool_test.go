@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,7 +11,9 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -133,11 +136,12 @@ func TestAConnectionOnWhichSomethingIsLeftOutIsNotUsedAgain(t *testing.T) {
 	require.Equal(t, int64(2), up.accepted.Load(), "the first query was not answered")
 }
 
+// A server that answers in turn gets some questions on each connection, and no more connections than there may be.
 func TestConnectionsAreBounded(t *testing.T) {
 	s, up := secureSubject(t)
 	g, open := newGate(t)
 	up.say(g.before(address(t, "192.0.2.1", "0")))
-	const clients = 2 * maxBusy
+	const clients = 3 * maxConns * spread
 	var work sync.WaitGroup
 	for i := range clients {
 		work.Go(func() {
@@ -147,19 +151,122 @@ func TestConnectionsAreBounded(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return up.asked() == maxBusy }, waitTime, time.Millisecond)
-	require.Equal(t, int64(maxBusy), up.accepted.Load())
+	require.Eventually(t, func() bool { return up.asked() == maxConns }, waitTime, time.Millisecond, "the first of each connection")
+	require.Equal(t, int64(maxConns), up.accepted.Load())
 	open()
 	work.Wait()
 	require.Equal(t, clients, up.asked())
-	p := s.settings.Load().upstreams()[0].pool
-	require.Eventually(t, func() bool { return p.idleCount() <= maxIdle }, waitTime, time.Millisecond)
+	require.Equal(t, int64(maxConns), up.accepted.Load())
 }
 
 func (p *pool) idleCount() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.idle)
+	idle := 0
+	for _, c := range p.conns {
+		if len(c.calls) == 0 {
+			idle++
+		}
+	}
+	return idle
+}
+
+func TestQuestionsShareAConnectionAndAnswersComeInAnyOrder(t *testing.T) {
+	s, up := secureSubject(t)
+	_, err := s.ask(t, "first.example") // the connection is open
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var waiting []received
+	up.say(func(r received) [][]byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if waiting = append(waiting, r); len(waiting) < spread {
+			return [][]byte{}
+		}
+		var all [][]byte
+		for _, r := range slices.Backward(waiting) {
+			label, _, _ := strings.Cut(r.Question[0].Name, ".")
+			all = append(all, packed(t, r.reply(t, r.Question[0].Name+" 0 A 192.0.2."+label))...)
+		}
+		return all
+	})
+	var work sync.WaitGroup
+	for i := range spread {
+		work.Go(func() {
+			m, err := s.ask(t, strconv.Itoa(i)+".example")
+			if err != nil || !slices.Equal(addresses(m), []string{"192.0.2." + strconv.Itoa(i)}) {
+				t.Errorf("%d: %v, %v", i, m, err)
+			}
+		})
+	}
+	work.Wait()
+	require.Equal(t, int64(1), up.accepted.Load())
+}
+
+// One question that is not answered does not keep others of its connection from being so.
+func TestASilentQuestionHoldsUpNobody(t *testing.T) {
+	s, up := secureSubject(t)
+	answer := address(t, "192.0.2.1", "0")
+	up.say(func(r received) [][]byte {
+		if strings.HasPrefix(r.Question[0].Name, "silent") {
+			return [][]byte{}
+		}
+		return answer(r)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	silent := s.resolving(ctx, asking(t, "silent.example", dns.TypeA))
+	require.Eventually(t, func() bool { return up.asked() == 1 }, waitTime, time.Millisecond)
+	for range 5 {
+		_, err := s.ask(t, "a.example")
+		require.NoError(t, err)
+	}
+	require.Equal(t, int64(1), up.accepted.Load())
+	cancel()
+	require.ErrorIs(t, <-silent, context.Canceled)
+}
+
+func TestAConnectionFullOfWhatNobodyAskedForIsClosed(t *testing.T) {
+	s, up := secureSubject(t)
+	answer := address(t, "192.0.2.1", "0")
+	up.say(func(r received) [][]byte {
+		var strays [][]byte
+		for range maxIgnored {
+			m := r.reply(t)
+			m.Id++
+			strays = append(strays, packed(t, m)...)
+		}
+		return append(strays, answer(r)...)
+	})
+	_, err := s.ask(t, "a.example")
+	require.ErrorIs(t, err, ErrNetwork)
+	require.InDelta(t, maxIgnored, s.count(t, "mep_dns_forward_ignored_total", otherID), 0)
+	up.say(answer)
+	_, err = s.ask(t, "b.example")
+	require.NoError(t, err)
+}
+
+func TestAServerThatShakesNoHandsIsGivenUp(t *testing.T) {
+	streams, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer streams.Close()
+	up := Upstream{Addr: streams.Addr().(*net.TCPAddr).AddrPort(), TLS: true}
+	s := newSubject(t, Config{Zones: rootZone(up), Timeout: 400 * time.Millisecond})
+	_, err = s.ask(t, "a.example")
+	require.ErrorIs(t, err, ErrTimeout)
+	p := s.settings.Load().upstreams()[0].pool
+	require.Eventually(t, func() bool { return p.idleCount() == 0 }, waitTime, time.Millisecond)
+}
+
+func TestQueriesOverTLSArePadded(t *testing.T) {
+	s, up := secureSubject(t)
+	for n := 1; n < 60; n += 7 {
+		_, err := s.ask(t, strings.Repeat("a", n)+".example")
+		require.NoError(t, err)
+	}
+	for _, r := range up.received() {
+		require.Zero(t, len(r.raw)%queryBlock, "%d octets", len(r.raw))
+		require.IsType(t, &dns.EDNS0_PADDING{}, r.IsEdns0().Option[0])
+	}
 }
 
 func TestConnectionsNobodyUsesAreClosed(t *testing.T) {

@@ -25,11 +25,13 @@ const (
 	flagDO       = 1 << 15
 )
 
-// newQuery makes a query. The size is that offered in EDNS; 0 is for a query without EDNS.
-func newQuery(q *Question, udpSize int, randomCase bool) *query {
-	const lengthSize, afterName, opt = 2, 4, 11
-	buf := make([]byte, lengthSize+wire.HeaderSize, lengthSize+wire.HeaderSize+len(q.Name)+afterName+opt)
-	_, _ = rand.Read(buf[lengthSize : lengthSize+2]) // it does not fail
+// queryBlock is what the size of padded queries is a multiple of, in octets (RFC 8467 4.1).
+const queryBlock = 128
+
+// newQuery makes a query. The size is that offered in EDNS; 0 is for a query without EDNS, which cannot be padded.
+func newQuery(q *Question, udpSize int, randomCase, padded bool) *query {
+	const lengthSize, afterName, opt, option = 2, 4, 11, 4
+	buf := make([]byte, lengthSize+wire.HeaderSize, lengthSize+wire.HeaderSize+len(q.Name)+afterName+opt+option+queryBlock)
 	flags := uint16(flagsOfQuery)
 	if q.CD {
 		flags |= flagCD
@@ -53,10 +55,26 @@ func newQuery(q *Question, udpSize int, randomCase bool) *query {
 		buf = binary.BigEndian.AppendUint16(buf, dns.TypeOPT)
 		buf = binary.BigEndian.AppendUint16(buf, uint16(udpSize)) //nolint:gosec // checked with the settings
 		buf = binary.BigEndian.AppendUint32(buf, do)
-		buf = binary.BigEndian.AppendUint16(buf, 0)
+		if padded {
+			size := len(buf) - lengthSize + 2 + option
+			padding := (queryBlock - size%queryBlock) % queryBlock
+			buf = binary.BigEndian.AppendUint16(buf, uint16(option+padding))
+			buf = append(buf, 0, dns.EDNS0PADDING, 0, byte(padding))
+			buf = append(buf, make([]byte, padding)...)
+		} else {
+			buf = binary.BigEndian.AppendUint16(buf, 0)
+		}
 	}
 	binary.BigEndian.PutUint16(buf, uint16(len(buf)-lengthSize)) //nolint:gosec // a few hundred octets
-	return &query{framed: buf, name: len(q.Name)}
+	made := &query{framed: buf, name: len(q.Name)}
+	made.renewID()
+	return made
+}
+
+func (q *query) id() uint16 { return binary.BigEndian.Uint16(q.message()) }
+
+func (q *query) renewID() {
+	_, _ = rand.Read(q.message()[:2]) // it does not fail
 }
 
 // mixCase makes capitals of about half the letters of a name in wire form. No length of a label is a letter.
@@ -127,6 +145,10 @@ func (q *query) match(msg []byte) (mismatch string) {
 		return otherName
 	}
 	return otherCase
+}
+
+func (q *query) hasCapitals() bool {
+	return bytes.ContainsFunc(q.question()[:q.name], func(c rune) bool { return 'A' <= c && c <= 'Z' })
 }
 
 // equalFold compares names in wire form (RFC 4343).

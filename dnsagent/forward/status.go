@@ -25,6 +25,8 @@ type Status struct {
 	Asked, Unanswered uint64
 	// Latency is about how long it took to respond lately; 0 when it has not yet.
 	Latency time.Duration
+	// CaseLost says that it does not keep the capitals of names, and is asked without.
+	CaseLost bool
 }
 
 // Upstreams lists the upstreams in the order of their zones, and within a zone in that of the settings.
@@ -42,6 +44,6 @@ func (u *upstream) status() Status {
 	defer u.mu.Unlock()
 	return Status{
 		Zone: u.zone, Upstream: u.label, State: [...]string{StateUp, StateDown, StateLooping}[u.state], Reason: u.reason, Since: u.since,
-		Asked: u.asked, Unanswered: u.unheard, Latency: u.latency,
+		Asked: u.asked, Unanswered: u.unheard, Latency: u.latency, CaseLost: u.casing.losses >= caseLosses,
 	}
 }

@@ -45,6 +45,7 @@ type Book struct {
 	store  *etcd.Store
 	policy func() Policy
 	items  *watched.Collection[*dns.Record]
+	served Served
 
 	mu     sync.Mutex
 	stored int
@@ -61,6 +62,18 @@ func New(m *watched.Mirror, store *etcd.Store, policy func() Policy) *Book {
 	b.items.Observe(b.count)
 	return b
 }
+
+// Served is what the DNS server answers from: besides the records of the book, the rules of app instances.
+type Served interface {
+	// Displaced says, in sentences, which records would not be answered any more, or not at all, if those given were there, each in
+	// the place of the one of its name, type and view. They are in their normal form.
+	Displaced(recs []dns.Record) []string
+	// CatchUp waits until it is up to date with a revision of etcd.
+	CatchUp(ctx context.Context, revision int64) error
+}
+
+// Beside has records refused that could not be answered beside what is served, as far as that is known. Call it before the book is used.
+func (b *Book) Beside(served Served) { b.served = served }
 
 // Collection is the watched copy.
 func (b *Book) Collection() *watched.Collection[*dns.Record] { return b.items }
@@ -130,7 +143,12 @@ func (b *Book) fresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.mirror.CatchUp(ctx, revision)
+	if err := b.mirror.CatchUp(ctx, revision); err != nil || b.served == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
+	defer cancel()
+	return etcd.Error(b.served.CatchUp(ctx, revision))
 }
 
 // txn runs a transaction and waits until the copy shows it, or what came in its way when the comparisons did not hold: done is false

@@ -44,17 +44,26 @@ func (b *Book) find(ctx context.Context, name, rrtype, view string, pre Precondi
 
 // Replace puts rec, which has passed Check, in the place of the record of its name, type and view, and returns it as it is stored.
 // Replacing a record by itself changes nothing. Errors are of the kind errs.NotFound, when there is no such record, those of pre, which
-// may be nil, and those of etcd.Store.Txn.
+// may be nil, errs.Conflict, when it could not be answered beside what is served, and those of etcd.Store.Txn.
 func (b *Book) Replace(ctx context.Context, rec dns.Record, pre Precondition) (*Item, error) {
 	rec.Normalise()
 	value, err := state.Encode(state.DNSRecord{Version: state.Current(), Record: rec})
 	if err != nil {
 		return nil, err
 	}
-	for range maxTries {
+	for try := range maxTries {
 		item, err := b.find(ctx, rec.Name, rec.Type, rec.View, pre)
 		if err != nil || reflect.DeepEqual(*item.Value, rec) {
 			return item, err
+		}
+		if conflict := b.displaced([]dns.Record{rec}); conflict != nil {
+			if try > 0 {
+				return nil, conflict
+			}
+			if err := b.fresh(ctx); err != nil { // as in Create
+				return nil, err
+			}
+			continue
 		}
 		revision, done, err := b.txn(ctx, []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpPut(item.Key, value)})
 		if err != nil {

@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -14,16 +15,17 @@ import (
 )
 
 // Create stores new records, all of them or none, and returns the revision they have. There are at most dns.MaxBatch, and they have
-// passed Check. Errors are of the kinds errs.Conflict, when one exists already or would stand beside a CNAME of the same name and view
-// (RFC 1034 3.6.2), errs.Forbidden, when there is no room for them, and those of etcd.Store.Txn.
+// passed Check. Errors are of the kinds errs.Conflict, when one exists already, would stand beside a CNAME of the same name and view (RFC
+// 1034 3.6.2), or when not all could be answered beside what is served, errs.Forbidden, when there is no room for them, and those of etcd.Store.Txn.
 func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, err error) {
 	if len(recs) < 1 || len(recs) > dns.MaxBatch {
 		return 0, errs.New(errs.Invalid, "1 to %d records are created at a time, not %d", dns.MaxBatch, len(recs))
 	}
+	recs = slices.Clone(recs)
 	keys, ops := make([]string, len(recs)), make([]clientv3.Op, len(recs))
 	for i := range recs {
+		recs[i].Normalise()
 		rec := recs[i]
-		rec.Normalise()
 		value, err := state.Encode(state.DNSRecord{Version: state.Current(), Record: rec})
 		if err != nil {
 			return 0, err
@@ -34,11 +36,14 @@ func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, 
 	for try := range maxTries {
 		at := b.mirror.Revision() // before the copy is looked at, which is then at least as new
 		conflict, err := b.conflict(keys)
+		if err == nil && conflict == nil {
+			conflict = b.displaced(recs)
+		}
 		if err != nil {
 			return 0, err
 		}
 		if conflict != nil {
-			// The copy may lag behind what another process removed.
+			// The copy may lag behind what another process removed, and the table behind the copy.
 			if try > 0 {
 				return 0, conflict
 			}
@@ -96,19 +101,30 @@ func (b *Book) conflict(keys []string) (conflict, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if reason == "" {
-			continue
+		if reason != "" {
+			reasons = append(reasons, reason)
 		}
-		if len(reasons) == maxConflicts {
-			reasons = append(reasons, "and more")
-			break
-		}
-		reasons = append(reasons, reason)
 	}
-	if len(reasons) == 0 {
-		return nil, nil
+	return conflictFor(reasons), nil
+}
+
+// displaced says, with an error of the kind errs.Conflict, which records would not be answered if those given were there.
+func (b *Book) displaced(recs []dns.Record) error {
+	if b.served == nil {
+		return nil
 	}
-	return errs.New(errs.Conflict, "%s; nothing was changed", strings.Join(reasons, "; ")), nil
+	return conflictFor(b.served.Displaced(recs))
+}
+
+// conflictFor is an error for the reasons; nil when there are none.
+func conflictFor(reasons []string) error {
+	switch n := len(reasons); {
+	case n == 0:
+		return nil
+	case n > maxConflicts:
+		reasons = append(reasons[:maxConflicts:maxConflicts], "and more")
+	}
+	return errs.New(errs.Conflict, "%s; nothing was changed", strings.Join(reasons, "; "))
 }
 
 func conflictOf(snapshot *watched.Snapshot[*dns.Record], wanted map[string]struct{}, key string) (reason string, err error) {

@@ -150,6 +150,52 @@ func TestWhatMayStandBesideAnother(t *testing.T) {
 	}
 }
 
+// served refuses names below a domain, and notes how far it was waited for.
+type served struct {
+	refuses string
+	behind  int // how many waits it takes to answer by what is so now
+	waited  int64
+}
+
+func (s *served) Displaced(recs []dns.Record) []string {
+	var list []string
+	for i := range recs {
+		if dns.Within(recs[i].Name, s.refuses) || s.behind > 0 {
+			list = append(list, recs[i].Name+" would not be answered: because")
+		}
+	}
+	return list
+}
+
+func (s *served) CatchUp(_ context.Context, revision int64) error {
+	s.waited = revision
+	s.behind = max(0, s.behind-1)
+	return nil
+}
+
+func TestWhatCouldNotBeAnsweredIsRefused(t *testing.T) {
+	b, _ := open(t, etcdtest.Start(t).Store(t), records.Policy{})
+	s := &served{refuses: "full.example."}
+	b.Beside(s)
+	_, err := b.Create(t.Context(), rec("a.example", "A", "192.0.2.1"), rec("B.full.example", "A", "192.0.2.1"))
+	require.ErrorIs(t, err, errs.Conflict)
+	require.EqualError(t, err, "b.full.example. would not be answered: because; nothing was changed")
+	require.Positive(t, s.waited, "what is refused is looked at again")
+	require.Empty(t, names(b, records.Filter{}))
+
+	s.behind = 1
+	_, err = b.Create(t.Context(), rec("a.example", "A", "192.0.2.1"))
+	require.NoError(t, err, "it was behind")
+	s.refuses = "a.example."
+	_, err = b.Replace(t.Context(), rec("a.example", "A", "192.0.2.1"), nil)
+	require.NoError(t, err, "nothing changes")
+	_, err = b.Replace(t.Context(), rec("a.example", "A", "192.0.2.2"), nil)
+	require.ErrorIs(t, err, errs.Conflict)
+	s.refuses, s.behind = "x.", 1
+	_, err = b.Replace(t.Context(), rec("a.example", "A", "192.0.2.2"), nil)
+	require.NoError(t, err)
+}
+
 func TestAConflictNamesWhatIsInTheWay(t *testing.T) {
 	b, _ := open(t, etcdtest.Start(t).Store(t), records.Policy{})
 	var list []dns.Record

@@ -9,6 +9,7 @@ import (
 
 	"github.com/openmep/mep/dnsagent/forward"
 	"github.com/openmep/mep/dnsagent/protect"
+	"github.com/openmep/mep/dnsagent/table"
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
@@ -26,10 +27,10 @@ func (x *exchange) elsewhere(ctx context.Context, buf []byte) (resp []byte, wait
 	if x.r.forward.LoopProbe(name) {
 		return x.fail(buf, dns.RcodeRefused, int(dns.ExtendedErrorCodeOther), "a forwarder leads back here"), false
 	}
-	question := forward.Question{Name: name, Type: x.q.Type, Class: x.q.Class, DO: x.q.DO, CD: x.q.CD}
+	question := x.question(name)
 	if answer, ok := x.r.forward.Cached(&question, x.now); ok {
 		x.source = sourceCache
-		return x.forwarded(buf, answer), false
+		return x.forwarded(ctx, buf, answer)
 	}
 	if ctx == nil {
 		return nil, true
@@ -40,7 +41,12 @@ func (x *exchange) elsewhere(ctx context.Context, buf []byte) (resp []byte, wait
 	if err != nil {
 		return x.failed(buf, err), false
 	}
-	return x.forwarded(buf, answer), false
+	return x.forwarded(ctx, buf, answer)
+}
+
+// question is what is asked of forwarders about a name.
+func (x *exchange) question(name wire.Name) forward.Question {
+	return forward.Question{Name: name, Type: x.q.Type, Class: x.q.Class, DO: x.q.DO, CD: x.q.CD}
 }
 
 // failed answers what the forwarders do not.
@@ -52,63 +58,115 @@ func (x *exchange) failed(buf []byte, err error) []byte {
 	return x.fail(buf, dns.RcodeServerFailure, info, text)
 }
 
-// forwarded answers with what a forwarder said.
-func (x *exchange) forwarded(buf []byte, answer *forward.Answer) []byte {
+// forwarded answers with what a forwarder said, as far as that does not lead to a name the table knows of.
+func (x *exchange) forwarded(ctx context.Context, buf []byte, answer *forward.Answer) (resp []byte, wait bool) {
 	x.kind, x.subject = protect.Answers, x.q.Name()
+	x.inform(answer)
+	if own := x.own(answer); own != nil {
+		x.seen(x.q.Name())
+		buf = answer.AppendUntil(buf, x.now, own)
+		x.q.Question(buf)
+		x.resp.Answers = own.Records
+		return x.follow(ctx, buf, own.Name, own.At)
+	}
 	buf = answer.Append(buf, x.now)
 	x.q.Question(buf)
 	x.resp.RCode = answer.RCode()
 	if x.resp.RCode == dns.RcodeNameError {
 		x.kind, x.subject = protect.Negatives, ""
 	}
-	stale := answer.Stale(x.now)
-	x.resp.AD = answer.AD && !stale && (x.q.AD || x.q.DO) // RFC 6840 5.7
+	x.resp.AD = answer.AD && !answer.Stale(x.now) && (x.q.AD || x.q.DO) // RFC 6840 5.7
 	x.resp.Answers, x.resp.Authority = answer.Counts()
+	return x.finish(buf), false
+}
+
+// inform tells the client what is to be said about an answer of a forwarder.
+func (x *exchange) inform(answer *forward.Answer) {
 	switch {
-	case stale:
-		x.resp.Info = int(dns.ExtendedErrorCodeStaleAnswer)
+	case answer.Stale(x.now):
+		x.resp.Info, x.resp.Text = int(dns.ExtendedErrorCodeStaleAnswer), ""
 	case answer.Info != nil:
 		x.resp.Info, x.resp.Text = int(answer.Info.Code), answer.Info.Text
 	}
-	return x.finish(buf)
 }
 
-// chase continues a chain of CNAMEs that leads out of the table. buf holds what there is of the answer.
+// own is the first name of an answer's chain of aliases that the table knows of: what others say of it does not count. Answers that lead
+// to none, which are nearly all, are looked at once for each table.
+func (x *exchange) own(answer *forward.Answer) *forward.Alias {
+	aliases := answer.Aliases()
+	if len(aliases) == 0 || answer.Apart(x.table.generation) {
+		return nil
+	}
+	apart := true
+	for i := range aliases {
+		name := aliases[i].Name
+		if x.table.Lookup(name, x.q.Type, x.view).Kind != table.NotLocal {
+			return &aliases[i]
+		}
+		apart = apart && !x.table.Knows(name)
+	}
+	if apart {
+		answer.SetApart(x.table.generation)
+	}
+	return nil
+}
+
+// chase continues a chain of aliases that leads out of the table. buf holds what there is of the answer.
 func (x *exchange) chase(ctx context.Context, buf []byte, target wire.Name) (resp []byte, wait bool) {
 	if !x.recursive || !x.q.RD || !x.r.forward.Handles(target) || x.r.forward.LoopProbe(target) {
 		return x.finish(buf), false
 	}
-	if ctx == nil {
-		return nil, true
+	question := x.question(target)
+	answer, ok := x.r.forward.Cached(&question, x.now)
+	if !ok {
+		if ctx == nil {
+			return nil, true
+		}
+		var err error
+		if answer, err = x.r.forward.Resolve(ctx, &question); err != nil {
+			return x.failed(buf, err), false
+		}
 	}
-	question := forward.Question{Name: target, Type: x.q.Type, Class: x.q.Class, DO: x.q.DO, CD: x.q.CD}
-	answer, err := x.r.forward.Resolve(ctx, &question)
-	if err != nil {
+	x.inform(answer)
+	own := x.own(answer)
+	buf, at, err := x.append(buf, answer, own)
+	switch {
+	case err != nil:
 		return x.failed(buf, err), false
-	}
-	var m dns.Msg
-	if err := m.Unpack(answer.Append(nil, x.now)); err != nil {
-		return x.failed(buf, err), false
+	case own != nil:
+		return x.follow(ctx, buf, own.Name, at)
 	}
 	x.resp.RCode = answer.RCode()
+	return x.finish(buf), false
+}
+
+// append appends the records of an answer, up to those that lead to the alias unless that is nil, and returns where that is.
+func (x *exchange) append(buf []byte, answer *forward.Answer, until *forward.Alias) (longer []byte, at int, err error) {
+	var m dns.Msg
+	if err := m.Unpack(answer.Append(nil, x.now)); err != nil {
+		return buf, 0, err
+	}
+	if until != nil {
+		m.Answer, m.Ns = m.Answer[:until.Records], nil
+	}
 	for i, section := range [][]dns.RR{m.Answer, m.Ns} {
 		for _, rr := range section {
-			at := len(buf)
+			start := len(buf)
 			buf = append(buf, make([]byte, dns.Len(rr))...)
-			end, err := dns.PackRR(rr, buf, at, nil, false)
+			end, err := dns.PackRR(rr, buf, start, nil, false)
 			if err != nil {
-				return x.failed(buf, err), false
+				return buf, 0, err
 			}
 			buf = buf[:end]
-			if i == 0 {
-				x.resp.Answers++
-			} else {
+			if i > 0 {
 				x.resp.Authority++
+				continue
+			}
+			x.resp.Answers++
+			if _, ok := rr.(*dns.CNAME); ok && until != nil {
+				at = end - len(until.Name)
 			}
 		}
 	}
-	if len(buf) > dns.MaxMsgSize {
-		return x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeOther), "the answer is too large"), false
-	}
-	return x.finish(buf), false
+	return buf, at, nil
 }

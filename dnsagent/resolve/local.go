@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 
@@ -12,7 +13,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// maxChain bounds how many CNAMEs are followed.
+// maxChain bounds how many names a chain of CNAMEs may have, not counting those that forwarders followed by themselves.
 const maxChain = 8
 
 // minimalANY answers questions for all types: a record that says that there is no such answer (RFC 8482 4.2).
@@ -23,7 +24,7 @@ var minimalANY = table.Set{
 
 // local answers from the table.
 func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp []byte, wait bool) {
-	name, at := x.q.Name(), wire.HeaderSize
+	name := x.q.Name()
 	x.resp.AA, x.kind, x.subject = true, protect.Answers, name
 	if a.Wildcard { // names below are many, the wildcard is one
 		x.subject = a.Above
@@ -33,13 +34,24 @@ func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp
 		x.resp.Answers = 1
 		return x.finish(minimalANY.Append(buf, wire.QuestionPointer, 0)), false
 	}
-	var seen [maxChain]wire.Name
-	for i := range seen {
-		if slices.Contains(seen[:i], name) {
-			break // the chain is a circle: what there is of it has been said
-		}
-		seen[i] = name
-		if a.Kind != table.Found {
+	return x.along(ctx, buf, a, name, wire.HeaderSize)
+}
+
+// follow continues a chain of aliases with a name, which is at a place in the message.
+func (x *exchange) follow(ctx context.Context, buf []byte, name wire.Name, at int) (resp []byte, wait bool) {
+	a := x.table.Lookup(name, x.q.Type, x.view)
+	return x.along(ctx, buf, &a, name, at)
+}
+
+// along goes along a chain of aliases, given what the table knows of the next name of it.
+func (x *exchange) along(ctx context.Context, buf []byte, a *table.Answer, name wire.Name, at int) (resp []byte, wait bool) {
+	for x.seen(name) { // else the chain is a circle: what there is of it has been said
+		switch {
+		case a.Kind == table.NotLocal:
+			return x.chase(ctx, buf, name)
+		case at > maxPointer:
+			return x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeOther), tooLarge), false
+		case a.Kind != table.Found:
 			return x.finish(x.nothing(buf, a, name, at)), false
 		}
 		start := len(buf)
@@ -50,18 +62,47 @@ func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp
 		}
 		name, at = a.Set.Target(), start+rrHeader
 		next := x.table.Lookup(name, x.q.Type, x.view)
-		if a = &next; a.Kind == table.NotLocal {
-			return x.chase(ctx, buf, name)
-		}
+		a = &next
 	}
 	return x.finish(buf), false
+}
+
+// seen takes note of a name of the chain. It returns false when that was there before, or the chain is too long.
+func (x *exchange) seen(name wire.Name) bool {
+	if x.links == maxChain || slices.Contains(x.names[:x.links], name) {
+		return false
+	}
+	x.names[x.links] = name
+	x.links++
+	return true
 }
 
 // rrHeader is the size of what precedes the data of a packed record.
 const rrHeader = 12
 
-// pointer is a pointer to a name in the message. The names of a chain are within its first 4 KiB.
-func pointer(at int) uint16 { return 0xc000 | uint16(at) } //nolint:gosec // see above
+// maxPointer is the last place in a message where a pointer can lead to every part of a name (RFC 1035 4.1.4). What comes from forwarders
+// may be longer.
+const maxPointer = 0x3fff - wire.MaxName
+
+// tooLarge is said of what does not fit into a message.
+const tooLarge = "the answer is too large"
+
+// pointer is a pointer to a name in the message.
+func pointer(at int) uint16 { return 0xc000 | uint16(at) } //nolint:gosec // see maxPointer
+
+// ancestor is where the name is in a message that is left of the name at a place without its first labels. That may be compressed.
+func ancestor(msg []byte, at, labels int) int {
+	for {
+		if msg[at] >= 0xc0 {
+			at = int(binary.BigEndian.Uint16(msg[at:]) &^ 0xc000)
+		}
+		if labels == 0 {
+			return at
+		}
+		at += 1 + int(msg[at])
+		labels--
+	}
+}
 
 // nothing appends the SOA that goes with an answer without records.
 func (x *exchange) nothing(buf []byte, a *table.Answer, name wire.Name, at int) []byte {
@@ -73,7 +114,7 @@ func (x *exchange) nothing(buf []byte, a *table.Answer, name wire.Name, at int) 
 		x.subject = a.Zone.Name
 	}
 	if a.Zone != nil {
-		at += len(name) - len(a.Zone.Name)
+		at = ancestor(buf, at, name.Labels()-a.Zone.Name.Labels())
 	}
 	x.resp.Authority = 1
 	return a.SOA.Append(buf, pointer(at), 0)

@@ -37,6 +37,8 @@ type Records struct {
 	// Clients says which view a client belongs to; nil: none. Views are the names of the views; that of number 1 comes first.
 	Clients *protect.Map[table.View]
 	Views   []string
+
+	generation uint64 // set by SetRecords
 }
 
 // view is the view a client belongs to.

@@ -20,11 +20,13 @@ import (
 // Resolver answers messages. It implements listen.Handler.
 type Resolver struct {
 	records atomic.Pointer[Records]
-	policy  atomic.Pointer[Policy]
-	forward *forward.Forwarder
-	turn    atomic.Uint32
-	pool    sync.Pool
-	stats   stats
+	// generation is how many records there were.
+	generation uint64
+	policy     atomic.Pointer[Policy]
+	forward    *forward.Forwarder
+	turn       atomic.Uint32
+	pool       sync.Pool
+	stats      stats
 }
 
 // New makes a resolver that has no table yet: until it gets one, it answers SERVFAIL.
@@ -36,8 +38,12 @@ func New(policy *Policy, f *forward.Forwarder, reg prometheus.Registerer) *Resol
 	return r
 }
 
-// SetRecords puts records to use.
-func (r *Resolver) SetRecords(records *Records) { r.records.Store(records) }
+// SetRecords puts records to use. One goroutine calls it at a time.
+func (r *Resolver) SetRecords(records *Records) {
+	r.generation++
+	records.generation = r.generation
+	r.records.Store(records)
+}
 
 // Table is the table in use, nil before the first.
 func (r *Resolver) Table() *table.Table {
@@ -79,10 +85,12 @@ func (r *Resolver) Overloaded(buf, msg []byte, peer *listen.Peer) []byte {
 	if resp, done := x.screen(buf); done {
 		return x.limited(resp)
 	}
-	question := forward.Question{Name: x.q.Name(), Type: x.q.Type, Class: x.q.Class, DO: x.q.DO, CD: x.q.CD}
+	question := x.question(x.q.Name())
 	if answer, ok := r.forward.Known(&question, x.now); ok && x.recursive && x.table.Lookup(question.Name, question.Type, x.view).Kind == table.NotLocal {
 		x.source = sourceCache
-		return x.limited(x.forwarded(buf, answer))
+		if resp, wait := x.forwarded(nil, buf, answer); !wait { //nolint:staticcheck // nil says that there is to be no waiting
+			return x.limited(resp)
+		}
 	}
 	x.source = sourceOverload
 	return x.limited(x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeNotReady), "too many questions are under way"))
@@ -102,6 +110,9 @@ type exchange struct {
 	recursive, trusted bool
 	cookie             [protect.CookieSize]byte
 	source             source
+	// names are those of the chain of aliases so far, of which there are links.
+	names [maxChain]wire.Name
+	links int
 	// kind and subject say which responses are taken for the same where they are limited.
 	kind    protect.Kind
 	subject wire.Name
@@ -112,7 +123,7 @@ func (r *Resolver) begin(peer *listen.Peer) *exchange {
 	x.policy, x.table, x.peer, x.now = r.policy.Load(), r.records.Load(), peer, time.Now()
 	x.resp = wire.Response{UDPSize: x.policy.UDPSize, Info: wire.NoInfo}
 	x.view, x.recursive, x.trusted, x.source, x.kind = table.Everyone, false, false, sourceNone, protect.Errors
-	x.subject = ""
+	x.subject, x.links = "", 0
 	return x
 }
 
@@ -145,9 +156,15 @@ func (x *exchange) delegation(a *table.Answer) bool {
 		x.recursive && x.q.RD && len(a.Zone.Name) > 1 && x.table.ZoneOf(a.Zone.Name.Parent()) == nil && x.r.forward.Handles(a.Zone.Name.Parent())
 }
 
+// responseBlock is what the size of responses over TLS to padded queries is a multiple of, in octets (RFC 8467 4.1).
+const responseBlock = 468
+
 // screen answers what is not worth a lookup.
 func (x *exchange) screen(buf []byte) (resp []byte, done bool) {
 	p, q, client := x.policy, &x.q, x.peer.AddrPort.Addr()
+	if q.Padded && x.peer.Transport == listen.TLS {
+		x.resp.Block = responseBlock
+	}
 	if !within(p.Query, client) {
 		return x.fail(buf, dns.RcodeRefused, int(dns.ExtendedErrorCodeProhibited), ""), true
 	}
@@ -203,6 +220,9 @@ func (x *exchange) fail(buf []byte, rcode, info int, text string) []byte {
 // finish ends the exchange with the records in buf, or without any when they are too many for the client.
 func (x *exchange) finish(buf []byte) []byte {
 	if len(buf)+x.q.OPTSize(&x.resp) > x.room() {
+		if x.peer.Transport != listen.UDP { // there is no way to ask that has more room
+			return x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeOther), tooLarge)
+		}
 		return x.truncated(buf)
 	}
 	return x.q.Finish(buf, &x.resp)

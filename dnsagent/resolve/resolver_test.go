@@ -410,7 +410,7 @@ func TestMalformedMessages(t *testing.T) {
 
 func TestNothingIsKnownBeforeTheFirstTable(t *testing.T) {
 	f := newFixture(t, nil)
-	f.r.SetRecords(nil)
+	f.r = resolve.New(f.policy, f.forward, nil)
 	m := f.ask("10.0.0.1", listen.UDP, query("www.mec.example.", dns.TypeA).SetEdns0(1232, false))
 	require.Equal(t, dns.RcodeServerFailure, m.Rcode)
 	require.Equal(t, dns.ExtendedErrorCodeNotReady, m.IsEdns0().Option[0].(*dns.EDNS0_EDE).InfoCode)

@@ -80,7 +80,7 @@ func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *
 	case x.table == nil:
 		return
 	}
-	names := x.chain(say, t, name, rrtype)
+	names := x.chain(say, t, name, rrtype, answer)
 	if x.source != sourceTable {
 		switch {
 		case x.source != sourceNone:
@@ -97,13 +97,15 @@ func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *
 }
 
 // chain goes along the names that lead to the answer, and returns those that were found in the table.
-func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name, rrtype uint16) map[wire.Name]wire.Name {
+func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name, rrtype uint16, answer *dns.Msg) map[wire.Name]wire.Name {
 	names := make(map[wire.Name]wire.Name)
-	for range maxChain {
-		if _, again := names[name]; again {
+	var seen []wire.Name
+	for range maxChain + len(answer.Answer) {
+		if slices.Contains(seen, name) {
 			say("the chain of aliases is a circle")
 			return names
 		}
+		seen = append(seen, name)
 		a := x.table.Lookup(name, rrtype, x.view)
 		if zone := x.table.ZoneOf(name); zone != nil {
 			say("%s is in the platform's zone %s", name, zone.Name)
@@ -119,12 +121,23 @@ func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name,
 			t.Wildcard = from.String()
 			say("the wildcard %s covers it", from)
 		}
+		for _, shown := range x.table.At(from) {
+			if shown.Unanswered != "" && (shown.View == table.Everyone || shown.View == x.view) {
+				say("the %s of %s is not answered: %s", dns.TypeToString[shown.Type], shown.Origin, shown.Unanswered)
+			}
+		}
 		names[name] = from
 		switch a.Kind {
 		case table.NotLocal:
 			say("%s is not the platform's", name)
 			delete(names, name)
-			return names
+			target, ok := aliasIn(answer, name)
+			if !ok || rrtype == dns.TypeCNAME {
+				return names
+			}
+			say("a forwarder says that it is an alias of %s", target)
+			name = target
+			continue
 		case table.NXDomain:
 			say("%s does not exist", name)
 			return names
@@ -143,6 +156,22 @@ func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name,
 	return names
 }
 
+// aliasIn is what a name is an alias of in an answer.
+func aliasIn(answer *dns.Msg, name wire.Name) (target wire.Name, ok bool) {
+	for _, rr := range answer.Answer {
+		cname, isAlias := rr.(*dns.CNAME)
+		if !isAlias {
+			continue
+		}
+		if owner, err := wire.ParseName(cname.Hdr.Name); err != nil || owner != name {
+			continue
+		}
+		target, err := wire.ParseName(cname.Target)
+		return target, err == nil
+	}
+	return "", false
+}
+
 // originOf says where a record of an answer comes from.
 func (x *exchange) originOf(rr dns.RR, names map[wire.Name]wire.Name, elsewhere string) string {
 	owner, err := wire.ParseName(rr.Header().Name)
@@ -150,7 +179,7 @@ func (x *exchange) originOf(rr dns.RR, names map[wire.Name]wire.Name, elsewhere 
 		return ""
 	}
 	from, local := names[owner]
-	if rr.Header().Rrtype == dns.TypeSOA && x.source == sourceTable {
+	if rr.Header().Rrtype == dns.TypeSOA && (local || x.table.ZoneOf(owner) != nil) {
 		return "zone"
 	}
 	if !local {

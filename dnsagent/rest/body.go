@@ -13,10 +13,11 @@ import (
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/query"
 )
 
 // adopt makes the zone and view of the query those of a record that names none, and refuses a record that names others.
-func (p *params) adopt(rec *dns.Record, faults *problem.InvalidParams) {
+func (p params) adopt(rec *dns.Record, faults *problem.InvalidParams) {
 	if zone := p.zone("zone"); zone != "" {
 		if own, _ := dns.CanonicalZone(rec.Zone); rec.Zone != "" && own != zone {
 			faults.Add("zone", "must be that of the query, "+zone+", or absent")
@@ -25,14 +26,14 @@ func (p *params) adopt(rec *dns.Record, faults *problem.InvalidParams) {
 	}
 	if view := p.view(); view != nil {
 		if rec.View != "" && rec.View != *view {
-			faults.Add("view", "must be that of the query, "+quote(*view)+", or absent")
+			faults.Add("view", "must be that of the query, "+query.Quote(*view)+", or absent")
 		}
 		rec.View = *view
 	}
 }
 
 // record reads the request's body, one record.
-func (a *API) record(c *gin.Context, p *params) (dns.Record, error) {
+func (a *API) record(c *gin.Context, p params) (dns.Record, error) {
 	var rec dns.Record
 	err := httpx.BodyFunc(c, &rec, func(faults *problem.InvalidParams) {
 		p.adopt(&rec, faults)
@@ -42,7 +43,7 @@ func (a *API) record(c *gin.Context, p *params) (dns.Record, error) {
 }
 
 // records reads the request's body: a record, or an array of 1 to dns.MaxBatch of them.
-func (a *API) records(c *gin.Context, p *params) ([]dns.Record, error) {
+func (a *API) records(c *gin.Context, p params) ([]dns.Record, error) {
 	body, err := httpx.ReadBody(c)
 	if err != nil {
 		return nil, err

@@ -1,9 +1,7 @@
 package rest
 
 import (
-	"encoding/base64"
 	"fmt"
-	"maps"
 	"net/http"
 	"strings"
 
@@ -17,13 +15,13 @@ import (
 
 // create takes one record or several, all of which are created or none.
 func (a *API) create(c *gin.Context) (string, error) {
-	p, err := query(c, "zone", "view")
+	p, err := read(c, "zone", "view")
 	if err != nil {
 		return "", err
 	}
 	p.zone("zone")
 	p.view()
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return "", err
 	}
 	list, err := a.records(c, p)
@@ -60,7 +58,7 @@ func summary(list []dns.Record) string {
 // address is the record that the path and the view of the query name.
 type address struct{ name, rrtype, view string }
 
-func (p *params) address(c *gin.Context) address {
+func (p params) address(c *gin.Context) address {
 	var a address
 	a.name, a.rrtype = p.path(c)
 	if view := p.view(); view != nil {
@@ -78,33 +76,52 @@ func (a address) detail() string {
 }
 
 func (a *API) get(c *gin.Context) error {
-	p, err := query(c, "view")
+	p, err := read(c, "view")
 	if err != nil {
 		return err
 	}
 	at := p.address(c)
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return err
 	}
 	item, err := a.Book.Get(at.name, at.rrtype, at.view)
 	if err != nil {
 		return err
 	}
-	if httpx.NotModified(c, records.ETag(item)) {
+	rec := a.shown(item)
+	tag := records.ETag(item)
+	if rec.NotServed != "" {
+		tag = unservedTag(item)
+	}
+	if httpx.NotModified(c, tag) {
 		return nil
 	}
-	httpx.SetETag(c, records.ETag(item))
-	return httpx.JSON(c, http.StatusOK, item.Value)
+	httpx.SetETag(c, tag)
+	return httpx.JSON(c, http.StatusOK, rec)
 }
 
+// shown is a record with what is said of it.
+func (a *API) shown(item *records.Item) *dns.Record {
+	why := a.Server.Unanswered(item.Value)
+	if why == "" {
+		return item.Value
+	}
+	rec := *item.Value
+	rec.NotServed = why
+	return &rec
+}
+
+// unservedTag is the entity-tag of a record that is not answered, of which something else is told then. No other begins with 0.
+func unservedTag(item *records.Item) string { return `"0` + records.ETag(item)[1:] }
+
 func (a *API) replace(c *gin.Context) (string, error) {
-	p, err := query(c, "zone", "view")
+	p, err := read(c, "zone", "view")
 	if err != nil {
 		return "", err
 	}
 	at := p.address(c)
 	p.zone("zone")
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return "", err
 	}
 	rec, err := a.record(c, p)
@@ -113,12 +130,12 @@ func (a *API) replace(c *gin.Context) (string, error) {
 	}
 	rec.Normalise()
 	if rec.Name != at.name {
-		p.faults.Add("name", "must be that of the path, "+at.name)
+		p.Faults.Add("name", "must be that of the path, "+at.name)
 	}
 	if rec.Type != at.rrtype {
-		p.faults.Add("type", "must be that of the path, "+at.rrtype)
+		p.Faults.Add("type", "must be that of the path, "+at.rrtype)
 	}
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return "", err
 	}
 	at.view = rec.View
@@ -136,16 +153,25 @@ func (a *API) replace(c *gin.Context) (string, error) {
 }
 
 func (a *API) ifMatch(c *gin.Context) records.Precondition {
-	return func(item *records.Item) error { return httpx.IfMatch(c, records.ETag(item)) }
+	return func(item *records.Item) error { return ifMatch(c, item) }
+}
+
+// ifMatch is for records that are answered or not: the same one is stored.
+func ifMatch(c *gin.Context, item *records.Item) error {
+	err := httpx.IfMatch(c, records.ETag(item))
+	if err != nil && httpx.IfMatch(c, unservedTag(item)) == nil {
+		return nil
+	}
+	return err
 }
 
 func (a *API) delete(c *gin.Context) (string, error) {
-	p, err := query(c, "zone", "view")
+	p, err := read(c, "zone", "view")
 	if err != nil {
 		return "", err
 	}
 	at, zone := p.address(c), p.zone("zone")
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return "", err
 	}
 	ctx := c.Request.Context()
@@ -153,7 +179,7 @@ func (a *API) delete(c *gin.Context) (string, error) {
 		if zone != "" && item.Value.Zone != zone {
 			return errs.New(errs.NotFound, "the record %s %s is in the zone %s, not in %s", at.name, at.rrtype, item.Value.Zone, zone)
 		}
-		return httpx.IfMatch(c, records.ETag(item))
+		return ifMatch(c, item)
 	})
 	if err != nil {
 		return "", err
@@ -169,12 +195,12 @@ func (a *API) delete(c *gin.Context) (string, error) {
 var filters = []string{"name", "below", "type", "zone", "view"}
 
 func (a *API) deleteAll(c *gin.Context) (string, error) {
-	p, err := query(c, filters...)
+	p, err := read(c, filters...)
 	if err != nil {
 		return "", err
 	}
 	f := p.filter()
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return "", err
 	}
 	if f.Name == "" && f.Below == "" && f.Zone == "" {
@@ -193,32 +219,26 @@ func (a *API) deleteAll(c *gin.Context) (string, error) {
 			return "", err
 		}
 	}
-	return fmt.Sprintf("%s: %d records", p.query.Encode(), n), httpx.JSON(c, http.StatusOK, dns.Deleted{Records: n})
+	return fmt.Sprintf("%s: %d records", p.Encode(), n), httpx.JSON(c, http.StatusOK, dns.Deleted{Records: n})
 }
 
 // list answers an array; a header field Link says where it goes on (RFC 8288).
 func (a *API) list(c *gin.Context) error {
-	p, err := query(c, append([]string{"limit", "after"}, filters...)...)
+	p, err := read(c, append([]string{"limit", "after"}, filters...)...)
 	if err != nil {
 		return err
 	}
-	f, limit := p.filter(), p.limit()
-	after, err := base64.RawURLEncoding.DecodeString(p.query.Get("after"))
-	if err != nil {
-		p.faults.Add("after", "must be what the link of the page before has")
-	}
-	if err := p.err(); err != nil {
+	f, at := p.filter(), p.Page()
+	if err := p.Err(); err != nil {
 		return err
 	}
-	page := a.Book.Page(f, string(after), limit)
+	page := a.Book.Page(f, at.After, at.Limit)
 	if page.Next != "" {
-		next := maps.Clone(p.query)
-		next.Set("after", base64.RawURLEncoding.EncodeToString([]byte(page.Next)))
-		c.Header("Link", "<"+dns.Base+"/rrecord?"+next.Encode()+`>; rel="next"`)
+		p.Next(c, dns.Base+"/rrecord", page.Next)
 	}
 	list := make([]*dns.Record, len(page.Items))
 	for i, item := range page.Items {
-		list[i] = item.Value
+		list[i] = a.shown(item)
 	}
 	return httpx.JSON(c, http.StatusOK, list)
 }

@@ -32,6 +32,8 @@ type Server interface {
 	Flush(name string, below bool) (int, error)
 	// Trace explains the answer to a question.
 	Trace(ctx context.Context, req dns.TraceRequest) (*dns.Trace, error)
+	// Unanswered says why a record, in its normal form, is not answered; nothing when it is.
+	Unanswered(rec *dns.Record) string
 	// Served waits until it answers from what the records were at the revision of etcd.
 	Served(ctx context.Context, revision int64) error
 }

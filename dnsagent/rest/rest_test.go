@@ -38,10 +38,13 @@ type server struct {
 	behind    bool
 	flushed   []any
 	traced    dns.TraceRequest
+	why       string // records are not answered
 }
 
 func (s *server) Zones() []dns.Zone         { return s.zones }
 func (s *server) Upstreams() []dns.Upstream { return s.upstreams }
+
+func (s *server) Unanswered(*dns.Record) string { return s.why }
 
 func (s *server) Flush(name string, below bool) (int, error) {
 	s.flushed = []any{name, below}
@@ -218,6 +221,31 @@ func TestARecordIsReadAsItIsStored(t *testing.T) {
 	a.rrecord("DELETE", "/www.example./AAAA", "", "If-Match", tag).refused(t, 412)
 	a.rrecord("DELETE", "/www.example./AAAA?zone=EXAMPLE.", "", "If-Match", put.header.Get("ETag")).text(t)
 	a.rrecord("GET", "/www.example./AAAA", "").refused(t, 404)
+}
+
+func TestWhyARecordIsNotServedIsTold(t *testing.T) {
+	a := start(t)
+	const body = `{"name":"h.example","type":"CNAME","ttl":30,"rData":["g.example"],"notServed":"what is given does not count"}`
+	a.rrecord("POST", "", body).text(t)
+	var rec dns.Record
+	a.rrecord("GET", "/h.example/CNAME", "").json(t, &rec)
+	require.Empty(t, rec.NotServed)
+	served := a.rrecord("GET", "/h.example/CNAME", "").header.Get("ETag")
+
+	a.server.why = "there is a rule"
+	a.rrecord("GET", "/h.example/CNAME", "").json(t, &rec)
+	require.Equal(t, "there is a rule", rec.NotServed)
+	var list []dns.Record
+	a.rrecord("GET", "", "").json(t, &list)
+	require.Equal(t, []dns.Record{rec}, list)
+	require.Equal(t, 200, a.rrecord("GET", "/h.example/CNAME", "", "If-None-Match", served).status, "it is told of otherwise")
+	unserved := a.rrecord("GET", "/h.example/CNAME", "").header.Get("ETag")
+	require.Equal(t, 304, a.rrecord("GET", "/h.example/CNAME", "", "If-None-Match", unserved).status)
+
+	a.server.why = ""
+	a.rrecord("PUT", "/h.example/CNAME", body, "If-Match", unserved).text(t)
+	a.rrecord("DELETE", "/h.example/CNAME", "", "If-Match", `"x"`).refused(t, 412)
+	a.rrecord("DELETE", "/h.example/CNAME", "", "If-Match", unserved).text(t)
 }
 
 func TestRecordsOfAView(t *testing.T) {

@@ -34,15 +34,15 @@ func list[T any](elements []T) []T {
 
 // flush removes entries of the cache: those of a name, those of a name and all below it, or all.
 func (a *API) flush(c *gin.Context) (string, error) {
-	p, err := query(c, "name", "below")
+	p, err := read(c, "name", "below")
 	if err != nil {
 		return "", err
 	}
 	name, below := p.asked("name"), p.asked("below")
-	if p.query.Has("name") && p.query.Has("below") {
-		p.faults.Add("below", "must not be given together with name")
+	if p.Has("name") && p.Has("below") {
+		p.Faults.Add("below", "must not be given together with name")
 	}
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return "", err
 	}
 	var what string
@@ -65,15 +65,15 @@ func (a *API) flush(c *gin.Context) (string, error) {
 }
 
 func (a *API) trace(c *gin.Context) error {
-	p, err := query(c, "name", "type", "client")
+	p, err := read(c, "name", "type", "client")
 	if err != nil {
 		return err
 	}
 	req := dns.TraceRequest{Name: p.asked("name"), Type: p.askedType(), Client: p.client(c)}
-	if !p.query.Has("name") {
-		p.faults.Add("name", "is required: it says what is asked for")
+	if !p.Has("name") {
+		p.Faults.Add("name", "is required: it says what is asked for")
 	}
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return err
 	}
 	t, err := a.Server.Trace(c.Request.Context(), req)

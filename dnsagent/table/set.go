@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -93,12 +94,12 @@ const several = 8
 // ones once (RFC 2181 5).
 func chosen(used, entries []*entry, rrtype uint16) []*entry {
 	var seen map[string]bool // only where there are many
+	if rrtype == dns.TypeCNAME {
+		return append(used, slices.MinFunc(entries, aliasOrder))
+	}
 	for _, e := range entries {
 		if e.Type != rrtype || e.derived {
 			continue
-		}
-		if rrtype == dns.TypeCNAME && len(used) > 0 {
-			break
 		}
 		if len(used) < several {
 			if slices.ContainsFunc(used, func(u *entry) bool { return u.Data == e.Data }) {
@@ -136,18 +137,46 @@ func chosen(used, entries []*entry, rrtype uint16) []*entry {
 	return used
 }
 
+// aliasOrder puts the CNAME first that counts of several: that of the view before that of everyone.
+func aliasOrder(a, b *entry) int {
+	rank := func(e *entry) int {
+		switch {
+		case e.Type != dns.TypeCNAME:
+			return 2
+		case e.View == Everyone:
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Data, b.Data))
+}
+
+// fitting is as many records as fit into an RRset, and their size in octets. Which these are of too many does not depend on the order.
+func fitting(used []*entry) (kept []*entry, size int) {
+	for _, e := range used {
+		size += rrHeader + len(e.Data)
+	}
+	if size <= maxSet {
+		return used, size
+	}
+	used = slices.Clone(used)
+	slices.SortFunc(used, func(a, b *entry) int { return strings.Compare(a.Data, b.Data) })
+	size = 0
+	for i, e := range used {
+		if next := size + rrHeader + len(e.Data); i == 0 || next <= maxSet {
+			size = next
+			continue
+		}
+		return used[:i], size
+	}
+	return used, size
+}
+
 // packType makes the RRset of a type, in buf as far as that goes.
 func packType(buf []byte, entries []*entry, rrtype uint16) Set {
 	set := Set{Type: rrtype}
 	var few [several]*entry
-	used := chosen(few[:0], entries, rrtype)
-	size := 0
-	for i, e := range used {
-		if size += rrHeader + len(e.Data); i > 0 && size > maxSet {
-			used = used[:i]
-			break
-		}
-	}
+	used, size := fitting(chosen(few[:0], entries, rrtype))
 	set.TTL = used[0].TTL
 	for _, e := range entries {
 		if e.Type == rrtype && e.derived == used[0].derived {

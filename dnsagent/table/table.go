@@ -183,6 +183,23 @@ func (t *Table) wildcard(above wire.Name, view View) []Set {
 	})
 }
 
+// Knows reports whether there are clients to whom Lookup says something else of a name than NotLocal.
+func (t *Table) Knows(name wire.Name) bool {
+	if n := t.node(name); n != nil && len(n.entries) > 0 || t.ZoneOf(name) != nil {
+		return true
+	}
+	if t.wildcards == 0 {
+		return false
+	}
+	for above := name; len(above) > 1; {
+		above = above.Parent()
+		if len(above)+2 <= wire.MaxName && starred(above, func(name wire.Name) bool { return t.node(name) != nil }) {
+			return true
+		}
+	}
+	return false
+}
+
 // answer is the answer from the RRsets of a name.
 func (t *Table) answer(name wire.Name, sets []Set, rrtype uint16) Answer {
 	for i := range sets {
@@ -239,6 +256,8 @@ type Shown struct {
 	Origin string
 	// Derived says that it was made from a record of the origin.
 	Derived bool
+	// Unanswered is why the record is in no answer; empty when it is.
+	Unanswered string
 }
 
 // At lists all records of a name, whoever sees them.
@@ -247,9 +266,9 @@ func (t *Table) At(name wire.Name) []Shown {
 	if n == nil {
 		return nil
 	}
-	list := make([]Shown, 0, len(n.entries))
+	list, lost := make([]Shown, 0, len(n.entries)), unanswered(n.entries)
 	for _, e := range n.entries {
-		list = append(list, Shown{Record: e.Record, Origin: *e.origin, Derived: e.derived})
+		list = append(list, Shown{Record: e.Record, Origin: *e.origin, Derived: e.derived, Unanswered: lost[e]})
 	}
 	return list
 }

@@ -27,6 +27,7 @@ type Writer struct {
 	names     int
 	records   int
 	wildcards int
+	losses    losses
 }
 
 type zoneCount struct {
@@ -38,6 +39,7 @@ type zoneCount struct {
 func NewWriter(cfg Config) *Writer {
 	w := &Writer{
 		cfg: cfg, origins: make(map[string][]entry), touched: make(map[wire.Name][]*entry), zones: make(map[wire.Name]*zoneCount),
+		losses: newLosses(),
 	}
 	var apexes []Record
 	for _, z := range cfg.Zones {
@@ -213,6 +215,7 @@ func (w *Writer) rebuild(name wire.Name, entries []*entry) {
 	if len(views)+len(below) > 0 {
 		n.more = &more{views: views, below: below}
 	}
+	w.losses.set(name, unanswered(entries))
 	w.count(name, old, n)
 	if len(entries) == 0 && len(below) == 0 {
 		n = nil

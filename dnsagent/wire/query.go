@@ -33,6 +33,8 @@ type Query struct {
 	EDNS    bool
 	Version uint8
 	UDPSize uint16
+	// Padded says that there was a padding option (RFC 7830).
+	Padded bool
 	// Cookie is the data of the cookie option (RFC 7873), nil when there is none.
 	Cookie []byte
 
@@ -60,7 +62,7 @@ const maxRecords = 4
 // Parse reads a message.
 func (q *Query) Parse(msg []byte) Verdict {
 	q.question, q.length, q.Cookie = nil, 0, nil
-	q.Type, q.Class, q.EDNS, q.DO, q.Version, q.UDPSize = 0, 0, false, false, 0, 0
+	q.Type, q.Class, q.EDNS, q.DO, q.Version, q.UDPSize, q.Padded = 0, 0, false, false, 0, 0, false
 	if len(msg) < HeaderSize {
 		return Ignored
 	}
@@ -165,8 +167,11 @@ func (q *Query) readRecord(msg []byte, off int, additional bool) int {
 		if len(data) < 4+n {
 			return 0
 		}
-		if binary.BigEndian.Uint16(data) == dns.EDNS0COOKIE && q.Cookie == nil {
+		switch code := binary.BigEndian.Uint16(data); {
+		case code == dns.EDNS0COOKIE && q.Cookie == nil:
 			q.Cookie = data[4 : 4+n]
+		case code == dns.EDNS0PADDING:
+			q.Padded = true
 		}
 		data = data[4+n:]
 	}

@@ -144,6 +144,33 @@ func TestFinish(t *testing.T) {
 	require.Equal(t, "no", opt.Option[1].(*dns.EDNS0_EDE).ExtraText)
 }
 
+func TestPaddingMakesResponsesOfOneSize(t *testing.T) {
+	for name, c := range map[string]struct {
+		body, block, want int
+	}{
+		"none":                      {body: 100, want: 111},
+		"a small one":               {body: 100, block: 468, want: 468},
+		"just a block":              {body: 468 - 11 - 4, block: 468, want: 468},
+		"one octet more":            {body: 468 - 11 - 3, block: 468, want: 936},
+		"no larger than a message":  {body: 65510, block: 468, want: 65535},
+		"no room for any":           {body: 65522, block: 468, want: 65533},
+		"room for the option alone": {body: 65520, block: 468, want: 65535},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var q wire.Query
+			require.Equal(t, wire.Fine, q.Parse(message(t, func(m *dns.Msg) {
+				m.SetEdns0(1232, false).IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_PADDING{Padding: make([]byte, 20)}}
+			})))
+			require.True(t, q.Padded)
+			buf := append(q.Begin(nil), make([]byte, c.body-q.BodySize())...)
+			require.Equal(t, c.want, len(q.Finish(buf, &wire.Response{Info: wire.NoInfo, Block: c.block})), "octets") //nolint:testifylint // require.Len would print them all
+		})
+	}
+	var q wire.Query
+	require.Equal(t, wire.Fine, q.Parse(message(t, func(m *dns.Msg) { m.SetEdns0(1232, false) })))
+	require.False(t, q.Padded)
+}
+
 // FuzzParse compares what is read with what miekg/dns reads.
 func FuzzParse(f *testing.F) {
 	f.Add(message(f, nil))

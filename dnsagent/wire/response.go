@@ -25,6 +25,8 @@ type Response struct {
 	// Info is a code of extended errors (RFC 8914) with a text; NoInfo for none.
 	Info int
 	Text string
+	// Block is what the size of the response is made a multiple of by padding (RFC 7830), in octets; 0: there is no padding.
+	Block int
 }
 
 // NoInfo says that there is no extended error.
@@ -66,7 +68,7 @@ func (q *Query) Finish(buf []byte, r *Response) []byte {
 	return buf
 }
 
-// OPTSize is how many octets Finish appends.
+// OPTSize is how many octets Finish appends, without padding.
 func (q *Query) OPTSize(r *Response) int {
 	if !q.EDNS {
 		return 0
@@ -100,9 +102,18 @@ func (q *Query) appendOPT(buf []byte, r *Response) []byte {
 		buf = binary.BigEndian.AppendUint16(buf, uint16(r.Info))        //nolint:gosec // a code
 		buf = append(buf, r.Text...)
 	}
-	binary.BigEndian.PutUint16(buf[data-2:], uint16(len(buf)-data)) //nolint:gosec // two options
+	if size := len(buf) + paddingHead; r.Block > 0 && size <= dns.MaxMsgSize {
+		n := min((r.Block-size%r.Block)%r.Block, dns.MaxMsgSize-size)
+		buf = append(buf, 0, dns.EDNS0PADDING)
+		buf = binary.BigEndian.AppendUint16(buf, uint16(n)) //nolint:gosec // less than MaxMsgSize
+		buf = append(buf, make([]byte, n)...)
+	}
+	binary.BigEndian.PutUint16(buf[data-2:], uint16(len(buf)-data)) //nolint:gosec // at most a message
 	return buf
 }
+
+// paddingHead is the size of a padding option without any padding.
+const paddingHead = 4
 
 // Question copies the question into a response that was made for another query for the same name, type and class.
 func (q *Query) Question(response []byte) { copy(response[HeaderSize:], q.question) }
