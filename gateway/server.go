@@ -216,11 +216,11 @@ func (s *server) Status() gateway.Status {
 }
 
 // Statistics implements rest.Server.
-func (s *server) Statistics(_ context.Context, q rest.StatisticsQuery) (*gateway.Statistics, error) {
+func (s *server) Statistics(ctx context.Context, q rest.StatisticsQuery) (*gateway.Statistics, error) {
 	if !s.cfg.Load().Statistics {
 		return nil, errs.New(errs.NotFound, "calls are not counted here: gateway.statistics is off")
 	}
-	r, err := s.stats.Read(stats.Query{Service: q.Service, Consumer: q.Consumer, Resolution: q.Resolution, From: q.From, To: q.To})
+	r, err := s.stats.Find(ctx, stats.Query{Service: q.Service, Consumer: q.Consumer, Resolution: q.Resolution, From: q.From, To: q.To})
 	return &r, err
 }
 

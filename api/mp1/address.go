@@ -1,7 +1,6 @@
 package mp1
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 	"net"
@@ -9,26 +8,6 @@ import (
 	"strconv"
 	"strings"
 )
-
-// maxQuoted is how many characters of a refused value are repeated.
-const maxQuoted = 64
-
-// refused says what a value must be and what it is.
-func refused(want, value string) error {
-	return errors.New("must be " + want + ", not " + quote(value))
-}
-
-// quote shows a value of the request, shortened and without anything that could upset a terminal or a log.
-func quote(value string) string {
-	n := 0
-	for i := range value {
-		if n == maxQuoted {
-			return strconv.Quote(value[:i] + "…")
-		}
-		n++
-	}
-	return strconv.Quote(value)
-}
 
 // ParseAddress reads one IPv4 or IPv6 address. Zones mean nothing beyond one host and are refused, and so are IPv4 addresses in
 // the notation of IPv6, which nothing that compares addresses would take for the same. The error ends a sentence that starts with

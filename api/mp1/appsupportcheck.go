@@ -38,9 +38,9 @@ const printedStopping OperationAction = "STOPPPING"
 // Check records everything that is wrong with s as the body of a subscription request. The standard asks for AppInstanceID, which
 // the path has already: it may be absent, and whether it is that of the path is for the platform to say.
 func (s *AppTerminationNotificationSubscription) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if s.SubscriptionType != SubscriptionTypeAppTermination {
-		c.fault("subscriptionType", "must be "+SubscriptionTypeAppTermination)
+		c.Fault("subscriptionType", "must be "+SubscriptionTypeAppTermination)
 	}
 	c.uri("callbackReference", s.CallbackReference)
 	c.text("appInstanceId", s.AppInstanceID, MaxName)
@@ -51,19 +51,19 @@ func (a *AppTerminationConfirmation) Check(faults *problem.InvalidParams) {
 	if a.OperationAction == printedStopping {
 		a.OperationAction = ActionStopping
 	}
-	checkEnum(checker{faults: faults}, "operationAction", a.OperationAction, operationActions)
+	checkEnum(newChecker(faults), "operationAction", a.OperationAction, operationActions)
 }
 
 // Check records everything that is wrong with a.
 func (a *AppReadyConfirmation) Check(faults *problem.InvalidParams) {
 	if a.Indication != IndicationReady {
-		checker{faults: faults}.fault("indication", "must be "+IndicationReady)
+		newChecker(faults).Fault("indication", "must be "+IndicationReady)
 	}
 }
 
 // Check records everything that is wrong with a as the body of a registration or its replacement (MEC 011 7.1.2.6).
 func (a *AppInfo) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	c.required("appName", a.AppName, MaxName)
 	c.text("appProvider", a.AppProvider, MaxName)
 	if a.AppCategory != nil {
@@ -77,7 +77,7 @@ func (a *AppInfo) Check(faults *problem.InvalidParams) {
 	if a.IsInsByMEC {
 		a.checkManaged(c)
 	} else if a.Endpoint == nil {
-		c.fault("endpoint", "is required unless isInsByMec is true")
+		c.Fault("endpoint", "is required unless isInsByMec is true")
 	}
 	CheckServiceDependencies("appServiceRequired", a.AppServiceRequired, faults)
 	CheckServiceDependencies("appServiceOptional", a.AppServiceOptional, faults)
@@ -90,10 +90,10 @@ func (a *AppInfo) Check(faults *problem.InvalidParams) {
 // itself.
 func (a *AppInfo) checkManaged(c checker) {
 	if a.AppDID == "" {
-		c.fault("appDId", "is required as isInsByMec is true")
+		c.Fault("appDId", "is required as isInsByMec is true")
 	}
 	if a.AppInstanceID == "" {
-		c.fault("appInstanceId", "is required as isInsByMec is true")
+		c.Fault("appInstanceId", "is required as isInsByMec is true")
 	}
 	for _, list := range []struct {
 		name string
@@ -103,14 +103,14 @@ func (a *AppInfo) checkManaged(c checker) {
 		{"appFeatureRequired", len(a.AppFeatureRequired)}, {"appFeatureOptional", len(a.AppFeatureOptional)},
 	} {
 		if list.n > 0 {
-			c.fault(list.name, "must be absent as isInsByMec is true: the app's descriptor has it")
+			c.Fault(list.name, "must be absent as isInsByMec is true: the app's descriptor has it")
 		}
 	}
 }
 
 // checkList checks a list of at most MaxDependencies elements.
 func checkList[T any](path string, list []T, faults *problem.InvalidParams, check func(*T, checker)) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if !c.atMost(path, len(list), MaxDependencies) {
 		return
 	}
@@ -149,27 +149,27 @@ func CheckTransportDependencies(path string, list []TransportDependency, faults 
 // Fault records what is wrong with a member called path, unless it has a fault already: one whose type was refused is not reported a
 // second time as missing.
 func Fault(path, reason string, faults *problem.InvalidParams) {
-	checker{faults: faults}.fault(path, reason)
+	newChecker(faults).Fault(path, reason)
 }
 
 // CheckRequired records when a member called path is absent, longer than limit characters or has control characters.
 func CheckRequired(path, value string, limit int, faults *problem.InvalidParams) {
-	checker{faults: faults}.required(path, value, limit)
+	newChecker(faults).required(path, value, limit)
 }
 
 // CheckText records when a member called path is longer than limit characters or has control characters.
 func CheckText(path, value string, limit int, faults *problem.InvalidParams) {
-	checker{faults: faults}.text(path, value, limit)
+	newChecker(faults).text(path, value, limit)
 }
 
 // CheckOpaque records when a member called path that is carried as it is has more than MaxOpaque bytes.
 func CheckOpaque(path string, value []byte, faults *problem.InvalidParams) {
-	checker{faults: faults}.opaque(path, value)
+	newChecker(faults).opaque(path, value)
 }
 
 // CheckEnum records when a required member called path is not one of the values.
 func CheckEnum[T ~string](path string, value T, among []T, faults *problem.InvalidParams) {
-	checkEnum(checker{faults: faults}, path, value, among)
+	checkEnum(newChecker(faults), path, value, among)
 }
 
 func (d *ServiceDependency) check(c checker) {
@@ -178,7 +178,7 @@ func (d *ServiceDependency) check(c checker) {
 		d.SerCategory.check(c.in("serCategory"))
 	}
 	c.required("version", d.Version, MaxVersion)
-	checkList(c.path("serTransportDependencies"), d.SerTransportDependencies, c.faults, (*TransportDependency).check)
+	checkList(c.Path("serTransportDependencies"), d.SerTransportDependencies, c.Faults, (*TransportDependency).check)
 	c.opaque("requestedPermissions", d.RequestedPermissions)
 }
 
@@ -188,7 +188,7 @@ func (d *ServiceDescriptor) check(c checker) {
 		d.SerCategory.check(c.in("serCategory"))
 	}
 	c.required("version", d.Version, MaxVersion)
-	checkList(c.path("transportsSupported"), d.TransportsSupported, c.faults, (*TransportSupported).check)
+	checkList(c.Path("transportsSupported"), d.TransportsSupported, c.Faults, (*TransportSupported).check)
 }
 
 func (d *FeatureDependency) check(c checker) {
@@ -199,7 +199,7 @@ func (d *FeatureDependency) check(c checker) {
 func (d *TransportDependency) check(c checker) {
 	checkTransport(c, d.Transport, d.Serializers)
 	if len(d.Labels) == 0 {
-		c.fault("labels", "must have at least one element")
+		c.Fault("labels", "must have at least one element")
 	}
 	c.eachText("labels", d.Labels, MaxName)
 }
@@ -208,12 +208,12 @@ func (d *TransportSupported) check(c checker) { checkTransport(c, d.Transport, d
 
 func checkTransport(c checker, t *TransportDescriptor, serializers []SerializerType) {
 	if t == nil {
-		c.fault("transport", "is required")
+		c.Fault("transport", "is required")
 	} else {
 		t.check(c.in("transport"))
 	}
 	if len(serializers) == 0 {
-		c.fault("serializers", "must have at least one element")
+		c.Fault("serializers", "must have at least one element")
 	}
 	c.listLen("serializers", len(serializers))
 	for i, s := range serializers {
@@ -236,26 +236,26 @@ func (t *TransportDescriptor) check(c checker) {
 
 // Check records everything that is wrong with s.
 func (s *NTPServer) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	checkEnum(c, "ntpServerAddrType", s.NTPServerAddrType, ntpAddressTypes)
 	s.checkAddress(c)
 	c.polling("minPollingInterval", s.MinPollingInterval)
 	c.polling("maxPollingInterval", s.MaxPollingInterval)
 	if s.MinPollingInterval > s.MaxPollingInterval {
-		c.fault("minPollingInterval", "must not be more than maxPollingInterval")
+		c.Fault("minPollingInterval", "must not be more than maxPollingInterval")
 	}
 	checkEnum(c, "authenticationOption", s.AuthenticationOption, ntpAuthOptions)
 	switch symmetric := s.AuthenticationOption == NTPAuthSymmetricKey; {
 	case symmetric && s.AuthenticationKeyNum == nil:
-		c.fault("authenticationKeyNum", "is required with SYMMETRIC_KEY")
+		c.Fault("authenticationKeyNum", "is required with SYMMETRIC_KEY")
 	case !symmetric && s.AuthenticationKeyNum != nil:
-		c.fault("authenticationKeyNum", "must be absent unless authenticationOption is SYMMETRIC_KEY")
+		c.Fault("authenticationKeyNum", "must be absent unless authenticationOption is SYMMETRIC_KEY")
 	}
 }
 
 func (c checker) polling(name string, n uint32) {
 	if n < MinNTPPolling || n > MaxNTPPolling {
-		c.fault(name, fmt.Sprintf("must be %d to %d, not %d", MinNTPPolling, MaxNTPPolling, n))
+		c.Fault(name, fmt.Sprintf("must be %d to %d, not %d", MinNTPPolling, MaxNTPPolling, n))
 	}
 }
 
@@ -263,19 +263,19 @@ func (s *NTPServer) checkAddress(c checker) {
 	_, err := netip.ParseAddr(s.NTPServerAddr)
 	switch {
 	case s.NTPServerAddr == "":
-		c.fault("ntpServerAddr", "is required")
+		c.Fault("ntpServerAddr", "is required")
 	case s.NTPServerAddrType == NTPAddressIP:
 		parsed(c, "ntpServerAddr", s.NTPServerAddr, ParseAddress)
 	case s.NTPServerAddrType == NTPAddressName && (err == nil || !isDomainName(s.NTPServerAddr)):
-		c.fault("ntpServerAddr", "must be a domain name as ntpServerAddrType is DNS_NAME, not "+quote(s.NTPServerAddr))
+		c.Fault("ntpServerAddr", "must be a domain name as ntpServerAddrType is DNS_NAME, not "+quote(s.NTPServerAddr))
 	}
 }
 
 // Check records everything that is wrong with m.
 func (m *PTPMaster) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if m.PTPMasterIPAddress == "" {
-		c.fault("ptpMasterIpAddress", "is required")
+		c.Fault("ptpMasterIpAddress", "is required")
 		return
 	}
 	parsed(c, "ptpMasterIpAddress", m.PTPMasterIPAddress, ParseAddress)

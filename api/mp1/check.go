@@ -51,43 +51,21 @@ func list[T ~string](values []T) string {
 }
 
 // checker records faults below a path.
-type checker struct {
-	at     string
-	faults *problem.InvalidParams
-}
+type checker struct{ problem.Place }
 
-func (c checker) in(name string) checker {
-	return checker{at: c.path(name), faults: c.faults}
-}
+func newChecker(faults *problem.InvalidParams) checker { return checker{problem.Place{Faults: faults}} }
 
-func (c checker) item(name string, i int) checker {
-	return checker{at: fmt.Sprintf("%s[%d]", c.path(name), i), faults: c.faults}
-}
+func (c checker) in(name string) checker { return checker{c.In(name)} }
 
-func (c checker) path(name string) string {
-	switch {
-	case c.at == "":
-		return name
-	case name == "":
-		return c.at
-	}
-	return c.at + "." + name
-}
+func (c checker) item(name string, i int) checker { return checker{c.Item(name, i)} }
 
-func (c checker) fault(name, reason string) {
-	path := c.path(name)
-	// A member whose type was already refused is not reported a second time as missing.
-	for _, f := range *c.faults {
-		if f.Name == path || strings.HasPrefix(f.Name, path+"[") {
-			return
-		}
-	}
-	c.faults.Add(path, reason)
-}
+func quote(value string) string { return problem.Quote(value) }
+
+func refused(want, value string) error { return problem.Refused(want, value) }
 
 func (c checker) required(name, value string, limit int) {
 	if value == "" {
-		c.fault(name, "is required")
+		c.Fault(name, "is required")
 		return
 	}
 	c.text(name, value, limit)
@@ -95,45 +73,45 @@ func (c checker) required(name, value string, limit int) {
 
 func (c checker) text(name, value string, limit int) {
 	if utf8.RuneCountInString(value) > limit {
-		c.fault(name, fmt.Sprintf("is longer than %d characters", limit))
+		c.Fault(name, fmt.Sprintf("is longer than %d characters", limit))
 		return
 	}
 	if strings.ContainsFunc(value, unicode.IsControl) {
-		c.fault(name, "contains a control character")
+		c.Fault(name, "contains a control character")
 	}
 }
 
 // uri accepts a URI reference of RFC 3986: absolute, or relative as the examples of the standard use.
 func (c checker) uri(name, value string) {
 	if value == "" {
-		c.fault(name, "is required")
+		c.Fault(name, "is required")
 		return
 	}
 	if len(value) > MaxURI {
-		c.fault(name, fmt.Sprintf("is longer than %d characters", MaxURI))
+		c.Fault(name, fmt.Sprintf("is longer than %d characters", MaxURI))
 		return
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return unicode.IsControl(r) || r == ' ' }) {
-		c.fault(name, "is not a URI: it contains white space or control characters")
+		c.Fault(name, "is not a URI: it contains white space or control characters")
 		return
 	}
 	if _, err := url.Parse(value); err != nil {
-		c.fault(name, "is not a URI")
+		c.Fault(name, "is not a URI")
 	}
 }
 
 func (c checker) listLen(name string, n int) {
 	if n > MaxList {
-		c.fault(name, fmt.Sprintf("has more than %d elements", MaxList))
+		c.Fault(name, fmt.Sprintf("has more than %d elements", MaxList))
 	}
 }
 
 func checkEnum[T ~string](c checker, name string, value T, among []T) {
 	switch {
 	case value == "":
-		c.fault(name, "is required")
+		c.Fault(name, "is required")
 	case !oneOf(value, among):
-		c.fault(name, "must be one of "+list(among))
+		c.Fault(name, "must be one of "+list(among))
 	}
 }
 
@@ -141,7 +119,7 @@ func checkEnum[T ~string](c checker, name string, value T, among []T) {
 // members, enumerations, lengths, and that exactly one of transportId and transportInfo is given (both are
 // tolerated when they name the same transport).
 func (s *ServiceInfo) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	c.required("serName", s.SerName, MaxName)
 	c.required("version", s.Version, MaxVersion)
 	checkEnum(c, "state", s.State, serviceStates)
@@ -153,14 +131,14 @@ func (s *ServiceInfo) Check(faults *problem.InvalidParams) {
 		s.SerCategory.check(c.in("serCategory"))
 	}
 	if s.LivenessInterval != nil && *s.LivenessInterval < 0 {
-		c.fault("livenessInterval", "must be 0 or a positive number of seconds")
+		c.Fault("livenessInterval", "must be 0 or a positive number of seconds")
 	}
 	c.text("transportId", s.TransportID, MaxName)
 	switch {
 	case s.TransportInfo == nil && s.TransportID == "":
-		c.fault("transportInfo", "is required, or transportId instead: exactly one of them")
+		c.Fault("transportInfo", "is required, or transportId instead: exactly one of them")
 	case s.TransportInfo != nil && s.TransportID != "" && s.TransportInfo.ID != s.TransportID:
-		c.fault("transportId", "and transportInfo must not both be present: exactly one of them")
+		c.Fault("transportId", "and transportInfo must not both be present: exactly one of them")
 	case s.TransportInfo != nil:
 		s.TransportInfo.check(c.in("transportInfo"))
 	}
@@ -174,7 +152,7 @@ func (r *CategoryRef) check(c checker) {
 }
 
 // Check records everything that is wrong with t.
-func (t *TransportInfo) Check(faults *problem.InvalidParams) { t.check(checker{faults: faults}) }
+func (t *TransportInfo) Check(faults *problem.InvalidParams) { t.check(newChecker(faults)) }
 
 func (t *TransportInfo) check(c checker) {
 	c.required("id", t.ID, MaxName)
@@ -184,12 +162,12 @@ func (t *TransportInfo) check(c checker) {
 	c.required("protocol", t.Protocol, MaxVersion)
 	c.required("version", t.Version, MaxVersion)
 	if t.Endpoint == nil {
-		c.fault("endpoint", "is required")
+		c.Fault("endpoint", "is required")
 	} else {
 		t.Endpoint.check(c.in("endpoint"))
 	}
 	if t.Security == nil {
-		c.fault("security", "is required; it may be an empty object")
+		c.Fault("security", "is required; it may be an empty object")
 	} else if t.Security.OAuth2Info != nil {
 		t.Security.OAuth2Info.check(c.in("security.oAuth2Info"))
 	}
@@ -198,7 +176,7 @@ func (t *TransportInfo) check(c checker) {
 
 func (c checker) opaque(name string, value []byte) {
 	if len(value) > MaxOpaque {
-		c.fault(name, fmt.Sprintf("is larger than %d bytes", MaxOpaque))
+		c.Fault(name, fmt.Sprintf("is larger than %d bytes", MaxOpaque))
 	}
 }
 
@@ -213,7 +191,7 @@ func (e *EndPointInfo) check(c checker) {
 		}
 	}
 	if len(present) != 1 {
-		c.fault("", "must have exactly one of uris, fqdn, addresses and alternative, and it must not be empty")
+		c.Fault("", "must have exactly one of uris, fqdn, addresses and alternative, and it must not be empty")
 	}
 	c.listLen("uris", len(e.URIs))
 	c.listLen("fqdn", len(e.FQDN))
@@ -223,14 +201,14 @@ func (e *EndPointInfo) check(c checker) {
 	}
 	for i, n := range e.FQDN {
 		if !isDomainName(n) {
-			c.item("fqdn", i).fault("", "is not a domain name")
+			c.item("fqdn", i).Fault("", "is not a domain name")
 		}
 	}
 	for i, a := range e.Addresses {
 		ci := c.item("addresses", i)
 		ci.required("host", a.Host, MaxName)
 		if a.Port < 1 || a.Port > 65535 {
-			ci.fault("port", "must be 1 to 65535")
+			ci.Fault("port", "must be 1 to 65535")
 		}
 	}
 	c.opaque("alternative", e.Alternative)
@@ -257,7 +235,7 @@ func isDomainName(s string) bool {
 
 func (o *OAuth2Info) check(c checker) {
 	if n := len(o.GrantTypes); n < 1 || n > 4 {
-		c.fault("grantTypes", "must have 1 to 4 elements")
+		c.Fault("grantTypes", "must have 1 to 4 elements")
 	}
 	implicitOnly := len(o.GrantTypes) > 0
 	for i, g := range o.GrantTypes {
@@ -267,23 +245,23 @@ func (o *OAuth2Info) check(c checker) {
 	if o.TokenEndpoint != "" {
 		c.uri("tokenEndpoint", o.TokenEndpoint)
 	} else if !implicitOnly {
-		c.fault("tokenEndpoint", "is required unless OAUTH2_IMPLICIT_GRANT is the only grant")
+		c.Fault("tokenEndpoint", "is required unless OAUTH2_IMPLICIT_GRANT is the only grant")
 	}
 }
 
 // Check records everything that is wrong with u.
 func (u *ServiceLivenessUpdate) Check(faults *problem.InvalidParams) {
 	if u.State != StateActive {
-		checker{faults: faults}.fault("state", "must be ACTIVE: a heartbeat says that the service is alive")
+		newChecker(faults).Fault("state", "must be ACTIVE: a heartbeat says that the service is alive")
 	}
 }
 
 // Check records everything that is wrong with s as the body of a subscription request. Whether the platform is willing
 // to call CallbackReference is for the platform to say.
 func (s *SerAvailabilityNotificationSubscription) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if s.SubscriptionType != SubscriptionTypeSerAvailability {
-		c.fault("subscriptionType", "must be "+SubscriptionTypeSerAvailability)
+		c.Fault("subscriptionType", "must be "+SubscriptionTypeSerAvailability)
 	}
 	c.uri("callbackReference", s.CallbackReference)
 	if s.FilteringCriteria != nil {
@@ -299,7 +277,7 @@ func (f *FilteringCriteria) check(c checker) {
 		}
 	}
 	if given > 1 {
-		c.fault("", "must have at most one of serInstanceIds, serNames and serCategories")
+		c.Fault("", "must have at most one of serInstanceIds, serNames and serCategories")
 	}
 	c.listLen("serInstanceIds", len(f.SerInstanceIDs))
 	c.listLen("serNames", len(f.SerNames))

@@ -47,12 +47,12 @@ type RuleLimits struct {
 	Filters int
 }
 
-func (c checker) full() bool { return len(*c.faults) >= maxFaults }
+func (c checker) full() bool { return len(*c.Faults) >= maxFaults }
 
 // atMost reports whether a list keeps within a limit, where there is one.
 func (c checker) atMost(name string, n, limit int) bool {
 	if limit > 0 && n > limit {
-		c.fault(name, fmt.Sprintf("has more than %d elements", limit))
+		c.Fault(name, fmt.Sprintf("has more than %d elements", limit))
 		return false
 	}
 	return true
@@ -61,7 +61,7 @@ func (c checker) atMost(name string, n, limit int) bool {
 // parsed records what parse says of value.
 func parsed[T any](c checker, name, value string, parse func(string) (T, error)) {
 	if _, err := parse(value); err != nil {
-		c.fault(name, err.Error())
+		c.Fault(name, err.Error())
 	}
 }
 
@@ -76,7 +76,7 @@ func eachParsed[T any](c checker, name string, values []string, parse func(strin
 		switch t, err := parse(v); {
 		case err != nil:
 			good = false
-			c.item(name, i).fault("", err.Error())
+			c.item(name, i).Fault("", err.Error())
 		case seen != nil:
 			seen(t)
 		}
@@ -96,7 +96,7 @@ func (c checker) eachText(name string, values []string, limit int) {
 
 func (c checker) within(name string, n *int, low, high int) {
 	if n != nil && (*n < low || *n > high) {
-		c.fault(name, fmt.Sprintf("must be %d to %d, not %d", low, high, *n))
+		c.Fault(name, fmt.Sprintf("must be %d to %d, not %d", low, high, *n))
 	}
 }
 
@@ -104,13 +104,13 @@ func (c checker) within(name string, n *int, low, high int) {
 func (c checker) ruleID(name, id string) {
 	switch {
 	case id == "":
-		c.fault(name, "is required")
+		c.Fault(name, "is required")
 	case utf8.RuneCountInString(id) > MaxRuleID:
-		c.fault(name, fmt.Sprintf("is longer than %d characters", MaxRuleID))
+		c.Fault(name, fmt.Sprintf("is longer than %d characters", MaxRuleID))
 	case id == "." || id == "..":
-		c.fault(name, "must not be "+quote(id))
+		c.Fault(name, "must not be "+quote(id))
 	case !utf8.ValidString(id) || strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) }):
-		c.fault(name, "has characters that cannot be printed: "+quote(id))
+		c.Fault(name, "has characters that cannot be printed: "+quote(id))
 	}
 }
 
@@ -121,7 +121,7 @@ func (u unique) check(c checker, list, name, id string, i int) {
 	first, twice := u[id]
 	switch {
 	case twice:
-		c.item(list, i).fault(name, fmt.Sprintf("must differ from that of %s: %s", c.item(list, first).at, quote(id)))
+		c.item(list, i).Fault(name, fmt.Sprintf("must differ from that of %s: %s", c.item(list, first).At, quote(id)))
 	case id != "":
 		u[id] = i
 	}
@@ -130,7 +130,7 @@ func (u unique) check(c checker, list, name, id string, i int) {
 // CheckTrafficRules records everything that is wrong with the traffic rules of an app instance, a list called path: each rule and its
 // id, ids that occur twice, and the limits. Where rules may lack a state, SetDefaults comes first.
 func CheckTrafficRules(path string, rules []TrafficRule, limits RuleLimits, faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if !c.atMost(path, len(rules), limits.TrafficRules) {
 		return
 	}
@@ -148,7 +148,7 @@ func CheckTrafficRules(path string, rules []TrafficRule, limits RuleLimits, faul
 
 // CheckDNSRules records everything that is wrong with the DNS rules of an app instance, as CheckTrafficRules does.
 func CheckDNSRules(path string, rules []DNSRule, limits RuleLimits, faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if !c.atMost(path, len(rules), limits.DNSRules) {
 		return
 	}
@@ -175,7 +175,7 @@ func (r *TrafficRule) Check(faults *problem.InvalidParams) { r.Validate(RuleLimi
 
 // Validate does what Check does, and keeps r within the limits.
 func (r *TrafficRule) Validate(limits RuleLimits, faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if r.TrafficRuleID != "" {
 		c.ruleID("trafficRuleId", r.TrafficRuleID)
 	}
@@ -185,11 +185,11 @@ func (r *TrafficRule) Validate(limits RuleLimits, faults *problem.InvalidParams)
 func (r *TrafficRule) check(c checker, limits RuleLimits) {
 	checkEnum(c, "filterType", r.FilterType, filterTypes)
 	if r.Priority == nil {
-		c.fault("priority", "is required")
+		c.Fault("priority", "is required")
 	}
 	c.within("priority", r.Priority, 0, MaxPriority)
 	if len(r.TrafficFilter) == 0 {
-		c.fault("trafficFilter", "must have at least one element; an empty object matches all packets")
+		c.Fault("trafficFilter", "must have at least one element; an empty object matches all packets")
 	}
 	if c.atMost("trafficFilter", len(r.TrafficFilter), limits.Filters) {
 		for i := range r.TrafficFilter {
@@ -211,7 +211,7 @@ func (r *TrafficRule) checkInterfaces(c checker) {
 	switch r.Action {
 	case ActionForwardDecapsulated, ActionForwardEncapsulated, ActionPassthrough:
 		if n > 1 {
-			c.fault("dstInterface", "must have at most 1 element with "+string(r.Action))
+			c.Fault("dstInterface", "must have at most 1 element with "+string(r.Action))
 			return
 		}
 	default:
@@ -230,11 +230,11 @@ func (d *DestinationInterface) check(c checker) {
 	checkEnum(c, "interfaceType", d.InterfaceType, ifTypes)
 	switch {
 	case d.InterfaceType == InterfaceTunnel && d.TunnelInfo == nil:
-		c.fault("tunnelInfo", "is required with TUNNEL")
+		c.Fault("tunnelInfo", "is required with TUNNEL")
 	case d.InterfaceType == InterfaceMAC && d.DstMACAddress == "" && d.SrcMACAddress == "":
-		c.fault("dstMacAddress", "or srcMacAddress is required with MAC")
+		c.Fault("dstMacAddress", "or srcMacAddress is required with MAC")
 	case d.InterfaceType == InterfaceIP && d.DstIPAddress == "":
-		c.fault("dstIpAddress", "is required with IP")
+		c.Fault("dstIpAddress", "is required with IP")
 	}
 	if t := d.TunnelInfo; t != nil && (d.InterfaceType == InterfaceTunnel || !t.Empty()) {
 		t.check(c.in("tunnelInfo"))
@@ -258,11 +258,11 @@ func (t *TunnelInfo) Empty() bool {
 func (t *TunnelInfo) check(c checker) {
 	switch {
 	case t.TunnelType == "":
-		c.fault("tunnelType", "is required")
+		c.Fault("tunnelType", "is required")
 	case len(t.TunnelType) > maxTunnelType || strings.ContainsFunc(t.TunnelType, func(r rune) bool {
 		return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_'
 	}):
-		c.fault("tunnelType", fmt.Sprintf("must be GTP_U, GRE or another name of up to %d capitals, digits and underscores, not %s",
+		c.Fault("tunnelType", fmt.Sprintf("must be GTP_U, GRE or another name of up to %d capitals, digits and underscores, not %s",
 			maxTunnelType, quote(t.TunnelType)))
 	}
 	if t.TunnelDstAddress != "" {
@@ -297,7 +297,7 @@ func (c checker) addressPair(srcName string, src []string, dstName string, dst [
 	good := eachParsed(c, srcName, src, ParseAddressRange, from.add)
 	good = eachParsed(c, dstName, dst, ParseAddressRange, to.add) && good
 	if good && from.disjoint(to) {
-		c.fault(dstName, "has no address of the family of "+srcName+": no packet can match both")
+		c.Fault(dstName, "has no address of the family of "+srcName+": no packet can match both")
 	}
 }
 
@@ -328,14 +328,14 @@ func (r *DNSRule) SetDefaults() {
 }
 
 // Check records everything that is wrong with r.
-func (r *DNSRule) Check(faults *problem.InvalidParams) { r.check(checker{faults: faults}) }
+func (r *DNSRule) Check(faults *problem.InvalidParams) { r.check(newChecker(faults)) }
 
 func (r *DNSRule) check(c checker) {
 	c.ruleID("dnsRuleId", r.DNSRuleID)
 	c.ruleDomain("domainName", r.DomainName)
 	checkEnum(c, "ipAddressType", r.IPAddressType, addressTypes)
 	if r.IPAddress == "" {
-		c.fault("ipAddress", "is required")
+		c.Fault("ipAddress", "is required")
 	} else {
 		c.answer("ipAddress", r.IPAddress, r.IPAddressType)
 	}
@@ -346,7 +346,7 @@ func (r *DNSRule) check(c checker) {
 // Check records everything that is wrong with u by itself. Whether it fits the rule it changes shows when that is checked after the
 // change.
 func (u *DNSRuleUpdate) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if u.DNSRuleID != "" {
 		c.ruleID("dnsRuleId", u.DNSRuleID)
 	}
@@ -366,9 +366,9 @@ func (u *DNSRuleUpdate) Check(faults *problem.InvalidParams) {
 func (c checker) ruleDomain(name, value string) {
 	switch {
 	case value == "":
-		c.fault(name, "is required")
+		c.Fault(name, "is required")
 	case !isRuleDomain(value):
-		c.fault(name, `must be a domain name, whose first label may be "*", not `+quote(value))
+		c.Fault(name, `must be a domain name, whose first label may be "*", not `+quote(value))
 	}
 }
 
@@ -383,13 +383,13 @@ func (c checker) answer(name, value string, family IPAddressType) {
 	a, err := ParseAddress(value)
 	switch {
 	case err != nil:
-		c.fault(name, err.Error())
+		c.Fault(name, err.Error())
 	case family == IPv4 && !a.Is4():
-		c.fault(name, "must be an IPv4 address as ipAddressType is IP_V4, not "+quote(value))
+		c.Fault(name, "must be an IPv4 address as ipAddressType is IP_V4, not "+quote(value))
 	case family == IPv6 && !a.Is6():
-		c.fault(name, "must be an IPv6 address as ipAddressType is IP_V6, not "+quote(value))
+		c.Fault(name, "must be an IPv6 address as ipAddressType is IP_V6, not "+quote(value))
 	case !reachable(a):
-		c.fault(name, "must be the address of a host, not "+quote(value))
+		c.Fault(name, "must be the address of a host, not "+quote(value))
 	}
 }
 
@@ -400,6 +400,6 @@ func reachable(a netip.Addr) bool {
 
 func (c checker) ttl(name string, seconds *int64) {
 	if seconds != nil && (*seconds < 0 || *seconds > MaxTTL) {
-		c.fault(name, fmt.Sprintf("must be 0 to %d seconds, not %d", MaxTTL, *seconds))
+		c.Fault(name, fmt.Sprintf("must be 0 to %d seconds, not %d", MaxTTL, *seconds))
 	}
 }

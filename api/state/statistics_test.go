@@ -52,6 +52,26 @@ func TestFoldedStatistics(t *testing.T) {
 	require.Equal(t, int64(math.MaxInt64), s.Fold().Pairs[0].Buckets[0].Calls, "what is too large stays the largest number")
 }
 
+func TestMergedStatistics(t *testing.T) {
+	s, before := calls(), calls()
+	s.Pairs[0].Buckets[2].Calls = 4
+	others := state.CallStatistics{Pairs: []state.CallPair{
+		{Service: "audio", Consumer: "app-1", Buckets: []state.CallBucket{{Minute: 1, Calls: 1}}},
+		{Service: "video", Consumer: "app-1", Buckets: []state.CallBucket{{Minute: 7, Calls: 2, Bytes: 1}, {Minute: 8, Calls: 3}}},
+	}}
+	merged := s
+	merged.Merge(others)
+	require.Equal(t, []state.CallPair{
+		{Service: "video", Consumer: "app-1", Buckets: []state.CallBucket{
+			{Minute: 0, Calls: 1}, {Minute: 7, Calls: 7, Refused: 1, Failed: 2, Micros: 12345, Bytes: 1<<40 + 1}, {Minute: 8, Calls: 3}, {Minute: 59, Calls: 4},
+		}},
+		before.Pairs[1],
+		others.Pairs[0],
+	}, merged.Pairs)
+	before.Pairs[0].Buckets[2].Calls = 4
+	require.Equal(t, before, s, "what was merged stays")
+}
+
 func TestStatisticsThatAreNone(t *testing.T) {
 	for name, s := range map[string]state.CallPair{
 		"a negative number":    {Buckets: []state.CallBucket{{Calls: -1}}},

@@ -11,13 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/limit"
 )
 
@@ -91,18 +91,7 @@ func (s *Server) Open() int { return int(s.ln.open.Load()) }
 func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 
 // URL is the base URL of the listener. An unspecified address is shown as the loopback address.
-func (s *Server) URL() string {
-	u := url.URL{Scheme: "http"}
-	if s.cfg.TLS != nil {
-		u.Scheme = "https"
-	}
-	addr := *s.Addr()
-	if addr.IP.IsUnspecified() {
-		addr.IP = net.IPv4(127, 0, 0, 1)
-	}
-	u.Host = addr.String()
-	return u.String()
-}
+func (s *Server) URL() string { return httpx.ListenerURL(s.Addr(), s.cfg.TLS != nil) }
 
 // Run serves until the context ends, then lets the calls under way finish for at most drain.
 func (s *Server) Run(ctx context.Context, drain time.Duration) error {

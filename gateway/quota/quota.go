@@ -45,7 +45,7 @@ type Quotas struct {
 	metrics  *metrics
 	clock    *clock
 	accounts *accounts
-	leases   *leases
+	leases   *etcd.Leases // by the time of quotas
 	circuit  circuit
 	patience time.Duration
 	bound    time.Duration // of a transaction
@@ -76,7 +76,7 @@ func newQuotas(cfg Config, read func() (wall, mono int64)) *Quotas {
 		tickets: make(chan struct{}, maxTransactions), patience: patience, bound: transactionTime,
 	}
 	q.accounts = newAccounts(cfg.Keys, q.dropped)
-	q.leases = newLeases(q.store)
+	q.leases = etcd.NewLeases(q.store, slack)
 	q.alive, q.kill = context.WithCancel(context.Background())
 	q.metrics = newMetrics(cfg.Registerer, q)
 	return q

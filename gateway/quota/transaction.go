@@ -194,14 +194,14 @@ func (q *Quotas) commit(ctx context.Context, key string, w *window, p plan) (aft
 		return record{}, false, err
 	}
 	for range 2 {
-		lease, err := q.leases.until(ctx, w.end, p.now)
+		lease, err := q.leases.UntilAt(ctx, time.Unix(0, w.end), time.Unix(0, p.now))
 		if err != nil {
 			return record{}, false, err
 		}
 		resp, err := q.store.Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", p.seen.revision)},
 			[]clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(lease))}, []clientv3.Op{clientv3.OpGet(key)})
 		switch {
-		case q.leases.lost(err):
+		case q.leases.Lost(err):
 		case err != nil:
 			return record{}, false, err
 		case resp.Succeeded:

@@ -11,6 +11,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/query"
 )
 
 // access are the handlers of access requests, for those who say who they are in one way.
@@ -73,7 +74,7 @@ func (x *access) apply(c *gin.Context) (string, error) {
 
 // what says in the audit stream what a request is about.
 func what(r *book.Request) string {
-	return fmt.Sprintf("%s for %s of %s", r.Info.Consumer, quote(r.Info.SerName), r.Info.Owner)
+	return fmt.Sprintf("%s for %s of %s", r.Info.Consumer, query.Quote(r.Info.SerName), r.Info.Owner)
 }
 
 func (x *access) list(c *gin.Context) error {
@@ -81,19 +82,19 @@ func (x *access) list(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := query(c, "state", "consumer", "owner", "limit", "after")
+	p, err := query.ReadFilled(c, "state", "consumer", "owner", "limit", "after")
 	if err != nil {
 		return err
 	}
-	state := p.oneOf("state", "", string(gateway.AccessPending), string(gateway.AccessGranted), string(gateway.AccessRefused))
+	state := p.OneOf("state", "", string(gateway.AccessPending), string(gateway.AccessGranted), string(gateway.AccessRefused))
 	f := book.Filter{
-		State: gateway.AccessState(state), Consumer: identity.CanonicalID(p.get("consumer")), Owner: identity.CanonicalID(p.get("owner")),
+		State: gateway.AccessState(state), Consumer: identity.CanonicalID(p.Get("consumer")), Owner: identity.CanonicalID(p.Get("owner")),
 	}
-	at := p.page()
-	if err := p.err(); err != nil {
+	at := p.Page()
+	if err := p.Err(); err != nil {
 		return err
 	}
-	some := some(c, p, at, "/access_requests", x.api.Book.Access.List(f, who, at.after), (*book.Request).Place)
+	some := some(c, p, at, "/access_requests", x.api.Book.Access.List(f, who, at.After), (*book.Request).Place)
 	list := make([]*gateway.AccessRequest, len(some))
 	for i, r := range some {
 		list[i] = &r.Info

@@ -12,20 +12,21 @@ import (
 	"github.com/openmep/mep/gateway/book"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
+	"github.com/openmep/mep/kit/query"
 )
 
 func (a *API) listRoutes(c *gin.Context) error {
-	p, err := query(c, "kind", "service", "source", "limit", "after")
+	p, err := query.ReadFilled(c, "kind", "service", "source", "limit", "after")
 	if err != nil {
 		return err
 	}
-	kind := p.oneOf("kind", "", gateway.KindPlatform, gateway.KindService, gateway.KindInstance, gateway.KindStatic)
-	source := p.oneOf("source", "", "registry", sourceConfiguration, sourceManagement, "platform")
-	service, at := p.get("service"), p.page()
-	if err := p.err(); err != nil {
+	kind := p.OneOf("kind", "", gateway.KindPlatform, gateway.KindService, gateway.KindInstance, gateway.KindStatic)
+	source := p.OneOf("source", "", "registry", sourceConfiguration, sourceManagement, "platform")
+	service, at := p.Get("service"), p.Page()
+	if err := p.Err(); err != nil {
 		return err
 	}
-	rest := matches(a.Server.Routes(at.after), func(r *gateway.RouteView) bool {
+	rest := matches(a.Server.Routes(at.After), func(r *gateway.RouteView) bool {
 		return (kind == "" || r.Kind == kind) && (source == "" || r.Source == source) && (service == "" || r.Service == service)
 	})
 	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/routes", rest, func(r *gateway.RouteView) string { return r.ID }))
@@ -43,7 +44,7 @@ func (a *API) getRoute(c *gin.Context) error {
 	}
 	view, ok := a.Server.Route(id)
 	if !ok {
-		return errs.New(errs.NotFound, "there is no route %s", quote(id))
+		return errs.New(errs.NotFound, "there is no route %s", query.Quote(id))
 	}
 	return httpx.JSON(c, http.StatusOK, view)
 }
@@ -68,7 +69,7 @@ func (a *API) putRoute(c *gin.Context) (string, error) {
 	route := gateway.Route{}
 	if err := httpx.BodyFunc(c, &route, func(faults *faults) {
 		if route.ID != "" && route.ID != id {
-			faults.Add("id", "must be that of the path, "+quote(id)+", or absent")
+			faults.Add("id", "must be that of the path, "+query.Quote(id)+", or absent")
 		}
 		route.ID = id
 		route.Check(faults)
@@ -105,6 +106,18 @@ func etagOf[V any](d *book.Definition[V]) string {
 	return d.ETag()
 }
 
+// ifMatch refuses a change that the header fields of the request make depend on another state (RFC 9110 13.1); etag is "" when there is
+// nothing yet.
+func ifMatch(c *gin.Context, etag string) error {
+	if c.Request.Header.Get("If-None-Match") == "*" && etag != "" {
+		return errs.New(errs.PreconditionFailed, "If-None-Match does not hold: there is one already, with the entity-tag %s", etag)
+	}
+	if etag == "" && len(c.Request.Header.Values("If-Match")) > 0 {
+		return errs.New(errs.PreconditionFailed, "If-Match does not hold: there is none")
+	}
+	return httpx.IfMatch(c, etag)
+}
+
 // put answers a PUT.
 func put(c *gin.Context, etag string, created bool, view any) error {
 	httpx.SetETag(c, etag)
@@ -137,16 +150,7 @@ func drop[V any](a *API, c *gin.Context, all *book.Definitions[V], id string) er
 }
 
 func (a *API) listPolicies(c *gin.Context) error {
-	p, err := query(c, "limit", "after")
-	if err != nil {
-		return err
-	}
-	at := p.page()
-	if err := p.err(); err != nil {
-		return err
-	}
-	place := func(v gateway.PolicyView) string { return v.Name }
-	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/policies", sorted(a.Server.Policies(), at.after, place), place))
+	return whole(c, "/policies", a.Server.Policies, func(v gateway.PolicyView) string { return v.Name })
 }
 
 func (a *API) getPolicy(c *gin.Context) error {
@@ -161,7 +165,7 @@ func (a *API) getPolicy(c *gin.Context) error {
 	}
 	view, ok := a.Server.Policy(name)
 	if !ok {
-		return errs.New(errs.NotFound, "there is no policy %s", quote(name))
+		return errs.New(errs.NotFound, "there is no policy %s", query.Quote(name))
 	}
 	return httpx.JSON(c, http.StatusOK, view)
 }
@@ -185,14 +189,14 @@ func (a *API) putPolicy(c *gin.Context) (string, error) {
 	policy := gateway.Policy{}
 	if err := httpx.BodyFunc(c, &policy, func(faults *faults) {
 		if utf8.RuneCountInString(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-			faults.Add("name", "must be a serName, \"*\" or the id of a platform route, not "+quote(name))
+			faults.Add("name", "must be a serName, \"*\" or the id of a platform route, not "+query.Quote(name))
 		}
 		policy.Check(faults)
 	}); err != nil {
 		return "", err
 	}
 	if view, ok := a.Server.Policy(name); ok && view.Source == sourceConfiguration {
-		return "", errs.New(errs.Conflict, "the policy %s is one of the gateway's configuration, which wins: change it there", quote(name))
+		return "", errs.New(errs.Conflict, "the policy %s is one of the gateway's configuration, which wins: change it there", query.Quote(name))
 	}
 	ctx := c.Request.Context()
 	def, created, err := a.Book.Policies.Put(ctx, name, policy, func(d *book.Definition[gateway.Policy]) error { return ifMatch(c, etagOf(d)) })

@@ -11,6 +11,7 @@ import (
 	"github.com/openmep/mep/gateway/book"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/query"
 )
 
 type faults = problem.InvalidParams
@@ -35,15 +36,15 @@ func (a *API) createKey(c *gin.Context) (string, error) {
 }
 
 func (a *API) listKeys(c *gin.Context) error {
-	p, err := query(c, "consumer", "limit", "after")
+	p, err := query.ReadFilled(c, "consumer", "limit", "after")
 	if err != nil {
 		return err
 	}
-	at := p.page()
-	if err := p.err(); err != nil {
+	at := p.Page()
+	if err := p.Err(); err != nil {
 		return err
 	}
-	keys := a.Book.Keys.Of(identity.CanonicalID(p.get("consumer")), at.after)
+	keys := a.Book.Keys.Of(identity.CanonicalID(p.Get("consumer")), at.After)
 	rest := func(yield func(*gateway.APIKey) bool) {
 		for key := range keys {
 			if !yield(&key.Info) {

@@ -12,6 +12,7 @@ import (
 	"github.com/openmep/mep/gateway/export"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/query"
 )
 
 func (a *API) explain(c *gin.Context) error {
@@ -54,18 +55,18 @@ const kept = 7 * 24 * time.Hour
 var spans = map[string]time.Duration{gateway.StatMinute: time.Hour, gateway.StatHour: 24 * time.Hour, gateway.StatDay: kept}
 
 func (a *API) statistics(c *gin.Context) error {
-	p, err := query(c, "service", "consumer", "resolution", "from", "to")
+	p, err := query.ReadFilled(c, "service", "consumer", "resolution", "from", "to")
 	if err != nil {
 		return err
 	}
-	q := StatisticsQuery{Service: p.get("service"), Consumer: identity.CanonicalID(p.get("consumer"))}
-	q.Resolution = p.oneOf("resolution", gateway.StatHour, gateway.StatMinute, gateway.StatDay)
-	q.To = p.moment("to", time.Now().UTC())
-	q.From = p.moment("from", q.To.Add(-spans[q.Resolution]))
-	if p.err() == nil && !q.From.Before(q.To) {
-		p.faults.Add("from", "must be before to")
+	q := StatisticsQuery{Service: p.Get("service"), Consumer: identity.CanonicalID(p.Get("consumer"))}
+	q.Resolution = p.OneOf("resolution", gateway.StatHour, gateway.StatMinute, gateway.StatDay)
+	q.To = p.Moment("to", time.Now().UTC())
+	q.From = p.Moment("from", q.To.Add(-spans[q.Resolution]))
+	if p.Err() == nil && !q.From.Before(q.To) {
+		p.Faults.Add("from", "must be before to")
 	}
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return err
 	}
 	s, err := a.Server.Statistics(c.Request.Context(), q)
@@ -76,50 +77,41 @@ func (a *API) statistics(c *gin.Context) error {
 }
 
 func (a *API) quotas(c *gin.Context) error {
-	p, err := query(c, "route", "consumer", "limit", "after")
+	p, err := query.ReadFilled(c, "route", "consumer", "limit", "after")
 	if err != nil {
 		return err
 	}
-	at := p.page()
-	if err := p.err(); err != nil {
+	at := p.Page()
+	if err := p.Err(); err != nil {
 		return err
 	}
-	list, err := a.Server.Quotas(c.Request.Context(), p.get("route"), identity.CanonicalID(p.get("consumer")))
+	list, err := a.Server.Quotas(c.Request.Context(), p.Get("route"), identity.CanonicalID(p.Get("consumer")))
 	if err != nil {
 		return err
 	}
 	place := func(u gateway.QuotaUse) string {
 		return strings.Join([]string{u.Route, u.Consumer, u.Per, u.Window.UTC().Format(time.RFC3339)}, "\x00")
 	}
-	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/quotas", sorted(list, at.after, place), place))
+	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/quotas", sorted(list, at.After, place), place))
 }
 
 func (a *API) upstreams(c *gin.Context) error {
-	p, err := query(c, "limit", "after")
-	if err != nil {
-		return err
-	}
-	at := p.page()
-	if err := p.err(); err != nil {
-		return err
-	}
-	place := func(t gateway.TargetView) string { return t.URL + "\x00" + t.Instance }
-	return httpx.JSON(c, http.StatusOK, some(c, p, at, "/upstreams", sorted(a.Server.Upstreams(), at.after, place), place))
+	return whole(c, "/upstreams", a.Server.Upstreams, func(t gateway.TargetView) string { return t.URL + "\x00" + t.Instance })
 }
 
 // formats are what the routes can be exported as.
 var formats = map[string]func(export.Table) ([]byte, error){"kong": export.Kong, "envoy": export.Envoy}
 
 func (a *API) export(c *gin.Context) error {
-	p, err := query(c, "format")
+	p, err := query.ReadFilled(c, "format")
 	if err != nil {
 		return err
 	}
-	format := p.oneOf("format", "", "kong", "envoy")
-	if format == "" && p.err() == nil {
-		p.faults.Add("format", "is required: kong or envoy")
+	format := p.OneOf("format", "", "kong", "envoy")
+	if format == "" && p.Err() == nil {
+		p.Faults.Add("format", "is required: kong or envoy")
 	}
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return err
 	}
 	text, err := formats[format](export.Table{Routes: slices.Collect(a.Server.Routes("")), Policies: a.Server.Policies()})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,17 +132,28 @@ func TestAWeekIsKept(t *testing.T) {
 	}
 	require.Len(t, r.points(Query{}), 24)
 	require.Len(t, r.points(Query{From: now.Add(-8 * 24 * time.Hour)}), 8*24, "and one more, by the hour as well")
-	require.Len(t, r.points(minutes(Query{From: now.Add(-24 * time.Hour)})), 48)
+	byMinute := r.points(minutes(Query{From: now.Add(-8 * 24 * time.Hour)}))
+	require.Len(t, byMinute, 8*48)
+	for i, p := range byMinute {
+		require.Equal(t, point(now.Add(-8*24*time.Hour+time.Duration(i)*30*time.Minute), 1), p)
+	}
+	require.Len(t, r.points(minutes(Query{From: now.Add(-4 * time.Hour), To: now.Add(-time.Hour)})), 6, "from both places, once")
 
-	list := keys(t, r.store)
-	hour, _, err := state.SplitStatisticsKey(list[0])
-	require.NoError(t, err)
-	require.Equal(t, now.Add(-8*24*time.Hour), hour, "what is older is removed, whoever wrote it")
+	oldest := state.StatisticsHour(now.Add(-8 * 24 * time.Hour))
+	require.True(t, strings.HasPrefix(keys(t, r.store)[0], oldest), "what is older is removed, whoever wrote it")
+	require.True(t, strings.HasPrefix(state.PrefixStatistics+strings.TrimPrefix(minuteKeys(t, r.store)[0], state.MinutesRoot), oldest))
+	unfolded := 0
 	for item := range r.records.Snapshot().All() {
 		hour, _, err := state.SplitStatisticsKey(item.Key)
 		require.NoError(t, err)
-		require.Equal(t, now.Sub(hour) >= keepMinutes+time.Hour, item.Value.Folded, hour)
+		require.Equal(t, now.Sub(hour) >= keepRecent+time.Hour, item.Value.Folded, hour)
+		require.Equal(t, item.Value.Folded, item.Value.Minutes > 0)
+		if !item.Value.Folded {
+			unfolded++
+		}
 	}
+	require.Equal(t, 4, unfolded)
+	require.Len(t, minuteKeys(t, r.store), len(keys(t, r.store))-unfolded)
 }
 
 func TestRecordsOfADeadReplicaAreFoldedByAnother(t *testing.T) {
@@ -156,7 +168,7 @@ func TestRecordsOfADeadReplicaAreFoldedByAnother(t *testing.T) {
 		}
 		return false
 	}
-	c.set(start.Add(keepMinutes + time.Hour))
+	c.set(start.Add(keepRecent + time.Hour))
 	r.sweeper = sweeper{}
 	r.write()
 	require.False(t, folded(), "it has time to do it itself")
@@ -165,19 +177,24 @@ func TestRecordsOfADeadReplicaAreFoldedByAnother(t *testing.T) {
 	r.write()
 	require.True(t, folded())
 	require.Equal(t, []gateway.Point{point(start, 3)}, r.points(Query{From: start}))
+	byMinute := minutes(Query{From: start, To: start.Add(time.Hour)})
+	require.Equal(t, []gateway.Point{point(start, 1), point(start.Add(time.Minute), 1), point(start.Add(2*time.Minute), 1)}, r.points(byMinute))
 
 	// It was not dead after all: what it writes late is as it was, and is folded again.
 	c.set(start.Add(30 * time.Second))
 	dead.Count("s", "c", ok(time.Millisecond))
 	dead.since = c.now()
 	dead.write()
-	c.set(start.Add(keepMinutes + 2*time.Hour))
+	c.set(start.Add(keepRecent + 2*time.Hour))
+	once := []gateway.Point{point(start, 2), point(start.Add(time.Minute), 1), point(start.Add(2*time.Minute), 1)}
 	require.False(t, folded())
 	require.Equal(t, []gateway.Point{point(start, 4)}, r.points(Query{From: start}))
+	require.Equal(t, once, r.points(byMinute), "and not what stands elsewhere of it")
 	r.sweeper = sweeper{}
 	r.write()
 	require.True(t, folded())
 	require.Equal(t, []gateway.Point{point(start, 4)}, r.points(Query{From: start}))
+	require.Equal(t, once, r.points(byMinute))
 }
 
 func TestDamagedRecordsAreLeftOut(t *testing.T) {
@@ -197,7 +214,8 @@ func TestDamagedRecordsAreLeftOut(t *testing.T) {
 	c.set(start.Add(26 * time.Hour))
 	r.sweeper = sweeper{}
 	r.write()
-	require.Equal(t, []gateway.Point{point(start, 1)}, r.points(Query{From: start}), "and do not stop others from being folded")
+	require.Len(t, minuteKeys(t, r.store), 1, "and do not stop others from being folded")
+	require.Equal(t, []gateway.Point{point(start, 1)}, r.points(Query{From: start}))
 	c.set(start.Add(9 * 24 * time.Hour))
 	r.sweeper = sweeper{}
 	r.write()

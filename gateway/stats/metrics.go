@@ -6,6 +6,7 @@ type metrics struct {
 	writes *prometheus.CounterVec
 	lost   prometheus.Counter
 	swept  *prometheus.CounterVec
+	stored *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -18,8 +19,13 @@ func newMetrics() *metrics {
 		}),
 		swept: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mep_gateway_statistics_swept_total",
-			Help: "Records of call statistics that were put together to hours, or removed for their age, by what was done: folded or removed.",
+			Help: "Records of call statistics that were put together to hours, or removed for their age or for want of room, by what was done: " +
+				"folded or removed.",
 		}, []string{"action"}),
+		stored: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mep_gateway_statistics_stored_bytes",
+			Help: "What call statistics take in etcd, of all replicas, by kind: records, or minutes that are older than those in records.",
+		}, []string{"kind"}),
 	}
 }
 
@@ -27,7 +33,7 @@ func (m *metrics) register(reg prometheus.Registerer, pairs, unwritten func() fl
 	if reg == nil {
 		return
 	}
-	reg.MustRegister(m.writes, m.lost, m.swept,
+	reg.MustRegister(m.writes, m.lost, m.swept, m.stored,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mep_gateway_statistics_pairs", Help: "Pairs of service and consumer counted apart in this hour.",
 		}, pairs),

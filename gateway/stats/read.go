@@ -2,12 +2,14 @@ package stats
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/watched"
 )
 
 // MaxPoints is how many points an answer has at most.
@@ -60,29 +62,35 @@ func (q *Query) check(now time.Time) error {
 	switch {
 	case q.From.Before(now.Add(-keep - slack)):
 		return errs.New(errs.Invalid, "from must be less than 8 days ago: older statistics are not kept")
-	case q.Resolution == gateway.StatMinute && q.From.Before(now.Add(-keepMinutes-slack)):
-		return errs.New(errs.Invalid, "from must be less than a day ago for the resolution minute: older statistics are kept by the hour")
 	case q.To.After(now.Add(keep)):
 		return errs.New(errs.Invalid, "to is too far in the future")
 	}
 	return nil
 }
 
-// Read answers a query with what all replicas have written, and what this one has not yet. The error is of the kind errs.Invalid for a
-// query that cannot be answered or whose answer would have more than MaxPoints points.
-func (s *Stats) Read(q Query) (gateway.Statistics, error) {
+// Find answers a query with what all replicas have written, and what this one has not yet. The error is of the kind errs.Invalid for a
+// query that cannot be answered or whose answer would have more than MaxPoints points. Minutes of more than two hours ago are read from
+// etcd, with the errors of etcd.Store.Do; nothing else is, so that other queries are answered while it is away.
+func (s *Stats) Find(ctx context.Context, q Query) (gateway.Statistics, error) {
 	s.collect()
 	if err := q.check(s.now()); err != nil {
 		return gateway.Statistics{}, err
 	}
 	a := answer{query: q, bucket: resolutions[q.Resolution].bucket, sums: make(map[pair]map[int64]state.CallBucket)}
-	own := s.held(&a)
+	own, snapshot := s.held(&a)
+	var elsewhere []string // records whose minutes are
 	first, end := state.StatisticsHour(q.From.Truncate(time.Hour)), state.StatisticsHour(q.To.Add(time.Hour-1).Truncate(time.Hour))
-	for item := range s.records.Snapshot().From(first) {
+	for item := range snapshot.From(first) {
 		if item.Key >= end || a.full {
 			break
 		}
 		if _, mine := own[item.Key]; mine {
+			continue
+		}
+		if item.Value.Folded && a.bucket < time.Hour {
+			if item.Value.Minutes > 0 {
+				elsewhere = append(elsewhere, item.Key)
+			}
 			continue
 		}
 		hour, _, err := state.SplitStatisticsKey(item.Key)
@@ -94,23 +102,27 @@ func (s *Stats) Read(q Query) (gateway.Statistics, error) {
 			s.log.Warn("record of call statistics left out", "key", item.Key, "revision", item.ModRevision, "error", err)
 			continue
 		}
-		a.add(hour, stats.Folded, stats.Pairs)
+		a.add(hour, stats.Pairs)
+	}
+	if err := s.addMinutes(ctx, &a, elsewhere); err != nil {
+		return gateway.Statistics{}, err
 	}
 	return a.statistics()
 }
 
-// held adds what this process holds to an answer, and returns the keys of that: the mirror may have it as it was before.
-func (s *Stats) held(a *answer) map[string]struct{} {
+// held adds what this process holds to an answer, and returns the keys of that, as the mirror may have it as it was before, and with what
+// the mirror has at that moment: what is not held is in it.
+func (s *Stats) held(a *answer) (map[string]struct{}, *watched.Snapshot[state.PackedStatistics]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := make(map[string]struct{})
 	for start, b := range s.blocks {
 		for _, p := range b.parts {
 			own[p.key] = struct{}{}
-			a.add(time.Unix(start, 0).UTC().Truncate(time.Hour), false, p.pairs)
+			a.add(time.Unix(start, 0).UTC().Truncate(time.Hour), p.pairs)
 		}
 	}
-	return own
+	return own, s.records.Snapshot()
 }
 
 // answer is what is found for a query.
@@ -123,10 +135,7 @@ type answer struct {
 }
 
 // add adds what a record has that was asked for.
-func (a *answer) add(hour time.Time, folded bool, pairs []state.CallPair) {
-	if folded && a.bucket < time.Hour {
-		return
-	}
+func (a *answer) add(hour time.Time, pairs []state.CallPair) {
 	for _, p := range pairs {
 		if a.query.Service != "" && p.Service != a.query.Service || a.query.Consumer != "" && p.Consumer != a.query.Consumer {
 			continue

@@ -1,5 +1,8 @@
-// Package stats counts the calls of every consumer to every service and keeps the counts in etcd: minutes for a day, hours and days for
-// a week.
+// Package stats counts the calls of every consumer to every service and keeps the counts in etcd for a week: by the minute, and added up
+// by the hour and the day.
+//
+// What a replica counts it writes to records that all of them watch, of the last hours by the minute. Later they are folded: the record
+// keeps one sum, and the minutes go to where they are read only when somebody asks for them.
 package stats
 
 import (
@@ -26,9 +29,9 @@ const (
 	interval = 10 * time.Second
 	// span is how much time the parts of one hour are for: a part is written anew as long as it lasts.
 	span = 10 * time.Minute
-	// keepMinutes is how long counts are kept by the minute, keep how long they are kept at all: seven whole days.
-	keepMinutes = 24 * time.Hour
-	keep        = 8 * 24 * time.Hour
+	// keepRecent is how long records have minutes, keep how long counts are kept at all: seven whole days.
+	keepRecent = 2 * time.Hour
+	keep       = 8 * 24 * time.Hour
 )
 
 // Outcome is what became of a call.
@@ -64,8 +67,15 @@ type Stats struct {
 	buckets  int // in blocks
 	mostHeld int // of buckets
 
-	sweeper sweeper
+	turn chan struct{} // has room for the one who reads minutes from etcd
+
+	// The fields below belong to Run.
 	failing bool
+	sweeper sweeper
+	// room is how many bytes minutes that are not recent, and records, may take each; mostKept what that is when etcd has enough.
+	room, mostKept int64
+	tight          bool      // something is removed before its time
+	cleared        time.Time // up to when minutes were removed
 }
 
 // New makes the statistics of a replica and adds their collection to the mirror, which is not to run yet. reg takes the metrics,
@@ -83,6 +93,9 @@ func newStats(store *etcd.Store, m *watched.Mirror, replica string, log *slog.Lo
 		blocks:   make(map[int64]*block),
 		mostHeld: maxBuckets,
 		sweeper:  sweeper{wait: sweepEvery},
+		room:     maxRoom,
+		mostKept: maxRoom,
+		turn:     make(chan struct{}, 1),
 		records: watched.Add(m, "statistics", state.PrefixStatistics, func(_ string, value []byte, _ int64) (state.PackedStatistics, error) {
 			return state.Decode[state.PackedStatistics](value)
 		}),

@@ -1,9 +1,11 @@
 package stats
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,14 +103,25 @@ func (g *generation) insert(p pair, count *atomic.Int64, most int64) *counters {
 	return c
 }
 
-// drain takes all counts away.
+// drain takes all counts away, in an order that is always the same: so that records of one span after the other are of the same pairs.
 func (g *generation) drain(each func(pair, state.CallBucket)) {
+	type count struct {
+		of pair
+		n  state.CallBucket
+	}
+	var counts []count
 	for i := range g.shards {
 		for p, c := range *g.shards[i].known.Load() {
 			if b := c.take(); b != (state.CallBucket{}) {
-				each(p, b)
+				counts = append(counts, count{p, b})
 			}
 		}
+	}
+	slices.SortFunc(counts, func(a, b count) int {
+		return cmp.Or(cmp.Compare(a.of.service, b.of.service), cmp.Compare(a.of.consumer, b.of.consumer))
+	})
+	for _, c := range counts {
+		each(c.of, c.n)
 	}
 }
 

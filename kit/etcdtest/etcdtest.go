@@ -75,7 +75,7 @@ func (s *Server) Endpoint() string { return "unix://" + s.socket }
 // Store connects to the server until the test ends.
 func (s *Server) Store(tb testing.TB) *etcd.Store {
 	tb.Helper()
-	st, err := etcd.Dial(etcd.Config{Endpoints: []string{s.Endpoint()}, Timeout: time.Second})
+	st, err := etcd.Dial(etcd.Config{Endpoints: []string{s.Endpoint()}, Timeout: 3 * time.Second})
 	require.NoError(tb, err)
 	tb.Cleanup(func() { _ = st.Close() })
 	return st

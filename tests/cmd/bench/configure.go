@@ -187,21 +187,29 @@ func benchConfigure(o *options) error {
 	return nil
 }
 
+// startConfigured starts the platform with an app instance that is configured for each manager.
+func startConfigured(o *options, args ...string) (p *process.Process, dir string, apps []string, err error) {
+	bodies, err := configurations(managers)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	if p, dir, err = startPlatform(o, args...); err != nil {
+		return nil, "", nil, err
+	}
+	if apps, _, err = configure(p, bodies); err != nil {
+		p.Kill()
+		return nil, "", nil, err
+	}
+	return p, dir, apps, nil
+}
+
 // benchRule compares the change of a rule over Mp1 with a raw put of the same record into etcd.
 func benchRule(o *options) error {
-	p, dir, err := startPlatform(o)
+	p, dir, apps, err := startConfigured(o)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	bodies, err := configurations(managers)
-	if err != nil {
-		return err
-	}
-	apps, _, err := configure(p, bodies)
-	if err != nil {
-		return err
-	}
 	conns := newWires()
 	defer conns.close()
 	addr := hostOf(p.URL("mp1"))

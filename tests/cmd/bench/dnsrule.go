@@ -17,19 +17,11 @@ import (
 // benchDNSRule measures the time from the answer to the change of a rule over Mp1 until a question is answered by it, with etcd's own
 // time to tell others of a change as a yardstick.
 func benchDNSRule(o *options) error {
-	p, _, err := startPlatform(o, "--dns-zones", "mec.example")
+	p, _, apps, err := startConfigured(o, "--dns-zones", "mec.example")
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	bodies, err := configurations(managers)
-	if err != nil {
-		return err
-	}
-	apps, _, err := configure(p, bodies)
-	if err != nil {
-		return err
-	}
 	s := &switcher{conns: newWires(), mp1: hostOf(p.URL("mp1")), apps: apps}
 	defer s.conns.close()
 	for app := range apps {

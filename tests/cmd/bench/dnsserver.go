@@ -115,6 +115,9 @@ func startAgent(o *options, e *etcd, z *zone, args ...string) (*dnsServer, error
 	}, args...)...)
 	if err == nil {
 		s.ops = "http://" + ops
+		if o.profiles != "" {
+			go profile(s.ops, o.profiles)
+		}
 	}
 	return s, err
 }

@@ -193,14 +193,11 @@ func againstBare(o *options, p *process.Process, query, what string, target floa
 }
 
 func benchDiscover(o *options) error {
-	p, _, err := startPlatform(o)
+	p, _, err := startLoaded(o, 10_000, 0)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	if _, err := preload(p, 10_000, 0); err != nil {
-		return err
-	}
 	if err := againstBare(o, p, "?ser_name=svc-7777", "GET /services?ser_name= among 10,000", 0.85); err != nil {
 		return err
 	}
@@ -210,14 +207,11 @@ func benchDiscover(o *options) error {
 }
 
 func benchList(o *options) error {
-	p, _, err := startPlatform(o)
+	p, _, err := startLoaded(o, 1000, 0)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	if _, err := preload(p, 1000, 0); err != nil {
-		return err
-	}
 	return againstBare(o, p, "", "GET /services, 1,000 services", 0.8)
 }
 

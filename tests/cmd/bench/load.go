@@ -119,6 +119,9 @@ func servicesURL(p *process.Process, app string) string {
 func startPlatform(o *options, args ...string) (*process.Process, string, error) {
 	dir := filepath.Join(o.dir, uuid.NewString())
 	p, err := process.Start(o.mep, o.dir, append([]string{"--data-dir", dir}, args...)...)
+	if err == nil && o.profiles != "" {
+		go profile(p.URL("ops"), o.profiles)
+	}
 	return p, dir, err
 }
 
@@ -142,4 +145,18 @@ func preload(p *process.Process, count, interval int) ([]registered, error) {
 		return err
 	})
 	return all, err
+}
+
+// startLoaded starts the platform with services as preload registers them.
+func startLoaded(o *options, count, interval int) (*process.Process, []registered, error) {
+	p, _, err := startPlatform(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := preload(p, count, interval)
+	if err != nil {
+		p.Kill()
+		return nil, nil, err
+	}
+	return p, all, nil
 }

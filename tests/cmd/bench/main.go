@@ -16,6 +16,8 @@ type options struct {
 	rounds int
 	round  time.Duration
 	dir    string
+	// profiles is a directory for profiles of the processor time of our programs; "": none are made.
+	profiles string
 	// goClient makes requests with Go's HTTP client, as most apps in Go do, instead of the bench's own, which leaves more of
 	// the processor to the server.
 	goClient bool
@@ -69,6 +71,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each side")
 	flag.DurationVar(&o.round, "round", 2*time.Second, "length of a round")
 	flag.StringVar(&only, "only", "", "comma-separated names of measures; default: all")
+	flag.StringVar(&o.profiles, "profile", "", "directory for profiles of the processor time of our programs, which cost some of it")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "mep-bench-")
 	if err != nil {

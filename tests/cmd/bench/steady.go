@@ -37,15 +37,11 @@ func heartbeat(p *process.Process, s registered) error {
 // platform. Then one service falls silent.
 func benchHeartbeat(o *options) error {
 	const services, interval = 10_000, 10
-	p, _, err := startPlatform(o)
+	p, all, err := startLoaded(o, services, interval)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	all, err := preload(p, services, interval)
-	if err != nil {
-		return err
-	}
 	const workers = 20
 	silent := all[0]
 	var muted atomic.Bool

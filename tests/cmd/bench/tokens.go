@@ -206,14 +206,11 @@ func benchToken(o *options) error {
 // benchAuthorised compares a discovery with a token with the same one without, at a platform in development mode, which checks
 // tokens that are sent and lets others in, too.
 func benchAuthorised(o *options) error {
-	p, _, err := startPlatform(o)
+	p, _, err := startLoaded(o, 10_000, 0)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
-	if _, err := preload(p, 10_000, 0); err != nil {
-		return err
-	}
 	pair, err := provision(client, p.URL("auth"), "")
 	if err != nil {
 		return err

@@ -1,0 +1,234 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"strings"
+	"time"
+)
+
+// MinutesRoot is the prefix of call statistics by the minute that are older than those below PrefixStatistics. It is not below Root,
+// because it is read when somebody asks for it, and not copied by every program.
+const MinutesRoot = "/mep/statistics/v1/"
+
+// MinutesHour is the prefix of the minutes of an hour, of all replicas.
+func MinutesHour(hour time.Time) string {
+	return MinutesRoot + strings.TrimPrefix(StatisticsHour(hour), PrefixStatistics)
+}
+
+// MinutesKey is where the minutes stand of the record of a key that StatisticsKey made.
+func MinutesKey(statistics string) string {
+	return MinutesRoot + strings.TrimPrefix(statistics, PrefixStatistics)
+}
+
+// minutesVersion is the first byte of packed minutes.
+const minutesVersion = 1
+
+// microsOfAMilli is what durations are rounded to in packed minutes.
+const microsOfAMilli = 1000
+
+// PackMinutes makes a value that is not JSON, of less than half the size: no base64, every kind of number together, and of durations and
+// bytes only by how much they differ from what as many calls took before on average. Durations are in milliseconds, with what is left
+// over counted to the next minute. The errors are those of Pack.
+func (s *CallStatistics) PackMinutes() ([]byte, error) {
+	e := minutesEncoder{known: make(map[string]uint64)}
+	e.number(uint64(len(s.Pairs)))
+	for _, p := range s.Pairs {
+		e.name(p.Service)
+		e.name(p.Consumer)
+		e.number(uint64(len(p.Buckets)))
+	}
+	for _, p := range s.Pairs {
+		last := 0
+		for _, b := range p.Buckets {
+			if b.Minute < last || b.Minute >= minutesOfAnHour || min(b.Calls, b.Refused, b.Failed, b.Micros, b.Bytes) < 0 {
+				return nil, errors.New("call statistics have negative numbers, or minutes that are out of order or that no hour has")
+			}
+			e.number(uint64(b.Minute - last)) //nolint:gosec // not negative
+			last = b.Minute
+		}
+	}
+	e.column(s.Pairs, func(b CallBucket) int64 { return b.Calls })
+	e.column(s.Pairs, func(b CallBucket) int64 { return b.Refused })
+	e.column(s.Pairs, func(b CallBucket) int64 { return b.Failed })
+	for _, p := range s.Pairs {
+		var average average
+		left := int64(0)
+		for _, b := range p.Buckets {
+			left += b.Micros % microsOfAMilli
+			millis := min(b.Micros/microsOfAMilli+left/microsOfAMilli, math.MaxInt64/microsOfAMilli)
+			left %= microsOfAMilli
+			e.difference(&average, b.Calls, millis)
+		}
+	}
+	for _, p := range s.Pairs {
+		var average average
+		for _, b := range p.Buckets {
+			e.difference(&average, b.Calls, b.Bytes)
+		}
+	}
+	if e.long > 0 {
+		return nil, fmt.Errorf("a name of %d bytes is too long for call statistics", e.long)
+	}
+	return deflate([]byte{minutesVersion}, e.body)
+}
+
+// UnpackMinutes reads what PackMinutes made. An error means that it is damaged, or of a newer version.
+func UnpackMinutes(value []byte) (CallStatistics, error) {
+	if len(value) == 0 || value[0] != minutesVersion {
+		return CallStatistics{}, errors.New("packed minutes are not of the version that this release knows")
+	}
+	body, err := inflate(value[1:])
+	if err != nil {
+		return CallStatistics{}, err
+	}
+	d := minutesDecoder{statisticsDecoder: statisticsDecoder{rest: body}}
+	s := CallStatistics{Pairs: d.pairs()}
+	if d.damaged || len(d.rest) > 0 {
+		return CallStatistics{}, errDamagedStatistics
+	}
+	return s, nil
+}
+
+// average predicts numbers from how they grew with the calls so far. It is the same for who writes and who reads.
+type average struct{ calls, sum uint64 }
+
+// of is what so many calls add up to.
+func (a *average) of(calls uint64) uint64 {
+	hi, lo := bits.Mul64(a.sum, calls)
+	if a.calls <= hi {
+		return 0 // there were none, or it is more than any number
+	}
+	n, _ := bits.Div64(hi, lo, a.calls)
+	return n
+}
+
+// add adds what calls came to. What runs over does so for reader and writer alike.
+func (a *average) add(calls, n uint64) {
+	a.calls += calls
+	a.sum += n
+}
+
+type minutesEncoder struct {
+	body  []byte
+	known map[string]uint64 // names that were written, by their number from 1
+	long  int               // the length of a name that is too long
+}
+
+func (e *minutesEncoder) number(n uint64) { e.body = binary.AppendUvarint(e.body, n) }
+
+// name writes the number of a name, or 0 and the name where it stands for the first time.
+func (e *minutesEncoder) name(s string) {
+	n := e.known[s]
+	if e.number(n); n > 0 {
+		return
+	}
+	if len(s) > maxStatisticsName {
+		e.long = len(s)
+	}
+	e.known[s] = uint64(len(e.known) + 1)
+	e.number(uint64(len(s)))
+	e.body = append(e.body, s...)
+}
+
+// column writes one number of every bucket, which is not negative.
+func (e *minutesEncoder) column(pairs []CallPair, of func(CallBucket) int64) {
+	for _, p := range pairs {
+		for _, b := range p.Buckets {
+			e.number(uint64(of(b))) //nolint:gosec // not negative
+		}
+	}
+}
+
+// difference writes by how much a number is more, or less, than calls would make it on average.
+func (e *minutesEncoder) difference(a *average, calls, n int64) {
+	c, v := uint64(calls), uint64(n)                       //nolint:gosec // not negative
+	e.body = binary.AppendVarint(e.body, int64(v-a.of(c))) //nolint:gosec // what runs over does so in both directions
+	a.add(c, v)
+}
+
+// minutesDecoder reads a body. Once something is wrong everything is 0.
+type minutesDecoder struct {
+	statisticsDecoder
+	names []string
+}
+
+func (d *minutesDecoder) pairs() []CallPair {
+	const leastPair, leastBucket = 3, 6 // bytes
+	pairs := make([]CallPair, d.number(int64(len(d.rest)/leastPair)))
+	buckets := 0
+	for i := range pairs {
+		p := &pairs[i]
+		p.Service, p.Consumer = d.known(), d.known()
+		n := int(d.number(minutesOfAnHour))
+		if buckets += n; d.damaged || buckets > len(d.rest)/leastBucket {
+			d.damaged = true
+			return nil
+		}
+		p.Buckets = make([]CallBucket, n)
+	}
+	for _, p := range pairs {
+		last := int64(0)
+		for i := range p.Buckets {
+			last += d.number(minutesOfAnHour - 1 - last)
+			p.Buckets[i].Minute = int(last)
+		}
+	}
+	for _, of := range []func(*CallBucket) *int64{
+		func(b *CallBucket) *int64 { return &b.Calls },
+		func(b *CallBucket) *int64 { return &b.Refused },
+		func(b *CallBucket) *int64 { return &b.Failed },
+	} {
+		for _, p := range pairs {
+			for i := range p.Buckets {
+				*of(&p.Buckets[i]) = d.number(math.MaxInt64)
+			}
+		}
+	}
+	for _, p := range pairs {
+		var average average
+		for i := range p.Buckets {
+			b := &p.Buckets[i]
+			b.Micros = microsOfAMilli * d.difference(&average, b.Calls, math.MaxInt64/microsOfAMilli)
+		}
+	}
+	for _, p := range pairs {
+		var average average
+		for i := range p.Buckets {
+			b := &p.Buckets[i]
+			b.Bytes = d.difference(&average, b.Calls, math.MaxInt64)
+		}
+	}
+	return pairs
+}
+
+// known reads a name that stands here for the first time, or the number of one that stood before.
+func (d *minutesDecoder) known() string {
+	if n := d.number(int64(len(d.names))); n > 0 {
+		return d.names[n-1]
+	}
+	name := d.name()
+	d.names = append(d.names, name)
+	return name
+}
+
+// difference reads what minutesEncoder.difference wrote, a number that may not be larger than most.
+func (d *minutesDecoder) difference(a *average, calls, most int64) int64 {
+	n, size := binary.Varint(d.rest)
+	if d.damaged || size <= 0 {
+		d.damaged = true
+		return 0
+	}
+	d.rest = d.rest[size:]
+	c := uint64(calls)       //nolint:gosec // not negative
+	v := a.of(c) + uint64(n) //nolint:gosec // what runs over does so in both directions
+	if v > uint64(most) {    //nolint:gosec // not negative
+		d.damaged = true
+		return 0
+	}
+	a.add(c, v)
+	return int64(v) //nolint:gosec // at most as large as an int64
+}
