@@ -37,6 +37,7 @@ import (
 type Agent struct {
 	workers    *daemon.Workers
 	common     *daemon.Config
+	drain      func() time.Duration
 	cfg        atomic.Pointer[Config]
 	listener   *listen.Server
 	management *httpx.Server
@@ -54,7 +55,7 @@ func managementLimits() httpx.Limits { return httpx.Limits{Connections: 256}.Wit
 
 // New wires the server and binds its listeners.
 func New(cfg *Config, n *node.Node, env *daemon.Env) (*Agent, error) {
-	a := &Agent{workers: daemon.NewWorkers("dnsagent"), common: env.Common}
+	a := &Agent{workers: daemon.NewWorkers("dnsagent"), common: env.Common, drain: env.Drain}
 	a.cfg.Store(cfg)
 	limits := managementLimits()
 	router, err := env.Router("dns-management", func() httpx.Limits { return limits })
@@ -115,7 +116,7 @@ func (a *Agent) forwards(env *daemon.Env) int {
 }
 
 // lameDuck is how long questions are answered after the process was told to stop.
-func (a *Agent) lameDuck() time.Duration { return min(a.cfg.Load().LameDuck, a.common.Drain) }
+func (a *Agent) lameDuck() time.Duration { return min(a.cfg.Load().LameDuck, a.drain()) }
 
 func (a *Agent) wire(cfg *Config, n *node.Node, env *daemon.Env, router *gin.Engine) error {
 	if cfg.Cookies {
@@ -247,7 +248,7 @@ func (a *Agent) Part() daemon.Part { return a.workers }
 func (a *Agent) Listeners() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"dns":            func(ctx context.Context) error { return a.listener.Run(ctx, a.resolver) },
-		"dns-management": func(ctx context.Context) error { return a.management.Run(ctx, a.common.Drain) },
+		"dns-management": func(ctx context.Context) error { return a.management.Run(ctx, a.drain) },
 	}
 }
 

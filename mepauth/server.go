@@ -34,6 +34,7 @@ import (
 type Server struct {
 	workers  *daemon.Workers
 	common   *daemon.Config
+	drain    func() time.Duration
 	node     *node.Node
 	private  *watched.Mirror
 	listener *httpx.Server
@@ -57,7 +58,7 @@ func New(ctx context.Context, cfg *Config, n *node.Node, env *daemon.Env) (*Serv
 		return nil, err
 	}
 	s := &Server{
-		workers: daemon.NewWorkers("mepauth"), node: n, common: env.Common,
+		workers: daemon.NewWorkers("mepauth"), node: n, common: env.Common, drain: env.Drain,
 		audience: env.Common.Identity.Audience,
 	}
 	router, err := env.Router("auth", func() httpx.Limits { return s.policies.Load().limits })
@@ -212,7 +213,7 @@ func (s *Server) Close() error { return s.listener.Close() }
 func (s *Server) Part() daemon.Part { return s.workers }
 
 // Serve answers requests until the context ends. It is to end before Part does.
-func (s *Server) Serve(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) }
+func (s *Server) Serve(ctx context.Context) error { return s.listener.Run(ctx, s.drain) }
 
 // Prepare makes what depends on the settings that may change; the result puts it to use.
 func (s *Server) Prepare(cfg *Config) func() {

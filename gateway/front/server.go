@@ -93,8 +93,8 @@ func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 // URL is the base URL of the listener. An unspecified address is shown as the loopback address.
 func (s *Server) URL() string { return httpx.ListenerURL(s.Addr(), s.cfg.TLS != nil) }
 
-// Run serves until the context ends, then lets the calls under way finish for at most drain.
-func (s *Server) Run(ctx context.Context, drain time.Duration) error {
+// Run serves until the context ends, then lets the calls under way finish for at most what drain says then.
+func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 	defer s.end()
 	failed := make(chan error, 1)
 	go func() { failed <- s.serve() }()
@@ -103,7 +103,7 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 		return fmt.Errorf("listener gateway: %w", err)
 	case <-ctx.Done():
 	}
-	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain())
 	defer cancel()
 	turns := s.last()
 	var ends sync.WaitGroup

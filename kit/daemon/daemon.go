@@ -126,7 +126,7 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 		certs.Start(ctx)
 		parts = append(parts, certs)
 	}
-	defer func() { err = errors.Join(err, stopAll(env, parts, s.Common(cfg).Drain)) }()
+	defer func() { err = errors.Join(err, stopAll(env, parts)) }()
 	env.Log.Info("starting", "program", s.Name, "version", Version, "dev", common.Dev, "data_dir", common.DataDir)
 	program, err := s.Build(ctx, cfg, env)
 	if err != nil {
@@ -177,9 +177,9 @@ func (s *Spec[C]) wait(ctx context.Context, hup <-chan os.Signal, cfg *C, src se
 }
 
 // stopAll stops the parts in the reverse order of their start.
-func stopAll(env *Env, parts []Part, drain time.Duration) error {
+func stopAll(env *Env, parts []Part) error {
 	env.Health.Stopping()
-	ctx, cancel := context.WithTimeout(context.Background(), drain+1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), env.Drain()+1500*time.Millisecond)
 	defer cancel()
 	var faults []error
 	for _, p := range slices.Backward(parts) {

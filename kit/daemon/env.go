@@ -30,7 +30,7 @@ type Env struct {
 	// Program is the name of the program.
 	Program string
 	// Common are the settings every program has. A reload changes those of Identity alone, before the parts prepare themselves: they are
-	// for New and Prepare, and not to be read while requests are served.
+	// for New and Prepare, and not to be read while requests are served; Drain is what holds for the end.
 	Common *Config
 	// Log is the program's logger.
 	Log *slog.Logger
@@ -50,17 +50,22 @@ type Env struct {
 	// that has health and metrics only.
 	Ops Router
 
+	drain    atomic.Int64
 	proxies  httpx.Proxies
 	guard    *identity.Guard // nil until SetGuard
 	opsGuard atomic.Pointer[gin.HandlerFunc]
 	opsNow   atomic.Pointer[gin.Engine]
 }
 
+// Drain is how long requests under way may finish when the process stops.
+func (e *Env) Drain() time.Duration { return time.Duration(e.drain.Load()) }
+
 // NewEnv makes what the parts share. listeners are the addresses of all listeners, as configured, and
 // public URLs. The operations listener is
 // not bound yet.
 func NewEnv(ctx context.Context, common *Config, program string, listeners []string, log *slog.Logger, metrics telemetry.Registry) (*Env, error) {
 	env := &Env{Program: program, Common: common, Log: log, Metrics: metrics, Health: ops.NewHealth()}
+	env.drain.Store(int64(common.Drain))
 	env.HTTP = httpx.NewMetrics(env.Metrics)
 	trusted, err := env.proxies.Prepare(common.Identity.Proxies)
 	if err != nil {

@@ -28,7 +28,7 @@ func newOpsListener(cfg *Config, env *Env) (Part, error) {
 		return nil, err
 	}
 	w := NewWorkers("ops listener")
-	w.Add("serve", func(ctx context.Context) error { return srv.Run(ctx, opsDrain) })
+	w.Add("serve", func(ctx context.Context) error { return srv.Run(ctx, func() time.Duration { return opsDrain }) })
 	w.Add("memory", telemetry.TuneGC)
 	return w, nil
 }

@@ -46,6 +46,7 @@ func (s *Spec[C]) reload(cfg *C, src settings.Sources, log *telemetry.Log, env *
 		return nil, err
 	}
 	shared()
+	env.drain.Store(int64(s.Common(effective).Drain))
 	apply()
 	log.Info("configuration reloaded", "changed", strings.Join(applied, " "))
 	if len(restart) > 0 {

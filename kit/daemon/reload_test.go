@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/stretchr/testify/require"
@@ -167,4 +168,13 @@ func TestTheAudienceNeedsARestart(t *testing.T) {
 	require.NoError(t, r.reload("auth.audience: other\n"))
 	require.Equal(t, "mep", r.cfg.Common.Identity.Audience)
 	require.Equal(t, "mep", r.env.Common.Identity.Audience)
+}
+
+func TestTheTimeForTheEndFollowsAReload(t *testing.T) {
+	r := newReloading(t)
+	require.Equal(t, 3*time.Second, r.env.Drain())
+	require.NoError(t, r.reload("drain: 1500ms\n"))
+	require.Equal(t, 1500*time.Millisecond, r.env.Drain())
+	require.Error(t, r.reload("drain: 1h\n"))
+	require.Equal(t, 1500*time.Millisecond, r.env.Drain(), "what is wrong changes nothing")
 }

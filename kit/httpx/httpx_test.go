@@ -209,7 +209,7 @@ func TestServerDrainsAndStops(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx, 5*time.Second) }()
+	go func() { ended <- srv.Run(ctx, func() time.Duration { return 5 * time.Second }) }()
 	answer := make(chan string, 1)
 	go func() {
 		resp, err := http.Get(srv.URL())

@@ -97,8 +97,8 @@ func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 // URL is the base URL of the listener, as ListenerURL has it.
 func (s *Server) URL() string { return ListenerURL(s.Addr(), s.tls) }
 
-// Run serves until the context ends, then lets the requests under way finish for at most drain.
-func (s *Server) Run(ctx context.Context, drain time.Duration) error {
+// Run serves until the context ends, then lets the requests under way finish for at most what drain says then.
+func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 	failed := make(chan error, 1)
 	go func() {
 		if s.tls {
@@ -112,7 +112,7 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 		return fmt.Errorf("listener %s: %w", s.name, err)
 	case <-ctx.Done():
 	}
-	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain())
 	defer cancel()
 	if err := s.http.Shutdown(dctx); err != nil {
 		_ = s.http.Close()

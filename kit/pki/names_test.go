@@ -35,6 +35,8 @@ func TestNames(t *testing.T) {
 		{"several, without repetition", []string{":1", "127.0.0.1:2", "edge-7:3"}, nil, all},
 		{"extra names", []string{"127.0.0.1:0"}, []string{"mep.example.com.", "*.Example.com", "192.0.2.1", "a_b", "localhost"},
 			[]string{"*.example.com", "127.0.0.1", "192.0.2.1", "::1", "a_b", "localhost", "mep.example.com"}},
+		{"below a domain", nil, []string{"*.mec.example", "*.instances.mec.example", "mec.example"},
+			[]string{"*.instances.mec.example", "*.mec.example", "mec.example"}},
 		{"nothing", nil, nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -94,7 +94,7 @@ func TestHTTP(t *testing.T) {
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- srv.Run(ctx, time.Second) }()
+			go func() { done <- srv.Run(ctx, func() time.Duration { return time.Second }) }()
 			defer func() {
 				cancel()
 				require.NoError(t, <-done)

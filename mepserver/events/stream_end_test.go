@@ -123,7 +123,7 @@ func TestPlatformThatStopsEndsTheStreams(t *testing.T) {
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 2)
-	go func() { done <- listener.Run(ctx, time.Hour) }()
+	go func() { done <- listener.Run(ctx, func() time.Duration { return time.Hour }) }()
 	go func() { done <- n.Run(ctx) }()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
