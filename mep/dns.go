@@ -71,11 +71,15 @@ func listRecords(ctx context.Context, cmd *cobra.Command, d *client.DNS, args []
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tTTL\tTYPE\tDATA\tZONE\tVIEW")
 	for _, rec := range list {
+		view := cmp.Or(rec.View, "-")
+		if rec.NotServed != "" {
+			view += "  (not answered: " + rec.NotServed + ")"
+		}
 		for _, value := range rec.RData {
 			if rec.Type == dns.TypeTXT {
 				value = fmt.Sprintf("%q", value)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", rec.Name, rec.TTL, rec.Type, value, rec.Zone, cmp.Or(rec.View, "-"))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", rec.Name, rec.TTL, rec.Type, value, rec.Zone, view)
 		}
 	}
 	return w.Flush()

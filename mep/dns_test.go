@@ -69,14 +69,16 @@ func manageable(t *testing.T, answers map[string]string) (*management, string) {
 func TestRecordsAreListed(t *testing.T) {
 	m, addr := manageable(t, map[string]string{"GET /rrecord": `[
 		{"name":"a.example.","type":"A","ttl":30,"rData":["192.0.2.1","192.0.2.2"],"zone":"."},
-		{"name":"b.example.","type":"TXT","ttl":5,"rData":["two  words"],"zone":"example.","view":"ue"}]`})
+		{"name":"b.example.","type":"TXT","ttl":5,"rData":["two  words"],"zone":"example.","view":"ue"},
+		{"name":"c.example.","type":"CNAME","ttl":5,"rData":["a.example."],"zone":"example.","notServed":"a rule has an address"}]`})
 	out, err := mepDNS(t, "list", "--dev", "--dns-management-listen", addr)
 	require.NoError(t, err)
 	require.Equal(t, strings.TrimLeft(`
-NAME        TTL  TYPE  DATA          ZONE      VIEW
-a.example.  30   A     192.0.2.1     .         -
-a.example.  30   A     192.0.2.2     .         -
-b.example.  5    TXT   "two  words"  example.  ue
+NAME        TTL  TYPE   DATA          ZONE      VIEW
+a.example.  30   A      192.0.2.1     .         -
+a.example.  30   A      192.0.2.2     .         -
+b.example.  5    TXT    "two  words"  example.  ue
+c.example.  5    CNAME  a.example.    example.  -  (not answered: a rule has an address)
 `, "\n"), out)
 	require.Empty(t, m.token, "nobody asks for a token with --dev")
 
