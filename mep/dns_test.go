@@ -86,7 +86,7 @@ c.example.  5    CNAME  a.example.    example.  -  (not answered: a rule has an 
 	require.NoError(t, err)
 	var list []api.Record
 	require.NoError(t, json.Unmarshal([]byte(out), &list))
-	require.Len(t, list, 2)
+	require.Len(t, list, 3)
 	require.Equal(t, []string{"GET /rrecord?limit=1000", "GET /rrecord?below=example&limit=1000&type=A&view=&zone=."}, m.asked)
 
 	m.answers["GET /rrecord"] = "[]"
