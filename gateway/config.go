@@ -19,6 +19,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/gateway/front"
+	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/record"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
@@ -43,6 +44,7 @@ type Config struct {
 	AllowPrivate   bool                      `name:"gateway.allowPrivate" default:"true" reload:"true" usage:"whether services and routes may lead to private addresses"`
 	DenyTargets    []string                  `name:"gateway.denyTargets" reload:"true" usage:"networks and addresses that services and routes may not lead to, as CIDR or address:port"`
 	LocalNetworks  []string                  `name:"gateway.localNetworks" default:"127.0.0.0/8,::1/128" reload:"true" usage:"networks whose clients count as local to this MEC host, besides its app instances (consumedLocalOnly)"`
+	ServiceDomain  string                    `name:"gateway.serviceDomain" reload:"true" usage:"domain below which services are reached by host name, such as mec.example: {serName}.mec.example, {serInstanceId}.instances.mec.example (default: none)"`
 	KeyHeader      string                    `name:"gateway.apiKey.header" default:"x-api-key" reload:"true" usage:"header field of API keys; off: none"`
 	KeyQuery       string                    `name:"gateway.apiKey.query" default:"x-api-key" reload:"true" usage:"query parameter of API keys; off: none"`
 	HeaderFields   []string                  `name:"gateway.headers" default:"forwarded,x-forwarded,via,x-request-id" reload:"true" usage:"fields that are added to what is passed on"`
@@ -108,8 +110,15 @@ var fieldName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 func (c *Config) Validate(common *daemon.Config) error {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	domain, err := c.domain()
+	if err != nil {
+		faults = append(faults, err)
+	}
 	if !c.Enabled() {
-		return nil
+		return errors.Join(faults...)
+	}
+	if _, below := domain.Below(c.Listen); below {
+		bad("gateway.listen: its host is below gateway.serviceDomain (%s), where all names are those of services", domain)
 	}
 	for name, addr := range map[string]string{"gateway.listen": c.Listen, "gateway.managementListen": c.ManagementListen} {
 		if _, err := common.Listen(name, addr); err != nil {
@@ -157,9 +166,21 @@ func (c *Config) Validate(common *daemon.Config) error {
 			}
 		}
 	}
-	_, err := c.judged()
+	_, err = c.judged()
 	_, gerr := c.denied()
 	return errors.Join(append(faults, err, gerr)...)
+}
+
+// domain is the domain of services.
+func (c *Config) domain() (match.Domain, error) {
+	if c.ServiceDomain == "" {
+		return "", nil
+	}
+	domain, err := gateway.CanonicalDomain(c.ServiceDomain)
+	if err != nil {
+		return "", fmt.Errorf("gateway.serviceDomain %w", err)
+	}
+	return match.Domain(domain), nil
 }
 
 // Unspecific reports whether the address of the listener does not say how others reach it.

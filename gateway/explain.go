@@ -102,6 +102,7 @@ func (x *explaining) run() {
 		x.stop("route", err)
 		return
 	}
+	x.host()
 	p := x.c.Policy
 	x.e.Route, x.e.Path, x.e.Filters = x.view(), x.c.Path, p.Filters
 	x.step("route", "%s, by the policy %q (%s)", cmp.Or(routeName(x.e.Route), x.c.Info.Route), p.Name, p.Source)
@@ -151,6 +152,28 @@ func (x *explaining) run() {
 		x.e.Targets = append(x.e.Targets, v)
 	}
 	x.e.Reason = "allowed"
+}
+
+// host says what the host of the call names, where that decided what the call is for.
+func (x *explaining) host() {
+	place, below := x.c.Table.Domain().Below(x.r.Host)
+	if !below || x.c.Route != nil {
+		return
+	}
+	switch groups := x.c.Table.Labelled(place.Label); {
+	case place.Instance:
+		x.step("host", "%s is that of the instance %s", x.r.Host, place.Label)
+	case len(groups) > 1:
+		var names []string
+		for _, g := range groups {
+			names = append(names, g.Name)
+		}
+		x.step("host", "%s would be that of %s, whose names differ in case only: none of them is reached by host", x.r.Host, strings.Join(names, ", "))
+	case len(groups) == 1:
+		x.step("host", "%s is that of the service %s", x.r.Host, groups[0].Name)
+	default:
+		x.step("host", "%s would be that of a service %s", x.r.Host, place.Label)
+	}
 }
 
 func routeName(v *gateway.RouteView) string {

@@ -35,6 +35,7 @@ import (
 	"github.com/openmep/mep/gateway/spike"
 	"github.com/openmep/mep/gateway/stats"
 	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/gateway/tenure"
 	"github.com/openmep/mep/gateway/upstream"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/httpx"
@@ -77,6 +78,7 @@ type Gateway struct {
 	quotas    *quota.Quotas
 	spike     *spike.Arrest
 	inflight  *inflight.Counts
+	lasting   *tenure.Calls
 	external  http.RoundTripper
 	answers   *extauth.Metrics
 	proxy     *proxy.Proxy
@@ -159,8 +161,9 @@ func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 	g.quotas = quota.New(quota.Config{Store: n.Store, Replicas: g.replicas, Log: env.Log, Registerer: env.Metrics})
 	g.spike, g.inflight = spike.New(0, env.Metrics), inflight.New(env.Metrics)
 	g.external, g.answers = g.questions(), extauth.NewMetrics(env.Metrics)
-	g.proxy = proxy.New(env.Tracer, env.Log.With("listener", "gateway"), g.handler.Fail, g.handler.Gone)
-	g.handler.Meter, g.handler.Records, g.handler.Stats = g.meter, g.records, g.stats
+	g.lasting = g.tenure()
+	g.proxy = proxy.New(env.Tracer, env.Log.With("listener", "gateway"), g.lasting, g.handler.Fail, g.handler.Gone)
+	g.handler.Meter, g.handler.Records, g.handler.Stats, g.handler.Lasting = g.meter, g.records, g.stats, g.lasting
 	g.handler.ServiceSeries, g.handler.InstanceSeries = g.meter.Route(front.ServicesRoute), g.meter.Route(front.InstancesRoute)
 	g.handler.NoSeries = g.meter.Route("none")
 	g.handler.Table.Store(&table.Table{})
@@ -185,7 +188,10 @@ func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 	return nil
 }
 
-func (g *Gateway) publish(t *table.Table) { g.handler.Table.Store(t) }
+func (g *Gateway) publish(t *table.Table) {
+	g.handler.Table.Store(t)
+	g.lasting.Changed()
+}
 
 // work says what runs behind the listeners.
 func (g *Gateway) work() {
@@ -193,6 +199,7 @@ func (g *Gateway) work() {
 	g.workers.Add("upstreams", g.upstreams.Run)
 	g.workers.Add("platform upstreams", g.inner.Run)
 	g.workers.Add("quotas", g.quotas.Run)
+	g.workers.Add("calls under way", g.lasting.Run)
 	g.workers.Add("statistics", func(ctx context.Context) error {
 		select {
 		case <-g.node.Mirror.Ready():
@@ -313,7 +320,7 @@ func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, func(),
 	c := &pipeline.Compiler{
 		Stages: &pipeline.Stages{
 			Authenticator: g.authenticator(cfg), External: g.external, ExternalMetrics: g.answers, Log: g.env.Log,
-			Judge: g.judge(local), Spike: g.spike, InFlight: g.inflight, Quotas: g.quotas, Proxy: g.proxy,
+			Judge: g.judge(local), Spike: g.spike, InFlight: g.inflight, Quotas: g.quotas, Proxy: g.proxy, Audit: g.env.Audit,
 			Fail: g.handler.Fail, Gone: g.handler.Gone, Refused: g.handler.Refused,
 		},
 		Defaults: pipeline.Defaults{MaxBody: cfg.MaxBody, Headers: cfg.plan()}, Filters: filters, Upstream: g.upstreams,
@@ -321,7 +328,11 @@ func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, func(),
 	if err := c.Init(); err != nil {
 		return nil, nil, nil, err
 	}
-	return &follow.Config{Compiler: c, Routes: cfg.Routes, Policies: cfg.Policies, Platform: g.platform(cfg)}, &front.Settings{
+	domain, err := cfg.domain()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return &follow.Config{Compiler: c, Routes: cfg.Routes, Policies: cfg.Policies, Platform: g.platform(cfg), Domain: domain}, &front.Settings{
 		URI: cfg.MaxURI, Header: cfg.MaxHeader, Connections: cfg.Connections, BodyIdle: cfg.BodyIdle, Proxies: proxies,
 		RequestIDs: cfg.TrustRequestID, Underscores: cfg.Underscores, Statistics: cfg.Statistics,
 	}, register, nil
@@ -365,8 +376,8 @@ func (g *Gateway) Part() daemon.Part { return g.workers }
 // Listeners answer until the context ends.
 func (g *Gateway) Listeners() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"gateway":            func(ctx context.Context) error { return g.server.Run(ctx, g.common.Drain) },
-		"gateway-management": func(ctx context.Context) error { return g.management.Run(ctx, g.common.Drain) },
+		"gateway":            func(ctx context.Context) error { return g.server.Run(ctx, g.env.Drain) },
+		"gateway-management": func(ctx context.Context) error { return g.management.Run(ctx, g.env.Drain) },
 	}
 }
 

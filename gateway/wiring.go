@@ -17,6 +17,7 @@ import (
 	"github.com/openmep/mep/gateway/pipeline"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/gateway/tenure"
 	"github.com/openmep/mep/kit/watched"
 )
 
@@ -132,6 +133,14 @@ func (g *Gateway) known() string {
 
 func (g *Gateway) judge(local []netip.Prefix) *authz.Judge {
 	return &authz.Judge{Settings: authz.Settings{Local: local, Open: g.common.Dev}, Granted: g.book.Access.Granted}
+}
+
+// tenure ends calls that are under way.
+func (g *Gateway) tenure() *tenure.Calls {
+	return tenure.New(tenure.Config{
+		Table: g.handler.Table.Load, Judge: func() tenure.Judge { return g.compiler.Load() }, Guard: g.node.Guard, Book: g.book,
+		Audit: g.env.Audit, Log: g.env.Log, Registerer: g.env.Metrics,
+	}, g.node.Mirror)
 }
 
 // offers tells the book which services there are to apply for.

@@ -35,6 +35,12 @@ type Config struct {
 	DiskQuota   int64 `name:"storage.quota" default:"2147483648" usage:"largest size of the embedded etcd's database in bytes"`
 }
 
+// server is the configuration of the Mp1 server, which shows consumers what the gateway is told.
+func (c *Config) server() *mepserver.Config {
+	c.Server.ServiceDomain = c.Gateway.ServiceDomain
+	return &c.Server
+}
+
 // Spec describes a program with the configuration of the platform.
 type Spec = daemon.Spec[Config]
 
@@ -44,7 +50,7 @@ func Platform(filters ...filter.Definition) *Spec {
 		Name: "mep", Short: "ETSI MEC platform in one process",
 		Common: func(c *Config) *daemon.Config { return &c.Common },
 		Validate: func(c *Config) error {
-			faults := []error{c.Server.Validate(&c.Common), c.Auth.Validate(&c.Common), c.DNS.Validate(&c.Common), c.Gateway.Validate(&c.Common)}
+			faults := []error{c.server().Validate(&c.Common), c.Auth.Validate(&c.Common), c.DNS.Validate(&c.Common), c.Gateway.Validate(&c.Common)}
 			if c.Server.Mm5.DNS.Driver == mepserver.DriverAgent && !c.DNS.Enabled() {
 				faults = append(faults, fmt.Errorf("dns.driver: agent needs a DNS server: dns.listen must not be off"))
 			}
@@ -103,7 +109,7 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 		return nil, err
 	}
 	var names *dnsagent.Agent
-	serverConfig := cfg.Server
+	serverConfig := *cfg.server()
 	urls := map[string]string{auth.AuthListener: tokens.URL()}
 	if cfg.DNS.Enabled() {
 		if names, err = dnsagent.New(&cfg.DNS, n, env); err != nil {
@@ -172,7 +178,7 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 					return nil, err
 				}
 			}
-			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(&c.Server)
+			auth, mp1 := tokens.Prepare(&c.Auth), server.Prepare(c.server())
 			return func() { auth(); mp1(); dns(); calls() }, nil
 		},
 	}, nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/mp1"
 	"github.com/openmep/mep/api/problem"
 	"github.com/openmep/mep/kit/daemon"
@@ -30,6 +31,9 @@ type Config struct {
 
 	Advertise  bool   `name:"gateway.advertise" default:"false" reload:"true" usage:"whether consumers are shown the gateway in place of the endpoints of services; their own apps see what they registered"`
 	GatewayURL string `name:"gateway.publicUrl" reload:"true" usage:"base of the URLs at which consumers reach the gateway (default in mep: that of its listener)"`
+
+	// ServiceDomain is the setting gateway.serviceDomain of the program, whose gateway, or daemon, checks it.
+	ServiceDomain string
 
 	MaxServices      int   `name:"limits.services" default:"1000" reload:"true" usage:"services an application instance may have"`
 	MaxSubscriptions int   `name:"limits.subscriptions" default:"1000" reload:"true" usage:"service availability subscriptions an application instance may have"`
@@ -67,6 +71,7 @@ func (c *Config) Validate(common *daemon.Config) error {
 	if err := checkBase("gateway.publicUrl", c.GatewayURL); err != nil {
 		faults = append(faults, err)
 	}
+	faults = append(faults, c.checkDomain())
 	faults = append(faults, c.Mm5.validate(common)...)
 	if len(c.Prefixes) == 0 {
 		c.Prefixes = []string{""}
@@ -117,6 +122,19 @@ func checkBase(setting, value string) error {
 	return nil
 }
 
+// checkDomain refuses a domain of services that has the host of the gateway itself below it: that would lead to a service.
+func (c *Config) checkDomain() error {
+	domain, err := gateway.CanonicalDomain(c.ServiceDomain)
+	u, uerr := url.Parse(c.GatewayURL)
+	if c.ServiceDomain == "" || err != nil || uerr != nil { // of which others tell
+		return nil
+	}
+	if strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), "."+domain) {
+		return fmt.Errorf("gateway.publicUrl: its host %s is below gateway.serviceDomain, where all names are those of services", u.Hostname())
+	}
+	return nil
+}
+
 func (c *Config) validateTransports() []error {
 	var faults []error
 	seen := make(map[string]bool)
@@ -142,8 +160,8 @@ type policies struct {
 	notify       notify.Policy
 	lifecycle    lifecycle.Policy
 	limits       httpx.Limits
-	// gateway is what consumers are shown in place of endpoints; "" for nothing.
-	gateway string
+	// gateway is what consumers are shown in place of endpoints; none shows them these.
+	gateway registry.Gateway
 }
 
 // RESTTransportID is the id of the transport that exists unless others are configured.
@@ -175,7 +193,7 @@ func (c *Config) policies(own netguard.Policy, publicURL, gatewayURL string) *po
 		}}
 	}
 	if c.Advertise {
-		p.gateway = strings.TrimSuffix(cmp.Or(c.GatewayURL, gatewayURL), "/")
+		p.gateway = registry.NewGateway(cmp.Or(c.GatewayURL, gatewayURL), c.ServiceDomain)
 	}
 	p.lifecycle = c.Mm5.lifecycle(p.registry.Transports)
 	return p

@@ -32,6 +32,7 @@ import (
 type Server struct {
 	workers  *daemon.Workers
 	common   *daemon.Config
+	drain    func() time.Duration
 	cfg      *Config
 	node     *node.Node
 	listener *httpx.Server
@@ -56,7 +57,7 @@ const leaderTTL = 5 * time.Second
 // New wires the server and binds its listeners.
 func New(cfg *Config, n *node.Node, env *daemon.Env, also Also) (*Server, error) {
 	s := &Server{
-		workers: daemon.NewWorkers("mepserver"), common: env.Common, cfg: cfg, node: n,
+		workers: daemon.NewWorkers("mepserver"), common: env.Common, drain: env.Drain, cfg: cfg, node: n,
 	}
 	limits := func() httpx.Limits { return s.policies.Load().limits }
 	router, err := env.Router("mp1", limits)
@@ -137,7 +138,7 @@ func (s *Server) wire(router, mm5Router *gin.Engine, env *daemon.Env, also Also)
 		Lifecycle: support.manager, Termination: support.termination, Registrations: support.registrations, Clock: support.clock,
 		OwnURL:            s.listener.URL(),
 		PublicURL:         func() string { return strings.TrimSuffix(s.cfg.PublicURL, "/") },
-		Gateway:           func() string { return s.policies.Load().gateway },
+		Gateway:           func() registry.Gateway { return s.policies.Load().gateway },
 		EdgeGalleryPrefix: "/mep",
 	})
 	s.mountMm5(mm5Router, support, notifier, env, also)
@@ -222,12 +223,12 @@ func (s *Server) Part() daemon.Part { return s.workers }
 // Listeners answer requests until the context ends. They are to end before Part does, so that answers given are answers kept.
 func (s *Server) Listeners() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"mp1": func(ctx context.Context) error { return s.listener.Run(ctx, s.common.Drain) },
+		"mp1": func(ctx context.Context) error { return s.listener.Run(ctx, s.drain) },
 		"mm5": func(ctx context.Context) error {
 			// Streams of events do not end by themselves.
 			stop := context.AfterFunc(ctx, s.support.events.Close)
 			defer stop()
-			return s.mm5.Run(ctx, s.common.Drain)
+			return s.mm5.Run(ctx, s.drain)
 		},
 	}
 }

@@ -52,14 +52,14 @@ var platform = []string{
 // Check records everything that is wrong with r, whose ID is to be set before. Whether there is such a service, and whether there are
 // filters and client certificates of the names given, is not known here.
 func (r *Route) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	switch {
 	case r.ID == "":
-		c.fault("id", "is required")
+		c.Fault("id", "is required")
 	case !isID(r.ID):
-		c.fault("id", refused(fmt.Sprintf(`1 to %d letters, digits, "-", "_" and ".", a letter or digit first`, maxID), r.ID).Error())
+		c.Fault("id", refused(fmt.Sprintf(`1 to %d letters, digits, "-", "_" and ".", a letter or digit first`, maxID), r.ID).Error())
 	case strings.HasPrefix(r.ID, "platform."):
-		c.fault("id", `must not begin with "platform."`)
+		c.Fault("id", `must not begin with "platform."`)
 	}
 	list(c, "hosts", r.Hosts, maxHosts, checkHost)
 	patterns := r.checkPaths(c)
@@ -69,9 +69,9 @@ func (r *Route) Check(faults *problem.InvalidParams) {
 	number(c, "strip", r.Strip, 0, maxStrip)
 	if r.Rewrite != "" {
 		_, err := ParseRewrite(r.Rewrite, patterns...)
-		c.check("rewrite", err)
+		c.Check("rewrite", err)
 		if r.Strip != 0 {
-			c.fault("strip", "must be absent where rewrite is given")
+			c.Fault("strip", "must be absent where rewrite is given")
 		}
 	}
 	number(c, "priority", r.Priority, -maxPriority, maxPriority)
@@ -82,7 +82,7 @@ func (r *Route) Check(faults *problem.InvalidParams) {
 // checkPaths returns the patterns that are right.
 func (r *Route) checkPaths(c checker) []Pattern {
 	if len(r.Paths) == 0 {
-		c.fault("paths", "must have at least one path")
+		c.Fault("paths", "must have at least one path")
 		return nil
 	}
 	patterns := make([]Pattern, 0, min(len(r.Paths), MaxPaths))
@@ -136,9 +136,9 @@ func checkCondition(field, value string) error {
 func (r *Route) checkTarget(c checker) {
 	switch {
 	case r.Service == "" && len(r.URLs) == 0:
-		c.fault("service", "is required, or urls instead: exactly one of them")
+		c.Fault("service", "is required, or urls instead: exactly one of them")
 	case r.Service != "" && len(r.URLs) > 0:
-		c.fault("service", "and urls must not both be present: exactly one of them")
+		c.Fault("service", "and urls must not both be present: exactly one of them")
 	}
 	c.text("service", r.Service, maxName)
 	list(c, "urls", r.URLs, MaxURLs, func(s string) error { return CheckURL(s, "http", "https", "h2c") })
@@ -146,11 +146,11 @@ func (r *Route) checkTarget(c checker) {
 
 // Check records everything that is wrong with k.
 func (k *APIKeyRequest) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if k.Consumer == "" {
-		c.fault("consumer", "is required")
+		c.Fault("consumer", "is required")
 	}
-	c.check("consumer", checkConsumer(k.Consumer))
+	c.Check("consumer", checkConsumer(k.Consumer))
 	c.text("description", k.Description, maxName)
 	list(c, "scopes", k.Scopes, maxList, checkScope)
 	list(c, "services", k.Services, maxList, checkName)
@@ -161,7 +161,7 @@ func (k *APIKeyRequest) Check(faults *problem.InvalidParams) {
 // checkName accepts the serName of a service or the name of a caller.
 func checkName(s string) error {
 	var faults problem.InvalidParams
-	checker{faults: &faults}.required("", s, maxName)
+	newChecker(&faults).required("", s, maxName)
 	if len(faults) > 0 {
 		return fmt.Errorf("%s", faults[0].Reason)
 	}
@@ -170,12 +170,12 @@ func checkName(s string) error {
 
 // Check records everything that is wrong with a.
 func (a *AccessApplication) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	switch {
 	case a.SerName == "" && a.SerInstanceID == "":
-		c.fault("serName", "is required, or serInstanceId instead: exactly one of them")
+		c.Fault("serName", "is required, or serInstanceId instead: exactly one of them")
 	case a.SerName != "" && a.SerInstanceID != "":
-		c.fault("serName", "and serInstanceId must not both be present: exactly one of them")
+		c.Fault("serName", "and serInstanceId must not both be present: exactly one of them")
 	}
 	c.text("serName", a.SerName, maxName)
 	c.text("serInstanceId", a.SerInstanceID, maxName)
@@ -186,7 +186,7 @@ func (a *AccessApplication) Check(faults *problem.InvalidParams) {
 
 // Check records everything that is wrong with d.
 func (d *AccessDecision) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	requiredOf(c, "state", d.State, AccessGranted, AccessRefused)
 	c.words("reason", d.Reason, MaxWords)
 	unknown(c, *d, d.Unknown)
@@ -194,18 +194,18 @@ func (d *AccessDecision) Check(faults *problem.InvalidParams) {
 
 // Check records everything that is wrong with e. The path of the URL may be any: what the gateway makes of it is the question.
 func (e *ExplainRequest) Check(faults *problem.InvalidParams) {
-	c := checker{faults: faults}
+	c := newChecker(faults)
 	if e.Method == "" {
-		c.fault("method", "is required")
+		c.Fault("method", "is required")
 	} else if !isToken(e.Method) || len(e.Method) > maxMethod {
-		c.fault("method", refused("a method", e.Method).Error())
+		c.Fault("method", refused("a method", e.Method).Error())
 	}
-	c.check("url", checkTargetURL(e.URL))
+	c.Check("url", checkTargetURL(e.URL))
 	c.text("consumer", e.Consumer, maxName)
 	list(c, "scopes", e.Scopes, maxList, checkScope)
 	if e.Source != "" {
 		if a, err := netip.ParseAddr(e.Source); err != nil || a.Zone() != "" {
-			c.fault("source", refused("an IP address", e.Source).Error())
+			c.Fault("source", refused("an IP address", e.Source).Error())
 		}
 	}
 	fields(c, "headers", e.Headers, maxFields, func(_, value string) error { return checkFieldValue(value) })

@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -18,64 +16,31 @@ import (
 const maxFaults = 50
 
 // checker records faults below a path.
-type checker struct {
-	at     string
-	faults *problem.InvalidParams
+type checker struct{ problem.Place }
+
+func newChecker(faults *problem.InvalidParams) checker {
+	return checker{problem.Place{Faults: faults, Most: maxFaults}}
 }
 
-func (c checker) in(name string) checker { return checker{at: c.path(name), faults: c.faults} }
+func (c checker) in(name string) checker { return checker{c.In(name)} }
 
-func (c checker) item(name string, i int) checker {
-	return checker{at: fmt.Sprintf("%s[%d]", c.path(name), i), faults: c.faults}
-}
-
-func (c checker) path(name string) string {
-	switch {
-	case c.at == "":
-		return name
-	case name == "":
-		return c.at
-	}
-	return c.at + "." + name
-}
-
-// fault records what is wrong, unless something about the same member was recorded already: one whose type was refused is not reported
-// a second time as missing.
-func (c checker) fault(name, reason string) {
-	path := c.path(name)
-	if len(*c.faults) >= maxFaults {
-		return
-	}
-	for _, f := range *c.faults {
-		if f.Name == path || strings.HasPrefix(f.Name, path+"[") {
-			return
-		}
-	}
-	c.faults.Add(path, reason)
-}
-
-// check records an error that ends a sentence that starts with the name.
-func (c checker) check(name string, err error) {
-	if err != nil {
-		c.fault(name, err.Error())
-	}
-}
+func (c checker) item(name string, i int) checker { return checker{c.Item(name, i)} }
 
 // text checks a string that people or other programs wrote, which may be empty.
 func (c checker) text(name, value string, limit int) {
 	switch {
 	case utf8.RuneCountInString(value) > limit:
-		c.fault(name, fmt.Sprintf("must be at most %d characters long", limit))
+		c.Fault(name, fmt.Sprintf("must be at most %d characters long", limit))
 	case !utf8.ValidString(value):
-		c.fault(name, "must be UTF-8")
+		c.Fault(name, "must be UTF-8")
 	case strings.ContainsFunc(value, unicode.IsControl):
-		c.fault(name, "must not have control characters")
+		c.Fault(name, "must not have control characters")
 	}
 }
 
 func (c checker) required(name, value string, limit int) {
 	if value == "" {
-		c.fault(name, "is required")
+		c.Fault(name, "is required")
 		return
 	}
 	c.text(name, value, limit)
@@ -88,7 +53,7 @@ func (c checker) words(name, value string, limit int) {
 
 func number[T int | int64](c checker, name string, n, least, most T) {
 	if n < least || n > most {
-		c.fault(name, fmt.Sprintf("must be %d to %d, not %d", least, most, n))
+		c.Fault(name, fmt.Sprintf("must be %d to %d, not %d", least, most, n))
 	}
 }
 
@@ -100,9 +65,9 @@ func (c checker) duration(name string, d Duration, least, most time.Duration) {
 	v, err := time.ParseDuration(string(d))
 	switch {
 	case err != nil:
-		c.fault(name, `must be a duration such as "250ms", "1.5s" or "1h", not `+quote(string(d)))
+		c.Fault(name, `must be a duration such as "250ms", "1.5s" or "1h", not `+quote(string(d)))
 	case v < least || v > most:
-		c.fault(name, fmt.Sprintf("must be %s to %s, not %s", brief(least), brief(most), quote(string(d))))
+		c.Fault(name, fmt.Sprintf("must be %s to %s, not %s", brief(least), brief(most), quote(string(d))))
 	}
 }
 
@@ -121,13 +86,13 @@ func brief(d time.Duration) string {
 // oneOf checks a value that may be absent.
 func oneOf[T ~string](c checker, name string, value T, among ...T) {
 	if value != "" && !slices.Contains(among, value) {
-		c.fault(name, "must be "+either(among)+", not "+quote(string(value)))
+		c.Fault(name, "must be "+either(among)+", not "+quote(string(value)))
 	}
 }
 
 func requiredOf[T ~string](c checker, name string, value T, among ...T) {
 	if value == "" {
-		c.fault(name, "is required: "+either(among))
+		c.Fault(name, "is required: "+either(among))
 		return
 	}
 	oneOf(c, name, value, among...)
@@ -148,16 +113,16 @@ func either[T ~string](among []T) string {
 // list checks the elements of a list, which must differ, each with a function that returns the end of a sentence about it.
 func list[T ~string](c checker, name string, values []T, limit int, check func(string) error) {
 	if len(values) > limit {
-		c.fault(name, fmt.Sprintf("must have at most %d elements, not %d", limit, len(values)))
+		c.Fault(name, fmt.Sprintf("must have at most %d elements, not %d", limit, len(values)))
 		return
 	}
 	first := make(map[T]int, len(values))
 	for i, v := range values {
 		at := c.item(name, i)
 		if err := check(string(v)); err != nil {
-			at.check("", err)
+			at.Check("", err)
 		} else if before, twice := first[v]; twice {
-			at.fault("", fmt.Sprintf("must differ from %s[%d]: %s", name, before, quote(string(v))))
+			at.Fault("", fmt.Sprintf("must differ from %s[%d]: %s", name, before, quote(string(v))))
 		} else {
 			first[v] = i
 		}
@@ -167,38 +132,22 @@ func list[T ~string](c checker, name string, values []T, limit int, check func(s
 // fields checks header fields by name. Names that differ only in their case are the same.
 func fields(c checker, name string, values map[string]string, limit int, check func(field, value string) error) {
 	if len(values) > limit {
-		c.fault(name, fmt.Sprintf("must have at most %d members, not %d", limit, len(values)))
+		c.Fault(name, fmt.Sprintf("must have at most %d members, not %d", limit, len(values)))
 		return
 	}
 	seen := make(map[string]string, len(values))
 	for _, field := range slices.Sorted(maps.Keys(values)) {
 		lower := strings.ToLower(field)
 		if err := checkFieldName(field); err != nil {
-			c.fault(name, "has a member that "+err.Error())
+			c.Fault(name, "has a member that "+err.Error())
 		} else if before, twice := seen[lower]; twice {
-			c.in(name).fault(field, "is the same header field as "+before)
+			c.in(name).Fault(field, "is the same header field as "+before)
 		} else if seen[lower] = field; check != nil {
-			c.in(name).check(field, check(field, values[field]))
+			c.in(name).Check(field, check(field, values[field]))
 		}
 	}
 }
 
-// maxQuoted is how many characters of a refused value are repeated.
-const maxQuoted = 64
+func quote(value string) string { return problem.Quote(value) }
 
-// refused says what a value must be and what it is.
-func refused(want, value string) error {
-	return errors.New("must be " + want + ", not " + quote(value))
-}
-
-// quote shows a value of the request, shortened and without anything that could upset a terminal or a log.
-func quote(value string) string {
-	n := 0
-	for i := range value {
-		if n == maxQuoted {
-			return strconv.Quote(value[:i] + "…")
-		}
-		n++
-	}
-	return strconv.Quote(value)
-}
+func refused(want, value string) error { return problem.Refused(want, value) }

@@ -26,7 +26,7 @@ const (
 
 // Check records everything that is wrong with p. Whether there are filters and client certificates of the names given is not known
 // here.
-func (p *Policy) Check(faults *problem.InvalidParams) { p.check(checker{faults: faults}) }
+func (p *Policy) Check(faults *problem.InvalidParams) { p.check(newChecker(faults)) }
 
 func (p *Policy) check(c checker) {
 	list(c, "authentication", p.Authentication, 4, func(s string) error {
@@ -40,7 +40,7 @@ func (p *Policy) check(c checker) {
 		return checkName(claim)
 	})
 	if len(p.Rules) > MaxRules {
-		c.fault("rules", fmt.Sprintf("must have at most %d elements, not %d", MaxRules, len(p.Rules)))
+		c.Fault("rules", fmt.Sprintf("must have at most %d elements, not %d", MaxRules, len(p.Rules)))
 	} else {
 		for i := range p.Rules {
 			p.Rules[i].check(c.item("rules", i))
@@ -96,9 +96,9 @@ func (r *Rule) check(c checker) {
 
 func (e *ExternalAuth) check(c checker) {
 	if e.URL == "" {
-		c.fault("url", "is required")
+		c.Fault("url", "is required")
 	} else {
-		c.check("url", CheckURL(e.URL, "http", "https"))
+		c.Check("url", CheckURL(e.URL, "http", "https"))
 	}
 	list(c, "headers", e.Headers, maxFields, checkFieldName)
 	number(c, "body", e.Body, 0, MaxAuthBody)
@@ -110,7 +110,7 @@ func (e *ExternalAuth) check(c checker) {
 
 func checkQuotas(c checker, quotas []Quota) {
 	if len(quotas) > MaxQuotas {
-		c.fault("quotas", fmt.Sprintf("must have at most %d elements, not %d", MaxQuotas, len(quotas)))
+		c.Fault("quotas", fmt.Sprintf("must have at most %d elements, not %d", MaxQuotas, len(quotas)))
 		return
 	}
 	first := make(map[string]int, len(quotas))
@@ -119,7 +119,7 @@ func checkQuotas(c checker, quotas []Quota) {
 		number(at, "calls", q.Calls, 1, MaxCalls)
 		requiredOf(at, "per", q.Per, PerMinute, PerHour, PerDay, PerMonth)
 		if before, twice := first[q.Per]; twice {
-			at.fault("per", fmt.Sprintf("must differ from that of quotas[%d]", before))
+			at.Fault("per", fmt.Sprintf("must differ from that of quotas[%d]", before))
 		} else {
 			first[q.Per] = i
 		}
@@ -144,18 +144,18 @@ func (t *Timeouts) check(c checker) {
 
 func (u *Upstream) check(c checker) {
 	if u.CA != "" {
-		c.check("ca", checkCA(u.CA))
+		c.Check("ca", checkCA(u.CA))
 	}
 	if u.ClientCertificate != "" {
-		c.check("clientCertificate", checkID(u.ClientCertificate))
+		c.Check("clientCertificate", checkID(u.ClientCertificate))
 	}
 	if u.ServerName != "" {
 		if _, ok := CanonicalHost(u.ServerName); !ok || strings.HasPrefix(u.ServerName, "*") {
-			c.fault("serverName", refused("a host name or an IP address", u.ServerName).Error())
+			c.Fault("serverName", refused("a host name or an IP address", u.ServerName).Error())
 		}
 	}
 	if u.Proxy != "" && u.Proxy != "none" {
-		c.check("proxy", CheckURL(u.Proxy, "http", "https"))
+		c.Check("proxy", CheckURL(u.Proxy, "http", "https"))
 	}
 	number(c, "retries", u.Retries, -1, maxRetries)
 	if h := u.HealthCheck; h != nil {
@@ -194,11 +194,11 @@ func checkCA(text string) error {
 func (h *HealthCheck) check(c checker) {
 	switch {
 	case h.Path == "":
-		c.fault("path", "is required")
+		c.Fault("path", "is required")
 	case len(h.Path) > MaxPattern || !strings.HasPrefix(h.Path, "/"):
-		c.fault("path", refused(fmt.Sprintf(`a path of at most %d bytes that begins with "/"`, MaxPattern), h.Path).Error())
+		c.Fault("path", refused(fmt.Sprintf(`a path of at most %d bytes that begins with "/"`, MaxPattern), h.Path).Error())
 	default:
-		c.check("path", checkPath(h.Path))
+		c.Check("path", checkPath(h.Path))
 	}
 	c.duration("interval", h.Interval, 100*time.Millisecond, maxWait)
 	c.duration("timeout", h.Timeout, time.Millisecond, maxAuthTimeout)

@@ -6,28 +6,30 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/openmep/mep/api/problem"
 )
 
 // unknown refuses the members that the type of v does not have.
 func unknown(c checker, v any, members Unknown) {
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		if len(*c.faults) >= maxFaults {
+		if c.Full() {
 			return
 		}
 		reason := "is not a member here"
 		if meant := closest(name, reflect.TypeOf(v)); meant != "" {
 			reason += "; did you mean " + meant + "?"
 		}
-		if name == "" || len(name) > maxQuoted || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if name == "" || len(name) > problem.MaxQuoted || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			name = quote(name)
 		}
-		c.fault(name, reason)
+		c.Fault(name, reason)
 	}
 }
 
 // closest returns the member of a struct that a name is closest to, "" when none is close.
 func closest(name string, t reflect.Type) string {
-	if len(name) > maxQuoted {
+	if len(name) > problem.MaxQuoted {
 		return ""
 	}
 	best, at := "", min(3, 1+len(name)/3)

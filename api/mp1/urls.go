@@ -85,14 +85,10 @@ func (t *TransportInfo) scheme() string {
 }
 
 // ThroughGateway is the URL below which a consumer reaches the transport through a gateway at a base URL and a path, "" when it does not:
-// HTTP and WebSocket are reached at the path, gRPC is not, because its clients cannot put a path in front of theirs.
+// HTTP and WebSocket are reached at the path, gRPC is not, because its clients cannot put a path in front of theirs. It is reached at a
+// host: see AtGatewayHost.
 func (t *TransportInfo) ThroughGateway(base, path string) string {
-	urls, _ := t.URLs()
-	if len(urls) == 0 {
-		return ""
-	}
-	scheme, _, _ := strings.Cut(urls[0], "://")
-	switch scheme {
+	switch t.reachedBy() {
 	case "http", "https":
 		return base + path
 	case "ws", "wss":
@@ -102,4 +98,37 @@ func (t *TransportInfo) ThroughGateway(base, path string) string {
 		return "ws://" + strings.TrimPrefix(base, "http://") + path
 	}
 	return ""
+}
+
+// AtGatewayHost is the URL at which a consumer reaches a transport of gRPC through a gateway that knows it by the host of the call, "" for
+// other transports. The authority is that host and the port; secure says that the gateway speaks TLS. The scheme is of the kind the
+// transport itself has: grpcs or grpc, else https or h2c, which is HTTP/2 without TLS.
+func (t *TransportInfo) AtGatewayHost(authority string, secure bool) string {
+	switch kind := t.reachedBy(); {
+	case kind == "grpcs" && secure:
+		return "grpcs://" + authority
+	case kind == "grpcs":
+		return "grpc://" + authority
+	case kind == "h2c" && secure:
+		return "https://" + authority
+	case kind == "h2c":
+		return "h2c://" + authority
+	}
+	return ""
+}
+
+// reachedBy is the scheme of the first URL of the transport; of gRPC it is grpcs or h2c, whether with TLS or without.
+func (t *TransportInfo) reachedBy() string {
+	urls, _ := t.URLs()
+	if len(urls) == 0 {
+		return ""
+	}
+	scheme, _, _ := strings.Cut(urls[0], "://")
+	switch {
+	case scheme == "grpc":
+		return "grpcs"
+	case t.grpc() && scheme == "https":
+		return "h2c"
+	}
+	return scheme
 }

@@ -60,11 +60,35 @@ func TestThroughAGateway(t *testing.T) {
 	for uri, want := range map[string]string{
 		"http://a.example/x": "https://gw.example:8443/instances/i", "https://a.example": "https://gw.example:8443/instances/i",
 		"ws://a.example": "wss://gw.example:8443/instances/i", "wss://a.example": "wss://gw.example:8443/instances/i",
-		"grpc://a.example": "", "mqtt://a.example": "",
+		"grpc://a.example": "", "h2c://a.example": "", "mqtt://a.example": "",
 	} {
 		info := transport("REST_HTTP", "HTTP", mp1.EndPointInfo{URIs: []string{uri}})
 		require.Equal(t, want, info.ThroughGateway(base, path), uri)
 	}
 	info := transport("WEBSOCKET", "ws", mp1.EndPointInfo{URIs: []string{"wss://a.example"}})
 	require.Equal(t, "ws://127.0.0.1:8000/instances/i", info.ThroughGateway("http://127.0.0.1:8000", path))
+}
+
+func TestGRPCAtAHostOfAGateway(t *testing.T) {
+	const authority = "i.instances.mec.example:8443"
+	for _, x := range []struct{ kind, protocol, uri, secure, plain string }{
+		{"RPC", "gRPC", "http://a.example:50051", "https://" + authority, "h2c://" + authority},
+		{"RPC", "gRPC", "https://a.example", "https://" + authority, "h2c://" + authority},
+		{"RPC", "gRPC", "h2c://a.example", "https://" + authority, "h2c://" + authority},
+		{"RPC", "gRPC", "grpc://a.example", "grpcs://" + authority, "grpc://" + authority},
+		{"RPC", "other", "grpcs://a.example/x", "grpcs://" + authority, "grpc://" + authority},
+		{"REST_HTTP", "HTTP", "https://a.example", "", ""},
+		{"WEBSOCKET", "ws", "wss://a.example", "", ""},
+		{"MB_PUBSUB", "MQTT", "mqtt://a.example", "", ""},
+	} {
+		info := transport(mp1.TransportType(x.kind), x.protocol, mp1.EndPointInfo{URIs: []string{x.uri}})
+		require.Equal(t, x.secure, info.AtGatewayHost(authority, true), "%v", x)
+		require.Equal(t, x.plain, info.AtGatewayHost(authority, false), "%v", x)
+		if x.plain != "" {
+			require.Empty(t, info.ThroughGateway("https://gw.example", "/instances/i"), "it cannot be called at a path: %v", x)
+		}
+	}
+	addressed := transport("RPC", "grpc", mp1.EndPointInfo{Addresses: []mp1.EndPointAddress{{Host: "10.0.0.1", Port: 1}}})
+	require.Equal(t, "https://"+authority, addressed.AtGatewayHost(authority, true))
+	require.Empty(t, (&mp1.TransportInfo{Protocol: "gRPC"}).AtGatewayHost(authority, true))
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/kit/identity"
@@ -57,6 +58,20 @@ func (a *Authenticator) MethodsOf(p *gateway.Policy) Methods {
 	return m
 }
 
+// Take reports whether the methods let somebody in who proved who it is as the caller of c did.
+func (m Methods) Take(c *call.Call) bool {
+	switch {
+	case c.Caller == nil:
+		return m.Anonymous
+	case m.Key && c.Key != nil, m.Token && c.Token != "":
+		return true
+	}
+	return m.Certificate && c.Caller.Via == ViaCertificate
+}
+
+// ViaCertificate is how a caller with a client certificate proved who it is.
+const ViaCertificate = string(gateway.ByCertificate)
+
 // Recognise are the ways that count where it is decided elsewhere who may call.
 var Recognise = Methods{Token: true, Certificate: true, Anonymous: true, Lenient: true}
 
@@ -78,15 +93,15 @@ func (a *Authenticator) identify(c *call.Call, r *http.Request, m Methods) error
 	if err != nil {
 		return err
 	}
-	var caller *identity.Caller
+	var caller, holder *identity.Caller
 	if token != "" {
 		if caller, err = a.Guard.Token(r.Context(), token, c.Info.Client); err != nil {
 			return err
 		}
 	}
 	if key != "" {
-		holder, services, err := a.Key(key)
-		if err != nil {
+		var services []string
+		if holder, services, err = a.Key(key); err != nil {
 			return refuse("the API key is not in force: it is unknown, has expired, or was deleted")
 		}
 		if caller != nil && caller.Subject != holder.Subject {
@@ -111,7 +126,7 @@ func (a *Authenticator) identify(c *call.Call, r *http.Request, m Methods) error
 	if !sendable(caller.Subject) {
 		return refuse("the name of the caller has characters that cannot stand in a header field")
 	}
-	c.Caller = caller
+	c.Caller, c.Token, c.Key = caller, auth.Secret(token), holder
 	c.Info.Consumer, c.Info.Scopes, c.Info.Via = caller.Subject, caller.Scopes, caller.Via
 	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
+	"github.com/openmep/mep/api/auth"
 	"github.com/openmep/mep/gateway/filter"
 	"github.com/openmep/mep/gateway/quota"
 	"github.com/openmep/mep/gateway/table"
@@ -42,6 +44,9 @@ type Call struct {
 	Path string
 	// Caller is who calls; nil when nobody had to say.
 	Caller *identity.Caller
+	// Token is the token that says so, Key whom the API key of the call stands for: what lasts is looked at again (package tenure).
+	Token auth.Secret
+	Key   *identity.Caller
 	// Services are those an API key is good for; none: no such bound.
 	Services []string
 	// Endpoints are what the call may go to, Attempt how it went.
@@ -54,9 +59,14 @@ type Call struct {
 	// Reason is why the gateway answered by itself, one word for metrics and records; "" when it did not. Fault is the error behind it.
 	Reason string
 	Fault  error
+	// Seen is how many changes there had been when the call began, Stay what package tenure notes of a call that lasts; nil for others.
+	Seen uint64
+	Stay any
 	// Writer is what the response is written to, Body what the request's body is read from.
 	Writer Writer
 	Body   Body
+
+	ending atomic.Pointer[Ending]
 }
 
 type key struct{}

@@ -21,7 +21,8 @@ type Writer struct {
 	Status int
 	Bytes  int64
 
-	upgraded *counted
+	upgraded atomic.Pointer[tunnel]
+	cut      atomic.Bool
 	idle     time.Duration
 	deadline time.Time
 	streams  bool        // HTTP/2
@@ -73,6 +74,9 @@ func (w *Writer) begin() {
 		}
 		w.deadline = now.Add(w.idle)
 		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline) // not every writer has deadlines
+		if w.cut.Load() {
+			w.expire(longAgo)
+		}
 	case w.watch == nil:
 		rw := w.ResponseWriter
 		w.watch = time.AfterFunc(w.idle, func() { _ = http.NewResponseController(rw).SetWriteDeadline(longAgo) })
@@ -83,12 +87,12 @@ func (w *Writer) begin() {
 
 // End bounds what is written after the last Write. The next request of a connection has deadlines of its own.
 func (w *Writer) End() {
-	if w.upgraded != nil {
-		w.Bytes = w.upgraded.written.Load()
+	if t := w.upgraded.Load(); t != nil {
+		w.Bytes = t.written.Load()
 		return
 	}
 	switch {
-	case w.idle <= 0:
+	case w.idle <= 0 || w.streams && w.cut.Load():
 	case w.streams:
 		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.idle))
 	default:
@@ -102,37 +106,21 @@ func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	w.upgraded = &counted{Conn: conn}
+	t := &tunnel{Conn: conn, gone: make(chan struct{})}
+	w.upgraded.Store(t)
 	if w.Status == 0 {
 		w.Status = http.StatusSwitchingProtocols // which httputil.ReverseProxy writes to the connection itself
 	}
-	return w.upgraded, rw, nil
-}
-
-// counted counts the bytes of a connection.
-type counted struct {
-	net.Conn
-	read, written atomic.Int64
-}
-
-// Read implements net.Conn.
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.read.Add(int64(n))
-	return n, err
-}
-
-// Write implements net.Conn.
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.written.Add(int64(n))
-	return n, err
+	if w.cut.Load() {
+		_ = t.Close() // what is written to it fails
+	}
+	return t, rw, nil
 }
 
 // Received is how much was read of the request's body, or of an upgraded connection.
 func (c *Call) Received() int64 {
-	if c.Writer.upgraded != nil {
-		return c.Writer.upgraded.read.Load()
+	if t := c.Writer.upgraded.Load(); t != nil {
+		return t.read.Load()
 	}
 	return c.Body.bytes.Load()
 }
@@ -146,6 +134,7 @@ type Body struct {
 	closed  atomic.Bool
 	ended   atomic.Bool
 	late    atomic.Bool
+	cut     atomic.Bool
 	trailer http.Header // of the request
 	// Trailer is what the trailer fields that were announced are copied to when the body has ended; nil: nothing.
 	Trailer http.Header
@@ -204,6 +193,9 @@ func (b *Body) begin() {
 		if now := time.Now(); b.deadline.Sub(now) < b.idle*3/4 {
 			b.deadline = now.Add(b.idle)
 			_ = http.NewResponseController(b.w).SetReadDeadline(b.deadline) // not every writer has deadlines
+			if b.cut.Load() {
+				b.expire()
+			}
 		}
 	case b.watch == nil:
 		w := b.w
@@ -212,6 +204,16 @@ func (b *Body) begin() {
 		b.watch.Reset(b.idle)
 	}
 }
+
+// Cut ends the body before it is whole. Any goroutine may call it, until the handler of the request returns.
+func (b *Body) Cut() {
+	b.cut.Store(true)
+	if b.w != nil {
+		b.expire()
+	}
+}
+
+func (b *Body) expire() { _ = http.NewResponseController(b.w).SetReadDeadline(longAgo) }
 
 // Unread reports whether there is more of the body than was read, which HTTP/1.1 has to deal with before the next request.
 func (b *Body) Unread() bool { return b.body != nil && !b.streams && !b.ended.Load() }

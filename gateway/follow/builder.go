@@ -56,6 +56,9 @@ func (b *builder) restart(cfg *Config) { b.cfg = cfg }
 // next makes the next table.
 func (b *builder) next(dirty [sources]map[string]bool, all bool, revision int64) *table.Table {
 	b.edit = b.now.Edit()
+	if all {
+		b.edit.SetDomain(b.cfg.Domain)
+	}
 	touched := b.setPolicies(dirty[policies], all)
 	if all || len(touched) > 0 || len(dirty[routes]) > 0 {
 		b.setRoutes(dirty[routes], touched, all)

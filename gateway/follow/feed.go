@@ -12,6 +12,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/gateway/book"
+	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/meter"
 	"github.com/openmep/mep/gateway/pipeline"
 	"github.com/openmep/mep/gateway/table"
@@ -27,6 +28,8 @@ type Config struct {
 	Policies map[string]gateway.Policy
 	// Platform are the platform's own routes.
 	Platform []Platform
+	// Domain is that of services.
+	Domain match.Domain
 }
 
 // source is a kind of record.

@@ -24,6 +24,7 @@ import (
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/stats"
 	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/gateway/tenure"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/telemetry"
@@ -67,6 +68,7 @@ type Handler struct {
 	Meter    *meter.Meter
 	Records  *record.Log
 	Stats    *stats.Stats
+	Lasting  *tenure.Calls
 	Log      *slog.Logger
 	Tracer   *telemetry.Tracer
 
@@ -76,7 +78,7 @@ type Handler struct {
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := h.Settings.Load()
-	c := &call.Call{Context: r.Context(), Start: time.Now()}
+	c := &call.Call{Context: r.Context(), Start: time.Now(), Seen: h.Lasting.Seen()}
 	h.begin(c, w, r, s)
 	defer h.finish(c, r)
 	if err := h.bounds(c, r, s); err != nil {
@@ -248,6 +250,8 @@ func (h *Handler) finish(c *call.Call, r *http.Request) {
 			p = nil
 		}
 		h.Fail(c, &c.Writer, ReasonPanic, errors.New("panic"))
+	} else if e := c.Ending(); e != nil && c.Reason == "" {
+		c.Reason, c.Fault = e.Reason, e.Err
 	} else if p != nil && c.Reason == "" {
 		c.Reason = ReasonBrokeOff
 		h.Refused(ReasonBrokeOff)

@@ -25,6 +25,9 @@ const (
 
 // Route finds what a call is for. The error says why there is nothing.
 func (h *Handler) Route(c *call.Call, r *http.Request, path *match.Path) (reason string, err error) {
+	if place, below := c.Table.Domain().Below(r.Host); below {
+		return h.byHost(c, r, path, place)
+	}
 	first := ""
 	if segments := path.Segments(); len(segments) > 0 {
 		first = segments[0].Name
@@ -70,17 +73,27 @@ func (h *Handler) registered(c *call.Call, kind string, path *match.Path) {
 	name := path.Segments()[1].Text
 	c.Path = path.After(2)
 	if kind == ServicesPath {
-		c.Info.Route = ServicesRoute
-		// What is no service is not counted as one: the name comes from a stranger.
-		if c.Group = c.Table.Group(name); c.Group != nil {
-			c.Info.Service = name
-		}
-		c.Policy = c.Table.Policy(name)
+		toService(c, name, c.Table.Group(name))
 		return
 	}
+	toInstance(c, c.Table.Instance(name))
+}
+
+// toService takes a call to the service of a name; the group is nil when there is none.
+func toService(c *call.Call, name string, group *table.Group) {
+	c.Info.Route = ServicesRoute
+	// What is no service is not counted as one: the name comes from a stranger.
+	if c.Group = group; group != nil {
+		c.Info.Service = name
+	}
+	c.Policy = c.Table.Policy(name)
+}
+
+// toInstance takes a call to an instance; nil when there is none.
+func toInstance(c *call.Call, instance *table.Instance) {
 	c.Info.Route = InstancesRoute
-	if c.Instance = c.Table.Instance(name); c.Instance != nil {
-		c.Info.Service = c.Instance.Service
+	if c.Instance = instance; instance != nil {
+		c.Info.Service = instance.Service
 	}
 	c.Policy = c.Table.Policy(c.Info.Service)
 }

@@ -180,6 +180,17 @@ func (r *Router[T]) Find(host, method string, path *Path, header http.Header) (v
 	return value, nil, outcome
 }
 
+// FindHost is Find among the routes that name hosts alone.
+func (r *Router[T]) FindHost(host, method string, path *Path, header http.Header) (value T, p *Pattern, found bool) {
+	if path.asterisk {
+		return value, nil, false
+	}
+	if c := r.findHost(host, path, &question{method: method, header: header}); c != nil {
+		return c.value, c.pattern, true
+	}
+	return value, nil, false
+}
+
 // Allowed lists the methods that routes take for the host, path and header fields of a request, sorted, for the Allow field of an answer
 // to one that Find says WrongMethod of.
 func (r *Router[T]) Allowed(host string, path *Path, header http.Header) []string {

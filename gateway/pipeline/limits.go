@@ -35,6 +35,9 @@ func (co *Compiler) external(spec *gateway.ExternalAuth) (stage, error) {
 			default:
 				c.Reason = ReasonExternal
 				co.Refused(ReasonExternal)
+				if d.Status == http.StatusUnauthorized || d.Status == http.StatusForbidden {
+					co.deny(c, r, "external authorization refused the call")
+				}
 				maps.Copy(w.Header(), d.Header)
 				w.WriteHeader(d.Status)
 				_, _ = w.Write(d.Body)

@@ -27,6 +27,7 @@ import (
 	"github.com/openmep/mep/gateway/spike"
 	"github.com/openmep/mep/gateway/table"
 	"github.com/openmep/mep/gateway/upstream"
+	"github.com/openmep/mep/kit/audit"
 	"github.com/openmep/mep/kit/errs"
 )
 
@@ -72,6 +73,8 @@ type Stages struct {
 	InFlight        *inflight.Counts
 	Quotas          *quota.Quotas
 	Proxy           *proxy.Proxy
+	// Audit gets the refusals of those who may not call.
+	Audit *audit.Log
 	// Fail answers a call with an error, Gone notes that nobody waits for an answer any more, and Refused counts an answer of the
 	// gateway's own.
 	Fail    func(c *call.Call, w http.ResponseWriter, reason string, err error)

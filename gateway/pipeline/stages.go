@@ -13,6 +13,7 @@ import (
 	"github.com/openmep/mep/gateway/match"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/audit"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/limit"
@@ -54,8 +55,34 @@ func (co *Compiler) authenticate(p *table.Policy) stage {
 		if err == nil {
 			return "", nil
 		}
+		if refusal, ok := errors.AsType[*identity.Refusal](err); ok && refusal.Code != "" { // who proves nothing is no news
+			co.deny(c, r, refusal.Description)
+		}
 		return refused(w, err)
 	})}
+}
+
+// deny tells the audit stream of a refusal.
+func (co *Compiler) deny(c *call.Call, r *http.Request, why string) {
+	e := audit.Entry{
+		Action: "access.deny", Result: audit.Denied, Source: c.Info.Client.String(), Target: c.Target(r.Method),
+		RequestID: c.Info.RequestID, Detail: why,
+	}
+	if c.Caller != nil {
+		e.Caller, e.Client, e.Via = c.Caller.Subject, c.Caller.ClientID, c.Caller.Via
+	}
+	co.Audit.Busy(e)
+}
+
+// permit makes a filter of what decides whether a caller may make a call. Those that may not are told to the audit stream.
+func (co *Compiler) permit(decide func(c *call.Call, r *http.Request) (reason string, err error)) filter.Filter {
+	return co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
+		reason, err := decide(c, r)
+		if err != nil && errs.KindOf(err) == errs.Forbidden {
+			co.deny(c, r, err.Error())
+		}
+		return reason, err
+	})
 }
 
 // refused makes what a caller is told who could not be identified.
@@ -87,7 +114,7 @@ func (co *Compiler) recognise() stage {
 
 // rules applies the rules and scopes of the policy of a route of the platform.
 func (co *Compiler) rules(p *table.Policy) stage {
-	return stage{StageAuthorise, co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
+	return stage{StageAuthorise, co.permit(func(c *call.Call, r *http.Request) (string, error) {
 		c.Policy = p
 		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: withoutPrefix(c.Path)}
 		if _, reason, err := co.Judge.Admit(p, &s); err != nil {
@@ -109,7 +136,7 @@ func withoutPrefix(path string) string {
 
 // authorise decides whether the caller may make the call, and what it may go to.
 func (co *Compiler) authorise(p *table.Policy) stage {
-	return stage{StageAuthorise, co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
+	return stage{StageAuthorise, co.permit(func(c *call.Call, r *http.Request) (string, error) {
 		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: c.Path}
 		explicit, reason, err := co.Judge.Admit(p, &s)
 		if err != nil {

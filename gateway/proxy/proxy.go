@@ -17,6 +17,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/gateway/tenure"
 	"github.com/openmep/mep/gateway/upstream"
 	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/telemetry"
@@ -45,15 +46,17 @@ type Proxy struct {
 	tracer  *telemetry.Tracer
 	fail    func(c *call.Call, w http.ResponseWriter, reason string, err error)
 	gone    func(c *call.Call, err error)
+	lasting *tenure.Calls
 }
 
-// New makes a proxy. fail answers a call that could not be passed on, for a reason; gone notes that its client went away.
-func New(tracer *telemetry.Tracer, lines *slog.Logger,
+// New makes a proxy. fail answers a call that could not be passed on, for a reason; gone notes that its client went away. Calls that
+// last are noted in lasting.
+func New(tracer *telemetry.Tracer, lines *slog.Logger, lasting *tenure.Calls,
 	fail func(c *call.Call, w http.ResponseWriter, reason string, err error), gone func(c *call.Call, err error),
 ) *Proxy {
-	p := &Proxy{tracer: tracer, fail: fail, gone: gone}
+	p := &Proxy{tracer: tracer, lasting: lasting, fail: fail, gone: gone}
 	p.reverse = httputil.ReverseProxy{
-		Rewrite: p.rewrite, Transport: transport{}, BufferPool: &buffers{}, ModifyResponse: modifyResponse, ErrorHandler: p.failed,
+		Rewrite: p.rewrite, Transport: transport{}, BufferPool: &buffers{}, ModifyResponse: p.modifyResponse, ErrorHandler: p.failed,
 		ErrorLog: log.New(debugLog{lines}, "", 0),
 	}
 	return p
@@ -71,6 +74,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
+	if mayLast(r) {
+		next, done := p.enter(c, r)
+		defer done()
+		r = next
+	}
+	defer p.lasting.Leave(c)
 	p.reverse.ServeHTTP(w, r)
 }
 
@@ -114,8 +123,11 @@ func (transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.Policy.Upstream.RoundTrip(r, c.Policy.Profile, c.Endpoints, &c.Attempt)
 }
 
-func modifyResponse(resp *http.Response) error {
+func (p *Proxy) modifyResponse(resp *http.Response) error {
 	c := call.Of(resp.Request)
+	if err := p.answered(c, resp.Request, resp); err != nil {
+		return err
+	}
 	c.FirstByte = c.Since()
 	plan := &c.Policy.Headers
 	for _, name := range plan.RemoveResponse {
@@ -147,6 +159,11 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	cause := context.Cause(r.Context())
 	fault, isClients := errors.AsType[*upstream.ClientError](err)
 	switch tooLarge, isTooLarge := errors.AsType[*http.MaxBytesError](err); {
+	case c.Ending() != nil:
+		if c.Body.Unread() {
+			w.Header()["Connection"] = []string{"close"}
+		}
+		p.fail(c, w, c.Ending().Reason, c.Ending().Err)
 	case isTooLarge:
 		p.fail(c, w, ReasonTooLarge, errs.New(errs.TooLarge, "the body is larger than %d bytes", tooLarge.Limit))
 	case c.Body.Late():

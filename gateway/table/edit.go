@@ -2,6 +2,7 @@ package table
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/match"
@@ -13,6 +14,7 @@ type Edit struct {
 	groups    *editor[*Group]
 	instances *editor[*Instance]
 	apps      *editor[*App]
+	labels    *editor[[]*Group]
 }
 
 // Edit begins the next table.
@@ -23,11 +25,53 @@ func (e *Edit) SetGroup(serName string, g *Group) {
 	if e.groups == nil {
 		e.groups = e.next.groups.edit()
 	}
+	if e.next.domain != "" {
+		e.setLabel(serName, g)
+	}
 	if g == nil {
 		e.groups.remove(serName)
 		return
 	}
 	e.groups.put(serName, g)
+}
+
+// SetDomain puts the domain of services in place; "" for none.
+func (e *Edit) SetDomain(d match.Domain) {
+	had := e.next.domain != ""
+	e.next.domain = d
+	switch {
+	case d == "":
+		e.next.labels, e.labels = shards[[]*Group]{}, nil
+	case !had:
+		groups := &e.next.groups
+		if e.groups != nil {
+			groups = &e.groups.next
+		}
+		for g := range groups.all {
+			e.setLabel(g.Name, g)
+		}
+	}
+}
+
+// setLabel puts the group of a serName that can be a label of a host name where hosts are looked up.
+func (e *Edit) setLabel(serName string, g *Group) {
+	if !gateway.IsLabel(serName) {
+		return
+	}
+	if e.labels == nil {
+		e.labels = e.next.labels.edit()
+	}
+	label := strings.ToLower(serName)
+	same := slices.DeleteFunc(slices.Clone(e.labels.next.get(label)), func(o *Group) bool { return o.Name == serName })
+	if g != nil {
+		same = append(same, g)
+	}
+	if len(same) == 0 {
+		e.labels.remove(label)
+		return
+	}
+	slices.SortFunc(same, func(x, y *Group) int { return strings.Compare(x.Name, y.Name) })
+	e.labels.put(label, same)
 }
 
 // SetInstance puts an instance in place; nil removes it.
@@ -80,6 +124,9 @@ func (e *Edit) Done(revision int64) *Table {
 	}
 	if e.apps != nil {
 		t.apps = e.apps.next
+	}
+	if e.labels != nil {
+		t.labels = e.labels.next
 	}
 	return &t
 }

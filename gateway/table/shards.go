@@ -25,6 +25,24 @@ func (s *shards[V]) get(key string) V {
 	return s.parts[part(key)][key]
 }
 
+// folded is get for a key in lower case of which a label of a host name differs in case at most. It allocates nothing.
+func (s *shards[V]) folded(label string) V {
+	var none V
+	var key [64]byte // a label has at most 63 bytes
+	if s.parts == nil || len(label) > len(key) {
+		return none
+	}
+	for i := range len(label) {
+		c := label[i]
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		key[i] = c
+	}
+	k := key[:len(label)]
+	return s.parts[maphash.Bytes(seed, k)%fanout][string(k)]
+}
+
 func (s *shards[V]) all(yield func(V) bool) {
 	if s.parts == nil {
 		return

@@ -140,6 +140,9 @@ type Table struct {
 	hosted    bool
 	routes    []*Route
 	refused   []gateway.RefusedDefinition
+
+	domain match.Domain
+	labels shards[[]*Group] // by the host label of their names; empty while there is no domain
 }
 
 // Group returns the instances of a serName; nil when there are none.
@@ -147,6 +150,16 @@ func (t *Table) Group(serName string) *Group { return t.groups.get(serName) }
 
 // Instance finds an instance by its id; nil when there is none.
 func (t *Table) Instance(serInstanceID string) *Instance { return t.instances.get(serInstanceID) }
+
+// Domain is the domain below which services and instances have host names; "" when they have none.
+func (t *Table) Domain() match.Domain { return t.domain }
+
+// Labelled are the services that a label of the domain stands for, in the order of their names: those whose names differ from it in case
+// at most. One alone is reached by that host.
+func (t *Table) Labelled(label string) []*Group { return t.labels.folded(label) }
+
+// LabelledInstance finds an instance by its id as a label of the domain, in whatever case; nil when there is none.
+func (t *Table) LabelledInstance(label string) *Instance { return t.instances.folded(label) }
 
 // App finds an app instance; nil when there is none.
 func (t *Table) App(appInstanceID string) *App { return t.apps.get(appInstanceID) }

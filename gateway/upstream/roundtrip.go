@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/openmep/mep/kit/errs"
@@ -23,6 +24,16 @@ type Attempt struct {
 	FirstByte time.Duration
 
 	earlier [maxRetries]*Endpoint
+	present atomic.Pointer[Endpoint]
+}
+
+// Present is the endpoint that is being called, or was called last; nil when there was none. Any goroutine may ask.
+func (a *Attempt) Present() *Endpoint { return a.present.Load() }
+
+func (a *Attempt) reset() {
+	a.Endpoint, a.Attempts, a.FirstByte = nil, 0, 0
+	clear(a.earlier[:])
+	a.present.Store(nil)
 }
 
 // tried reports whether the endpoint was called already.
@@ -36,6 +47,7 @@ func (a *Attempt) note(e *Endpoint) {
 	}
 	a.Attempts++
 	a.Endpoint = e
+	a.present.Store(e)
 }
 
 // The pauses before an endpoint is called again that just failed.
@@ -55,7 +67,7 @@ const (
 // Errors: *errs.Error of the kind errs.Unavailable when eps is empty, *ClientError when the request is to blame, *Error when there
 // was no response for another reason, and the error of the context once it has ended.
 func (m *Manager) RoundTrip(r *http.Request, p *Profile, eps []*Endpoint, a *Attempt) (*http.Response, error) {
-	*a = Attempt{}
+	a.reset()
 	body := r.Body
 	if len(eps) == 0 {
 		closeBody(body)

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/kit/pki"
 )
 
@@ -102,6 +103,7 @@ func (x *examination) given(f *findings) {
 		return
 	}
 	x.publicNames(f, file, leaf, "have it issued for that name too, or correct the setting")
+	x.serviceNames(f, file, leaf, "have it issued for these names too, or correct the setting")
 	for _, l := range x.listeners() {
 		setting := map[string]string{"mp1": "publicUrl", "mm5": "mm5.publicUrl", "auth": "auth.publicUrl"}[l.name]
 		host := x.reachedAs(l)
@@ -158,6 +160,26 @@ func (x *examination) publicNames(f *findings, file string, leaf *x509.Certifica
 	}
 }
 
+// serviceNames looks whether a certificate is for the host names of services at the gateway, and of their instances.
+func (x *examination) serviceNames(f *findings, file string, leaf *x509.Certificate, remedy string) {
+	if x.Gateway == nil || !x.Gateway.Enabled() || x.Gateway.ServiceDomain == "" {
+		return
+	}
+	domain, err := gateway.CanonicalDomain(x.Gateway.ServiceDomain)
+	if err != nil {
+		return // settings are valid
+	}
+	var missing []string
+	for _, below := range []string{domain, gateway.InstancesLabel + "." + domain} {
+		if leaf.VerifyHostname("name."+below) != nil {
+			missing = append(missing, "*."+below)
+		}
+	}
+	if len(missing) > 0 {
+		f.warn(file, "is not for "+strings.Join(missing, " and ")+", by which gateway.serviceDomain has clients reach services", remedy)
+	}
+}
+
 // own looks at the CA of the platform's own and at what it issued.
 func (x *examination) own(f *findings) {
 	var addrs []string
@@ -171,6 +193,7 @@ func (x *examination) own(f *findings) {
 	}
 	caFile, certFile := filepath.Join(x.Common.PKIDir(), "ca.crt"), filepath.Join(x.Common.PKIDir(), "server.crt")
 	x.publicNames(f, certFile, wouldBe(names), "add that name to tls.names, or correct the setting")
+	x.serviceNames(f, certFile, wouldBe(names), "add them to tls.names, or correct the setting")
 	if !x.authority(f, caFile, certFile) {
 		return
 	}

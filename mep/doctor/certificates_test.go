@@ -85,6 +85,24 @@ func TestCertificates(t *testing.T) {
 			},
 			level: Warn, finding: "is not for mec.example, the host of publicUrl", remedy: "a proxy that shows clients",
 		},
+		"services have host names it is not for": {
+			by:    func(_ *testing.T, f *fixture) { f.Gateway.ServiceDomain = "MEC.example." },
+			level: Warn, finding: "is not for *.mec.example and *.instances.mec.example, by which gateway.serviceDomain", remedy: "tls.names",
+		},
+		"a given one is not for the host names of services": {
+			by: func(t *testing.T, f *fixture) {
+				f.keep(t, func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "*.instances.mec.example") })
+				f.Gateway.ServiceDomain = "mec.example"
+			},
+			level: Warn, finding: "is not for *.mec.example, by which", remedy: "issued for these names too",
+		},
+		"a given one is not for the host names of instances": {
+			by: func(t *testing.T, f *fixture) {
+				f.keep(t, func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "*.mec.example") })
+				f.Gateway.ServiceDomain = "mec.example"
+			},
+			level: Warn, finding: "is not for *.instances.mec.example, by which", remedy: "issued for these names too",
+		},
 		"a given one has expired": {
 			by: func(t *testing.T, f *fixture) {
 				f.keep(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })
@@ -143,6 +161,16 @@ func read(t *testing.T, path string) string {
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return string(text)
+}
+
+func TestACertificateForTheHostNamesOfServices(t *testing.T) {
+	f := planned(t)
+	f.keep(t, func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "*.mec.example", "*.instances.mec.example") })
+	f.Gateway.ServiceDomain = "mec.example"
+	x := &examination{Installation: f.Installation, host: f.host}
+	found := &findings{}
+	x.certificates(t.Context(), found)
+	require.Equal(t, OK, found.worst(), "%+v", found)
 }
 
 func TestNamesByWhichAListenerIsReached(t *testing.T) {

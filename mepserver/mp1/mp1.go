@@ -39,8 +39,8 @@ type API struct {
 	Policy func() registry.Policy
 	// PublicURL is what hrefs start with; when it returns "", they start with the scheme and host of the request.
 	PublicURL func() string
-	// Gateway is the base URL of the gateway that consumers are shown in place of the endpoints of services; "" shows them these.
-	Gateway func() string
+	// Gateway is the gateway that consumers are shown in place of the endpoints of services; none shows them these.
+	Gateway func() registry.Gateway
 	// OwnURL is what they start with when the request names no usable host.
 	OwnURL string
 	// EdgeGalleryPrefix is the mount prefix under which a serInstanceId in a registration is ignored, as EdgeGallery does.

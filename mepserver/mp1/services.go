@@ -116,7 +116,7 @@ var jsonType = []string{"application/json"}
 // view is how services are shown to the caller.
 func (m *mount) view(c *gin.Context) registry.View {
 	v := registry.View{Base: m.base(c)}
-	if v.Gateway = m.Gateway(); v.Gateway != "" {
+	if v.Gateway = m.Gateway(); v.Gateway.URL != "" {
 		// Below its own path an app is its own reader, in development mode, too.
 		if v.Owner = identity.Subject(c); v.Owner == "" {
 			v.Owner = c.Param("appInstanceId")

@@ -110,9 +110,10 @@ func (s *Service) Differs(before *Service) (attributes, stateChanged bool) {
 type View struct {
 	// Base is what links start with: scheme, authority and mount prefix.
 	Base string
-	// Gateway is the base URL of the gateway that consumers are to go through; "" shows them where a service itself is reached. Owner is the
-	// app that reads, which sees its own services as it registered them.
-	Gateway, Owner string
+	// Gateway is what consumers are to go through; none shows them where a service itself is reached. Owner is the app that reads, which
+	// sees its own services as it registered them.
+	Gateway Gateway
+	Owner   string
 }
 
 // AppendJSON appends the service as a JSON object. The reader is on this MEC host, so isLocal is true (every service of this store was

@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// InstancesLabel is the label below which instances have their names in the domain of services: {serInstanceId}.instances.{domain}.
+const InstancesLabel = "instances"
+
+const (
+	// maxLabel is how long a label is at most (RFC 1035 2.3.4).
+	maxLabel = 63
+	// maxDomain leaves room for every name of a service in front.
+	maxDomain = maxHost - maxLabel - len(".")
+)
+
+// IsLabel reports whether s is a label that host names are made of: 1 to 63 letters of ASCII, digits and hyphens, with no hyphen at
+// either end (RFC 1123 2.1). A service whose serName is one has a host name of its own in the domain of services.
+func IsLabel(s string) bool {
+	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if !alphanumeric(s[i]) && s[i] != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// CanonicalDomain returns a domain below which services may have host names as it is compared: in lower case, without a dot at its end.
+// The error ends a sentence that starts with what named it.
+func CanonicalDomain(s string) (string, error) {
+	domain := strings.ToLower(strings.TrimSuffix(s, "."))
+	if len(domain) > maxDomain {
+		return "", fmt.Errorf("must be at most %d bytes long, with room for the names of services in front", maxDomain)
+	}
+	last := ""
+	for label := range strings.SplitSeq(domain, ".") {
+		if !IsLabel(label) {
+			return "", fmt.Errorf("must be a domain such as mec.example, without wildcard and port, not %q", s)
+		}
+		last = label
+	}
+	if strings.Trim(last, "0123456789") == "" {
+		return "", errors.New("must be a domain, and not an address")
+	}
+	return domain, nil
+}

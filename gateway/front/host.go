@@ -1,0 +1,58 @@
+package front
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// byHost takes a call to the service or the instance that its host names. Static routes for that host come first. Those for any host are
+// not asked, nor are the platform's: all other paths there are the service's own, and who is not there is found nowhere else.
+//
+// Which certificate the connection was opened with does not matter (RFC 9110 7.4): all hosts are served with the same one, and callers are
+// judged call by call, so that clients may use one connection for several hosts.
+func (h *Handler) byHost(c *call.Call, r *http.Request, path *match.Path, place match.Place) (reason string, err error) {
+	if c.Table.Hosted() {
+		if route, pattern, found := c.Table.Static().FindHost(r.Host, r.Method, path, r.Header); found {
+			h.static(c, route, path, pattern)
+			return "", nil
+		}
+	}
+	if place.Label == "" || path.Asterisk() {
+		domain := c.Table.Domain()
+		return ReasonNoRoute, errs.New(errs.NotFound,
+			"no service has this host: there are {serName}.%s and {serInstanceId}.instances.%s, for names that are labels of host names", domain, domain)
+	}
+	c.Path = path.Raw()
+	kind, name := ServicesPath, place.Label
+	switch groups := c.Table.Labelled(name); {
+	case place.Instance:
+		kind = InstancesPath
+		instance := c.Table.LabelledInstance(name)
+		if instance != nil {
+			name = instance.ID
+		}
+		toInstance(c, instance)
+	case len(groups) == 1:
+		name = groups[0].Name
+		toService(c, name, groups[0])
+	default: // also where it is not clear which of several is meant
+		toService(c, name, nil)
+	}
+	r.URL = below(r.URL, "/"+kind+"/"+name)
+	return "", nil
+}
+
+// below is the target of a call as it would be without host names. What is said of paths holds then for calls by host, too: where they are
+// masked in records, which filters do not see them, what somebody is asked about them. The prefix has nothing to be escaped in it.
+func below(u *url.URL, prefix string) *url.URL {
+	by := *u
+	by.Path = prefix + u.Path
+	if u.RawPath != "" {
+		by.RawPath = prefix + u.RawPath
+	}
+	return &by
+}

@@ -1,0 +1,49 @@
+package pipeline
+
+import (
+	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/authn"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/rule"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/kit/errs"
+)
+
+// Again decides once more about a call that is under way, as authentication and authorization would about a new one: by its Policy, which
+// is the one that holds now. i is the instance it goes to, nil for none; withdrawn says why the proof of who calls does not count any more,
+// nil: it does. The error is why a new call would be refused. Again may change c, which is a copy.
+func (co *Compiler) Again(c *call.Call, method string, i *table.Instance, withdrawn error) error {
+	p := c.Policy
+	if p.Closed {
+		return errs.New(errs.Forbidden, "the policy of the call cannot be applied here any more")
+	}
+	platform := c.Route != nil && c.Route.Kind == gateway.KindPlatform
+	methods := authn.Recognise
+	if !platform {
+		methods = co.Authenticator.MethodsOf(&p.Spec)
+	}
+	switch {
+	case withdrawn != nil && !methods.Lenient:
+		return withdrawn
+	case withdrawn == nil && methods.Take(c):
+	case methods.Anonymous:
+		c.Caller, c.Token, c.Key, c.Services = nil, "", nil, nil // which new calls would be those of
+	default:
+		return errs.New(errs.Forbidden, "the policy of the call takes no such proof of who calls any more")
+	}
+	s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: method, Path: c.Path}
+	if platform {
+		s.Path = withoutPrefix(c.Path)
+	}
+	explicit, _, err := co.Judge.Admit(p, &s)
+	switch {
+	case err != nil:
+	case i != nil:
+		_, err = co.Judge.Permit(c, i, explicit)
+	case c.Group != nil:
+		_, _, err = co.Judge.Select(c, c.Group, explicit)
+	default:
+		_, err = co.Judge.Key(c)
+	}
+	return err
+}

@@ -1,0 +1,358 @@
+package tenure_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/gateway/book"
+	"github.com/openmep/mep/gateway/call"
+	"github.com/openmep/mep/gateway/table"
+	"github.com/openmep/mep/gateway/tenure"
+	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/errs"
+	"github.com/openmep/mep/kit/identity"
+	"github.com/openmep/mep/kit/watched"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// judge refuses the calls of the callers it names, and those of whom the proof is withdrawn.
+type judge struct {
+	mu      sync.Mutex
+	refused map[string]bool
+	asked   atomic.Int64
+}
+
+func (j *judge) Again(c *call.Call, _ string, _ *table.Instance, withdrawn error) error {
+	j.asked.Add(1)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if withdrawn == nil && c.Caller != nil && j.refused[c.Caller.Subject] {
+		return errs.New(errs.Forbidden, "refused")
+	}
+	return withdrawn
+}
+
+func (j *judge) refuse(who string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.refused[who] = true
+}
+
+// scene is a registry that watches nothing: what changes is said to it.
+type scene struct {
+	*tenure.Calls
+	*judge
+	table atomic.Pointer[table.Table]
+	trail string
+	reg   *prometheus.Registry
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{judge: &judge{refused: make(map[string]bool)}, trail: filepath.Join(t.TempDir(), "audit.log"), reg: prometheus.NewRegistry()}
+	log := slog.New(slog.DiscardHandler)
+	m := watched.New(watched.Config{Prefix: state.Root, Logger: log})
+	trail, err := audit.Open(audit.Config{File: s.trail})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, trail.Close()) })
+	guard, err := identity.NewGuard(&identity.Config{TokenCache: 1}, identity.NewDirectory(m), false, trail, log, prometheus.NewRegistry())
+	require.NoError(t, err)
+	s.Calls = tenure.New(tenure.Config{
+		Table: s.table.Load, Judge: func() tenure.Judge { return s.judge }, Guard: guard, Book: book.New(m, nil, nil),
+		Audit: trail, Log: log, Registerer: s.reg,
+	}, m)
+	s.publish(&table.Instance{ID: "i", Service: "s", Owner: "owner"})
+	return s
+}
+
+// publish makes the table one of some instances of the service "s".
+func (s *scene) publish(instances ...*table.Instance) {
+	e := new(table.Table).Edit()
+	for _, i := range instances {
+		e.SetInstance(i.ID, i)
+	}
+	e.SetGroup("s", table.NewGroup("s", instances))
+	e.SetPolicies(nil, &table.Policy{})
+	s.table.Store(e.Done(1))
+	s.Changed()
+}
+
+// body is one of a response.
+type body struct{ closed atomic.Bool }
+
+func (b *body) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// begin makes a call of somebody to the service.
+func (s *scene) begin(who string) (*call.Call, *http.Request) {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	c := &call.Call{Context: context.Background(), Seen: s.Seen(), Table: s.table.Load(), Caller: &identity.Caller{Subject: who}}
+	c.Writer.Reset(httptest.NewRecorder(), r, time.Second)
+	c.Group, c.Info.Service = c.Table.Group("s"), "s"
+	return c, r
+}
+
+// hold makes a call that lasts.
+func (s *scene) hold(who string) (*call.Call, *body) {
+	c, r := s.begin(who)
+	s.Enter(c, r, nil)
+	b := &body{}
+	s.Answered(c, b)
+	return c, b
+}
+
+func (s *scene) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-done)
+	}
+}
+
+func TestCallsAreJudgedSoonAfterAChangeAndNotTooOften(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		stop := s.run(t)
+		defer stop()
+		kept, open := s.hold("kept")
+		lost, cut := s.hold("lost")
+		synctest.Wait() // the change of the beginning is dealt with
+		asked := s.asked.Load()
+		s.refuse("lost")
+		for range 1000 {
+			s.Changed()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, asked+2, s.asked.Load(), "once for a thousand changes")
+		require.True(t, cut.closed.Load())
+		require.Equal(t, "ended-access", lost.Ending().Reason)
+		require.ErrorIs(t, lost.Ending().Err, errs.Forbidden)
+		require.False(t, open.closed.Load())
+		require.Nil(t, kept.Ending())
+		s.Leave(lost)
+		// Without any change they are judged now and then.
+		s.refuse("kept")
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		require.False(t, open.closed.Load())
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		require.True(t, open.closed.Load())
+		s.Leave(kept)
+		require.NoError(t, testutil.GatherAndCompare(s.reg, strings.NewReader(`# HELP mep_gateway_calls_lasting Calls under way that are judged again: upgraded connections, and streams in either direction.
+# TYPE mep_gateway_calls_lasting gauge
+mep_gateway_calls_lasting 0
+`), "mep_gateway_calls_lasting"))
+	})
+}
+
+func TestACallThatWasDecidedAboutByWhatIsPastIsJudgedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		stop := s.run(t)
+		defer stop()
+		time.Sleep(2 * time.Second)
+		c, r := s.begin("lost")
+		s.refuse("lost")
+		s.Changed()
+		time.Sleep(time.Second + time.Millisecond) // a round, in which nobody knows of the call
+		s.Enter(c, r, nil)
+		s.Answered(c, &body{})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.NotNil(t, c.Ending())
+		s.Leave(c)
+	})
+}
+
+func TestACallWithoutAnAnswerIsEndedByItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		stop := s.run(t)
+		defer stop()
+		c, r := s.begin("lost")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s.Enter(c, r, cancel)
+		s.refuse("lost")
+		s.Changed()
+		<-ctx.Done()
+		b := &body{}
+		require.Same(t, c.Ending(), s.Answered(c, b), "an answer that comes by now is not passed on")
+		s.Leave(c)
+	})
+}
+
+func TestCallsThatDoNotLastAreNotNoted(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	c, _ := s.begin("me")
+	require.Nil(t, s.Answered(c, &body{}))
+	s.Leave(c)
+	require.Nil(t, c.Stay)
+}
+
+// TestWhatCallsLeadToIsLookedFor changes the table.
+func TestWhatCallsLeadToIsLookedFor(t *testing.T) {
+	t.Parallel()
+	one := &table.Instance{ID: "i", Service: "s", Owner: "owner"}
+	for name, c := range map[string]struct {
+		named bool // the call is one to the instance, not the service
+		after []*table.Instance
+		ends  bool
+	}{
+		"the same":                          {false, []*table.Instance{{ID: "i", Service: "s", Owner: "owner"}}, false},
+		"the same instance":                 {true, []*table.Instance{{ID: "i", Service: "s", Owner: "owner"}}, false},
+		"another of the service":            {false, []*table.Instance{{ID: "j", Service: "s"}}, false}, // it went to none yet
+		"another, not the instance":         {true, []*table.Instance{{ID: "j", Service: "s"}}, true},
+		"the instance with another serName": {true, []*table.Instance{{ID: "i", Service: "t"}}, true},
+		"nothing":                           {false, nil, true},
+		"no instance":                       {true, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene(t)
+				stop := s.run(t)
+				defer stop()
+				k, r := s.begin("me")
+				if c.named {
+					k.Group, k.Instance = nil, one
+				}
+				s.Enter(k, r, nil)
+				s.publish(c.after...)
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				require.Equal(t, c.ends, k.Ending() != nil)
+				if c.ends {
+					require.Equal(t, "ended-instance", k.Ending().Reason)
+				}
+				s.Leave(k)
+			})
+		})
+	}
+}
+
+// TestProofsAreLookedAtAgain has callers whose proofs nobody knows any more.
+func TestProofsAreLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	past, future := time.Unix(1, 0), time.Now().Add(1e6*time.Hour)
+	for name, c := range map[string]struct {
+		change func(*call.Call)
+		ends   bool
+	}{
+		"nobody":               {func(c *call.Call) { c.Caller = nil }, false},
+		"an API key":           {func(c *call.Call) { c.Key = &identity.Caller{ClientID: "gone"} }, true},
+		"one that has expired": {func(c *call.Call) { c.Key = &identity.Caller{ClientID: "gone", Expires: past} }, false},
+		"a token":              {func(c *call.Call) { c.Token, c.Caller.Expires = "a.b.c", future }, true},
+		"one that expired":     {func(c *call.Call) { c.Token, c.Caller.Expires = "a.b.c", past }, false},
+		"a certificate":        {func(c *call.Call) { c.Caller.Via, c.Caller.Expires = "certificate", future }, true},
+		"an expired one":       {func(c *call.Call) { c.Caller.Via, c.Caller.Expires = "certificate", past }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			stop := s.run(t)
+			defer stop()
+			k, r := s.begin("me")
+			c.change(k)
+			r.TLS = &tls.ConnectionState{}
+			s.Enter(k, r, nil)
+			s.Answered(k, &body{})
+			asked := s.asked.Load()
+			require.Eventually(t, func() bool {
+				s.Changed()
+				return s.asked.Load() > asked+1 || k.Ending() != nil
+			}, 10*time.Second, time.Millisecond)
+			require.Equal(t, c.ends, k.Ending() != nil)
+			if c.ends {
+				require.Equal(t, "ended-credential", k.Ending().Reason)
+				require.ErrorIs(t, k.Ending().Err, errs.Unauthenticated)
+			}
+			s.Leave(k)
+		})
+	}
+}
+
+// TestManyEndsHaveFewLines ends more calls at once than the audit stream has lines for.
+func TestManyEndsHaveFewLines(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	var all []*call.Call
+	for range 500 {
+		c, _ := s.hold("lost")
+		all = append(all, c)
+	}
+	s.refuse("lost")
+	stop := s.run(t)
+	for _, c := range all {
+		require.Eventually(t, func() bool { return c.Ending() != nil }, 10*time.Second, time.Millisecond)
+	}
+	stop()
+	for _, c := range all {
+		s.Leave(c)
+	}
+	data, err := os.ReadFile(s.trail)
+	require.NoError(t, err)
+	require.Equal(t, 26, strings.Count(string(data), `"action":"access.end"`))
+	require.Contains(t, string(data), "and 475 more calls")
+}
+
+// TestCallsComeAndGoWhileTheyAreJudged is for the race detector, and for what is left behind.
+func TestCallsComeAndGoWhileTheyAreJudged(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	stop := s.run(t)
+	s.refuse("lost")
+	var busy sync.WaitGroup
+	for n := range 8 {
+		busy.Go(func() {
+			for i := range 2000 {
+				c, b := s.hold([]string{"kept", "lost"}[i%2])
+				if i%100 == n {
+					s.Changed()
+					time.Sleep(time.Millisecond)
+				}
+				s.Leave(c)
+				if c.Ending() == nil && b.closed.Load() {
+					t.Error("closed, and nobody knows why")
+				}
+			}
+		})
+	}
+	busy.Wait()
+	stop()
+	n, err := testutil.GatherAndCount(s.reg, "mep_gateway_calls_lasting")
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+var _ io.Closer = (*body)(nil)
