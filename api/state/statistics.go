@@ -159,24 +159,22 @@ func (s *CallStatistics) Pack() (PackedStatistics, error) {
 
 // What deflates and inflates takes a megabyte and 40 kB to make, and there are thousands of records.
 var (
-	deflaters = sync.Pool{New: func() any {
-		w, err := flate.NewWriter(io.Discard, flate.DefaultCompression)
-		if err != nil {
-			panic(err) // the level is one there is
-		}
-		return w
-	}}
+	deflaters sync.Pool
 	inflaters = sync.Pool{New: func() any { return flate.NewReader(strings.NewReader("")) }}
 )
 
 // deflate appends what a body becomes in the store.
 func deflate(to, body []byte) ([]byte, error) {
 	b := bytes.NewBuffer(to)
-	w := deflaters.Get().(*flate.Writer)
+	w, _ := deflaters.Get().(*flate.Writer)
+	var err error
+	if w != nil {
+		w.Reset(b)
+	} else if w, err = flate.NewWriter(b, flate.DefaultCompression); err != nil {
+		return nil, err
+	}
 	defer deflaters.Put(w)
-	w.Reset(b)
-	_, err := w.Write(body)
-	if err == nil {
+	if _, err = w.Write(body); err == nil {
 		err = w.Close()
 	}
 	if err != nil {
