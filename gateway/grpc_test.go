@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,9 +62,9 @@ var talk = grpc.ServiceDesc{
 	}},
 }
 
-func TestGRPC(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+// serveTalk runs the gRPC service.
+func serveTalk(t *testing.T) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := grpc.NewServer()
@@ -73,13 +75,20 @@ func TestGRPC(t *testing.T) {
 		server.Stop()
 		require.NoError(t, <-ended)
 	})
+	return "http://" + ln.Addr().String()
+}
+
+func TestGRPC(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := serveTalk(t)
 	me := w.app()
 	token := w.token(me)
-	w.service(me, "talk", "http://"+ln.Addr().String(), func(s *mp1.ServiceInfo) { s.TransportInfo.Protocol = "gRPC" })
+	w.service(me, "talk", at, func(s *mp1.ServiceInfo) { s.TransportInfo.Protocol = "gRPC" })
 	w.service(me, "addressed", "", func(s *mp1.ServiceInfo) {
-		addr := ln.Addr().(*net.TCPAddr)
+		addr := netip.MustParseAddrPort(strings.TrimPrefix(at, "http://"))
 		s.TransportInfo.Type, s.TransportInfo.Protocol = mp1.TransportRPC, "grpc"
-		s.TransportInfo.Endpoint = &mp1.EndPointInfo{Addresses: []mp1.EndPointAddress{{Host: addr.IP.String(), Port: addr.Port}}}
+		s.TransportInfo.Endpoint = &mp1.EndPointInfo{Addresses: []mp1.EndPointAddress{{Host: addr.Addr().String(), Port: int(addr.Port())}}}
 	})
 	plain, secure := w.gate(), w.gate(encrypted)
 	for name, c := range map[string]struct {

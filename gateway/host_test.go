@@ -371,19 +371,10 @@ func TestWebSocketsByHost(t *testing.T) {
 func TestGRPCByHost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	server := grpc.NewServer()
-	server.RegisterService(&talk, nil)
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(ln) }()
-	t.Cleanup(func() {
-		server.Stop()
-		require.NoError(t, <-ended)
-	})
+	at := serveTalk(t)
 	me := w.app()
 	token := w.token(me)
-	id := w.service(me, "Talk", "http://"+ln.Addr().String(), func(s *mp1.ServiceInfo) { s.TransportInfo.Protocol = "gRPC" })
+	id := w.service(me, "Talk", at, func(s *mp1.ServiceInfo) { s.TransportInfo.Protocol = "gRPC" })
 	plain := w.gate(domain)
 	secure := w.gate(domain, encrypted, func(s *setup) { s.Common.TLSNames = []string{"*.mec.example", "*.instances.mec.example"} })
 	for name, c := range map[string]struct {

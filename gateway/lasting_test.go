@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -173,22 +172,6 @@ func upload(t *testing.T, g *gate, service string, proof [2]string) *held {
 		_, err := io.WriteString(in, "data")
 		return err
 	}, over: func() string { return <-answer }}
-}
-
-// serveTalk runs the gRPC service.
-func serveTalk(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	server := grpc.NewServer()
-	server.RegisterService(&talk, nil)
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(ln) }()
-	t.Cleanup(func() {
-		server.Stop()
-		require.NoError(t, <-ended)
-	})
-	return "http://" + ln.Addr().String()
 }
 
 func openTalk(t *testing.T, g *gate, service string, proof [2]string) *held {
