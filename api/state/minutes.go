@@ -158,17 +158,18 @@ type minutesDecoder struct {
 
 func (d *minutesDecoder) pairs() []CallPair {
 	const leastPair, leastBucket = 3, 6 // bytes
-	pairs := make([]CallPair, d.number(int64(len(d.rest)/leastPair)))
+	count := d.number(int64(len(d.rest) / leastPair))
+	pairs := make([]CallPair, 0, min(count, 1024))
 	buckets := 0
-	for i := range pairs {
-		p := &pairs[i]
-		p.Service, p.Consumer = d.known(), d.known()
+	for range count {
+		p := CallPair{Service: d.known(), Consumer: d.known()}
 		n := int(d.number(minutesOfAnHour))
 		if buckets += n; d.damaged || buckets > len(d.rest)/leastBucket {
 			d.damaged = true
 			return nil
 		}
 		p.Buckets = make([]CallBucket, n)
+		pairs = append(pairs, p)
 	}
 	for _, p := range pairs {
 		last := int64(0)

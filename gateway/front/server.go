@@ -118,6 +118,7 @@ func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 			_ = t.http.Close()
 		}
 	}
+	_ = s.ln.Close() // of a turn that did not begin any more
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("listener gateway: %w", err)
 	}
@@ -167,9 +168,11 @@ func newListener(ln *net.TCPListener, cfg *ServerConfig) *listener {
 
 // accept waits for a connection of a turn.
 func (l *listener) accept(t *turn) (net.Conn, error) {
+	t.open.Add(1) // also while nobody has come: it may be about to
 	for {
 		c, err := l.AcceptTCP()
 		if err != nil {
+			t.open.Add(-1)
 			return nil, err
 		}
 		client, ok := l.enter(c.RemoteAddr())
@@ -179,7 +182,6 @@ func (l *listener) accept(t *turn) (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		t.open.Add(1)
 		return &conn{Conn: c, t: t, client: client}, nil
 	}
 }

@@ -18,7 +18,7 @@ type turn struct {
 	http   *http.Server
 	ln     *listener
 	over   atomic.Bool
-	open   atomic.Int64
+	open   atomic.Int64 // connections, and who waits for one
 }
 
 // errOver ends a turn.

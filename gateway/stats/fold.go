@@ -163,7 +163,8 @@ func folded(group []source) ([]clientv3.Op, error) {
 	}
 	ops := []clientv3.Op{clientv3.OpPut(key, value), clientv3.OpPut(at, string(minutes))}
 	for _, src := range group[1:] {
-		ops = append(ops, clientv3.OpDelete(src.item.Key))
+		// Another replica may have folded it while this one was cut off, before it was written once more.
+		ops = append(ops, clientv3.OpDelete(src.item.Key), clientv3.OpDelete(state.MinutesKey(src.item.Key)))
 	}
 	return ops, nil
 }

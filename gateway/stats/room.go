@@ -88,16 +88,21 @@ func (s *Stats) makeRoom(ctx context.Context, now time.Time) {
 	s.metrics.stored.WithLabelValues("minutes").Set(float64(stored(uses, use.ofMinutes, minutesEnd)))
 }
 
-// measure finds out how much room there is. etcd before 3.6 does not say how large its quota is.
+// measure finds out how much room there is, from the first member of etcd that says it; those before 3.6 do not. Otherwise it is what it
+// was.
 func (s *Stats) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()
-	endpoints := s.store.Client.Endpoints()
-	if len(endpoints) == 0 {
-		return
-	}
-	if status, err := s.store.Client.Status(ctx, endpoints[0]); err == nil && status.DbSizeQuota > 0 {
-		s.room = min(s.mostKept, status.DbSizeQuota/partOfQuota)
+	for _, endpoint := range s.store.Client.Endpoints() {
+		member, done := context.WithTimeout(ctx, time.Second)
+		status, err := s.store.Client.Status(member, endpoint)
+		done()
+		if err == nil {
+			if status.DbSizeQuota > 0 {
+				s.room = min(s.mostKept, status.DbSizeQuota/partOfQuota)
+			}
+			return
+		}
 	}
 }
 

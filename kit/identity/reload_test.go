@@ -430,3 +430,21 @@ func TestRulesForCertificatesCountFromTheNextRequestOn(t *testing.T) {
 		require.Equal(t, c.want, scopes(), name)
 	}
 }
+
+func TestKeysFromTheSamePlaceAreKeptWhileItIsAway(t *testing.T) {
+	e := newExternal(t)
+	was := TrustedIssuer{Issuer: otherIssuer, JWKSURL: e.url, Scopes: []string{ScopeMp1, ScopeMm5}}
+	w := newWorld(t, Config{Issuers: []TrustedIssuer{was}})
+	token := e.token(t)
+	w.remembered(token)
+	asked := e.asked.Load()
+	e.keys.Store(new([]byte))
+	is := was
+	is.Scopes = []string{ScopeMp1}
+	w.reload(trusting(is))
+	caller, err := w.verify(token)
+	require.NoError(t, err)
+	require.Equal(t, []string{ScopeMp1}, caller.Scopes)
+	require.Eventually(t, func() bool { return e.asked.Load() > asked }, 5*time.Second, time.Millisecond, "they are asked for again all the same")
+	w.remembered(e.token(t))
+}

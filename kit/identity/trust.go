@@ -21,7 +21,8 @@ type trust struct {
 	rules   []CertRule
 }
 
-// newTrust makes what the settings say. Issuers that were trusted before in the very same way are those of before, with their keys.
+// newTrust makes what the settings say. Issuers that were trusted before in the very same way are those of before, with their keys; those with
+// keys from the same place begin with them.
 func newTrust(cfg *Config, audience string, before *trust, log *slog.Logger) (*trust, error) {
 	t := &trust{leeway: cfg.Leeway, issuers: make(map[string]*issuer, len(cfg.Issuers)), rules: cfg.Certificates}
 	for n, c := range cfg.Issuers {
@@ -30,8 +31,12 @@ func newTrust(cfg *Config, audience string, before *trust, log *slog.Logger) (*t
 			return nil, fmt.Errorf("auth.issuers[%d]: %w", n, err)
 		}
 		if before != nil {
-			if was := before.issuers[i.Issuer]; was != nil && was.same(i) {
-				i = was
+			if was := before.issuers[i.Issuer]; was != nil {
+				if was.same(i) {
+					i = was
+				} else if was.sameKeys(i) {
+					i.adopt(was)
+				}
 			}
 		}
 		t.issuers[i.Issuer] = i
@@ -43,6 +48,19 @@ func newTrust(cfg *Config, audience string, before *trust, log *slog.Logger) (*t
 // for.
 func (i *issuer) same(other *issuer) bool {
 	return reflect.DeepEqual(i.TrustedIssuer, other.TrustedIssuer) && bytes.Equal(i.ca, other.ca)
+}
+
+// sameKeys reports whether an issuer has its keys from where another one has them. Those of a file are read anew anyway.
+func (i *issuer) sameKeys(other *issuer) bool {
+	return i.JWKSURL != "" && i.JWKSURL == other.JWKSURL && bytes.Equal(i.ca, other.ca)
+}
+
+// adopt takes over the keys of who was trusted under other settings: they may be out of reach just now.
+func (i *issuer) adopt(was *issuer) {
+	if keys := was.keys.Load(); keys != nil {
+		i.keys.Store(keys)
+		i.asked = true // nobody waits for the first fetch
+	}
 }
 
 // same reports whether two states of the settings say the same.

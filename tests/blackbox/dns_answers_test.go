@@ -198,7 +198,7 @@ func TestThePlatformEndsInTimeWhateverItsDNSServerIsAsked(t *testing.T) {
 	t.Parallel()
 	up := harness.NewUpstream(t)
 	up.Behave(func(*harness.Exchange) {})
-	listen := harness.FreeDNSAddr(t)
+	listen := harness.FreeAddr(t)
 	p := harness.Start(t, harness.Secure(), owning(), forwarding(up), harness.Args("--dns-tls-listen", listen, "--dns-forward-timeout=30s", "--dns-lame-duck=1s"))
 	d := p.DNS(t)
 	udp, err := d.Dial()

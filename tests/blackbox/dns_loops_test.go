@@ -15,7 +15,7 @@ import (
 
 func TestAPlatformDoesNotForwardToItself(t *testing.T) {
 	t.Parallel()
-	addr := harness.FreeDNSAddr(t)
+	addr := harness.FreeAddr(t)
 	out := harness.Run(t, "mep", harness.Development("mep", "--data-dir", "d", "--dns-listen", addr, "--dns-forward", addr))
 	require.Equal(t, 1, out.Code, out.Output)
 	require.Contains(t, out.Output, "this server itself")
@@ -33,7 +33,7 @@ func TestPlatformsThatForwardToEachOtherNoticeIt(t *testing.T) {
 			t.Parallel()
 			addrs := make([]string, n)
 			for i := range addrs {
-				addrs[i] = harness.FreeDNSAddr(t)
+				addrs[i] = harness.FreeAddr(t)
 			}
 			platforms := make([]*harness.Process, n)
 			for i := range platforms {

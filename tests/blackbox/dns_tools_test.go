@@ -70,7 +70,7 @@ func TestDig(t *testing.T) {
 func TestKdigOverTLS(t *testing.T) {
 	t.Parallel()
 	kdig := harness.Tool(t, "kdig", "knot-dnsutils")
-	listen := harness.FreeDNSAddr(t)
+	listen := harness.FreeAddr(t)
 	p := harness.Start(t, harness.Secure(), owning(), harness.Args("--dns-tls-listen", listen))
 	p.DNSManagement(t).Post(rrecord, record("www.mec.example", "A", "192.0.2.1")).Is(200)
 	require.Equal(t, "tls://"+listen, p.URL("dns-tls"))
@@ -104,7 +104,7 @@ func TestKdigOverTLS(t *testing.T) {
 func TestKdigIsRefusedByACertificateThatIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	kdig := harness.Tool(t, "kdig", "knot-dnsutils")
-	listen := harness.FreeDNSAddr(t)
+	listen := harness.FreeAddr(t)
 	harness.Start(t, harness.Secure(), owning(), harness.Args("--dns-tls-listen", listen))
 	other := newAuthority(t, "other")
 	out, err := exec.CommandContext(t.Context(), kdig, append(asTools(t, listen), "+tls-ca="+other.file, "+tls-hostname=127.0.0.1", "mec.example")...).CombinedOutput()

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -84,17 +85,22 @@ func TestWebSocketsPassTheGateway(t *testing.T) {
 	require.Equal(t, 404, status)
 	require.Equal(t, 426, p.Gateway(t).Get("/services/hello/ws").Status)
 
-	// A reload leaves it alone, and the end of the process does not.
-	m.Delete(gatewayRoot + "/api_keys/" + id).Is(204)
+	// A reload leaves it alone; the end of its key does not, and that of the process does not either.
+	_, other := apiKey(m, "c", nil)
+	_, last, status, _ := upgrade(t, p, "/services/hello/ws", "X-Api-Key: "+other+"\r\n")
+	require.Equal(t, 101, status)
 	p.Hangup()
 	_, err = io.WriteString(conn, "still\n")
 	require.NoError(t, err)
 	line, err := r.ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "still\n", line)
+	m.Delete(gatewayRoot + "/api_keys/" + id).Is(204)
+	_, err = io.Copy(io.Discard, r)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it is ended")
 	wait := p.Terminate()
-	_, err = r.ReadByte()
-	require.Error(t, err)
+	_, err = io.Copy(io.Discard, last)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it is ended")
 	require.Less(t, wait(), harness.StopWithin)
 	require.NotEmpty(t, p.AccessRecords(t, 1, func(r object) bool { return fmt.Sprint(r["status"]) == "101" }))
 }

@@ -108,11 +108,9 @@ func TestACredentialsFileThatWasDeletedStaysDeleted(t *testing.T) {
 
 func TestTheCredentialsFileNamesTheRightCA(t *testing.T) {
 	t.Parallel()
-	p := harness.Start(t, harness.Secure())
-	_, port, _ := strings.Cut(p.Addr("auth"), ":")
-	_, mp1, _ := strings.Cut(p.Addr("mp1"), ":")
+	p := harness.Start(t, harness.Secure(), harness.Args("--auth-listen", harness.FreeAddr(t), "--mp1-listen", harness.FreeAddr(t)))
 	ca := newAuthority(t, "others")
 	pair := ca.pair(t, "server", nil)
-	p.Restart(harness.Args("--tls-cert", pair.cert, "--tls-key", pair.key, "--auth-listen=127.0.0.1:"+port, "--mp1-listen=127.0.0.1:"+mp1), harness.Trust(ca.file))
+	p.Restart(harness.Args("--tls-cert", pair.cert, "--tls-key", pair.key), harness.Trust(ca.file))
 	require.NotEqual(t, "../pki/ca.crt", p.Bootstrap(t).CAFile, "the platform's own CA does not vouch for this certificate")
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/openmep/mep/tests/process"
 )
 
 // Tool is the path of a program of the system; the test is skipped where it is not installed.
@@ -45,7 +47,7 @@ func RunTool(tb testing.TB, path string, args ...string) string {
 func StartNSD(tb testing.TB, zone, zoneFile string) string {
 	tb.Helper()
 	program := Tool(tb, "nsd", "nsd")
-	dir, addr := tb.TempDir(), FreeDNSAddr(tb)
+	dir, addr := tb.TempDir(), FreeAddr(tb)
 	host, port, _ := net.SplitHostPort(addr)
 	config := write(tb, filepath.Join(dir, "nsd.conf"), fmt.Sprintf(`
 server:
@@ -75,7 +77,7 @@ zone:
 func StartKnot(tb testing.TB, zone, zoneFile string) string {
 	tb.Helper()
 	program := Tool(tb, "knotd", "knot")
-	dir, addr := tb.TempDir(), FreeDNSAddr(tb)
+	dir, addr := tb.TempDir(), FreeAddr(tb)
 	host, port, _ := net.SplitHostPort(addr)
 	config := write(tb, filepath.Join(dir, "knot.conf"), fmt.Sprintf(`
 server:
@@ -111,12 +113,14 @@ func write(tb testing.TB, path, text string) string {
 	return path
 }
 
-// FreeDNSAddr is an address on loopback that is free for UDP and TCP.
-func FreeDNSAddr(tb testing.TB) string {
+// FreeAddr is an address on loopback that is free for UDP and TCP, and stays so until the test uses it.
+func FreeAddr(tb testing.TB) string {
 	tb.Helper()
-	u := NewUpstream(tb)
-	defer u.Stop()
-	return u.Addr()
+	addr, err := process.FreeAddr()
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	return addr
 }
 
 // serve runs a DNS server, waits until it answers for its zone, and ends it with the test.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,7 +54,7 @@ func start(program, dir string, args []string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	ops, err := freeAddr()
+	ops, err := FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -87,14 +86,6 @@ func start(program, dir string, args []string) (*Process, error) {
 		return nil, fmt.Errorf("%w; its log:\n%s", err, p.Log())
 	}
 	return p, nil
-}
-
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
 }
 
 func (p *Process) awaitReady() error {

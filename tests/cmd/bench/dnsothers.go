@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+
+	"github.com/openmep/mep/tests/process"
 )
 
 // errMissing says that a server to compare with is not installed.
@@ -23,7 +25,7 @@ func startBare(o *options, z *zone) (*dnsServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeUDPAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}

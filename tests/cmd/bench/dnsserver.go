@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/openmep/mep/tests/process"
 )
 
 // dnsServer is a process that answers questions.
@@ -101,11 +103,11 @@ func (s *dnsServer) reportLosses() {
 
 // startAgent starts the platform's DNS server on an etcd.
 func startAgent(o *options, e *etcd, z *zone, args ...string) (*dnsServer, error) {
-	addr, err := freeUDPAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
-	ops, err := freeAddr()
+	ops, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -138,17 +140,8 @@ func startFilledAgent(o *options, z *zone, args ...string) (s *dnsServer, stop f
 	return s, func() { s.stop(); e.stop() }, nil
 }
 
-func freeUDPAddr() (string, error) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	return conn.LocalAddr().String(), nil
-}
-
 func freePort() (addr, port string, err error) {
-	if addr, err = freeUDPAddr(); err == nil {
+	if addr, err = process.FreeAddr(); err == nil {
 		_, port, err = net.SplitHostPort(addr)
 	}
 	return addr, port, err

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/openmep/mep/tests/process"
 )
 
 // haproxyConf has HAProxy pass calls on whose token has a good signature and is in force. It writes no log.
@@ -57,7 +59,7 @@ func startHAProxy(o *options, g *gate) (*httpServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +131,7 @@ func startCaddy(o *options, g *gate) (*httpServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: caddy", errMissing)
 	}
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/openmep/mep/tests/process"
 )
 
 // yardstick runs this program as one of the things the platform is compared with, until it is killed. It prints its address.
@@ -41,11 +43,11 @@ func yardstick(which string, args []string) error {
 
 // yardstickEtcd is an etcd server on TCP, with the settings etcd has by itself.
 func yardstickEtcd(dir string) error {
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return err
 	}
-	peer, err := freeAddr()
+	peer, err := process.FreeAddr()
 	if err != nil {
 		return err
 	}
@@ -63,15 +65,6 @@ func yardstickEtcd(dir string) error {
 	<-e.Server.ReadyNotify()
 	fmt.Println(addr)
 	return <-e.Err()
-}
-
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 // yardstickHTTP is a bare gin handler that writes the bytes of a file.
