@@ -11,8 +11,8 @@ import (
 // profileLength is how much time one profile covers.
 const profileLength = 3 * time.Second
 
-// profile writes profiles of what the processor does in a program into a directory, until the program ends. Builds are optimised by
-// them (make profile).
+// profile writes profiles of what the processor does in a program into a directory, until the program ends:
+// "go tool pprof" merges them.
 func profile(ops, dir string) {
 	for {
 		if err := profileOnce(ops, dir); err != nil {
