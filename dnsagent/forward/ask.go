@@ -81,8 +81,8 @@ func isTimeout(err error) bool {
 func (f *Forwarder) try(ctx context.Context, s *settings, u *upstream, q *Question) (*Answer, error) {
 	started := time.Now()
 	answer, err := f.answerOf(ctx, s, u, q)
-	if f.life.Err() != nil {
-		return nil, err
+	if f.life.Err() != nil { // which says nothing of the upstream
+		return answer, err
 	}
 	outcome := outcomeAnswer
 	switch {

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -161,4 +162,25 @@ func TestZonesHaveUpstreamsOfTheirOwn(t *testing.T) {
 			require.Equal(t, []string{want}, addresses(s.read(t, a)))
 		})
 	}
+}
+
+// The forwarder may end in the moment in which an answer has come.
+func TestAnAnswerThatComesAtTheEndIsGiven(t *testing.T) {
+	up := newFake(t, nil, nil)
+	s := newSubject(t, Config{Zones: rootZone(up.upstream())})
+	answer := address(t, "192.0.2.1", "60")
+	var came atomic.Bool
+	up.say(func(r received) [][]byte {
+		came.Store(true)
+		return answer(r)
+	})
+	s.now = func() time.Time { // an answer is dated when it has been read
+		if came.Load() {
+			s.end()
+		}
+		return time.Now()
+	}
+	m, err := s.ask(t, "a.example")
+	require.NoError(t, err)
+	require.Equal(t, []string{"192.0.2.1"}, addresses(m))
 }

@@ -34,6 +34,7 @@ type fake struct {
 	accepted atomic.Int64
 	work     sync.WaitGroup
 	answers  atomic.Pointer[answers]
+	most     atomic.Int64 // queries of a connection that are answered before it is closed; 0 is all
 
 	mu      sync.Mutex
 	queries []received
@@ -163,7 +164,7 @@ func (f *fake) serveStreams() {
 				delete(f.conns, conn)
 				f.mu.Unlock()
 			}()
-			for {
+			for n := int64(1); ; n++ {
 				raw, err := readFramed(conn)
 				if err != nil {
 					return
@@ -177,6 +178,9 @@ func (f *fake) serveStreams() {
 					if _, err := conn.Write(append(framed, msg...)); err != nil {
 						return
 					}
+				}
+				if n == f.most.Load() {
+					return
 				}
 			}
 		})

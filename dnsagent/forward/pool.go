@@ -11,15 +11,18 @@ import (
 
 const (
 	// maxConns is how many connections to an upstream take questions at a time.
-	maxConns = 8
-	// spread is how many questions are under way on a connection before another one is opened: a server that answers them in turn holds
-	// up no more than these.
-	spread = 8
-	// maxCalls is how many questions are under way on a connection at most (RFC 7766 6.2.1.1), and maxBusy on all together.
-	maxCalls = 128
-	maxBusy  = maxConns * maxCalls
-	// idleTime is how long a connection is kept open while nobody uses it. Servers close them at their own discretion (RFC 7766 6.2.3).
+	maxConns = 64
+	// spread is how many questions share a connection before another one is opened, to an upstream that answers in any order (RFC 7766
+	// 6.2.1.1). To others there is one question at a time on each.
+	spread = 16
+	// maxBusy is how many questions are under way on all connections.
+	maxBusy = maxConns * spread
+	// maxIdle is how many connections are kept open while nobody uses them, for idleTime. Servers close them at their own discretion
+	// (RFC 7766 6.2.3).
+	maxIdle  = 16
 	idleTime = 10 * time.Second
+	// connTries is on how many connections a question is asked when the upstream closes one after the other.
+	connTries = 3
 )
 
 // pool keeps connections over TLS to one upstream.
@@ -30,10 +33,14 @@ type pool struct {
 	work    *sync.WaitGroup // their goroutines
 	metrics *metrics
 	busy    chan struct{}
+	// turns has room for one more than there are connections: when all are in use, one question shares one, which shows whether the
+	// upstream answers in any order. If it does not, nobody else is held up.
+	turns chan struct{}
 
-	mu     sync.Mutex
-	conns  []*conn // those that take questions
-	closed bool
+	mu       sync.Mutex
+	conns    []*conn       // those that take questions
+	anyOrder chan struct{} // closed while the upstream is known to answer in any order
+	closed   bool
 }
 
 func (f *Forwarder) newPool(u Upstream) *pool {
@@ -42,10 +49,11 @@ func (f *Forwarder) newPool(u Upstream) *pool {
 		name = u.Addr.Addr().WithZone("").String()
 	}
 	return &pool{
-		addr: u.Addr.String(), life: f.life, work: &f.streams, metrics: f.metrics, busy: make(chan struct{}, maxBusy),
+		addr: u.Addr.String(), life: f.life, work: &f.streams, metrics: f.metrics,
+		busy: make(chan struct{}, maxBusy), turns: make(chan struct{}, maxConns+1), anyOrder: make(chan struct{}),
 		config: &tls.Config{
 			MinVersion: tls.VersionTLS12, ServerName: name, RootCAs: u.CAs,
-			ClientSessionCache: tls.NewLRUClientSessionCache(2 * maxConns),
+			ClientSessionCache: tls.NewLRUClientSessionCache(maxIdle),
 		},
 	}
 }
@@ -62,6 +70,58 @@ func (p *pool) acquire(ctx context.Context) error {
 
 func (p *pool) release() { <-p.busy }
 
+// turn waits until there is a connection for one more question, and returns what says that it is over. There always is where questions
+// share them, but not for one that is to be alone.
+func (p *pool) turn(ctx context.Context, alone bool) (done func(), err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var shared <-chan struct{}
+	if !alone {
+		shared = p.shared()
+	}
+	select {
+	case <-shared:
+		return func() {}, nil
+	default:
+	}
+	select {
+	case <-shared:
+		return func() {}, nil
+	case p.turns <- struct{}{}:
+		return func() { <-p.turns }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// shared returns a channel that is closed once questions share connections.
+func (p *pool) shared() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.anyOrder
+}
+
+// shares reports whether questions share connections. It is called with the lock held.
+func (p *pool) shares() bool {
+	select {
+	case <-p.anyOrder:
+		return true
+	default:
+		return false
+	}
+}
+
+// share takes note of whether the upstream answers in any order, so that sharing does no harm. It is called with the lock held.
+func (p *pool) share(anyOrder bool) {
+	switch known := p.shares(); {
+	case anyOrder && !known:
+		close(p.anyOrder)
+	case !anyOrder && known:
+		p.anyOrder = make(chan struct{})
+	}
+}
+
 func (p *pool) dial(ctx context.Context) (net.Conn, error) {
 	plain, err := dialTCP(ctx, p.addr)
 	if err != nil {
@@ -75,38 +135,46 @@ func (p *pool) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// join finds a connection for a question: the one with the fewest, or a new one, which has so much time to come about. kept says that it
-// was open before, so that the server may have closed it meanwhile. Everyone who joins leaves.
-func (p *pool) join(q *query, renewed bool, limit time.Duration) (c *conn, own *call, kept bool) {
+// join finds a connection for a question: one that has room, or else a new one, which has so much time to come about. When there are as
+// many as there may be it is the one with the fewest questions. One that is to be alone gets a connection that nobody else joins. Everyone
+// who joins leaves.
+func (p *pool) join(q *query, alone bool, limit time.Duration) (*conn, *call) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closeUnused(time.Now().Add(-idleTime))
+	room := 1
+	if p.shares() {
+		room = spread
+	}
+	var c *conn
+	if !alone {
+		c = p.fewest()
+	}
+	if c == nil || c.load() >= room && len(p.conns) < maxConns {
+		c = p.open(alone, limit)
+	}
+	return c, c.add(q)
+}
+
+// fewest is the connection with the fewest questions, and of those that have none the one used last: others may be closed in time. It is
+// nil when there is none, and called with the lock held.
+func (p *pool) fewest() (c *conn) {
 	for _, other := range p.conns {
-		if c == nil || len(other.calls) < len(c.calls) {
+		if c == nil || other.load() < c.load() || other.load() == c.load() && other.since.After(c.since) {
 			c = other
 		}
 	}
-	if c == nil || (renewed || len(c.calls) >= spread) && len(p.conns) < maxConns {
-		c = p.open(limit)
-	}
-	for c.calls[q.id()] != nil {
-		q.renewID()
-	}
-	own = &call{heard: c.heard, said: make(chan []byte, maxSaid)}
-	c.calls[q.id()] = own
-	select {
-	case <-c.ready:
-		kept = true
-	default:
-	}
-	return c, own, kept
+	return c
 }
 
 // open is called with the lock held.
-func (p *pool) open(limit time.Duration) *conn {
-	c := &conn{pool: p, ready: make(chan struct{}), broken: make(chan struct{}), calls: make(map[uint16]*call)}
+func (p *pool) open(alone bool, limit time.Duration) *conn {
+	c := newConn(p)
 	var ctx context.Context
 	ctx, c.end = context.WithCancel(p.life)
-	p.conns = append(p.conns, c)
+	if c.removed = alone; !alone {
+		p.conns = append(p.conns, c)
+	}
 	p.work.Go(func() { c.run(ctx, limit) })
 	return c
 }
@@ -122,10 +190,21 @@ func (p *pool) leave(c *conn, q *query, wrong bool) {
 	if len(c.calls) > 0 {
 		return
 	}
-	if c.since = time.Now(); c.removed || p.closed {
+	c.since = time.Now()
+	if c.removed || p.closed || p.idle() > maxIdle {
 		p.remove(c)
 		c.end()
 	}
+}
+
+// idle is how many connections nobody uses. It is called with the lock held.
+func (p *pool) idle() (n int) {
+	for _, c := range p.conns {
+		if len(c.calls) == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // remove is called with the lock held.
@@ -143,6 +222,11 @@ func (p *pool) remove(c *conn) {
 func (p *pool) drop(since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closeUnused(since)
+}
+
+// closeUnused is called with the lock held.
+func (p *pool) closeUnused(since time.Time) {
 	for _, c := range append([]*conn(nil), p.conns...) {
 		if len(c.calls) == 0 && c.since.Before(since) {
 			p.remove(c)
@@ -159,19 +243,33 @@ func (p *pool) close() {
 	p.drop(time.Now().Add(time.Hour))
 }
 
-// overTLS asks once more on a new connection when the server has closed the one that was kept.
+// overTLS asks again, on another connection, when the upstream closes one before the answer comes: it may do so at any time, and what it
+// has not answered is to be asked anew (RFC 7766 6.2.4). How many questions it takes on a connection is its own affair, so the last try
+// is on one that nobody else uses.
 func (x *exchanger) overTLS(ctx context.Context) (*response, error) {
 	p := x.upstream.pool
 	if err := p.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer p.release()
-	q := x.query()
-	c, own, kept := p.join(q, false, x.limit)
-	resp, err := c.ask(ctx, x, q, own)
-	if kept && errors.Is(err, errBroken) && ctx.Err() == nil {
-		c, own, _ = p.join(q, true, x.limit)
-		resp, err = c.ask(ctx, x, q, own)
+	for try := 1; ; try++ {
+		resp, err := x.overOne(ctx, try == connTries)
+		if try == connTries || !errors.Is(err, errBroken) {
+			return resp, err
+		}
+		p.drop(time.Now()) // the server was likely started anew
 	}
-	return resp, err
+}
+
+// overOne asks on one connection.
+func (x *exchanger) overOne(ctx context.Context, alone bool) (*response, error) {
+	p := x.upstream.pool
+	done, err := p.turn(ctx, alone)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	q := x.query()
+	c, own := p.join(q, alone, x.limit)
+	return c.ask(ctx, x, q, own)
 }

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +10,6 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,16 +134,15 @@ func TestAConnectionOnWhichSomethingIsLeftOutIsNotUsedAgain(t *testing.T) {
 	require.Equal(t, int64(2), up.accepted.Load(), "the first query was not answered")
 }
 
-// A server that answers in turn gets some questions on each connection, and no more connections than there may be.
 func TestConnectionsAreBounded(t *testing.T) {
 	s, up := secureSubject(t)
 	g, open := newGate(t)
 	up.say(g.before(address(t, "192.0.2.1", "0")))
-	const clients = 3 * maxConns * spread
+	const clients = 3 * maxConns
 	var work sync.WaitGroup
 	for i := range clients {
 		work.Go(func() {
-			_, err := s.Resolve(t.Context(), asking(t, strconv.Itoa(i)+".example", dns.TypeA))
+			_, err := s.ask(t, strconv.Itoa(i)+".example")
 			if err != nil {
 				t.Error(err)
 			}
@@ -156,73 +153,18 @@ func TestConnectionsAreBounded(t *testing.T) {
 	open()
 	work.Wait()
 	require.Equal(t, clients, up.asked())
-	require.Equal(t, int64(maxConns), up.accepted.Load())
+	p := s.pool()
+	require.Eventually(t, func() bool { return p.idleCount() <= maxIdle }, waitTime, time.Millisecond)
+	require.False(t, p.sharing(), "each question was answered before the next one")
 }
+
+// pool is the connections to the only upstream.
+func (s *subject) pool() *pool { return s.settings.Load().upstreams()[0].pool }
 
 func (p *pool) idleCount() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	idle := 0
-	for _, c := range p.conns {
-		if len(c.calls) == 0 {
-			idle++
-		}
-	}
-	return idle
-}
-
-func TestQuestionsShareAConnectionAndAnswersComeInAnyOrder(t *testing.T) {
-	s, up := secureSubject(t)
-	_, err := s.ask(t, "first.example") // the connection is open
-	require.NoError(t, err)
-	var mu sync.Mutex
-	var waiting []received
-	up.say(func(r received) [][]byte {
-		mu.Lock()
-		defer mu.Unlock()
-		if waiting = append(waiting, r); len(waiting) < spread {
-			return [][]byte{}
-		}
-		var all [][]byte
-		for _, r := range slices.Backward(waiting) {
-			label, _, _ := strings.Cut(r.Question[0].Name, ".")
-			all = append(all, packed(t, r.reply(t, r.Question[0].Name+" 0 A 192.0.2."+label))...)
-		}
-		return all
-	})
-	var work sync.WaitGroup
-	for i := range spread {
-		work.Go(func() {
-			m, err := s.ask(t, strconv.Itoa(i)+".example")
-			if err != nil || !slices.Equal(addresses(m), []string{"192.0.2." + strconv.Itoa(i)}) {
-				t.Errorf("%d: %v, %v", i, m, err)
-			}
-		})
-	}
-	work.Wait()
-	require.Equal(t, int64(1), up.accepted.Load())
-}
-
-// One question that is not answered does not keep others of its connection from being so.
-func TestASilentQuestionHoldsUpNobody(t *testing.T) {
-	s, up := secureSubject(t)
-	answer := address(t, "192.0.2.1", "0")
-	up.say(func(r received) [][]byte {
-		if strings.HasPrefix(r.Question[0].Name, "silent") {
-			return [][]byte{}
-		}
-		return answer(r)
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	silent := s.resolving(ctx, asking(t, "silent.example", dns.TypeA))
-	require.Eventually(t, func() bool { return up.asked() == 1 }, waitTime, time.Millisecond)
-	for range 5 {
-		_, err := s.ask(t, "a.example")
-		require.NoError(t, err)
-	}
-	require.Equal(t, int64(1), up.accepted.Load())
-	cancel()
-	require.ErrorIs(t, <-silent, context.Canceled)
+	return p.idle()
 }
 
 func TestAConnectionFullOfWhatNobodyAskedForIsClosed(t *testing.T) {
@@ -253,7 +195,7 @@ func TestAServerThatShakesNoHandsIsGivenUp(t *testing.T) {
 	s := newSubject(t, Config{Zones: rootZone(up), Timeout: 400 * time.Millisecond})
 	_, err = s.ask(t, "a.example")
 	require.ErrorIs(t, err, ErrTimeout)
-	p := s.settings.Load().upstreams()[0].pool
+	p := s.pool()
 	require.Eventually(t, func() bool { return p.idleCount() == 0 }, waitTime, time.Millisecond)
 }
 
@@ -273,7 +215,7 @@ func TestConnectionsNobodyUsesAreClosed(t *testing.T) {
 	s, up := secureSubject(t)
 	_, err := s.ask(t, "a.example")
 	require.NoError(t, err)
-	p := s.settings.Load().upstreams()[0].pool
+	p := s.pool()
 	require.Equal(t, 1, p.idleCount())
 	p.drop(time.Now().Add(-idleTime))
 	require.Equal(t, 1, p.idleCount(), "it was used just now")
