@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/openmep/mep/api/gateway"
@@ -160,20 +161,35 @@ func (x *explaining) host() {
 	if !below || x.c.Route != nil {
 		return
 	}
-	switch groups := x.c.Table.Labelled(place.Label); {
-	case place.Instance:
+	if place.Instance {
 		x.step("host", "%s is that of the instance %s", x.r.Host, place.Label)
-	case len(groups) > 1:
-		var names []string
-		for _, g := range groups {
-			names = append(names, g.Name)
-		}
-		x.step("host", "%s would be that of %s, whose names differ in case only: none of them is reached by host", x.r.Host, strings.Join(names, ", "))
-	case len(groups) == 1:
-		x.step("host", "%s is that of the service %s", x.r.Host, groups[0].Name)
-	default:
-		x.step("host", "%s would be that of a service %s", x.r.Host, place.Label)
+		return
 	}
+	x.step("host", "%s %s", x.r.Host, meaning(x.c.Table.Labelled(place.Label), place.Label))
+}
+
+// meaning says what a label of the domain of services stands for, and why.
+func meaning(l *table.Label, label string) string {
+	if l == nil {
+		return "would be that of a service " + label
+	}
+	var b strings.Builder
+	switch {
+	case l.Group != nil:
+		b.WriteString("is that of the service " + l.Name)
+	case l.Name != "":
+		b.WriteString("would be that of the service " + l.Name + ", which has a policy and no active instance")
+	default:
+		b.WriteString("is that of no service: names differ in case only")
+	}
+	others := func(kind string, names []string) {
+		if names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == l.Name }); len(names) > 0 {
+			fmt.Fprintf(&b, "; %s %s", kind, strings.Join(names, ", "))
+		}
+	}
+	others("there are services that are not reached by it, with the spelling", l.Groups)
+	others("there are policies with the spelling", l.Policies)
+	return b.String()
 }
 
 func routeName(v *gateway.RouteView) string {

@@ -25,6 +25,7 @@ import (
 
 	api "github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/mp1"
+	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/gateway"
 	"github.com/openmep/mep/gateway/filter"
 )
@@ -114,26 +115,82 @@ func TestSettingsOfTheDomain(t *testing.T) {
 	require.NoError(t, cfg.Validate(&g.cfg.Common))
 }
 
-// TestNamesThatDifferInCaseOnly: which one is meant cannot be said by a host, so neither is called.
+// TestNamesThatDifferInCaseOnly: the one in lower case is meant, or the only one; of several others none is called.
 func TestNamesThatDifferInCaseOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	g := w.gate(domain)
 	up := mirrorOf(t).URL
 	caller := bearer(w.token(w.app()))
-	w.named("chat", up+"/lower")
-	require.Equal(t, "/lower/x", g.get("/x", caller, host("Chat.mec.example")).seen(t).Target)
 	owner, id := w.named("Chat", up+"/upper")
+	require.Equal(t, "/upper/x", g.get("/x", caller, host("chat.mec.example")).seen(t).Target)
+	other, shout := w.named("CHAT", up+"/shout")
 	for _, h := range []string{"chat.mec.example", "Chat.mec.example", "CHAT.mec.example"} {
 		require.Equal(t, http.StatusNotFound, g.status("/x", caller, host(h)), h)
 	}
 	require.Equal(t, "/upper/x", g.get("/services/Chat/x", caller).seen(t).Target, "by their paths they are")
 	require.Equal(t, "/upper/x", g.get("/x", caller, host(id+".instances.mec.example")).seen(t).Target)
-	e := g.explain(api.ExplainRequest{Method: "GET", URL: "https://chat.mec.example/x", Consumer: w.app()})
-	require.Equal(t, http.StatusNotFound, e.Status)
-	require.Contains(t, stepsOf(e), "host: chat.mec.example would be that of Chat, chat, whose names differ in case only")
+	explain := func() (int, string) {
+		e := g.explain(api.ExplainRequest{Method: "GET", URL: "https://chat.mec.example/x", Consumer: w.app()})
+		return e.Status, stepsOf(e)
+	}
+	status, steps := explain()
+	require.Equal(t, http.StatusNotFound, status)
+	require.Contains(t, steps, "host: chat.mec.example is that of no service: names differ in case only; there are services that are not reached by it, with the spelling CHAT, Chat\n")
+	w.named("chat", up+"/lower")
+	for _, h := range []string{"chat.mec.example", "Chat.mec.example", "CHAT.mec.example"} {
+		require.Equal(t, "/lower/x", g.get("/x", caller, host(h)).seen(t).Target, h)
+	}
+	_, steps = explain()
+	require.Contains(t, steps, "host: chat.mec.example is that of the service chat; there are services that are not reached by it, with the spelling CHAT, Chat\n")
 	w.setService(owner, id, "Chat", up, func(s *mp1.ServiceInfo) { s.State = mp1.StateInactive })
-	require.Equal(t, "/lower/x", g.get("/x", caller, host("Chat.mec.example")).seen(t).Target)
+	w.setService(other, shout, "CHAT", up, func(s *mp1.ServiceInfo) { s.State = mp1.StateInactive })
+	_, steps = explain()
+	require.Contains(t, steps, "host: chat.mec.example is that of the service chat\n")
+}
+
+// TestAnotherSpellingDoesNotGetTheName: the policy of a name holds for its host, too, whoever is there and whoever is not.
+func TestAnotherSpellingDoesNotGetTheName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.gate(domain, func(s *setup) {
+		s.Gateway.Policies = map[string]api.Policy{"radar": {}}
+	})
+	owner, evil := w.app(), w.app()
+	good, bad := mirrorOf(t).URL, mirrorOf(t).URL
+	caller := bearer(w.token(w.app()))
+	byHost := host("weather.mec.example")
+	id := w.service(owner, "weather", good+"/good")
+	policy := api.Policy{Owners: []string{owner}, Default: api.Deny, Rules: []api.Rule{{Effect: api.Allow, Methods: []string{"GET"}}}}
+
+	w.service(evil, "WEATHER", bad+"/evil")
+	require.Equal(t, "/good/x", g.get("/x", caller, byHost).seen(t).Target, "without a policy the service keeps its name while it is there")
+	w.policy("weather", policy)
+	require.Equal(t, "/good/x", g.get("/x", caller, byHost).seen(t).Target)
+	w.service(evil, "Weather", bad+"/evil")
+	require.Equal(t, "/good/x", g.get("/x", caller, byHost).seen(t).Target)
+
+	w.setService(owner, id, "weather", good, func(s *mp1.ServiceInfo) { s.State = mp1.StateSuspended })
+	require.Equal(t, http.StatusNotFound, g.status("/x", caller, byHost))
+	require.Equal(t, g.status("/services/weather/x", caller), g.status("/x", caller, byHost), "as by its path")
+	require.Equal(t, http.StatusForbidden, g.do(http.MethodPost, "/x", "secret", caller, byHost).StatusCode, "by its own policy")
+	e := g.explain(api.ExplainRequest{Method: "GET", URL: "https://weather.mec.example/x", Consumer: w.app()})
+	require.Equal(t, http.StatusNotFound, e.Status)
+	require.Contains(t, stepsOf(e), "host: weather.mec.example would be that of the service weather, which has a policy and no active instance; "+
+		"there are services that are not reached by it, with the spelling WEATHER, Weather\n")
+
+	w.service(evil, "Radar", bad+"/evil")
+	require.Equal(t, "/evil/x", g.get("/services/Radar/x", caller).seen(t).Target)
+	require.Equal(t, http.StatusNotFound, g.status("/x", caller, host("radar.mec.example")), "policies of the configuration count, too")
+
+	w.policy("Map", api.Policy{})
+	w.service(evil, "map", bad+"/evil")
+	require.Equal(t, "/evil/x", g.get("/services/map/x", caller).seen(t).Target)
+	require.Equal(t, http.StatusNotFound, g.status("/x", caller, host("map.mec.example")))
+	e = g.explain(api.ExplainRequest{Method: "GET", URL: "https://map.mec.example/x", Consumer: w.app()})
+	require.Contains(t, stepsOf(e), "is that of no service: names differ in case only; there are services that are not reached by it, with the spelling map; there are policies with the spelling Map\n")
+	w.delete(state.GatewayPolicyKey("Map"))
+	require.Equal(t, "/evil/x", g.get("/x", caller, host("map.mec.example")).seen(t).Target)
 }
 
 func stepsOf(e api.Explanation) string {
@@ -159,7 +216,7 @@ func TestRoutesForTheHostComeBeforeItsService(t *testing.T) {
 	for _, c := range []struct{ method, host, path, target string }{
 		{"GET", "hello.mec.example", "/mine", "/route/mine"},
 		{"GET", "hello.mec.example", "/mep/mine", "/route/mep/mine"},
-		{"POST", "hello.mec.example", "/mine", "/hello/mine"}, // the route leaves other methods to the service
+		{"POST", "hello.mec.example", "/mine/x", "/hello/mine/x"},
 		{"GET", "hello.mec.example", "/wild", "/wild/wild"},
 		{"GET", "none.mec.example", "/wild", "/wild/wild"},
 		{"GET", "hello.mec.example", "/any/x", "/hello/any/x"},
@@ -170,6 +227,12 @@ func TestRoutesForTheHostComeBeforeItsService(t *testing.T) {
 		require.Equal(t, http.StatusOK, a.StatusCode, "%v: %s", c, a.body)
 		require.Equal(t, c.target, a.seen(t).Target, "%v", c)
 	}
+	a := g.do(http.MethodPost, "/mine", "", host("hello.mec.example"))
+	require.Equal(t, http.StatusMethodNotAllowed, a.StatusCode, "what the route is for does not come to the service by another method")
+	require.Equal(t, "GET", a.Header.Get("Allow"))
+	e := g.explain(api.ExplainRequest{Method: "POST", URL: "https://hello.mec.example/mine"})
+	require.Equal(t, http.StatusMethodNotAllowed, e.Status)
+	require.Contains(t, e.Reason, "use GET")
 	require.Equal(t, http.StatusNotFound, g.status("/any/x", host("none.mec.example")), "it falls to nobody else")
 	require.Equal(t, http.StatusTeapot, g.status("/mep/mec_service_mgmt/v1/services", host("mec.example")))
 	require.Equal(t, http.StatusTeapot, g.status("/mep/mec_service_mgmt/v1/services"))

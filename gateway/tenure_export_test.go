@@ -18,3 +18,6 @@ func (g *Gateway) Table() *table.Table { return g.handler.Table.Load() }
 func (g *Gateway) Verify(ctx context.Context, token string) (*identity.Caller, error) {
 	return g.node.Guard.Verifier().Verify(ctx, token)
 }
+
+// GuardOf is what decides who calls.
+func GuardOf(g *Gateway) *identity.Guard { return g.node.Guard }

@@ -282,6 +282,30 @@ func TestStaticRoutesEndTheirCalls(t *testing.T) {
 			r.Priority = 7
 			w.route("r", r)
 		}, false},
+		"the route takes other paths": {api.Route{}, func(w *world, r api.Route, _, _ string) {
+			r.Paths = []string{"/r/else/**", "/q/**"}
+			w.route("r", r)
+		}, true},
+		"the route takes fewer paths": {api.Route{}, func(w *world, r api.Route, _, _ string) {
+			r.Paths = []string{"/r/events"}
+			w.route("r", r)
+		}, false},
+		"the route takes another method": {api.Route{}, func(w *world, r api.Route, _, _ string) {
+			r.Methods = []string{http.MethodPost}
+			w.route("r", r)
+		}, true},
+		"the route takes the method": {api.Route{}, func(w *world, r api.Route, _, _ string) {
+			r.Methods = []string{http.MethodGet}
+			w.route("r", r)
+		}, false},
+		"the route takes another host": {api.Route{Service: "kind-1"}, func(w *world, r api.Route, _, _ string) {
+			r.Hosts = []string{"else.example"}
+			w.route("r", r)
+		}, true},
+		"the route wants a header field": {api.Route{}, func(w *world, r api.Route, _, _ string) {
+			r.Headers = map[string]string{"X-Any": "*"}
+			w.route("r", r)
+		}, false},
 		"its service is removed": {api.Route{Service: "kind-1"}, func(w *world, _ api.Route, owner, id string) { w.delete(state.ServiceKey(owner, id)) }, true},
 		"its service is another": {api.Route{Service: "kind-1"}, func(w *world, r api.Route, _, _ string) {
 			r.Service = "kind-2"

@@ -140,7 +140,7 @@ func (g *Gateway) tenure() *tenure.Calls {
 	return tenure.New(tenure.Config{
 		Table: g.handler.Table.Load, Judge: func() tenure.Judge { return g.compiler.Load() }, Guard: g.node.Guard, Book: g.book,
 		Audit: g.env.Audit, Log: g.env.Log, Registerer: g.env.Metrics,
-	}, g.node.Mirror)
+	})
 }
 
 // offers tells the book which services there are to apply for.

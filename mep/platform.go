@@ -41,6 +41,12 @@ func (c *Config) server() *mepserver.Config {
 	return &c.Server
 }
 
+// auth is the configuration of the token service, whose names are to be none of the services' at the gateway.
+func (c *Config) auth() *mepauth.Config {
+	c.Auth.ServiceDomain = c.Gateway.ServiceDomain
+	return &c.Auth
+}
+
 // Spec describes a program with the configuration of the platform.
 type Spec = daemon.Spec[Config]
 
@@ -50,7 +56,7 @@ func Platform(filters ...filter.Definition) *Spec {
 		Name: "mep", Short: "ETSI MEC platform in one process",
 		Common: func(c *Config) *daemon.Config { return &c.Common },
 		Validate: func(c *Config) error {
-			faults := []error{c.server().Validate(&c.Common), c.Auth.Validate(&c.Common), c.DNS.Validate(&c.Common), c.Gateway.Validate(&c.Common)}
+			faults := []error{c.server().Validate(&c.Common), c.auth().Validate(&c.Common), c.DNS.Validate(&c.Common), c.Gateway.Validate(&c.Common)}
 			if c.Server.Mm5.DNS.Driver == mepserver.DriverAgent && !c.DNS.Enabled() {
 				faults = append(faults, fmt.Errorf("dns.driver: agent needs a DNS server: dns.listen must not be off"))
 			}

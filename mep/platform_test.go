@@ -33,6 +33,19 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	require.NoError(t, err, "the defaults are valid")
 }
 
+func TestThePlatformHasNoNameOfAService(t *testing.T) {
+	for flag, setting := range map[string]string{
+		"public-url": "publicUrl", "gateway-public-url": "gateway.publicUrl", "auth-public-url": "auth.publicUrl", "auth-issuer": "auth.issuer",
+	} {
+		load := func(domain string) error {
+			_, err := Platform().Load(settings.Sources{Flags: map[string]string{flag: "https://auth.mec.example:8443", "gateway-service-domain": domain}})
+			return err
+		}
+		require.ErrorContains(t, load("mec.example"), setting+": its host auth.mec.example is below gateway.serviceDomain")
+		require.NoError(t, load("svc.mec.example"))
+	}
+}
+
 func TestDataDirectoryIsUsedByOneProcessAtATime(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := lock(dir)

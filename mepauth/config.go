@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/kit/daemon"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/identity"
@@ -49,6 +50,9 @@ type Config struct {
 	KeyRate     int `name:"auth.rate.key" default:"5" reload:"true" usage:"requests for tokens a second for each access key; 0: no limit"`
 	FailureRate int `name:"auth.rate.failures" default:"200" reload:"true" usage:"wrong secrets and signatures a second from all addresses together; over it only those are heard who used the access key from the same address before; 0: no limit"`
 	KeyBurst    int `name:"auth.rate.keyBurst" default:"30" reload:"true" usage:"requests for tokens an access key may be used for at once"`
+
+	// ServiceDomain is the setting gateway.serviceDomain of a program that has the gateway, too, which checks it; "" elsewhere.
+	ServiceDomain string
 }
 
 // Validate checks the settings.
@@ -69,6 +73,7 @@ func (c *Config) Validate(common *daemon.Config) error {
 		case u.Scheme != "https" && !common.Dev:
 			bad("%s: %q must be https (RFC 8414 2)", name, v)
 		}
+		faults = append(faults, gateway.CheckOutside(name, v, c.ServiceDomain))
 	}
 	if !slices.Contains(identity.Algorithms, c.Algorithm) {
 		bad("auth.algorithm: %q is not one of %s", c.Algorithm, strings.Join(identity.Algorithms, ", "))

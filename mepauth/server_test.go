@@ -409,6 +409,7 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 	for _, action := range []string{"credential.create", "credential.put", "token.issue", "token.revoke"} {
 		require.Contains(t, string(trail), action)
 	}
+	require.Regexp(t, `"action":"token.issue","result":"denied",.*"listener":"auth"`, string(trail))
 	all := string(trail) + s.log.String()
 	signature := got.AccessToken[strings.LastIndexByte(got.AccessToken, '.')+1:]
 	for _, secret := range []string{

@@ -71,7 +71,8 @@ func (c *Config) Validate(common *daemon.Config) error {
 	if err := checkBase("gateway.publicUrl", c.GatewayURL); err != nil {
 		faults = append(faults, err)
 	}
-	faults = append(faults, c.checkDomain())
+	faults = append(faults, gateway.CheckOutside("publicUrl", c.PublicURL, c.ServiceDomain),
+		gateway.CheckOutside("gateway.publicUrl", c.GatewayURL, c.ServiceDomain))
 	faults = append(faults, c.Mm5.validate(common)...)
 	if len(c.Prefixes) == 0 {
 		c.Prefixes = []string{""}
@@ -118,19 +119,6 @@ func checkBase(setting, value string) error {
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return fmt.Errorf("%s: %q is not an absolute http or https URL without query and fragment", setting, value)
-	}
-	return nil
-}
-
-// checkDomain refuses a domain of services that has the host of the gateway itself below it: that would lead to a service.
-func (c *Config) checkDomain() error {
-	domain, err := gateway.CanonicalDomain(c.ServiceDomain)
-	u, uerr := url.Parse(c.GatewayURL)
-	if c.ServiceDomain == "" || err != nil || uerr != nil { // of which others tell
-		return nil
-	}
-	if strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), "."+domain) {
-		return fmt.Errorf("gateway.publicUrl: its host %s is below gateway.serviceDomain, where all names are those of services", u.Hostname())
 	}
 	return nil
 }

@@ -36,4 +36,9 @@ func TestTheDomainOfServicesLeavesTheGatewayOut(t *testing.T) {
 			require.ErrorContains(t, err, x.want)
 		})
 	}
+	var cfg mepserver.DaemonConfig
+	require.NoError(t, settings.Load(&cfg, settings.Sources{Flags: map[string]string{
+		"gateway-service-domain": "mec.example", "public-url": "https://mp1.mec.example:8088", "etcd-endpoints": "http://127.0.0.1:2379",
+	}}, nil))
+	require.ErrorContains(t, spec.Validate(&cfg), "publicUrl: its host mp1.mec.example is below gateway.serviceDomain")
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 )
 
@@ -48,4 +49,24 @@ func CanonicalDomain(s string) (string, error) {
 		return "", errors.New("must be a domain, and not an address")
 	}
 	return domain, nil
+}
+
+// HostBelow returns the host of a URL, and reports whether it is a name below the domain of services, where apps choose the names: what is
+// sent to it may come to a service. Nothing is below "", nor below what is no domain.
+func HostBelow(rawURL, domain string) (host string, below bool) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "", false
+	}
+	canonical, err := CanonicalDomain(domain)
+	return u.Hostname(), err == nil && strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), "."+canonical)
+}
+
+// CheckOutside refuses a setting whose URL is one of the platform's own and has a host below the domain of services.
+func CheckOutside(setting, rawURL, domain string) error {
+	host, below := HostBelow(rawURL, domain)
+	if !below {
+		return nil
+	}
+	return fmt.Errorf("%s: its host %s is below gateway.serviceDomain, where all names are those of services", setting, host)
 }

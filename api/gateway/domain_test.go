@@ -44,3 +44,33 @@ func TestDomainsOfServices(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, len(strings.Repeat("a", 63)+"."+domain), 253)
 }
+
+func TestNamesOfThePlatformBelowTheDomain(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		domain, url string
+		below       bool
+	}{
+		"no domain":              {"", "https://auth.mec.example", false},
+		"beside it":              {"mec.example", "https://auth.example", false},
+		"the domain itself":      {"mec.example", "https://mec.example:8443/x", false},
+		"a name that ends alike": {"mec.example", "https://authmec.example", false},
+		"an address":             {"mec.example", "https://[2001:db8::7]:8443", false},
+		"no URL":                 {"mec.example", "", false},
+		"what is none":           {"mec.example", "https://auth.mec.example:x", false},
+		"what is no domain":      {"10.0.0.7", "https://1.10.0.0.7", false},
+		"below it":               {"mec.example", "https://Auth.MEC.example.:10443/x", true},
+		"far below it":           {"MEC.example.", "http://a.b.mec.example", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, below := gateway.HostBelow(x.url, x.domain)
+			require.Equal(t, x.below, below)
+			err := gateway.CheckOutside("auth.publicUrl", x.url, x.domain)
+			if !x.below {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, "auth.publicUrl: its host ")
+		})
+	}
+}

@@ -59,7 +59,9 @@ type Call struct {
 	// Reason is why the gateway answered by itself, one word for metrics and records; "" when it did not. Fault is the error behind it.
 	Reason string
 	Fault  error
-	// Seen is how many changes there had been when the call began, Stay what package tenure notes of a call that lasts; nil for others.
+	// Request is the request as it came to what passes it on, nil before that: the one that is passed on is another.
+	Request *http.Request
+	// Seen is how many changes there had been when the call was judged last, Stay what package tenure notes of a call that lasts; nil for others.
 	Seen uint64
 	Stay any
 	// Writer is what the response is written to, Body what the request's body is read from.

@@ -295,7 +295,9 @@ func (h *Handler) count(c *call.Call, r *http.Request, took time.Duration) {
 		}
 		if service != "" {
 			h.Stats.Count(service, c.Info.Consumer, stats.Outcome{
-				Status: status, Refused: c.Reason != "" && status < http.StatusInternalServerError, Took: took, Bytes: c.Writer.Bytes,
+				Status: status, Took: took, Bytes: c.Writer.Bytes,
+				// What was answered and broke off later was not refused.
+				Refused: c.Reason != "" && c.FirstByte == 0 && status < http.StatusInternalServerError,
 			})
 		}
 	}

@@ -6,19 +6,24 @@ import (
 
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/match"
+	"github.com/openmep/mep/gateway/table"
 	"github.com/openmep/mep/kit/errs"
 )
 
 // byHost takes a call to the service or the instance that its host names. Static routes for that host come first. Those for any host are
-// not asked, nor are the platform's: all other paths there are the service's own, and who is not there is found nowhere else.
+// not asked, nor are the platform's: all other paths there are the service's own, and who is not there is found nowhere else. Which of several
+// services a name stands for that differ in case only is said by table.Label: by one at most, and by the policy of its own spelling.
 //
 // Which certificate the connection was opened with does not matter (RFC 9110 7.4): all hosts are served with the same one, and callers are
 // judged call by call, so that clients may use one connection for several hosts.
 func (h *Handler) byHost(c *call.Call, r *http.Request, path *match.Path, place match.Place) (reason string, err error) {
 	if c.Table.Hosted() {
-		if route, pattern, found := c.Table.Static().FindHost(r.Host, r.Method, path, r.Header); found {
+		switch route, pattern, outcome := c.Table.Static().FindHost(r.Host, r.Method, path, r.Header); outcome {
+		case match.Found:
 			h.static(c, route, path, pattern)
 			return "", nil
+		case match.WrongMethod:
+			return notAllowed(c, r, c.Table.Static().AllowedHost(r.Host, path, r.Header))
 		}
 	}
 	if place.Label == "" || path.Asterisk() {
@@ -28,19 +33,19 @@ func (h *Handler) byHost(c *call.Call, r *http.Request, path *match.Path, place 
 	}
 	c.Path = path.Raw()
 	kind, name := ServicesPath, place.Label
-	switch groups := c.Table.Labelled(name); {
-	case place.Instance:
+	if place.Instance {
 		kind = InstancesPath
 		instance := c.Table.LabelledInstance(name)
 		if instance != nil {
 			name = instance.ID
 		}
 		toInstance(c, instance)
-	case len(groups) == 1:
-		name = groups[0].Name
-		toService(c, name, groups[0])
-	default: // also where it is not clear which of several is meant
-		toService(c, name, nil)
+	} else {
+		var group *table.Group
+		if label := c.Table.Labelled(name); label != nil && label.Name != "" {
+			name, group = label.Name, label.Group
+		}
+		toService(c, name, group)
 	}
 	r.URL = below(r.URL, "/"+kind+"/"+name)
 	return "", nil

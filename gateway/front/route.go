@@ -39,9 +39,7 @@ func (h *Handler) Route(c *call.Call, r *http.Request, path *match.Path) (reason
 			h.static(c, route, path, pattern)
 			return "", nil
 		case outcome == match.WrongMethod && !registered:
-			allowed := strings.Join(c.Table.Static().Allowed(r.Host, path, r.Header), ", ")
-			c.Writer.Header()["Allow"] = []string{allowed}
-			return ReasonMethod, errs.New(errs.MethodNotAllowed, "%s is not supported here: use %s", r.Method, allowed)
+			return notAllowed(c, r, c.Table.Static().Allowed(r.Host, path, r.Header))
 		}
 	}
 	if registered && len(path.Segments()) > 1 {
@@ -49,6 +47,13 @@ func (h *Handler) Route(c *call.Call, r *http.Request, path *match.Path) (reason
 		return "", nil
 	}
 	return ReasonNoRoute, errs.New(errs.NotFound, "no route leads from %s", r.URL.Path)
+}
+
+// notAllowed refuses a call that there are routes for, but with other methods.
+func notAllowed(c *call.Call, r *http.Request, methods []string) (reason string, err error) {
+	allowed := strings.Join(methods, ", ")
+	c.Writer.Header()["Allow"] = []string{allowed}
+	return ReasonMethod, errs.New(errs.MethodNotAllowed, "%s is not supported here: use %s", r.Method, allowed)
 }
 
 // static takes a call to a static route.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/openmep/mep/kit/audit"
 	"github.com/openmep/mep/kit/httpx"
 	"github.com/openmep/mep/kit/limit"
 )
@@ -79,7 +80,7 @@ func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, handler: h}
 	s.ln = newListener(ln.(*net.TCPListener), &s.cfg)
-	s.base, s.end = context.WithCancel(context.Background())
+	s.base, s.end = context.WithCancel(audit.At(context.Background(), "gateway"))
 	s.now = s.newTurn(cfg.Bounds)
 	return s, nil
 }

@@ -108,33 +108,47 @@ func FuzzBelow(f *testing.F) {
 func TestRoutesThatNameTheHost(t *testing.T) {
 	r := router(t,
 		gateway.Route{ID: "any", Paths: []string{"/**"}},
-		gateway.Route{ID: "hello", Hosts: []string{"hello.mec.example"}, Paths: []string{"/a"}, Methods: []string{"GET"}},
+		gateway.Route{ID: "hello", Hosts: []string{"hello.mec.example"}, Paths: []string{"/a"}, Methods: []string{"GET", "HEAD"}},
+		gateway.Route{ID: "post", Paths: []string{"/a"}, Methods: []string{"POST"}},
+		gateway.Route{ID: "delete", Hosts: []string{"hello.mec.example"}, Paths: []string{"/c"}, Methods: []string{"DELETE"}},
+		gateway.Route{ID: "wildput", Hosts: []string{"*.mec.example"}, Paths: []string{"/c"}, Methods: []string{"PUT"}},
 		gateway.Route{ID: "wild", Hosts: []string{"*.mec.example"}, Paths: []string{"/b"}},
 		gateway.Route{ID: "address", Hosts: []string{"192.0.2.1"}, Paths: []string{"/**"}},
 	)
-	for _, x := range []struct{ host, method, path, want string }{
-		{"hello.mec.example", "GET", "/a", "hello"},
-		{"HELLO.mec.example.:80", "GET", "/a", "hello"},
-		{"hello.mec.example", "POST", "/a", ""},
-		{"hello.mec.example", "GET", "/x", ""},
-		{"hello.mec.example", "GET", "/b", "wild"},
-		{"other.mec.example", "GET", "/b", "wild"},
-		{"other.mec.example", "GET", "/a", ""},
-		{"192.0.2.1:80", "GET", "/x", "address"},
-		{"elsewhere", "GET", "/a", ""},
-		{"hello.mec.example", "OPTIONS", "*", ""},
+	for _, x := range []struct{ host, method, path, want, allow string }{
+		{"hello.mec.example", "GET", "/a", "hello", ""},
+		{"HELLO.mec.example.:80", "GET", "/a", "hello", ""},
+		{"hello.mec.example", "POST", "/a", "", "GET HEAD"},
+		{"hello.mec.example", "GET", "/x", "", ""},
+		{"hello.mec.example", "GET", "/b", "wild", ""},
+		{"hello.mec.example", "PUT", "/c", "wildput", ""},
+		{"hello.mec.example", "POST", "/c", "", "DELETE PUT"},
+		{"other.mec.example", "DELETE", "/c", "", "PUT"},
+		{"other.mec.example", "GET", "/b", "wild", ""},
+		{"other.mec.example", "GET", "/a", "", ""},
+		{"192.0.2.1:80", "GET", "/x", "address", ""},
+		{"elsewhere", "GET", "/a", "", ""},
+		{"hello.mec.example", "OPTIONS", "*", "", ""},
 	} {
 		var path match.Path
 		require.NoError(t, path.Clean(x.method, request(t, x.method+" "+x.path).URL))
-		id, pattern, found := r.FindHost(x.host, x.method, &path, http.Header{})
+		id, pattern, outcome := r.FindHost(x.host, x.method, &path, http.Header{})
 		require.Equal(t, x.want, id, "%v", x)
-		require.Equal(t, x.want != "", found)
-		require.Equal(t, found, pattern != nil)
+		switch {
+		case x.want != "":
+			require.Equal(t, match.Found, outcome, "%v", x)
+		case x.allow != "":
+			require.Equal(t, match.WrongMethod, outcome, "%v", x)
+			require.Equal(t, strings.Fields(x.allow), r.AllowedHost(x.host, &path, http.Header{}), "%v", x)
+		default:
+			require.Equal(t, match.None, outcome, "%v", x)
+		}
+		require.Equal(t, x.want != "", pattern != nil, "%v", x)
 	}
 	var path match.Path
 	require.NoError(t, path.Parse("/a"))
-	_, _, found := router(t, gateway.Route{ID: "any", Paths: []string{"/**"}}).FindHost("a", "GET", &path, nil)
-	require.False(t, found)
+	_, _, outcome := router(t, gateway.Route{ID: "any", Paths: []string{"/**"}, Methods: []string{"POST"}}).FindHost("a", "GET", &path, nil)
+	require.Equal(t, match.None, outcome)
 }
 
 func BenchmarkBelow(b *testing.B) {

@@ -162,6 +162,7 @@ func (n *node[T]) add(e *Entry[T]) {
 type question struct {
 	method      string
 	header      http.Header
+	hosted      bool // only routes that name hosts are asked
 	wrongMethod bool
 	allowed     *[]string // collects the methods of routes that were passed over for theirs
 }
@@ -170,7 +171,17 @@ type question struct {
 // without a port. It allocates nothing unless the host has capitals.
 func (r *Router[T]) Find(host, method string, path *Path, header http.Header) (value T, p *Pattern, outcome Outcome) {
 	q := question{method: method, header: header}
-	c := r.find(host, path, &q)
+	return r.result(r.find(host, path, &q), &q)
+}
+
+// FindHost is Find among the routes that name hosts alone.
+func (r *Router[T]) FindHost(host, method string, path *Path, header http.Header) (value T, p *Pattern, outcome Outcome) {
+	q := question{method: method, header: header, hosted: true}
+	return r.result(r.find(host, path, &q), &q)
+}
+
+// result is what Find says of a candidate, which is nil when there is none.
+func (r *Router[T]) result(c *candidate[T], q *question) (value T, p *Pattern, outcome Outcome) {
 	switch {
 	case c != nil:
 		return c.value, c.pattern, Found
@@ -180,22 +191,21 @@ func (r *Router[T]) Find(host, method string, path *Path, header http.Header) (v
 	return value, nil, outcome
 }
 
-// FindHost is Find among the routes that name hosts alone.
-func (r *Router[T]) FindHost(host, method string, path *Path, header http.Header) (value T, p *Pattern, found bool) {
-	if path.asterisk {
-		return value, nil, false
-	}
-	if c := r.findHost(host, path, &question{method: method, header: header}); c != nil {
-		return c.value, c.pattern, true
-	}
-	return value, nil, false
-}
-
 // Allowed lists the methods that routes take for the host, path and header fields of a request, sorted, for the Allow field of an answer
 // to one that Find says WrongMethod of.
 func (r *Router[T]) Allowed(host string, path *Path, header http.Header) []string {
+	return r.methods(host, path, &question{header: header})
+}
+
+// AllowedHost is Allowed for FindHost.
+func (r *Router[T]) AllowedHost(host string, path *Path, header http.Header) []string {
+	return r.methods(host, path, &question{header: header, hosted: true})
+}
+
+func (r *Router[T]) methods(host string, path *Path, q *question) []string {
 	var methods []string
-	r.find(host, path, &question{header: header, allowed: &methods})
+	q.allowed = &methods
+	r.find(host, path, q)
 	slices.Sort(methods)
 	return slices.Compact(methods)
 }
@@ -209,6 +219,9 @@ func (r *Router[T]) find(host string, path *Path, q *question) *candidate[T] {
 		if c := r.findHost(host, path, q); c != nil {
 			return c
 		}
+	}
+	if q.hosted {
+		return nil
 	}
 	return r.others.find(path.segments, q)
 }

@@ -10,9 +10,10 @@ import (
 )
 
 // Again decides once more about a call that is under way, as authentication and authorization would about a new one: by its Policy, which
-// is the one that holds now. i is the instance it goes to, nil for none; withdrawn says why the proof of who calls does not count any more,
-// nil: it does. The error is why a new call would be refused. Again may change c, which is a copy.
-func (co *Compiler) Again(c *call.Call, method string, i *table.Instance, withdrawn error) error {
+// is the one that holds now. to are the instances at the address it goes to, of which it may have been let through to any; none: it goes to
+// no instance. withdrawn says why the proof of who calls does not count any more, nil: it does. The error is why a new call would be
+// refused. Again may change c, which is a copy.
+func (co *Compiler) Again(c *call.Call, method string, to []*table.Instance, withdrawn error) error {
 	p := c.Policy
 	if p.Closed {
 		return errs.New(errs.Forbidden, "the policy of the call cannot be applied here any more")
@@ -38,8 +39,12 @@ func (co *Compiler) Again(c *call.Call, method string, i *table.Instance, withdr
 	explicit, _, err := co.Judge.Admit(p, &s)
 	switch {
 	case err != nil:
-	case i != nil:
-		_, err = co.Judge.Permit(c, i, explicit)
+	case len(to) > 0:
+		for _, i := range to {
+			if _, err = co.Judge.Permit(c, i, explicit); err == nil {
+				return nil
+			}
+		}
 	case c.Group != nil:
 		_, _, err = co.Judge.Select(c, c.Group, explicit)
 	default:

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -34,6 +35,7 @@ func TestCallsUnderWayAreDecidedAboutAgain(t *testing.T) {
 		policy    gateway.Policy
 		change    func(*call.Call)
 		instance  *table.Instance
+		beside    *table.Instance // has the same address
 		withdrawn error
 		err       error
 	}{
@@ -55,6 +57,9 @@ func TestCallsUnderWayAreDecidedAboutAgain(t *testing.T) {
 		"for local consumers":            {instance: &table.Instance{Service: "hello", LocalOnly: true}},
 		"for those who asked":            {instance: &table.Instance{Service: "hello", Conditional: true}, err: errs.Forbidden},
 		"of another owner":               {policy: gateway.Policy{Owners: []string{"good"}}, instance: &table.Instance{Service: "hello", Owner: "bad"}, err: errs.Forbidden},
+		"beside one of another owner":    {policy: gateway.Policy{Owners: []string{"good"}}, instance: &table.Instance{Service: "hello", Owner: "good"}, beside: &table.Instance{Service: "hello", Owner: "bad"}},
+		"beside one for those who asked": {instance: &table.Instance{Service: "hello", Conditional: true}, beside: &table.Instance{Service: "hello"}},
+		"among those for who asked":      {instance: &table.Instance{Service: "hello", Conditional: true}, beside: &table.Instance{Service: "hello", Conditional: true}, err: errs.Forbidden},
 		"to no instance yet":             {change: func(c *call.Call) { c.Group = table.NewGroup("hello", []*table.Instance{{Service: "hello"}}) }},
 		"to none that may be used":       {change: func(c *call.Call) { c.Group = table.NewGroup("else", []*table.Instance{{Service: "else"}}) }, err: errs.Forbidden},
 		"a key, to what is no service": {policy: only(gateway.ByAPIKey), change: func(c *call.Call) {
@@ -90,7 +95,15 @@ func TestCallsUnderWayAreDecidedAboutAgain(t *testing.T) {
 			if i == nil && k.Group == nil && k.Route == nil {
 				i = &table.Instance{Service: "hello"}
 			}
-			require.ErrorIs(t, kindOf(co.Again(k, http.MethodGet, i, c.withdrawn)), c.err)
+			var to []*table.Instance
+			for _, i := range []*table.Instance{i, c.beside} {
+				if i != nil {
+					to = append(to, i)
+				}
+			}
+			require.ErrorIs(t, kindOf(co.Again(k, http.MethodGet, to, c.withdrawn)), c.err)
+			slices.Reverse(to)
+			require.ErrorIs(t, kindOf(co.Again(k, http.MethodGet, to, c.withdrawn)), c.err, "in whatever order")
 		})
 	}
 	co := &pipeline.Compiler{Stages: &pipeline.Stages{}}

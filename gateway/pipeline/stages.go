@@ -66,7 +66,7 @@ func (co *Compiler) authenticate(p *table.Policy) stage {
 func (co *Compiler) deny(c *call.Call, r *http.Request, why string) {
 	e := audit.Entry{
 		Action: "access.deny", Result: audit.Denied, Source: c.Info.Client.String(), Target: c.Target(r.Method),
-		RequestID: c.Info.RequestID, Detail: why,
+		RequestID: c.Info.RequestID, Detail: why, Listener: "gateway",
 	}
 	if c.Caller != nil {
 		e.Caller, e.Client, e.Via = c.Caller.Subject, c.Caller.ClientID, c.Caller.Via

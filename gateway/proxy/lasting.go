@@ -29,21 +29,27 @@ func (p *Proxy) enter(c *call.Call, r *http.Request) (next *http.Request, done c
 	return next, func() { cancel(nil) }
 }
 
-// answered notes a response that may last. The error says why the call was ended before it came.
-func (p *Proxy) answered(c *call.Call, r *http.Request, resp *http.Response) error {
+// answered has a call judged again whose rights may have changed while it waited for its answer, and notes a response that may last. The
+// error says that the call was ended.
+func (p *Proxy) answered(c *call.Call, resp *http.Response) error {
 	streams := resp.ContentLength < 0 || resp.ContentLength > longBody
-	if streams && resp.Body != http.NoBody || c.Stay != nil {
-		p.lasting.Enter(c, r, nil)
-		var body io.Closer
-		if resp.StatusCode != http.StatusSwitchingProtocols {
-			body = resp.Body
-		}
-		if e := p.lasting.Answered(c, body); e != nil {
-			return errEnded
-		}
-		if c.GRPC {
-			resp.Body = &told{ReadCloser: resp.Body, of: c, resp: resp}
-		}
+	lasts := streams && resp.Body != http.NoBody || c.Stay != nil
+	if p.lasting.Seen() != c.Seen && p.lasting.Arrived(c, c.Request, lasts) != nil {
+		return errEnded
+	}
+	if !lasts {
+		return nil
+	}
+	p.lasting.Enter(c, c.Request, nil)
+	var body io.Closer
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		body = resp.Body
+	}
+	if p.lasting.Answered(c, body) != nil {
+		return errEnded
+	}
+	if c.GRPC {
+		resp.Body = &told{ReadCloser: resp.Body, of: c, resp: resp}
 	}
 	return nil
 }

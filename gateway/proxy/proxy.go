@@ -74,6 +74,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
+	c.Request = r
 	if mayLast(r) {
 		next, done := p.enter(c, r)
 		defer done()
@@ -125,7 +126,7 @@ func (transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (p *Proxy) modifyResponse(resp *http.Response) error {
 	c := call.Of(resp.Request)
-	if err := p.answered(c, resp.Request, resp); err != nil {
+	if err := p.answered(c, resp); err != nil {
 		return err
 	}
 	c.FirstByte = c.Since()
@@ -160,7 +161,7 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	fault, isClients := errors.AsType[*upstream.ClientError](err)
 	switch tooLarge, isTooLarge := errors.AsType[*http.MaxBytesError](err); {
 	case c.Ending() != nil:
-		if c.Body.Unread() {
+		if c.Body.Unread() || c.Stay != nil && c.Request.ProtoMajor == 1 { // cutting the body spoils the connection, even if it was read
 			w.Header()["Connection"] = []string{"close"}
 		}
 		p.fail(c, w, c.Ending().Reason, c.Ending().Err)

@@ -2,7 +2,6 @@ package table
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/match"
@@ -14,7 +13,7 @@ type Edit struct {
 	groups    *editor[*Group]
 	instances *editor[*Instance]
 	apps      *editor[*App]
-	labels    *editor[[]*Group]
+	labels    *editor[*Label]
 }
 
 // Edit begins the next table.
@@ -41,37 +40,10 @@ func (e *Edit) SetDomain(d match.Domain) {
 	e.next.domain = d
 	switch {
 	case d == "":
-		e.next.labels, e.labels = shards[[]*Group]{}, nil
+		e.next.labels, e.labels = shards[*Label]{}, nil
 	case !had:
-		groups := &e.next.groups
-		if e.groups != nil {
-			groups = &e.groups.next
-		}
-		for g := range groups.all {
-			e.setLabel(g.Name, g)
-		}
+		e.labelAll()
 	}
-}
-
-// setLabel puts the group of a serName that can be a label of a host name where hosts are looked up.
-func (e *Edit) setLabel(serName string, g *Group) {
-	if !gateway.IsLabel(serName) {
-		return
-	}
-	if e.labels == nil {
-		e.labels = e.next.labels.edit()
-	}
-	label := strings.ToLower(serName)
-	same := slices.DeleteFunc(slices.Clone(e.labels.next.get(label)), func(o *Group) bool { return o.Name == serName })
-	if g != nil {
-		same = append(same, g)
-	}
-	if len(same) == 0 {
-		e.labels.remove(label)
-		return
-	}
-	slices.SortFunc(same, func(x, y *Group) int { return strings.Compare(x.Name, y.Name) })
-	e.labels.put(label, same)
 }
 
 // SetInstance puts an instance in place; nil removes it.
@@ -100,6 +72,9 @@ func (e *Edit) SetApp(appInstanceID string, a *App) {
 
 // SetPolicies puts all policies in place, and the one of services without.
 func (e *Edit) SetPolicies(policies map[string]*Policy, anyone *Policy) {
+	if e.next.domain != "" {
+		e.namePolicies(e.next.policies, policies)
+	}
 	e.next.policies, e.next.anyone = policies, anyone
 }
 

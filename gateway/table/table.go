@@ -3,6 +3,7 @@
 package table
 
 import (
+	"iter"
 	"net/http"
 	"slices"
 
@@ -66,7 +67,8 @@ type Group struct {
 	// Uniform says that who may use one of the instances may use all.
 	Uniform bool
 
-	of map[*upstream.Endpoint]string // the ids of the instances
+	of     map[*upstream.Endpoint]string   // the ids of the instances
+	shared map[*upstream.Endpoint][]string // those of the further ones that have an endpoint, too
 }
 
 // NewGroup makes the group of some instances; nil when there are none.
@@ -82,7 +84,17 @@ func NewGroup(name string, instances []*Instance) *Group {
 		}
 		g.Endpoints = append(g.Endpoints, i.Endpoints...)
 		for _, e := range i.Endpoints {
-			g.of[e] = i.ID
+			switch first, taken := g.of[e]; {
+			case !taken:
+				g.of[e] = i.ID
+			case first != i.ID: // several may have the same address
+				if g.shared == nil {
+					g.shared = make(map[*upstream.Endpoint][]string)
+				}
+				if list := g.shared[e]; len(list) == 0 || list[len(list)-1] != i.ID {
+					g.shared[e] = append(list, i.ID)
+				}
+			}
 		}
 	}
 	return g
@@ -142,7 +154,7 @@ type Table struct {
 	refused   []gateway.RefusedDefinition
 
 	domain match.Domain
-	labels shards[[]*Group] // by the host label of their names; empty while there is no domain
+	labels shards[*Label] // by the labels in lower case; empty while there is no domain
 }
 
 // Group returns the instances of a serName; nil when there are none.
@@ -154,9 +166,8 @@ func (t *Table) Instance(serInstanceID string) *Instance { return t.instances.ge
 // Domain is the domain below which services and instances have host names; "" when they have none.
 func (t *Table) Domain() match.Domain { return t.domain }
 
-// Labelled are the services that a label of the domain stands for, in the order of their names: those whose names differ from it in case
-// at most. One alone is reached by that host.
-func (t *Table) Labelled(label string) []*Group { return t.labels.folded(label) }
+// Labelled is what a label of the domain stands for, in whatever case it is; nil when nothing is called so.
+func (t *Table) Labelled(label string) *Label { return t.labels.folded(label) }
 
 // LabelledInstance finds an instance by its id as a label of the domain, in whatever case; nil when there is none.
 func (t *Table) LabelledInstance(label string) *Instance { return t.instances.folded(label) }
@@ -199,7 +210,23 @@ func (t *Table) Instances(yield func(*Instance) bool) { t.instances.all(yield) }
 // Services is the number of services.
 func (t *Table) Services() int { return t.groups.count }
 
-// InstanceOf is the id of the instance an endpoint belongs to, "" when it belongs to none of the group.
+// InstanceOf is the id of the instance an endpoint belongs to, of the first when there are several; "" when it belongs to none of the
+// group.
 func (g *Group) InstanceOf(ep *upstream.Endpoint) string {
 	return g.of[ep]
+}
+
+// InstancesOf walks over the ids of all instances an endpoint belongs to: those with the same address share one.
+func (g *Group) InstancesOf(ep *upstream.Endpoint) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		first, ok := g.of[ep]
+		if !ok || !yield(first) {
+			return
+		}
+		for _, id := range g.shared[ep] {
+			if !yield(id) {
+				return
+			}
+		}
+	}
 }

@@ -178,6 +178,18 @@ func TestGroups(t *testing.T) {
 	require.True(t, slices.Equal([]*upstream.Endpoint{a, b, c}, g.Endpoints))
 	require.Equal(t, "2", g.InstanceOf(c))
 	require.Empty(t, g.InstanceOf(new(upstream.Endpoint)))
+	require.Empty(t, slices.Collect(g.InstancesOf(new(upstream.Endpoint))))
+	three := &table.Instance{ID: "3", Owner: "x", Endpoints: []*upstream.Endpoint{c, c, a}}
+	four := &table.Instance{ID: "4", Owner: "x", Endpoints: []*upstream.Endpoint{c}}
+	shared := table.NewGroup("s", []*table.Instance{one, two, three, four})
+	require.Equal(t, "2", shared.InstanceOf(c))
+	for ep, want := range map[*upstream.Endpoint][]string{a: {"1", "3"}, b: {"2"}, c: {"2", "3", "4"}} {
+		require.Equal(t, want, slices.Collect(shared.InstancesOf(ep)))
+	}
+	for id := range shared.InstancesOf(c) {
+		require.Equal(t, "2", id, "the first, and then no more")
+		break
+	}
 	require.Nil(t, table.NewGroup("s", nil))
 	for name, other := range map[string]*table.Instance{
 		"another owner": {Owner: "y"}, "for local consumers": {Owner: "x", LocalOnly: true}, "shared on request": {Owner: "x", Conditional: true},

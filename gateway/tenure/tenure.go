@@ -18,7 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/openmep/mep/api/state"
+	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/gateway/book"
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/table"
@@ -29,10 +29,10 @@ import (
 
 // Judge decides about calls that are under way by the rules for those that begin.
 type Judge interface {
-	// Again decides about a call: by its Table, and its Policy and Route as they are now. i is the instance it goes to; nil when it goes
-	// to none, or has not got that far. withdrawn says why the proof of who calls does not count any more; nil: it does. The
-	// error ends the call.
-	Again(c *call.Call, method string, i *table.Instance, withdrawn error) error
+	// Again decides about a call: by its Table, and its Policy and Route as they are now. to are the instances at the address it goes to,
+	// of which one that it may go to is enough; none when it goes to none, or has not got that far. withdrawn says why the proof of who
+	// calls does not count any more; nil: it does. The error ends the call.
+	Again(c *call.Call, method string, to []*table.Instance, withdrawn error) error
 }
 
 // Config is what calls are judged by, and who is told.
@@ -56,11 +56,13 @@ const stripes = 64
 type Calls struct {
 	cfg     Config
 	metrics *metrics
-	revoked *watched.Collection[struct{}]
+	trail   *trail
 	seen    atomic.Uint64
 	wake    chan struct{}
+	retired sync.Map // the keys of signing keys that were taken back before their time
 	ending  sync.WaitGroup
 	resume  int // the stripe that is judged first
+	routes  narrowed
 	all     [stripes]stripe
 }
 
@@ -84,15 +86,15 @@ type stay struct {
 	cancel   context.CancelFunc
 	body     io.Closer
 
-	rests *rests // of the caller's token, once somebody looked; for the goroutine that judges
+	rests *rests // of the caller's token, once somebody looked; for the goroutine that judges, as is foreign
+	// foreign is what became of the caller's token, when another issuer issued it.
+	foreign foreign
 }
 
-// New makes the registry and adds what it watches to the mirror, which must not run yet.
-func New(cfg Config, m *watched.Mirror) *Calls {
-	t := &Calls{cfg: cfg, wake: make(chan struct{}, 1)}
+// New makes the registry. All it watches is kept by others.
+func New(cfg Config) *Calls {
+	t := &Calls{cfg: cfg, wake: make(chan struct{}, 1), trail: &trail{to: cfg.Audit, wake: make(chan struct{}, 1)}}
 	t.metrics = newMetrics(cfg.Registerer, t.count)
-	// Only whether they are there matters.
-	t.revoked = watched.Add(m, "gateway_revoked", state.PrefixRevoked, func(string, []byte, int64) (struct{}, error) { return struct{}{}, nil })
 	return t
 }
 
@@ -118,8 +120,8 @@ func (t *Calls) Enter(c *call.Call, r *http.Request, cancel context.CancelFunc) 
 	if c.Stay != nil {
 		return
 	}
-	s := &stay{call: c, request: r, cancel: cancel, of: &t.all[rand.IntN(stripes)]}
-	s.app = c.Caller != nil && c.Table.App(c.Caller.Subject) != nil
+	s := newStay(c, r)
+	s.cancel, s.of = cancel, &t.all[rand.IntN(stripes)]
 	c.Stay = s
 	s.of.mu.Lock()
 	s.at = len(s.of.stays)
@@ -128,6 +130,42 @@ func (t *Calls) Enter(c *call.Call, r *http.Request, cancel context.CancelFunc) 
 	if t.seen.Load() != c.Seen {
 		t.ring() // it was decided about by what may not be in force any more
 	}
+}
+
+func newStay(c *call.Call, r *http.Request) *stay {
+	return &stay{call: c, request: r, app: c.Caller != nil && c.Table.App(c.Caller.Subject) != nil}
+}
+
+// Arrived judges a call whose answer has come and is not passed on yet, since something changed while it waited. lasts says that the
+// answer may take a while; that what gave a short one is gone by now is no reason to hold it back, and neither are those of the platform
+// itself, which may be about what has just ended. It returns why the call is ended, nil when it is not.
+func (t *Calls) Arrived(c *call.Call, r *http.Request, lasts bool) *call.Ending {
+	if !lasts && c.Route != nil && c.Route.Kind == gateway.KindPlatform {
+		return nil
+	}
+	seen := t.seen.Load()
+	v := t.verdict(r.Context())
+	if v == nil {
+		return nil
+	}
+	v.spent = looks // keys of other issuers are not waited for here
+	reason, err := v.judge(newStay(c, r))
+	if err == nil || reason == instance && !lasts {
+		c.Seen = seen
+		return nil
+	}
+	e := ending(reason, err)
+	if !c.End(e) {
+		return c.Ending()
+	}
+	t.metrics.ended[reason].Inc()
+	t.trail.add(c, r.Method, err)
+	t.trail.ring()
+	return e
+}
+
+func ending(reason string, why error) *call.Ending {
+	return &call.Ending{Reason: "ended-" + reason, Err: why}
 }
 
 // Answered notes that there is a response to a call, whose body ends it when it is closed; nil when it does not. It returns why the call
@@ -215,6 +253,7 @@ const (
 // Run judges the calls until ctx ends.
 func (t *Calls) Run(ctx context.Context) error {
 	defer t.ending.Wait()
+	defer t.trail.start()()
 	stop := t.follow()
 	defer func() {
 		for _, s := range stop {
@@ -245,8 +284,12 @@ func (t *Calls) Run(ctx context.Context) error {
 // follow hears of the changes that do not show in the table.
 func (t *Calls) follow() (stop []func()) {
 	dir := t.cfg.Guard.Verifier().Directory()
+	_, stopKeys := dir.Keys().Observe(func(c watched.Change[*identity.Key]) {
+		t.noteKey(c)
+		t.Changed()
+	})
 	return []func(){
-		observe(t, t.revoked), observe(t, dir.Keys()), observe(t, dir.Credentials()), observe(t, dir.Issuers()),
+		stopKeys, observe(t, dir.Revoked()), observe(t, dir.Credentials()), observe(t, dir.Issuers()),
 		observe(t, t.cfg.Book.Keys.Collection()), observe(t, t.cfg.Book.Access.Collection()),
 	}
 }

@@ -1,6 +1,7 @@
 package tenure_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/gateway/book"
 	"github.com/openmep/mep/gateway/call"
@@ -41,7 +44,7 @@ type judge struct {
 	asked   atomic.Int64
 }
 
-func (j *judge) Again(c *call.Call, _ string, _ *table.Instance, withdrawn error) error {
+func (j *judge) Again(c *call.Call, _ string, _ []*table.Instance, withdrawn error) error {
 	j.asked.Add(1)
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -62,24 +65,32 @@ type scene struct {
 	*tenure.Calls
 	*judge
 	table atomic.Pointer[table.Table]
+	audit *audit.Log
 	trail string
 	reg   *prometheus.Registry
 }
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{judge: &judge{refused: make(map[string]bool)}, trail: filepath.Join(t.TempDir(), "audit.log"), reg: prometheus.NewRegistry()}
+	return sceneWith(t, filepath.Join(t.TempDir(), "audit.log"))
+}
+
+// sceneWith is newScene with the audit stream in a file.
+func sceneWith(t *testing.T, file string) *scene {
+	t.Helper()
+	s := &scene{judge: &judge{refused: make(map[string]bool)}, trail: file, reg: prometheus.NewRegistry()}
 	log := slog.New(slog.DiscardHandler)
 	m := watched.New(watched.Config{Prefix: state.Root, Logger: log})
 	trail, err := audit.Open(audit.Config{File: s.trail})
 	require.NoError(t, err)
+	s.audit = trail
 	t.Cleanup(func() { require.NoError(t, trail.Close()) })
 	guard, err := identity.NewGuard(&identity.Config{TokenCache: 1}, identity.NewDirectory(m), false, trail, log, prometheus.NewRegistry())
 	require.NoError(t, err)
 	s.Calls = tenure.New(tenure.Config{
 		Table: s.table.Load, Judge: func() tenure.Judge { return s.judge }, Guard: guard, Book: book.New(m, nil, nil),
 		Audit: trail, Log: log, Registerer: s.reg,
-	}, m)
+	})
 	s.publish(&table.Instance{ID: "i", Service: "s", Owner: "owner"})
 	return s
 }
@@ -220,6 +231,93 @@ func TestCallsThatDoNotLastAreNotNoted(t *testing.T) {
 	require.Nil(t, c.Stay)
 }
 
+// TestAnAnswerThatCameAfterAChangeIsJudgedThere has answers come in the same moment as changes, before anybody looked at the calls.
+func TestAnAnswerThatCameAfterAChangeIsJudgedThere(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change   func(*scene)
+		platform bool
+		short    string // why a short answer is not passed on, long: why one that lasts is not
+		long     string
+	}{
+		"nothing that concerns it": {change: func(s *scene) { s.refuse("somebody") }},
+		"the caller may not":       {change: func(s *scene) { s.refuse("me") }, short: "ended-access", long: "ended-access"},
+		"the service is gone":      {change: func(s *scene) { s.publish() }, long: "ended-instance"},
+		"of the platform":          {change: func(s *scene) { s.refuse("me") }, platform: true, long: "ended-instance"}, // it has no such route here
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, lasts := range []bool{false, true} {
+				s := newScene(t)
+				k, r := s.begin("me")
+				if c.platform {
+					k.Route = &table.Route{ID: "r", Kind: gateway.KindPlatform}
+				}
+				c.change(s)
+				s.Changed()
+				want := c.short
+				if lasts {
+					want = c.long
+				}
+				e := s.Arrived(k, r, lasts)
+				require.Same(t, k.Ending(), e)
+				if want == "" {
+					require.Nil(t, e)
+					continue
+				}
+				require.Equal(t, want, e.Reason)
+				require.Same(t, e, s.Arrived(k, r, lasts), "it was ended once")
+				stop := s.run(t)
+				stop()
+				require.NoError(t, s.audit.Reopen())
+				data, err := os.ReadFile(s.trail)
+				require.NoError(t, err)
+				require.Equal(t, 1, strings.Count(string(data), `"action":"access.end"`), string(data))
+			}
+		})
+	}
+}
+
+// TestADiskThatHangsDelaysNoEnding ends calls while nothing takes what is written to the audit stream.
+func TestADiskThatHangsDelaysNoEnding(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(file, 0o600))
+	pipe, err := os.OpenFile(file, os.O_RDWR, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pipe.Close() })
+	s := sceneWith(t, file)
+	require.NoError(t, pipe.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+	for err == nil {
+		_, err = pipe.Write(make([]byte, 4096))
+	}
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "it is full")
+	var others sync.WaitGroup
+	others.Go(func() {
+		for range 1000 { // more than waits to be written before those who write have to wait, too
+			s.audit.Busy(audit.Entry{Action: "test.fill", Result: audit.Success})
+		}
+	})
+	s.refuse("lost")
+	stop := s.run(t)
+	for range 3 {
+		c, _ := s.hold("lost")
+		s.Changed()
+		require.Eventually(t, func() bool { return c.Ending() != nil }, 10*time.Second, time.Millisecond)
+		s.Leave(c)
+	}
+	others.Go(func() {
+		for in := bufio.NewReader(pipe); ; {
+			if line, err := in.ReadString('\n'); err != nil || strings.Contains(line, "the last") {
+				return
+			}
+		}
+	})
+	stop()
+	s.audit.Write(audit.Entry{Action: "test.end", Result: audit.Success, Detail: "the last"})
+	others.Wait()
+}
+
 // TestWhatCallsLeadToIsLookedFor changes the table.
 func TestWhatCallsLeadToIsLookedFor(t *testing.T) {
 	t.Parallel()
@@ -273,9 +371,9 @@ func TestProofsAreLookedAtAgain(t *testing.T) {
 		"an API key":           {func(c *call.Call) { c.Key = &identity.Caller{ClientID: "gone"} }, true},
 		"one that has expired": {func(c *call.Call) { c.Key = &identity.Caller{ClientID: "gone", Expires: past} }, false},
 		"a token":              {func(c *call.Call) { c.Token, c.Caller.Expires = "a.b.c", future }, true},
-		"one that expired":     {func(c *call.Call) { c.Token, c.Caller.Expires = "a.b.c", past }, false},
+		"one that expired":     {func(c *call.Call) { c.Token, c.Caller.Expires = "a.b.c", past }, true}, // nobody trusts its issuer
 		"a certificate":        {func(c *call.Call) { c.Caller.Via, c.Caller.Expires = "certificate", future }, true},
-		"an expired one":       {func(c *call.Call) { c.Caller.Via, c.Caller.Expires = "certificate", past }, false},
+		"an expired one":       {func(c *call.Call) { c.Caller.Via, c.Caller.Expires = "certificate", past }, true}, // no rule names it
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -320,6 +418,7 @@ func TestManyEndsHaveFewLines(t *testing.T) {
 	for _, c := range all {
 		s.Leave(c)
 	}
+	require.NoError(t, s.audit.Reopen()) // which writes what waits
 	data, err := os.ReadFile(s.trail)
 	require.NoError(t, err)
 	require.Equal(t, 26, strings.Count(string(data), `"action":"access.end"`))

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/openmep/mep/kit/rotate"
 )
@@ -25,11 +24,12 @@ const (
 	Failed  = "failed"
 )
 
-// ActionSuppressed is the action of a line that stands for denials that were left out; its member count says how many.
+// ActionSuppressed is the action of a line that stands for denials that were left out; its members listener and count say of which
+// listener, and how many.
 const ActionSuppressed = "audit.suppressed"
 
 // Entry is one act. Empty strings are left out; of strings longer than 256 bytes the start is written. Action and Result are
-// labels of a metric and must not come from a request.
+// labels of a metric, and Listener has a limit of its own: they must not come from a request.
 type Entry struct {
 	// Action is what was done: noun.verb, such as credential.create, key.rotate, token.issue, access.deny.
 	Action string
@@ -51,6 +51,8 @@ type Entry struct {
 	RequestID string
 	// Detail is one sentence that never has a secret in it.
 	Detail string
+	// Listener is the listener that the client came to. Denials have it, by which they are bounded: see Busy.
+	Listener string
 }
 
 // The defaults of Config, and the least file size: a file has room for the longest line several times over.
@@ -81,26 +83,20 @@ type Config struct {
 const (
 	batchBytes = 32 << 10
 	batchDelay = 50 * time.Millisecond
-
-	// How many denials a second are written, and how many at once: at that rate a flood of ordinary lines takes hours to push
-	// what others did out of files of the default size.
-	deniedRate      = 50
-	deniedBurst     = 200
-	suppressedDelay = time.Second
 )
 
 // Log is the audit stream. A nil *Log discards everything.
 type Log struct {
 	log     *slog.Logger
 	metrics metrics
-	denials *rate.Limiter
 	late    *time.Timer // writes what Busy left in buf
 	sum     *time.Timer // says how much was suppressed
 
-	mu         sync.Mutex
-	buf        []byte
-	suppressed int
-	closed     bool
+	mu      sync.Mutex
+	buf     []byte
+	denials denials
+	summing bool // sum is to say it
+	closed  bool
 
 	// writing is taken before mu and held while the file is written, so that a slow disk does not stop Busy.
 	writing          sync.Mutex
@@ -131,7 +127,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		log:     cfg.Log,
-		denials: rate.NewLimiter(deniedRate, deniedBurst),
+		denials: newDenials(),
 	}
 	l.file = rotate.New(rotate.Config{
 		Path: cfg.File, MaxBytes: cfg.MaxBytes, Keep: cfg.Keep, Failed: func() { l.metrics.failures.Inc() },
@@ -157,15 +153,15 @@ func (l *Log) Write(e Entry) {
 	l.flush()
 }
 
-// Busy writes an entry of a kind there are many of, at most 50 ms late. Of those whose Result is Denied, 50 a second are
-// written and 200 at once; a line with ActionSuppressed says, at most once a second, how many were not.
+// Busy writes an entry of a kind there are many of, at most 50 ms late. Of those whose Result is Denied, 10 a second of each
+// Listener are written and 50 at once, and 40 a second and 150 at once of all together besides; lines with ActionSuppressed
+// say, at most once a second for each listener, how many were not.
 func (l *Log) Busy(e Entry) {
 	if l == nil {
 		return
 	}
 	l.metrics.entries.WithLabelValues(e.Action, e.Result).Inc()
-	if e.Result == Denied && !l.denials.Allow() {
-		l.suppress()
+	if e.Result == Denied && l.suppress(e.Listener) {
 		return
 	}
 	if l.add(&e) >= batchBytes {
@@ -229,26 +225,28 @@ func (l *Log) add(e *Entry) int {
 	return len(l.buf)
 }
 
-func (l *Log) suppress() {
+// suppress reports whether a denial of a listener is left out, and has that said within a second.
+func (l *Log) suppress(listener string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.suppressed == 0 {
+	if l.denials.allow(listener, time.Now()) {
+		return false
+	}
+	if !l.summing {
+		l.summing = true
 		l.sum.Reset(suppressedDelay)
 	}
-	l.suppressed++
+	return true
 }
 
 // sumUp writes how many entries were suppressed since it was last said.
 func (l *Log) sumUp() {
 	l.mu.Lock()
-	if l.suppressed > 0 {
-		line := appendSuppressed(nil, time.Now(), l.suppressed)
-		l.suppressed = 0
-		if l.closed {
-			l.lose(line)
-		} else {
-			l.buf = append(l.buf, line...)
-		}
+	l.summing = false
+	if sums := l.denials.appendSums(nil, time.Now()); l.closed {
+		l.lose(sums)
+	} else {
+		l.buf = append(l.buf, sums...)
 	}
 	l.mu.Unlock()
 	l.flush()

@@ -33,7 +33,7 @@ type line struct {
 	Action, Result                      string
 	Count                               int
 	Caller, Client, Via, Source, Target string
-	Scope, RequestID, Detail            string
+	Scope, RequestID, Detail, Listener  string
 }
 
 // lines reads a file, in which every line must be whole.
@@ -104,10 +104,10 @@ func TestLine(t *testing.T) {
 		"all members, in order": {
 			audit.Entry{
 				Action: "token.issue", Result: "success", Caller: "app-1", Client: "AK1", Via: "secret", Source: "192.0.2.1",
-				Target: "jti-1", Scope: "mp1", RequestID: "r-1", Detail: "issued for an hour",
+				Target: "jti-1", Scope: "mp1", RequestID: "r-1", Listener: "auth", Detail: "issued for an hour",
 			},
 			`,"action":"token.issue","result":"success","caller":"app-1","client":"AK1","via":"secret","source":"192.0.2.1",` +
-				`"target":"jti-1","scope":"mp1","requestId":"r-1","detail":"issued for an hour"`,
+				`"target":"jti-1","scope":"mp1","requestId":"r-1","listener":"auth","detail":"issued for an hour"`,
 		},
 		"empty members are left out": {
 			audit.Entry{Action: "a.b", Result: "failed"}, `,"action":"a.b","result":"failed"`,
@@ -510,55 +510,6 @@ func TestTornLineOfAnEarlierRunIsEnded(t *testing.T) {
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Regexp(t, `^\{\}\n\{"action":"a\n\{"time":.*"target":"x"\}\n$`, string(data))
-}
-
-func TestAFloodOfDenialsIsSummedUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		file, reg := path(t), prometheus.NewRegistry()
-		l := open(t, audit.Config{File: file, Registerer: reg})
-		denial := audit.Entry{Action: "access.deny", Result: audit.Denied}
-		for range 1000 {
-			l.Busy(denial)
-		}
-		l.Busy(act("not denied"))
-		l.Write(denial)
-		require.Len(t, lines(t, file), 202, "a burst, and what is no denial or matters by itself")
-		time.Sleep(time.Second)
-		synctest.Wait()
-		all := lines(t, file)
-		require.Len(t, all, 203)
-		require.Equal(t, audit.ActionSuppressed, all[202].Action)
-		require.Equal(t, 800, all[202].Count)
-
-		for range 1000 {
-			l.Busy(denial)
-			time.Sleep(10 * time.Millisecond)
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		written, suppressed, sums := 0, 0, 0
-		for _, e := range lines(t, file)[203:] {
-			switch e.Action {
-			case "access.deny":
-				written++
-			case audit.ActionSuppressed:
-				suppressed += e.Count
-				sums++
-			}
-		}
-		require.Equal(t, 1000, written+suppressed)
-		require.InDelta(t, 550, written, 1, "what the second of rest had earned and 50 in each of ten seconds")
-		require.InDelta(t, 10, sums, 1, "one line in a second at most")
-
-		for range 300 {
-			l.Busy(denial)
-		}
-		require.NoError(t, l.Close())
-		all = lines(t, file)
-		require.Equal(t, audit.ActionSuppressed, all[len(all)-1].Action, "Close says what is left to say")
-		require.InDelta(t, 2301, metric(t, reg, "mep_audit_entries_total", "access.deny", audit.Denied), 0, "all of them count")
-		require.InDelta(t, 1, metric(t, reg, "mep_audit_entries_total", "credential.create", audit.Success), 0)
-	})
 }
 
 func TestAfterCloseEntriesGoToTheLog(t *testing.T) {

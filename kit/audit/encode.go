@@ -24,13 +24,15 @@ func appendEntry(b []byte, at time.Time, e *Entry) []byte {
 	b = appendMember(b, "target", e.Target)
 	b = appendMember(b, "scope", e.Scope)
 	b = appendMember(b, "requestId", e.RequestID)
+	b = appendMember(b, "listener", e.Listener)
 	b = appendMember(b, "detail", e.Detail)
 	return append(b, "}\n"...)
 }
 
-// appendSuppressed appends the line that stands for denials that were left out.
-func appendSuppressed(b []byte, at time.Time, count int) []byte {
+// appendSuppressed appends the line that stands for denials of a listener that were left out.
+func appendSuppressed(b []byte, at time.Time, listener string, count int) []byte {
 	b = appendHead(b, at, ActionSuppressed, Denied)
+	b = appendMember(b, "listener", listener)
 	b = append(b, `,"count":`...)
 	b = strconv.AppendInt(b, int64(count), 10)
 	return append(b, "}\n"...)

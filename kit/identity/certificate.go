@@ -24,6 +24,12 @@ func certificateCaller(rules []CertRule, conn *tls.ConnectionState) *Caller {
 	return nil
 }
 
+// Holder is whom the client certificate of a connection stands for by the rules in force, also once it has expired; nil for nobody. It is
+// for what began in time; Certificate is for what begins.
+func (g *Guard) Holder(conn *tls.ConnectionState) *Caller {
+	return certificateCaller(g.verifier.trust.Load().rules, conn)
+}
+
 // match returns the caller a certificate stands for.
 func (r *CertRule) match(cert *x509.Certificate) (string, bool) {
 	var names []string

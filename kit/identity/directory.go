@@ -103,6 +103,9 @@ func manages(c *state.Credential) bool {
 // Issuers are the names tokens are issued under.
 func (d *Directory) Issuers() *watched.Collection[state.Issuer] { return d.issuers }
 
+// Revoked are the tokens that were revoked before they expired, under state.RevokedKey of their ids.
+func (d *Directory) Revoked() *watched.Collection[state.Revoked] { return d.revoked }
+
 // Mirror is what keeps the directory.
 func (d *Directory) Mirror() *watched.Mirror { return d.mirror }
 

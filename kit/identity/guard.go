@@ -76,13 +76,13 @@ func (g *Guard) Require(listener, scope string) gin.HandlerFunc {
 		caller, err := g.identify(c)
 		switch {
 		case err != nil:
-			results[g.refused(c, scope, err)].Inc()
+			results[g.refused(c, listener, scope, err)].Inc()
 			return
 		case caller == nil:
 			results["open"].Inc()
 		case !caller.Has(scope):
 			results["scope"].Inc()
-			g.deny(c, caller, "the scope "+scope+" is missing")
+			g.deny(c, listener, caller, "the scope "+scope+" is missing")
 			challenge(c, scope, refuse(codeScope, "this needs the scope "+scope+", and the caller has "+heldScopes(caller)))
 			return
 		default:
@@ -168,7 +168,7 @@ func bearer(value string) (string, error) {
 }
 
 // refused answers a request whose caller is not let in, and says which of the metric's results it is.
-func (g *Guard) refused(c *gin.Context, scope string, err error) string {
+func (g *Guard) refused(c *gin.Context, listener, scope string, err error) string {
 	r, ok := errors.AsType[*Refusal](err)
 	if !ok {
 		httpx.Fail(c, err)
@@ -178,7 +178,7 @@ func (g *Guard) refused(c *gin.Context, scope string, err error) string {
 		return "unavailable"
 	}
 	if r.Code != "" {
-		g.deny(c, nil, r.Description)
+		g.deny(c, listener, nil, r.Description)
 	}
 	challenge(c, scope, r)
 	if r.Code == "" {
@@ -187,10 +187,10 @@ func (g *Guard) refused(c *gin.Context, scope string, err error) string {
 	return "refused"
 }
 
-func (g *Guard) deny(c *gin.Context, caller *Caller, why string) {
+func (g *Guard) deny(c *gin.Context, listener string, caller *Caller, why string) {
 	e := audit.Entry{
 		Action: "access.deny", Result: "denied", Source: httpx.ClientAddr(c).String(), Target: c.Request.Method + " " + c.Request.URL.Path,
-		RequestID: httpx.RequestID(c), Detail: why,
+		RequestID: httpx.RequestID(c), Detail: why, Listener: audit.Listener(c.Request.Context(), listener),
 	}
 	if caller != nil {
 		e.Caller, e.Client, e.Via = caller.Subject, caller.ClientID, caller.Via
@@ -209,7 +209,7 @@ func (g *Guard) Own(listener, param string) gin.HandlerFunc {
 			return
 		}
 		foreign.Inc()
-		g.deny(c, caller, "the resource belongs to another application instance")
+		g.deny(c, listener, caller, "the resource belongs to another application instance")
 		httpx.Fail(c, errs.New(errs.Forbidden,
 			"the resources of an application instance are its own: the token is for %q, the path names another", caller.Subject))
 	}

@@ -139,8 +139,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, rest, _ := strings.Cut(token, ".")
-	e.caller.payload, _, _ = strings.Cut(rest, ".")
+	e.caller.payload = payloadPart(token)
 	v.cache.put(token, e)
 	return e.caller, nil
 }
@@ -206,9 +205,21 @@ func (v *Verifier) verify(ctx context.Context, token string, by *trust, now time
 			return nil, err
 		}
 	}
-	e.caller.Via, e.caller.Issuer, e.caller.TokenID = "token", claims.Issuer, claims.ID
-	e.caller.Expires, e.caller.ClientAddress = claims.ExpiresAt.Time, claims.ClientAddress
+	e.caller.describe(claims)
 	return e, nil
+}
+
+// describe notes what a token says besides who its holder is.
+func (c *Caller) describe(claims *Claims) {
+	c.Via, c.Issuer, c.TokenID = "token", claims.Issuer, claims.ID
+	c.Expires, c.ClientAddress = claims.ExpiresAt.Time, claims.ClientAddress
+}
+
+// payloadPart is the payload of a token, in base64url.
+func payloadPart(token string) string {
+	_, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	return payload
 }
 
 func payloadOf(t *jwt.Token) ([]byte, error) {

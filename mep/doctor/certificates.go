@@ -162,12 +162,9 @@ func (x *examination) publicNames(f *findings, file string, leaf *x509.Certifica
 
 // serviceNames looks whether a certificate is for the host names of services at the gateway, and of their instances.
 func (x *examination) serviceNames(f *findings, file string, leaf *x509.Certificate, remedy string) {
-	if x.Gateway == nil || !x.Gateway.Enabled() || x.Gateway.ServiceDomain == "" {
-		return
-	}
-	domain, err := gateway.CanonicalDomain(x.Gateway.ServiceDomain)
+	domain, err := gateway.CanonicalDomain(x.serviceDomain())
 	if err != nil {
-		return // settings are valid
+		return // there is none: settings are valid
 	}
 	var missing []string
 	for _, below := range []string{domain, gateway.InstancesLabel + "." + domain} {

@@ -70,6 +70,7 @@ func (x *examination) configuration(_ context.Context, f *findings) {
 		}
 	}
 	x.tokenSettings(f)
+	x.names(f)
 	if x.Server.CallbacksAllowLoopback && !x.Common.Dev {
 		f.warn("callbacks.allowLoopback", "lets apps have requests sent to services of this machine that listen on loopback",
 			"set it to false, unless apps run beside the platform")

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/openmep/mep/kit/identity"
 )
 
 func TestConfiguration(t *testing.T) {
@@ -48,6 +52,20 @@ func TestConfiguration(t *testing.T) {
 			by:    func(_ *testing.T, f *fixture) { f.Server.CallbacksAllowLoopback = true },
 			level: Warn, finding: "callbacks.allowLoopback", remedy: "false",
 		},
+		"the token service has a name that a service might have": {
+			by: func(t *testing.T, f *fixture) {
+				f.services(t, "mec.example")
+				f.Gateway.AuthURLs = []string{"https://auth.mec.example:10443"}
+			},
+			level: Warn, finding: "gateway.authUrls is at auth.mec.example, below gateway.serviceDomain", remedy: "not below mec.example",
+		},
+		"Mp1 has one": {
+			by: func(t *testing.T, f *fixture) {
+				f.services(t, "mec.example")
+				f.Gateway.Mp1URLs = []string{"https://mp1.example", "https://mp1.mec.example"}
+			},
+			level: Warn, finding: "gateway.mp1Urls is at mp1.mec.example, below", remedy: "another domain",
+		},
 		"a file that anybody changes": {
 			by: func(t *testing.T, f *fixture) {
 				f.File = filepath.Join(t.TempDir(), "mep.yaml")
@@ -81,4 +99,22 @@ func TestEveryFaultOfTheConfigurationIsListed(t *testing.T) {
 
 	report = Misconfigured("", fmt.Errorf(`flag --limits-services: "x" is not a whole number`))
 	require.Equal(t, `the settings: flag --limits-services: "x" is not a whole number`, report[0].Subject+" "+report[0].Finding)
+}
+
+func TestNamesOfThePlatformThatServicesMightHave(t *testing.T) {
+	f := stopped(t)
+	found := func(domain, of string) bool {
+		f.Gateway.ServiceDomain, f.Gateway.AuthURLs, f.Gateway.Mp1URLs = domain, []string{"https://auth." + of}, []string{"https://" + of}
+		f.Common.Identity.Issuers = []identity.TrustedIssuer{{Issuer: "https://idp." + of, JWKSURL: "https://idp." + of + "/keys"}}
+		var settings []string
+		for _, one := range examine(t.Context(), f.Installation, f.host) {
+			if strings.Contains(one.Finding, "where apps choose the names") {
+				settings = append(settings, one.Subject)
+			}
+		}
+		return slices.Equal([]string{"gateway.authUrls", "jwksUrl of an issuer"}, settings)
+	}
+	require.True(t, found("mec.invalid", "mec.invalid"))
+	require.False(t, found("mec.invalid", "invalid"))
+	require.False(t, found("", "mec.invalid"), "there are no such names")
 }

@@ -169,6 +169,14 @@ func (f *fixture) issue(t *testing.T, now func() time.Time) {
 	require.NoError(t, err)
 }
 
+// services gives services host names below a domain, which the certificate is for.
+func (f *fixture) services(t *testing.T, domain string) {
+	t.Helper()
+	f.Gateway.ServiceDomain, f.Common.TLSNames = domain, []string{"*." + domain, "*.instances." + domain}
+	f.remove(t, "pki")
+	f.issue(t, time.Now)
+}
+
 // path is one in the data directory.
 func (f *fixture) path(name string) string { return filepath.Join(f.Common.DataDir, name) }
 

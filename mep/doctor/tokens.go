@@ -54,6 +54,7 @@ func (x *examination) keys(ctx context.Context, f *findings) {
 		f.note(file, "is not used yet: nothing in the database is sealed")
 	}
 	x.signing(ctx, f, keyring.NewAdmin(store, nil))
+	x.ownIssuers(ctx, f, store)
 }
 
 // unproven looks at the key file alone.

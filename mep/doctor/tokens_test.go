@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -71,6 +72,21 @@ func TestTokens(t *testing.T) {
 		"a signing key that should have been replaced": {
 			of: running, by: func(_ *testing.T, f *fixture) { f.later(31 * day) },
 			level: Warn, finding: "longer than auth.keys.rotateAfter (720h0m0s)", remedy: "mep keys rotate",
+		},
+		"tokens have a name that a service might have": {
+			of: outside, by: func(t *testing.T, f *fixture) {
+				f.services(t, "mec.example")
+				for _, rec := range []state.Issuer{
+					{Issuer: "https://edge1.mec.example:10443"}, {Issuer: "https://edge2.mec.example:10443", Replaced: time.Now()}, {Issuer: "https://edge3.example"},
+				} {
+					rec.Version = state.Current()
+					value, err := state.Encode(rec)
+					require.NoError(t, err)
+					_, err = f.etcd.Client(t).Put(t.Context(), state.IssuerKey(rec.Issuer), value)
+					require.NoError(t, err)
+				}
+			},
+			level: Warn, finding: "the issuer https://edge1.mec.example:10443 is at edge1.mec.example, below gateway.serviceDomain", remedy: "not below mec.example",
 		},
 		"an issuer's file is missing": {
 			by: issuer(func(*testing.T, *identity.TrustedIssuer) {}), finding: "cannot be read", remedy: "jwksFile",

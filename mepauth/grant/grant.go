@@ -389,6 +389,9 @@ func (s *Service) record(from Origin, action, result string, cred *state.Credent
 		Action: action, Result: result, Client: accessKeyID, Via: via, Source: from.Address.String(), Target: target,
 		RequestID: from.RequestID, Detail: detail,
 	}
+	if result == audit.Denied {
+		e.Listener = auth.AuthListener // also by way of the gateway, whose other denials do not hide who guesses here
+	}
 	if cred != nil {
 		e.Caller = cred.Subject
 	}
