@@ -42,11 +42,14 @@ var expectedActs = []string{
 	"gateway.api_key.create success mepm",
 	"token.issue success mepm", // of the operator
 	"gateway.api_key.delete success mepm",
+	"access.deny denied nobody",       // with the key that was deleted
 	"gateway.policy.put success mepm", // a quota, then sharing on request
+	"access.deny denied consumer",     // who has not applied for it
 	"gateway.access.apply success consumer",
 	"gateway.access.decide failed consumer",
 	"gateway.access.decide success producer", // granted, and taken back
-	"token.issue success mepm",               // of the operator
+	"access.deny denied consumer",
+	"token.issue success mepm", // of the operator
 	"gateway.access.delete success consumer",
 	"gateway.policy.delete success mepm",
 	"credential.put success mepm", // EdgeGallery's way
