@@ -12,6 +12,8 @@ GO       ?= go
 LINT     := GOWORK=off $(GO) tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint
 
 export CGO_ENABLED = 0
+# Without the checkout's path in what is compiled, another checkout finds it in Go's cache.
+export GOFLAGS := $(GOFLAGS) -trimpath
 
 .PHONY: all run demo build cross test verify fix lint bench fuzz clean help
 
@@ -28,10 +30,10 @@ demo: build ## show the whole story with real processes
 	bin/mep-demo -mep bin/mep
 
 build: ## build the static binaries into bin/
-	$(GO) build -tags $(TAGS) -trimpath -ldflags "$(LDFLAGS)" -o bin/ $(PROGRAMS)
+	$(GO) build -tags $(TAGS) -ldflags "$(LDFLAGS)" -o bin/ $(PROGRAMS)
 
 cross: ## check that amd64 and arm64 build, of which "build" does this machine's
-	for arch in $(filter-out $(shell $(GO) env GOARCH),amd64 arm64); do GOOS=linux GOARCH=$$arch $(GO) build -tags $(TAGS) -trimpath -ldflags "$(LDFLAGS)" -o bin/linux-$$arch/ $(PROGRAMS) || exit 1; done
+	for arch in $(filter-out $(shell $(GO) env GOARCH),amd64 arm64); do GOOS=linux GOARCH=$$arch $(GO) build -tags $(TAGS) -ldflags "$(LDFLAGS)" -o bin/linux-$$arch/ $(PROGRAMS) || exit 1; done
 
 test: build ## run all tests of all modules with the race detector
 	CGO_ENABLED=1 $(GO) test $(TESTFLAGS) -timeout 15m $(addsuffix /...,$(addprefix ./,$(filter-out tests,$(MODULES))))
@@ -56,7 +58,7 @@ fix: ## mend what verify complains of, as far as a program can
 
 bench: build ## measure the platform and its yardsticks in one run
 	$(GO) build -tags $(TAGS) -o bin/mep-bench ./tests/cmd/bench
-	@cd tests/coredns && GOWORK=off $(GO) build -trimpath -o $(CURDIR)/bin/bench-coredns . || echo "CoreDNS cannot be built: nothing is compared with it"
+	@cd tests/coredns && GOWORK=off $(GO) build -o $(CURDIR)/bin/bench-coredns . || echo "CoreDNS cannot be built: nothing is compared with it"
 	bin/mep-bench -mep bin/mep
 
 fuzz: ## a short run of every fuzz test
