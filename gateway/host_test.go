@@ -124,10 +124,24 @@ func TestNamesThatDifferInCaseOnly(t *testing.T) {
 	caller := bearer(w.token(w.app()))
 	owner, id := w.named("Chat", up+"/upper")
 	require.Equal(t, "/upper/x", g.get("/x", caller, host("chat.mec.example")).seen(t).Target)
+	// shown are the services that the list of routes shows with a host name.
+	shown := func() (ids []string) {
+		var routes []api.RouteView
+		require.Equal(t, http.StatusOK, g.manage("GET", "/routes?kind=service", nil, &routes))
+		for _, r := range routes {
+			if len(r.HostNames) > 0 {
+				require.Equal(t, []string{"chat.mec.example"}, r.HostNames)
+				ids = append(ids, r.ID)
+			}
+		}
+		return ids
+	}
+	require.Equal(t, []string{"service:Chat"}, shown())
 	other, shout := w.named("CHAT", up+"/shout")
 	for _, h := range []string{"chat.mec.example", "Chat.mec.example", "CHAT.mec.example"} {
 		require.Equal(t, http.StatusNotFound, g.status("/x", caller, host(h)), h)
 	}
+	require.Empty(t, shown())
 	require.Equal(t, "/upper/x", g.get("/services/Chat/x", caller).seen(t).Target, "by their paths they are")
 	require.Equal(t, "/upper/x", g.get("/x", caller, host(id+".instances.mec.example")).seen(t).Target)
 	explain := func() (int, string) {
@@ -141,6 +155,7 @@ func TestNamesThatDifferInCaseOnly(t *testing.T) {
 	for _, h := range []string{"chat.mec.example", "Chat.mec.example", "CHAT.mec.example"} {
 		require.Equal(t, "/lower/x", g.get("/x", caller, host(h)).seen(t).Target, h)
 	}
+	require.Equal(t, []string{"service:chat"}, shown())
 	_, steps = explain()
 	require.Contains(t, steps, "host: chat.mec.example is that of the service chat; there are services that are not reached by it, with the spelling CHAT, Chat\n")
 	w.setService(owner, id, "Chat", up, func(s *mp1.ServiceInfo) { s.State = mp1.StateInactive })
@@ -387,6 +402,7 @@ func TestExplainKnowsHosts(t *testing.T) {
 	require.Contains(t, stepsOf(e), "host: Hello.mec.example:8443 is that of the service hello\n")
 	e = explain("https://" + id + ".instances.mec.example")
 	require.Equal(t, "instance:"+id, e.Route.ID)
+	require.Equal(t, []string{id + ".instances.mec.example"}, e.Route.HostNames)
 	require.Contains(t, stepsOf(e), "is that of the instance "+id)
 	e = explain("https://none.mec.example/services/hello/")
 	require.Equal(t, http.StatusNotFound, e.Status)

@@ -118,6 +118,9 @@ func groupView(t *table.Table, g *table.Group) *gateway.RouteView {
 		ID: servicePrefix + g.Name, Kind: gateway.KindService, Source: table.FromRegistry, Service: g.Name,
 		Paths: []string{"/" + front.ServicesPath + "/" + escaped(g.Name) + "/**"}, Policy: t.Policy(g.Name).Name,
 	}
+	if label := strings.ToLower(g.Name); t.Domain() != "" && t.Labelled(label).Leads(g) {
+		v.HostNames = []string{t.Domain().Service(label)}
+	}
 	for _, i := range g.Instances {
 		v.Targets = append(v.Targets, targets(i)...)
 		v.Revision = max(v.Revision, i.Revision)
@@ -126,11 +129,15 @@ func groupView(t *table.Table, g *table.Group) *gateway.RouteView {
 }
 
 func instanceView(t *table.Table, i *table.Instance) *gateway.RouteView {
-	return &gateway.RouteView{
+	v := &gateway.RouteView{
 		ID: instancePrefix + i.ID, Kind: gateway.KindInstance, Source: table.FromRegistry, Service: i.Service,
 		Paths: []string{"/" + front.InstancesPath + "/" + i.ID + "/**"}, Policy: t.Policy(i.Service).Name, Revision: i.Revision,
 		Targets: targets(i),
 	}
+	if t.Domain() != "" {
+		v.HostNames = []string{t.Domain().Instance(i.ID)}
+	}
+	return v
 }
 
 func targets(i *table.Instance) []gateway.TargetView {

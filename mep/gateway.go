@@ -105,7 +105,11 @@ func takes(r *gateway.RouteView) string {
 	if len(r.Hosts) > 0 {
 		parts = append(parts, strings.Join(r.Hosts, ","))
 	}
-	return strings.Join(append(parts, strings.Join(r.Paths, ",")), " ")
+	taken := strings.Join(append(parts, strings.Join(r.Paths, ",")), " ")
+	for _, host := range r.HostNames {
+		taken += " or " + host + " /**"
+	}
+	return taken
 }
 
 func condition(t *gateway.TargetView) string {

@@ -31,16 +31,16 @@ func run(t *testing.T, command func(*Spec) *cobra.Command, args ...string) (stdo
 
 func TestRoutesOfTheGatewayAreListed(t *testing.T) {
 	m, addr := manageable(t, map[string]string{"GET /gateway/v1/routes": `[
-		{"id":"service:telemetry","kind":"service","source":"registry","paths":["/services/telemetry/**"],"service":"telemetry","policy":"*",
+		{"id":"service:telemetry","kind":"service","source":"registry","paths":["/services/telemetry/**"],"hostNames":["telemetry.mec.example"],"service":"telemetry","policy":"*",
 		 "targets":[{"url":"http://192.0.2.7:80","state":"up"},{"url":"http://192.0.2.8:80","state":"ejected","reason":"5 failures"}]},
 		{"id":"a","kind":"static","source":"management","hosts":["h.example"],"methods":["GET","PUT"],"paths":["/a","/b"],"refused":"no filter"}]`})
 	out, _, err := run(t, gatewayCommand, "routes", "--dev", "--url", "http://"+addr)
 	require.NoError(t, err)
 	require.Equal(t, strings.TrimLeft(`
-ID                 SOURCE      TAKES                    LEADS TO             STATE                POLICY
-service:telemetry  registry    /services/telemetry/**   http://192.0.2.7:80  up                   *
-                                                        http://192.0.2.8:80  ejected: 5 failures  
-a                  management  GET,PUT h.example /a,/b  -                    no target            - (latest definition refused: no filter)
+ID                 SOURCE      TAKES                                                LEADS TO             STATE                POLICY
+service:telemetry  registry    /services/telemetry/** or telemetry.mec.example /**  http://192.0.2.7:80  up                   *
+                                                                                    http://192.0.2.8:80  ejected: 5 failures  
+a                  management  GET,PUT h.example /a,/b                              -                    no target            - (latest definition refused: no filter)
 `, "\n"), out)
 	out, _, err = run(t, gatewayCommand, "routes", "--dev", "--url", "http://"+addr, "--kind", "service", "--service", "telemetry", "--source", "registry", "--json")
 	require.NoError(t, err)

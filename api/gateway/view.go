@@ -22,7 +22,9 @@ type RouteView struct {
 	Paths   []string          `json:"paths"`
 	Methods []string          `json:"methods,omitempty"`
 	Headers map[string]string `json:"headers,omitempty"`
-	Service string            `json:"service,omitempty"`
+	// HostNames lead to it with every path, which is passed on whole: those of a service or an instance in the domain of services.
+	HostNames []string `json:"hostNames,omitempty"`
+	Service   string   `json:"service,omitempty"`
 	// Policy is the name of the policy that holds: that of the service, "*", or the route's own id.
 	Policy string `json:"policy,omitempty"`
 	// Targets are what it leads to.

@@ -13,6 +13,8 @@ import (
 // virtualHost holds the routes of one host, of which Envoy takes the first that matches.
 type virtualHost struct {
 	routes []envoyRoute
+	// whole is the route of the service whose name the host is: it takes what no route that names the host takes.
+	whole tree
 }
 
 // envoyRoute is a route and what decides about its place.
@@ -53,39 +55,49 @@ func before(a, b envoyRoute) int {
 	return strings.Compare(a.id, b.id)
 }
 
-// virtualHosts are those of the hosts that are named, and the one of all others. Envoy looks for a request's host first: routes of any
-// host are therefore among those of each.
+// virtualHosts are those of the hosts that are named, and the one of all others. Envoy looks for a request's host first, and nowhere else:
+// routes of wider names, and of any host, are therefore among those of each.
 func (e *envoy) virtualHosts() []any {
 	list := []any{}
 	for _, host := range slices.Sorted(maps.Keys(e.hosts)) {
-		routes := slices.Clone(e.hosts[host].routes)
-		slices.SortStableFunc(routes, before)
-		if host != "*" {
-			if every := e.hosts["*"]; every != nil {
-				others := slices.Clone(every.routes)
-				slices.SortStableFunc(others, before)
-				routes = append(routes, others...)
+		routes := []any{}
+		for _, h := range e.wider(host) {
+			own := slices.Clone(e.hosts[h].routes)
+			slices.SortStableFunc(own, before)
+			for _, r := range own {
+				routes = append(routes, r.route)
 			}
 		}
-		written := make([]any, len(routes))
-		for i, r := range routes {
-			written[i] = r.route
+		if whole := e.hosts[host].whole; whole != nil {
+			routes = append(routes, whole)
 		}
 		name := "any"
 		if host != "*" {
 			name = "host." + strings.TrimPrefix(host, "*.")
 		}
-		list = append(list, tree{"name": e.names.of(name), "domains": []string{host}, "routes": written})
+		list = append(list, tree{"name": e.names.of(name), "domains": []string{host}, "routes": routes})
 	}
 	return list
 }
 
+// wider are a host and the wildcards whose routes its requests may take, the longest first, and at the end "*". For the name of a service
+// that is not among them: the service has all paths.
+func (e *envoy) wider(host string) []string {
+	hosts := []string{host}
+	for rest, more := strings.TrimPrefix(host, "*."), true; more; {
+		_, rest, more = strings.Cut(rest, ".")
+		if e.hosts["*."+rest] != nil {
+			hosts = append(hosts, "*."+rest)
+		}
+	}
+	if host != "*" && e.hosts[host].whole == nil && e.hosts["*"] != nil {
+		hosts = append(hosts, "*")
+	}
+	return hosts
+}
+
 // routes adds the routes, and returns how many there are for a host.
 func (e *envoy) routes(r *gateway.RouteView, name string, to targets, p *gateway.Policy) int {
-	hosts := r.Hosts
-	if len(hosts) == 0 {
-		hosts = []string{"*"}
-	}
 	n := 0
 	for _, w := range waysOf(r, &e.notes) {
 		const most = 9
@@ -103,9 +115,17 @@ func (e *envoy) routes(r *gateway.RouteView, name string, to targets, p *gateway
 		if r.Definition != nil {
 			one.priority = r.Definition.Priority
 		}
+		hosts := w.hosts
+		if len(hosts) == 0 {
+			hosts = []string{"*"}
+		}
 		for _, host := range hosts {
 			if e.hosts[host] == nil {
 				e.hosts[host] = &virtualHost{}
+			}
+			if w.byName {
+				e.hosts[host].whole = route
+				continue
 			}
 			e.hosts[host].routes = append(e.hosts[host].routes, one)
 		}

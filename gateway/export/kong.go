@@ -171,7 +171,7 @@ func split(host string) (name string, port int) {
 
 // routes makes one route of all paths that are passed on alike, and one of each that is rewritten.
 func (k *kong) routes(r *gateway.RouteView, name, base string, p *gateway.Policy) []kongRoute {
-	model := kongRoute{Protocols: []string{"http", "https"}, Hosts: r.Hosts, Methods: r.Methods}
+	model := kongRoute{Protocols: []string{"http", "https"}, Methods: r.Methods}
 	for field, value := range r.Headers {
 		if model.Headers == nil {
 			model.Headers = make(map[string][]string)
@@ -188,18 +188,20 @@ func (k *kong) routes(r *gateway.RouteView, name, base string, p *gateway.Policy
 		}
 	}
 	var routes []kongRoute
-	at := map[bool]int{}
+	at := make(map[string]int) // the place of what is written of ways that are passed on alike, for the same hosts
 	for _, w := range waysOf(r, &k.notes) {
+		model.Hosts = w.hosts
 		if !w.same && !w.stripped {
 			one := model
 			one.Paths, one.Plugins = []string{"~" + expression(&w.pattern, kongGroup) + "$"}, []kongPlugin{{"request-transformer", transformation(p, kongURI(&w, base))}}
 			routes = append(routes, one)
 			continue
 		}
-		i, ok := at[w.stripped]
+		alike := fmt.Sprint(w.stripped, w.hosts)
+		i, ok := at[alike]
 		if !ok {
 			i = len(routes)
-			at[w.stripped] = i
+			at[alike] = i
 			one := model
 			one.StripPath = w.stripped
 			routes = append(routes, one)

@@ -10,6 +10,9 @@ import (
 // way is one path of a route, and what becomes of it.
 type way struct {
 	pattern gateway.Pattern
+	// hosts are those it is for; none: all. byName says that they are names of the service itself.
+	hosts  []string
+	byName bool
 	// same says that the path is passed on as it is, below the path of the target.
 	same bool
 	// stripped says that of a path with literal segments alone nothing but what follows them is passed on.
@@ -21,7 +24,7 @@ type way struct {
 // prefixSegments is how many segments lead to a service or an instance: they are not passed on.
 const prefixSegments = 2
 
-// waysOf reads the paths of a route.
+// waysOf reads the paths of a route, and of its host names.
 func waysOf(r *gateway.RouteView, n *notes) []way {
 	strip, rewrite := 0, ""
 	switch {
@@ -37,7 +40,7 @@ func waysOf(r *gateway.RouteView, n *notes) []way {
 			n.add(r.ID, "the path %s", path)
 			continue
 		}
-		w := way{pattern: p}
+		w := way{pattern: p, hosts: r.Hosts}
 		switch {
 		case rewrite != "":
 			if w.rewrite, err = gateway.ParseRewrite(rewrite, p); err != nil {
@@ -55,6 +58,9 @@ func waysOf(r *gateway.RouteView, n *notes) []way {
 			w.rewrite = remaining(&p, strip)
 		}
 		ways = append(ways, w)
+	}
+	if len(r.HostNames) > 0 {
+		ways = append(ways, way{pattern: gateway.Pattern{Rest: true}, hosts: r.HostNames, byName: true, same: true})
 	}
 	return ways
 }

@@ -39,6 +39,14 @@ func (d Domain) Below(host string) (place Place, below bool) {
 	return place, true
 }
 
+// Service is the host name of a service whose serName in lower case is label.
+func (d Domain) Service(label string) string { return label + "." + string(d) }
+
+// Instance is the host name of the instance with an id.
+func (d Domain) Instance(id string) string {
+	return id + "." + gateway.InstancesLabel + "." + string(d)
+}
+
 // cut returns what stands in front of the domain in a name.
 func (d Domain) cut(name string) (front string, ok bool) {
 	n := len(name) - len(d) - 1

@@ -21,6 +21,9 @@ type Label struct {
 	groups []*Group
 }
 
+// Leads reports whether the label, of which there may be nothing to say, leads to g.
+func (l *Label) Leads(g *Group) bool { return l != nil && l.Group == g }
+
 // newLabel decides what a label in lower case stands for: the service or the policy that is spelt like it, if there is one, otherwise the
 // only spelling there is. Where policies have spellings of it, services of another are not reached by it: they would get by a policy that
 // was meant for the name, with its owners.
