@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -64,7 +65,9 @@ type Mirror struct {
 	applying sync.Mutex
 	cluster  uint64
 	revision atomic.Int64
-	contact  atomic.Int64 // time of the last sign of life from etcd in Unix nanoseconds, 0 while disconnected
+	// publications counts the begins and ends of publishing; it is odd in between.
+	publications atomic.Uint64
+	contact      atomic.Int64 // time of the last sign of life from etcd in Unix nanoseconds, 0 while disconnected
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -335,9 +338,7 @@ func (m *Mirror) commit(events []event, revision int64) {
 	for _, ev := range events {
 		ev.src.apply(ev)
 	}
-	for _, s := range m.sources {
-		s.publish(revision)
-	}
+	m.publish(revision)
 	// Once for each event, so that observers hear of the events in their order whatever collections they belong to.
 	for _, ev := range events {
 		ev.src.flush()
@@ -348,6 +349,29 @@ func (m *Mirror) commit(events []event, revision int64) {
 	}
 	m.advance(revision)
 	m.readyOnce.Do(func() { close(m.ready) })
+}
+
+// publish replaces the snapshots of all collections. The caller holds m.applying.
+func (m *Mirror) publish(revision int64) {
+	m.publications.Add(1)
+	defer m.publications.Add(1)
+	for _, s := range m.sources {
+		s.publish(revision)
+	}
+}
+
+// Together calls read, again if need be, until all snapshots that it takes are of one revision: what one transaction wrote to several
+// collections is in all of them or in none. read should do no more than take them.
+func (m *Mirror) Together(read func()) {
+	for {
+		before := m.publications.Load()
+		if before%2 == 0 {
+			if read(); m.publications.Load() == before {
+				return
+			}
+		}
+		runtime.Gosched()
+	}
 }
 
 func (m *Mirror) alive() { m.contact.Store(time.Now().UnixNano()) }

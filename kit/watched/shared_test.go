@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/openmep/mep/kit/etcd"
 	"github.com/openmep/mep/kit/etcdtest"
@@ -96,4 +98,47 @@ func TestLargeRecordsAreListedAndWatched(t *testing.T) {
 	s.mirror.CutWatch()
 	require.NoError(t, s.mirror.WaitRevision(t.Context(), put(300, 400)))
 	require.Equal(t, 400, s.all.Snapshot().Len())
+}
+
+func TestWhatOneTransactionWroteIsSeenTogether(t *testing.T) {
+	store := etcdtest.Start(t).Store(t)
+	s := share(store, "")
+	defer s.run(t)()
+	keys := map[*watched.Collection[string]]string{s.all: "/t/status/a", s.again: "/t/status/b", s.lower: "/t/status/dns/a"}
+	over := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				seen := make(map[string]int)
+				s.mirror.Together(func() {
+					clear(seen)
+					for c, key := range keys {
+						if item, ok := c.Snapshot().Get(key); ok {
+							seen[item.Value]++
+						}
+					}
+				})
+				if len(seen) > 1 {
+					t.Errorf("parts of several transactions were seen: %v", seen)
+					return
+				}
+			}
+		})
+	}
+	for i := range 1000 {
+		var ops []clientv3.Op
+		for _, key := range keys {
+			ops = append(ops, clientv3.OpPut(key, fmt.Sprint(i)))
+		}
+		_, err := store.Client.Txn(t.Context()).Then(ops...).Commit()
+		require.NoError(t, err)
+	}
+	close(over)
+	readers.Wait()
 }

@@ -197,33 +197,61 @@ func changedMembers(was, now *mm5.ConfigPlatformForAppRequest) ([]string, error)
 	return list, nil
 }
 
-// Declared is a configuration with its rules, as the MEPM declared it.
-func (m *Manager) Declared(cfg *Configuration) mm5.ConfigPlatformForAppRequest {
-	r := cfg.Value.Request
-	id := strings.TrimPrefix(cfg.Key, state.PrefixConfigurations)
-	if item := m.Traffic.Of(id); item != nil {
-		for i := range item.Value.Record.Rules {
-			r.AppTrafficRule = append(r.AppTrafficRule, item.Value.Record.Rules[i].Declared)
-		}
-	}
-	if item := m.DNS.Of(id); item != nil {
-		for i := range item.Value.Record.Rules {
-			r.AppDNSRule = append(r.AppDNSRule, item.Value.Record.Rules[i].Declared)
-		}
-	}
+// records are those that make up the configuration of an app instance; nil where there is none.
+type records struct {
+	app           *apps.Item
+	configuration *Configuration
+	traffic       *rules.Item[mp1.TrafficRule]
+	dns           *rules.Item[mp1.DNSRule]
+}
+
+// records are as one transaction left them.
+func (m *Manager) records(appInstanceID string) (r records) {
+	m.Mirror.Together(func() {
+		r.app, _ = m.Apps.Get(appInstanceID)
+		r.configuration, _ = m.Configuration(appInstanceID)
+		r.traffic, r.dns = m.Traffic.Of(appInstanceID), m.DNS.Of(appInstanceID)
+	})
 	return r
+}
+
+// Declared is the configuration of an app instance, and what the MEPM declared: with its rules. ok is false when there is none.
+func (m *Manager) Declared(appInstanceID string) (cfg *Configuration, declared mm5.ConfigPlatformForAppRequest, ok bool) {
+	r := m.records(appInstanceID)
+	if r.configuration == nil {
+		return nil, declared, false
+	}
+	declared = r.configuration.Value.Request
+	if r.traffic != nil {
+		for i := range r.traffic.Value.Record.Rules {
+			declared.AppTrafficRule = append(declared.AppTrafficRule, r.traffic.Value.Record.Rules[i].Declared)
+		}
+	}
+	if r.dns != nil {
+		for i := range r.dns.Value.Record.Rules {
+			declared.AppDNSRule = append(declared.AppDNSRule, r.dns.Value.Record.Rules[i].Declared)
+		}
+	}
+	return r.configuration, declared, true
 }
 
 // Diff says what a configuration would change, with the errors of Configure.
 func (m *Manager) Diff(in Configure) (*mm5.ConfigurationDiff, error) {
-	p, err := m.plan(&in)
-	if err != nil {
-		return nil, err
+	for range maxTries {
+		before := m.records(in.AppInstanceID)
+		p, err := m.plan(&in)
+		if m.records(in.AppInstanceID) != before {
+			continue // what was compared with may have been parts of two configurations
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &mm5.ConfigurationDiff{
+			AppInstanceID: in.AppInstanceID, Changed: p.changed(), Creates: p.present == nil, Members: p.members,
+			TrafficRules: p.plans[mm5.TrafficRules].Diff, DNSRules: p.plans[mm5.DNSRules].Diff,
+		}, nil
 	}
-	return &mm5.ConfigurationDiff{
-		AppInstanceID: in.AppInstanceID, Changed: p.changed(), Creates: p.present == nil, Members: p.members,
-		TrafficRules: p.plans[mm5.TrafficRules].Diff, DNSRules: p.plans[mm5.DNSRules].Diff,
-	}, nil
+	return nil, errContended(in.AppInstanceID)
 }
 
 // Configure stores a configuration and returns the id of the operation that brings its rules in force. The same configuration

@@ -35,9 +35,9 @@ func TestAConfigurationIsOneEffectHoweverOftenItIsAskedFor(t *testing.T) {
 	require.NotEqual(t, first, second)
 	item, _ := p.Apps.Get(app)
 	require.EqualValues(t, 2, item.Value.Record.Generation)
-	cfg, ok := p.Configuration(app)
+	_, declared, ok := p.Declared(app)
 	require.True(t, ok)
-	require.Equal(t, config("b", 2), p.Declared(cfg))
+	require.Equal(t, config("b", 2), declared)
 }
 
 func TestADryRunSaysWhatWouldChangeAndChangesNothing(t *testing.T) {
@@ -128,13 +128,30 @@ func TestRacingManagersLeaveOneWholeConfiguration(t *testing.T) {
 			}
 		})
 	}
+	var readers sync.WaitGroup
+	over := make(chan struct{})
+	for _, p := range managers {
+		readers.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if _, got, _ := p.Declared(app); !assert.Equal(t, config(got.AppName, 8), got, "a reader sees one request") {
+					return
+				}
+			}
+		})
+	}
 	all.Wait()
+	close(over)
+	readers.Wait()
 	revision, err := managers[0].Store.Revision(t.Context(), state.Root)
 	require.NoError(t, err)
 	for _, p := range managers {
 		require.NoError(t, p.Mirror.WaitRevision(t.Context(), revision))
-		cfg, _ := p.Configuration(app)
-		got := p.Declared(cfg)
+		_, got, _ := p.Declared(app)
 		require.Equal(t, config(got.AppName, 8), got, "every rule and every member is of the same request")
 	}
 	for _, item := range managers[0].Operations.Of(app) {

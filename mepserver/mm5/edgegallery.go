@@ -107,11 +107,11 @@ func (a *API) appD(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
-	cfg, ok := a.Lifecycle.Configuration(appID(c))
+	cfg, declared, ok := a.Lifecycle.Declared(appID(c))
 	if !ok {
 		return errs.New(errs.NotFound, "application instance %q has no configuration", appID(c))
 	}
-	return httpx.JSON(c, http.StatusOK, mm5.AppDConfigOf(a.Lifecycle.Declared(cfg), cfg.Value.SupportsMp1))
+	return httpx.JSON(c, http.StatusOK, mm5.AppDConfigOf(declared, cfg.Value.SupportsMp1))
 }
 
 func (a *API) task(c *gin.Context) error {

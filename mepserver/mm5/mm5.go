@@ -199,7 +199,7 @@ func (a *API) configuration(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
-	cfg, ok := a.Lifecycle.Configuration(appID(c))
+	cfg, declared, ok := a.Lifecycle.Declared(appID(c))
 	if !ok {
 		return errs.New(errs.NotFound, "application instance %q has no configuration", appID(c))
 	}
@@ -208,7 +208,7 @@ func (a *API) configuration(c *gin.Context) error {
 	}
 	httpx.SetETag(c, etag(cfg))
 	return httpx.JSON(c, http.StatusOK, mm5.AppConfiguration{
-		ConfigPlatformForAppRequest: a.Lifecycle.Declared(cfg), AppInstanceID: appID(c), Generation: cfg.Value.Generation,
+		ConfigPlatformForAppRequest: declared, AppInstanceID: appID(c), Generation: cfg.Value.Generation,
 	})
 }
 
