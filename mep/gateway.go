@@ -105,11 +105,11 @@ func takes(r *gateway.RouteView) string {
 	if len(r.Hosts) > 0 {
 		parts = append(parts, strings.Join(r.Hosts, ","))
 	}
-	taken := strings.Join(append(parts, strings.Join(r.Paths, ",")), " ")
+	ways := []string{strings.Join(append(parts, strings.Join(r.Paths, ",")), " ")}
 	for _, host := range r.HostNames {
-		taken += " or " + host + " /**"
+		ways = append(ways, host+" /**")
 	}
-	return taken
+	return strings.Join(ways, " or ")
 }
 
 func condition(t *gateway.TargetView) string {
