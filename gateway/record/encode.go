@@ -73,7 +73,7 @@ func (w *line) append(m *masks, e *Entry) {
 	b = w.member(b, `,"route":"`, e.Route)
 	b = w.member(b, `,"method":"`, e.Method)
 	b = w.member(b, `,"host":"`, e.Host)
-	b = w.path(b, m, e.Path)
+	b = w.path(b, m, e.Path, e.Service)
 	b = w.query(b, m, e.Query)
 	b = w.member(b, `,"proto":"`, e.Proto)
 	b = append(b, `,"status":`...)

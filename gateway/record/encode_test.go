@@ -105,7 +105,7 @@ func TestPathsAndQueriesAreMasked(t *testing.T) {
 		"the name of a member":              {members{Query: "a=1&token=x&b=2"}, members{Query: "a=1&token=***&b=2"}},
 		"upper case, - and _":               {members{Query: "Access-Token=x;APIKEY=y&clientSecret=z"}, members{Query: "Access-Token=***;APIKEY=***&clientSecret=***"}},
 		"a percent-encoded name":            {members{Query: "%74oken=x&pass%77ord=y"}, members{Query: "%74oken=***&pass%77ord=***"}},
-		"a name of the settings":            {members{Query: "PIN=1234&pins=1"}, members{Query: "PIN=***&pins=1"}},
+		"a name of the settings":            {members{Query: "CITY=Ulm&cities=1"}, members{Query: "CITY=***&cities=1"}},
 		"a member without a value":          {members{Query: "token&token=&x"}, members{Query: "token&token=&x"}},
 		"a value with =":                    {members{Query: "code=a=b=c&d==e"}, members{Query: "code=***&d==e"}},
 		"a JWT under another name":          {members{Query: "q=" + token}, members{Query: "q=***"}},
@@ -119,10 +119,34 @@ func TestPathsAndQueriesAreMasked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got members
-			require.NoError(t, json.Unmarshal([]byte(encoded(t, &Entry{Path: c.in.Path, Query: c.in.Query}, paths, []string{"p_i-n"})), &got))
+			require.NoError(t, json.Unmarshal([]byte(encoded(t, &Entry{Path: c.in.Path, Query: c.in.Query}, paths, []string{"c_i-ty"})), &got))
 			require.Equal(t, c.want, got)
 		})
 	}
+}
+
+func TestCallsOfAnInstanceAreMaskedLikeThoseOfItsService(t *testing.T) {
+	paths := []string{"/services/weather/users/*", "/services/*/vault/**", "/instances/*/plain"}
+	for path, want := range map[string]string{
+		"/services/weather/users/bob":    "/services/weather/users/***",
+		"/instances/7/users/bob":         "/instances/7/users/***",
+		"//%69nstances/7/users/bob/x":    "//%69nstances/7/users/***/x",
+		"/instances/7/vault/a/b":         "/instances/***/vault/***/***",
+		"/instances/7/plain":             "/instances/***/plain",
+		"/instances/weather/users":       "/instances/weather/users",
+		"/things/weather/users/bob":      "/things/weather/users/bob",
+		"/instances/services/users/bob":  "/instances/services/users/***",
+		"/services/7/users/bob":          "/services/7/users/bob",
+		"/instances/7/other/users/bob":   "/instances/7/other/users/bob",
+		"/x/instances/7/users/bob":       "/x/instances/7/users/bob",
+		"/instances":                     "/instances",
+		"/instances/7":                   "/instances/7",
+		"/services/weather/users/%62ob/": "/services/weather/users/***/",
+	} {
+		require.Contains(t, encoded(t, &Entry{Path: path, Service: "weather"}, paths, nil), `"path":"`+want+`"`)
+	}
+	require.Contains(t, encoded(t, &Entry{Path: "/instances/7/users/bob", Service: "traffic"}, paths, nil), `"/instances/7/users/bob"`)
+	require.Contains(t, encoded(t, &Entry{Path: "/instances/7/users/bob"}, paths, nil), `"/instances/7/users/bob"`, "nobody knows what it is of")
 }
 
 func TestDefaultNamesAreMasked(t *testing.T) {

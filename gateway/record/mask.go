@@ -11,9 +11,17 @@ const mask = "***"
 
 // DefaultMaskQuery are the names of query members whose values are never written.
 var DefaultMaskQuery = []string{
-	"token", "access_token", "id_token", "refresh_token", "jwt", "api_key", "x-api-key", "key", "password", "secret",
-	"client_secret", "sig", "signature", "code",
+	"token", "access_token", "id_token", "refresh_token", "jwt", "bearer", "authorization", "auth", "api_key", "x-api-key", "key", "secret",
+	"client_secret", "assertion", "client_assertion", "saml_request", "saml_response", "password", "passwd", "pwd", "passphrase", "pin",
+	"otp", "credential", "credentials", "session", "session_id", "sid", "sig", "signature", "x-amz-signature", "x-amz-security-token",
+	"x-goog-signature", "code",
 }
+
+// The first segments of the paths of services and of instances.
+const (
+	servicesSegment  = "services"
+	instancesSegment = "instances"
+)
 
 // maxSegments is how many segments a path to be masked may have.
 const maxSegments = 64
@@ -89,8 +97,9 @@ func plainName(to *[maxName]byte, name []byte) int {
 	return n
 }
 
-// path appends the path, without segments that are masked or look like secrets.
-func (w *line) path(b []byte, m *masks, path string) []byte {
+// path appends the path, without segments that are masked or look like secrets. Those of calls of an instance are masked like those of
+// its service.
+func (w *line) path(b []byte, m *masks, path, service string) []byte {
 	if path == "" {
 		return b
 	}
@@ -100,7 +109,7 @@ func (w *line) path(b []byte, m *masks, path string) []byte {
 		t.add(path)
 		return append(t.end(), '"')
 	}
-	hidden := w.hidden(m, path)
+	hidden := w.hidden(m, path, service)
 	n := 0
 	for rest, more := path, true; more; {
 		var segment string
@@ -130,21 +139,27 @@ type segments struct {
 func (s segments) has(n int) bool { return n >= s.from || n < maxSegments && s.some&(1<<n) != 0 }
 
 // hidden says which segments are masked. Empty ones do not count.
-func (w *line) hidden(m *masks, path string) segments {
+func (w *line) hidden(m *masks, path, service string) segments {
 	all := segments{from: math.MaxInt}
+next:
 	for i := range m.paths {
 		p := &m.paths[i]
-		rest, at := path, 0
+		rest, at, ofInstance := path, 0, false
 		var some uint64
 		for at < len(p.segments) && rest != "" {
 			var segment string
 			if segment, rest, _ = strings.Cut(rest, "/"); segment == "" {
 				continue
 			}
-			if p.segments[at] == "*" {
+			switch want := p.segments[at]; {
+			case want == "*":
 				some |= 1 << at
-			} else if string(w.decode(segment)) != p.segments[at] {
-				break
+			case string(w.decode(segment)) == want:
+			case at == 0 && want == servicesSegment && service != "" && string(w.decoded) == instancesSegment:
+				ofInstance = true
+			case at == 1 && ofInstance && want == service:
+			default:
+				continue next
 			}
 			at++
 		}

@@ -297,14 +297,14 @@ func TestSettingsChange(t *testing.T) {
 		out, file := &screen{}, path(t)
 		l, err := open(Config{File: file}, quiet(), nil, out)
 		require.NoError(t, err)
-		put := func(id string) { l.Write(&Entry{RequestID: id, Query: "pin=1"}) }
+		put := func(id string) { l.Write(&Entry{RequestID: id, Query: "city=1"}) }
 		change := func(cfg Config) {
 			apply, err := l.Prepare(cfg)
 			require.NoError(t, err)
 			apply()
 		}
 		put("1")
-		change(Config{Stdout: true, MaskQuery: []string{"pin"}})
+		change(Config{Stdout: true, MaskQuery: []string{"city"}})
 		put("2")
 		change(Config{Stdout: true, File: file})
 		put("3")
@@ -323,7 +323,7 @@ func TestSettingsChange(t *testing.T) {
 		put("too late")
 		require.ElementsMatch(t, []string{"1", "3", "4"}, ids(read(t, file)), "what was written to the file before ends in its own time")
 		require.Equal(t, []string{"2", "3", "4"}, ids(parse(t, out.text())))
-		require.Equal(t, 1, strings.Count(out.text(), "pin=***"))
+		require.Equal(t, 1, strings.Count(out.text(), "city=***"))
 	})
 }
 
