@@ -41,7 +41,8 @@ func Envoy(t Table) ([]byte, error) {
 	}
 	return document("Static configuration of Envoy (API v3)", []string{
 		"The listener has neither TLS nor a check of who calls: add a transport socket with certificates, and the filter jwt_authn with the",
-		"key set of the platform (/.well-known/jwks.json), before anybody else can reach it.",
+		"key set of the platform (/.well-known/jwks.json), before anybody else can reach it. X-AppInstanceID and X-Consumer-Scopes are taken",
+		"out of requests and not set: where claim_to_headers of that filter sets them, take them out of request_headers_to_remove.",
 	}, &e.notes, tree{"static_resources": tree{"listeners": []any{listener}, "clusters": e.clusters}})
 }
 

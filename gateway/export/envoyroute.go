@@ -208,12 +208,8 @@ func substitution(text string) string { return strings.ReplaceAll(text, `\`, `\\
 // fields adds what becomes of header fields.
 func (e *envoy) fields(p *gateway.Policy, route tree) {
 	h := &p.Headers
-	remove := slices.Clone(h.Remove)
-	if !p.KeepAuthorization {
-		remove = append(remove, "Authorization")
-	}
 	for name, value := range map[string]any{
-		"request_headers_to_add": set(h.Set), "request_headers_to_remove": remove,
+		"request_headers_to_add": set(h.Set), "request_headers_to_remove": removed(p),
 		"response_headers_to_add": set(h.SetResponse), "response_headers_to_remove": h.RemoveResponse,
 	} {
 		switch v := value.(type) {

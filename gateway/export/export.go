@@ -205,5 +205,22 @@ func unsupported(r *gateway.RouteView, p *gateway.Policy, n *notes) {
 	}
 }
 
+// removed are the header fields that are not passed on: those of the policy, what proved who calls, and those by which the gateway says who
+// calls. From a client they would be believed.
+func removed(p *gateway.Policy) []string {
+	list := slices.Clone(p.Headers.Remove)
+	add := func(name string) {
+		if !slices.ContainsFunc(list, func(other string) bool { return strings.EqualFold(other, name) }) {
+			list = append(list, name)
+		}
+	}
+	if !p.KeepAuthorization {
+		add("Authorization")
+	}
+	add("X-AppInstanceID")
+	add("X-Consumer-Scopes")
+	return list
+}
+
 // millis is a time-out in milliseconds.
 func millis(d gateway.Duration, otherwise time.Duration) int64 { return d.Or(otherwise).Milliseconds() }

@@ -66,7 +66,8 @@ func Kong(t Table) ([]byte, error) {
 	t.exported(&k.notes, k.route)
 	return document("Declarative configuration of Kong Gateway 3", []string{
 		"Consumers, their keys and the keys of token issuers are not in it: the gateway keeps no API keys, only hashes of them. Add consumers",
-		"with keyauth_credentials, jwt_secrets and, where a plugin acl is, the groups it names.",
+		"with keyauth_credentials, jwt_secrets and, where a plugin acl is, the groups it names. X-AppInstanceID and X-Consumer-Scopes are taken",
+		"out of requests and not set: services learn who calls from Kong's X-Consumer-Custom-ID and X-Credential-Identifier.",
 	}, &k.notes, k.config)
 }
 

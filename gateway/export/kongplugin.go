@@ -40,11 +40,7 @@ func (k *kong) plugins(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 
 // transformation changes the request: its header fields and, unless it is "", its path. One of a route replaces that of the service.
 func transformation(p *gateway.Policy, uri string) map[string]any {
-	remove := slices.Clone(p.Headers.Remove)
-	if !p.KeepAuthorization && !slices.ContainsFunc(remove, func(name string) bool { return http.CanonicalHeaderKey(name) == "Authorization" }) {
-		remove = append(remove, "Authorization")
-	}
-	config := transform(p.Headers.Set, remove)
+	config := transform(p.Headers.Set, removed(p))
 	if uri == "" {
 		return config
 	}
