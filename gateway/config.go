@@ -197,22 +197,27 @@ func (c *Config) Unspecific() bool {
 func (c *Config) Advise() error {
 	var list []error
 	for i := range c.Routes {
-		if err := checked(c.Routes[i].Check); err != nil {
+		if err := c.advise("policy.", c.Routes[i].Check, &c.Routes[i].Policy); err != nil {
 			list = append(list, fmt.Errorf("gateway.routes: the route %s: %w", c.Routes[i].ID, err))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
 		p := c.Policies[name]
-		if err := checked(p.Check); err != nil {
+		if err := c.advise("", p.Check, &p); err != nil {
 			list = append(list, fmt.Errorf("gateway.policies: the policy %s: %w", name, err))
 		}
 	}
 	return errors.Join(list...)
 }
 
-func checked(check func(*problem.InvalidParams)) error {
+// advise checks what has a policy, and that there is what the policy names.
+func (c *Config) advise(prefix string, check func(*problem.InvalidParams), p *gateway.Policy) error {
 	var faults problem.InvalidParams
 	check(&faults)
+	name := p.Upstream.ClientCertificate
+	if name != "" && !slices.ContainsFunc(c.Certificates, func(cert CertificateConfig) bool { return cert.Name == name }) {
+		faults.Add(prefix+"upstream.clientCertificate", fmt.Sprintf("%q is none of gateway.clientCertificates", name))
+	}
 	return faults.Err()
 }
 

@@ -25,7 +25,7 @@ func Daemon(filters ...filter.Definition) *daemon.Spec[DaemonConfig] {
 			if !c.Gateway.Enabled() {
 				return errors.New("gateway.listen: off is for mep, which does more than this")
 			}
-			return errors.Join(c.Gateway.Validate(&c.Common), node.NeedsCluster(&c.Common))
+			return errors.Join(c.Gateway.Validate(&c.Common), c.Gateway.CheckFilters(filters), node.NeedsCluster(&c.Common))
 		},
 		Advise:    func(c *DaemonConfig) error { return c.Gateway.Advise() },
 		Listeners: func(c *DaemonConfig) []string { return c.Gateway.Addresses() },

@@ -9,8 +9,11 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/authn"
+	"github.com/openmep/mep/gateway/book"
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/front"
 	"github.com/openmep/mep/gateway/match"
@@ -41,6 +44,8 @@ type explaining struct {
 	e *gateway.Explanation
 	c *call.Call
 	r *http.Request
+	// scopes are those that were asked for, nil for what the caller has.
+	scopes []string
 }
 
 // Explain implements rest.Server. It decides by the same functions as calls are decided by, but counts nothing and asks nobody.
@@ -49,7 +54,7 @@ func (s *server) Explain(ctx context.Context, req gateway.ExplainRequest) (*gate
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "url: %q is not a URL", req.URL)
 	}
-	x := &explaining{server: s, e: &gateway.Explanation{}, c: &call.Call{Context: ctx, Table: s.table()}}
+	x := &explaining{server: s, e: &gateway.Explanation{}, c: &call.Call{Context: ctx, Table: s.table()}, scopes: req.Scopes}
 	x.r = &http.Request{
 		Method: req.Method, Host: cmp.Or(u.Host, "localhost"), Header: make(http.Header),
 		URL: &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery},
@@ -105,7 +110,7 @@ func (x *explaining) run() {
 	}
 	x.host()
 	p := x.c.Policy
-	x.e.Route, x.e.Path, x.e.Filters = x.view(), x.c.Path, p.Filters
+	x.e.Route, x.e.Path, x.e.Filters = x.view(), x.c.Path, x.compiler.Load().Run(p, x.r.URL.EscapedPath())
 	x.step("route", "%s, by the policy %q (%s)", cmp.Or(routeName(x.e.Route), x.c.Info.Route), p.Name, p.Source)
 	if p.Closed {
 		x.stop("policy", errs.New(errs.Unavailable, "the policy cannot be applied here: see the status of the gateway"))
@@ -216,6 +221,15 @@ func (x *explaining) view() *gateway.RouteView {
 func (x *explaining) caller(p *table.Policy) bool {
 	m := x.compiler.Load().Authenticator.MethodsOf(&p.Spec)
 	if x.c.Caller != nil {
+		if key := x.key(m); key != nil {
+			x.c.Services = key.Info.Services
+			if x.scopes == nil {
+				x.c.Caller.Scopes, x.c.Info.Scopes = key.Caller.Scopes, key.Caller.Scopes
+			}
+			x.c.Caller.Via = string(gateway.ByAPIKey)
+			x.step("authentication", "%s, with the API key %s and the scopes %s", x.c.Caller.Subject, key.Info.ID, strings.Join(x.c.Caller.Scopes, " "))
+			return true
+		}
 		switch {
 		case m.Token:
 			x.c.Caller.Via = string(gateway.ByToken)
@@ -233,6 +247,25 @@ func (x *explaining) caller(p *table.Policy) bool {
 	}
 	x.stop("authentication", errs.New(errs.Unauthenticated, "who calls is not known, and the policy wants to know"))
 	return false
+}
+
+// key is the API key the caller would show: the one that is good for what is called, if there is one. App instances show their token where
+// they may.
+func (x *explaining) key(m authn.Methods) (best *book.Key) {
+	if !m.Key || m.Token && x.c.Table.App(x.c.Caller.Subject) != nil {
+		return nil
+	}
+	now := time.Now()
+	for key := range x.book.Keys.Of(x.c.Caller.Subject, "") {
+		if e := key.Info.Expires; !e.IsZero() && !now.Before(e) {
+			continue
+		}
+		if len(key.Info.Services) == 0 || slices.Contains(key.Info.Services, x.c.Info.Service) {
+			return key
+		}
+		best = key
+	}
+	return best
 }
 
 // limits says what is counted.

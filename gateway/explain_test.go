@@ -118,3 +118,37 @@ func TestExplainAgreesWithWhatCallsGet(t *testing.T) {
 		})
 	})
 }
+
+func TestExplainKnowsAPIKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.gate()
+	for _, name := range []string{"a", "b"} {
+		w.named(name, mirrorOf(t).URL)
+	}
+	app := w.app()
+	bound := g.apiKey("partner", "a")
+	open := g.apiKey("other")
+	g.apiKey(app, "b")
+	explain := func(consumer, path string, scopes ...string) api.Explanation {
+		return g.explain(api.ExplainRequest{Method: http.MethodGet, URL: path, Consumer: consumer, Scopes: scopes})
+	}
+	for _, c := range []struct{ consumer, key, path string }{
+		{"partner", bound, "/services/a"}, {"partner", bound, "/services/b"}, {"other", open, "/services/a"}, {"other", open, "/services/b"},
+		{"nobody", "", "/services/a"},
+	} {
+		e := explain(c.consumer, c.path)
+		want := http.StatusForbidden // what a token of somebody unknown would get
+		if c.key != "" {
+			want = g.status(c.path, field("X-Api-Key", c.key))
+			require.Contains(t, stepsOf(e), "authentication: "+c.consumer+", with the API key "+strings.Split(c.key, "_")[1]+" and the scopes mp1\n")
+		}
+		require.Equal(t, want, max(e.Status, http.StatusOK), "%+v: %s", c, e.Reason)
+	}
+	require.NotContains(t, stepsOf(explain(app, "/services/a")), "API key", "apps show their token where they may")
+	require.Contains(t, stepsOf(explain("other", "/services/a", "mm5")), "and the scopes mm5\n", "whoever asks may say which")
+	w.policy("a", api.Policy{Authentication: []api.Method{api.ByAPIKey}})
+	e := explain(app, "/services/a")
+	require.Contains(t, stepsOf(e), "with the API key", "they have to")
+	require.Equal(t, http.StatusForbidden, e.Status, "it is good for another service")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,8 @@ func TestFiltersRunInTheirOrder(t *testing.T) {
 		a := g.get(path, token)
 		require.Equal(t, want, a.seen(t).Header.Get("X-Stamps"), path)
 		require.Equal(t, want, strings.Join(a.Header["X-Back"], " "), path)
+		runs := slices.DeleteFunc(g.explain(api.ExplainRequest{Method: http.MethodGet, URL: path, Consumer: me}).Filters, func(f string) bool { return f != "stamp" })
+		require.Len(t, runs, len(strings.Fields(want)), path)
 	}
 	a := g.get("/services/hello/", token, field("X-Answer", "two"))
 	require.Equal(t, http.StatusTeapot, a.StatusCode)

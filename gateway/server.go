@@ -216,6 +216,9 @@ func (s *server) Status() gateway.Status {
 		Revision: t.Revision, Routes: len(t.Routes()), Services: t.Services(), Policies: len(t.Policies()), Refused: t.Refused(),
 		Loaded: l.at.UTC(), Reloads: l.reloads, Stale: st.Restored || !st.Connected,
 	}
+	if last := s.env.LastReload(); last != nil && last.Err != nil {
+		v.NotReloaded = &gateway.FailedReload{Time: last.At.UTC(), Reason: last.Err.Error()}
+	}
 	for _, f := range s.compiler.Load().Filters {
 		v.Filters = append(v.Filters, f.Name)
 	}

@@ -1,20 +1,14 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/openmep/mep/api/state"
 	"github.com/openmep/mep/gateway/authz"
 	"github.com/openmep/mep/gateway/book"
-	"github.com/openmep/mep/gateway/filter"
-	"github.com/openmep/mep/gateway/match"
-	"github.com/openmep/mep/gateway/pipeline"
 	"github.com/openmep/mep/gateway/rule"
 	"github.com/openmep/mep/gateway/table"
 	"github.com/openmep/mep/gateway/tenure"
@@ -49,86 +43,6 @@ func networksOf(list []string) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("proxies: %w", err)
 	}
 	return nets, nil
-}
-
-// filters makes the filters of the configuration. Their metrics take the place of those in use once register is called.
-func (g *Gateway) filters(cfg *Config) (list []pipeline.Named, register func(), err error) {
-	pending := &later{to: g.env.Metrics}
-	for i, fc := range cfg.Filters {
-		d, ok := g.definition(fc.Name)
-		if !ok {
-			return nil, nil, fmt.Errorf("gateway.filters[%d]: this program has no filter %q: it has %s", i, fc.Name, g.known())
-		}
-		for k, s := range fc.Exclude {
-			if _, err := match.NewPattern(s); err != nil {
-				return nil, nil, fmt.Errorf("gateway.filters[%d].exclude[%d] %w", i, k, err)
-			}
-		}
-		f, err := d.Make(fc.Config, filter.Env{Log: g.env.Log.With("filter", fc.Name), Metrics: pending})
-		if err != nil {
-			return nil, nil, fmt.Errorf("gateway.filters[%d]: %w", i, err)
-		}
-		list = append(list, pipeline.Named{Name: fc.Name, Filter: f, Exclude: fc.Exclude})
-	}
-	return list, func() {
-		if err := pending.register(); err != nil {
-			g.env.Log.Error("the metrics of a filter cannot be registered", "error", err)
-		}
-	}, nil
-}
-
-// later registers metrics of filters once these are put to use. Those that they registered before give way.
-type later struct {
-	to         prometheus.Registerer
-	collectors []prometheus.Collector
-}
-
-// Register implements prometheus.Registerer.
-func (l *later) Register(c prometheus.Collector) error {
-	l.collectors = append(l.collectors, c)
-	return nil
-}
-
-// MustRegister implements prometheus.Registerer.
-func (l *later) MustRegister(cs ...prometheus.Collector) { l.collectors = append(l.collectors, cs...) }
-
-// Unregister implements prometheus.Registerer.
-func (l *later) Unregister(c prometheus.Collector) bool { return l.to.Unregister(c) }
-
-func (l *later) register() error {
-	var faults []error
-	for _, c := range l.collectors {
-		err := l.to.Register(c)
-		if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-			l.to.Unregister(already.ExistingCollector)
-			err = l.to.Register(c)
-		}
-		faults = append(faults, err)
-	}
-	return errors.Join(faults...)
-}
-
-func (g *Gateway) definition(name string) (filter.Definition, bool) {
-	for _, d := range g.options.Filters {
-		if d.Name == name {
-			return d, true
-		}
-	}
-	return filter.Definition{}, false
-}
-
-func (g *Gateway) known() string {
-	text := ""
-	for _, d := range g.options.Filters {
-		if text != "" {
-			text += ", "
-		}
-		text += d.Name
-	}
-	if text == "" {
-		return "none"
-	}
-	return text
 }
 
 func (g *Gateway) judge(local []netip.Prefix) *authz.Judge {

@@ -42,7 +42,7 @@ func gatewayCommand(s *Spec) *cobra.Command {
 		Use: "explain METHOD URL", Short: "Say what would become of a call: its route, who decides about it, and where it goes", Args: cobra.ExactArgs(2),
 	}
 	explain.Flags().String("consumer", "", "who would call; default: somebody who proves nothing")
-	explain.Flags().StringSlice("scope", nil, "what the consumer may do; default: mp1")
+	explain.Flags().StringSlice("scope", nil, "what the consumer may do; default: that of its API key, or mp1")
 	explain.Flags().String("source", "", "address of the client; default: 127.0.0.1")
 	explain.Flags().StringArray("header", nil, "header field of the request, as NAME: VALUE")
 	export := &cobra.Command{Use: "export", Short: "Write the routes as configuration of another gateway, in YAML", Args: cobra.NoArgs}
@@ -209,6 +209,9 @@ func gatewayStatus(ctx context.Context, cmd *cobra.Command, g *client.Gateway, _
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "routes\t%d, services: %d\npolicies\t%d\nrevision\t%d\n", s.Routes, s.Services, s.Policies, s.Revision)
 	fmt.Fprintf(w, "configuration\tread %s, reloads since the start: %d\n", moment(s.Loaded), s.Reloads)
+	if r := s.NotReloaded; r != nil {
+		fmt.Fprintf(w, "not reloaded\t%s: %s\n", moment(r.Time), strings.ReplaceAll(r.Reason, "\n", "; "))
+	}
 	if len(s.Filters) > 0 {
 		fmt.Fprintf(w, "filters\t%s\n", strings.Join(s.Filters, ", "))
 	}

@@ -77,7 +77,7 @@ rules  deny
 
 func TestTheGatewayTellsItsStatusAndCounts(t *testing.T) {
 	m, addr := manageable(t, map[string]string{
-		"GET /gateway/v1/status": `{"revision":7,"routes":3,"services":1,"policies":2,"loaded":"2026-11-23T05:00:00Z","reloads":4,"stale":true,"filters":["f"],
+		"GET /gateway/v1/status": `{"revision":7,"routes":3,"services":1,"policies":2,"loaded":"2026-11-23T05:00:00Z","reloads":4,"notReloaded":{"time":"2026-11-23T06:00:00Z","reason":"a\nb"},"stale":true,"filters":["f"],
 			"refused":[{"kind":"route","id":"a","reason":"no filter"}]}`,
 		"GET /gateway/v1/statistics": `{"resolution":"hour","series":[{"service":"s","consumer":"","points":[
 			{"time":"2026-11-23T05:00:00Z","calls":4,"refused":1,"failed":2,"millis":10,"bytes":2048}]}]}`,
@@ -90,6 +90,7 @@ routes         3, services: 1
 policies       2
 revision       7
 configuration  read 2026-11-23T05:00:00Z, reloads since the start: 4
+not reloaded   2026-11-23T06:00:00Z: a; b
 filters        f
 etcd           is away: this is what was known last
 refused        route a: no filter

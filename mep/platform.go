@@ -63,6 +63,9 @@ func Platform(filters ...filter.Definition) *Spec {
 			if c.Server.Advertise && c.Server.GatewayURL == "" && (!c.Gateway.Enabled() || c.Gateway.Unspecific()) && !c.Common.Dev {
 				faults = append(faults, errors.New("gateway.advertise needs gateway.publicUrl: gateway.listen does not say how consumers reach the gateway"))
 			}
+			if c.Gateway.Enabled() {
+				faults = append(faults, c.Gateway.CheckFilters(filters))
+			}
 			if c.DiskReserve < 0 {
 				faults = append(faults, fmt.Errorf("storage.reserve must not be negative"))
 			}

@@ -68,7 +68,8 @@ type PolicyView struct {
 type ExplainRequest struct {
 	Method string `json:"method"`
 	URL    string `json:"url"`
-	// Consumer is who would call, "" for nobody; Scopes what they would hold, default mp1.
+	// Consumer is who would call, "" for nobody: with a token, or with an API key of theirs if they have one and are no app instance. Scopes
+	// are what they would hold; default: those of the key, or mp1.
 	Consumer string   `json:"consumer,omitempty"`
 	Scopes   []string `json:"scopes,omitempty"`
 	// Source is the client's address. Default: 127.0.0.1.
@@ -114,10 +115,18 @@ type Status struct {
 	// Loaded is when the configuration was read last, Reloads how often since the start.
 	Loaded  time.Time `json:"loaded"`
 	Reloads int       `json:"reloads"`
+	// NotReloaded says when and why the configuration was read last and did not come into force; absent when it did.
+	NotReloaded *FailedReload `json:"notReloaded,omitempty"`
 	// Stale says that etcd is away.
 	Stale bool `json:"stale"`
 	// Filters are the filters of the configuration, in their order.
 	Filters []string `json:"filters,omitempty"`
+}
+
+// FailedReload is a configuration that did not come into force.
+type FailedReload struct {
+	Time   time.Time `json:"time"`
+	Reason string    `json:"reason"`
 }
 
 // RefusedDefinition is a definition that is not in use.

@@ -36,7 +36,8 @@ type Definition struct {
 	// Name is what the configuration calls it.
 	Name string
 
-	make func(config json.RawMessage, env Env) (Filter, error)
+	check func(config json.RawMessage) error
+	make  func(config json.RawMessage, env Env) (Filter, error)
 }
 
 // Checker is a configuration that can say everything that is wrong with it.
@@ -49,22 +50,37 @@ type Checker interface {
 // for every place in the sequence the filter has, and again when the configuration is read again; the Filter it returns is called for
 // every policy, so that what is to be shared by all calls belongs to build.
 func Define[C any](name string, build func(cfg C, env Env) (Filter, error)) Definition {
-	return Definition{Name: name, make: func(config json.RawMessage, env Env) (Filter, error) {
-		var cfg C
+	read := func(config json.RawMessage) (cfg C, err error) {
 		var faults problem.InvalidParams
 		if len(config) > 0 {
 			if err := bind.JSON(config, &cfg, &faults); err != nil {
-				return nil, err
+				return cfg, err
 			}
 		}
 		if c, ok := any(&cfg).(Checker); ok && len(faults) == 0 {
 			c.Check(&faults)
 		}
-		if len(faults) > 0 {
-			return nil, faults
-		}
-		return build(cfg, env)
-	}}
+		return cfg, faults.Err()
+	}
+	return Definition{
+		Name:  name,
+		check: func(config json.RawMessage) error { _, err := read(config); return err },
+		make: func(config json.RawMessage, env Env) (Filter, error) {
+			cfg, err := read(config)
+			if err != nil {
+				return nil, err
+			}
+			return build(cfg, env)
+		},
+	}
+}
+
+// Check reports what is wrong with a configuration, as far as that is known without a filter being made of it.
+func (d Definition) Check(config json.RawMessage) error {
+	if err := d.check(config); err != nil {
+		return fmt.Errorf("filter %s: %w", d.Name, err)
+	}
+	return nil
 }
 
 // Make makes a filter of its configuration, a JSON object or nothing.

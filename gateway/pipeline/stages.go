@@ -214,31 +214,60 @@ func (co *Compiler) admitted() stage {
 	}}
 }
 
-// excluding keeps requests away from a filter that it is not to see.
-func excluding(f *Named) (filter.Filter, error) {
-	var patterns []*match.Pattern
+// exclusion is the paths of requests a filter is not to see.
+type exclusion []*match.Pattern
+
+func exclusionOf(f *Named) (exclusion, error) {
+	var e exclusion
 	for _, s := range f.Exclude {
 		p, err := match.NewPattern(s)
 		if err != nil {
 			return nil, err
 		}
-		patterns = append(patterns, p)
+		e = append(e, p)
 	}
-	if len(patterns) == 0 {
-		return f.Filter, nil
+	return e, nil
+}
+
+// has reports whether a path, escaped, is one of them.
+func (e exclusion) has(escaped string) bool {
+	var path match.Path
+	return path.Parse(escaped) == nil && slices.ContainsFunc(e, func(p *match.Pattern) bool { return p.Match(path.Segments()) })
+}
+
+// excluding keeps requests away from a filter that it is not to see.
+func excluding(f *Named) (filter.Filter, error) {
+	excluded, err := exclusionOf(f)
+	if err != nil || len(excluded) == 0 {
+		return f.Filter, err
 	}
 	return func(next http.Handler) http.Handler {
 		filtered := f.Filter(next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			var path match.Path
-			if err := path.Parse(r.URL.EscapedPath()); err == nil &&
-				slices.ContainsFunc(patterns, func(p *match.Pattern) bool { return p.Match(path.Segments()) }) {
+			if excluded.has(r.URL.EscapedPath()) {
 				next.ServeHTTP(w, r)
 				return
 			}
 			filtered.ServeHTTP(w, r)
 		})
 	}, nil
+}
+
+// Run are the names of what a request with a path, escaped, runs through by a policy.
+func (co *Compiler) Run(p *table.Policy, escaped string) []string {
+	list := slices.Clone(p.Filters)
+	at := len(list)
+	for i := range slices.Backward(co.Filters) { // the last ones of the policy are those of the configuration
+		f := &co.Filters[i]
+		if at--; at < 0 || list[at] != f.Name {
+			at++ // the policy has none of it
+			continue
+		}
+		if excluded, err := exclusionOf(f); err == nil && excluded.has(escaped) {
+			list = slices.Delete(list, at, at+1)
+		}
+	}
+	return list
 }
 
 // ReasonPolicy is why calls are refused whose policy cannot be applied.

@@ -51,6 +51,7 @@ type Env struct {
 	Ops Router
 
 	drain    atomic.Int64
+	reloads  reloads
 	proxies  httpx.Proxies
 	guard    *identity.Guard // nil until SetGuard
 	opsGuard atomic.Pointer[gin.HandlerFunc]
@@ -67,6 +68,7 @@ func NewEnv(ctx context.Context, common *Config, program string, listeners []str
 	env := &Env{Program: program, Common: common, Log: log, Metrics: metrics, Health: ops.NewHealth()}
 	env.drain.Store(int64(common.Drain))
 	env.HTTP = httpx.NewMetrics(env.Metrics)
+	env.reloads.follow(env)
 	trusted, err := env.proxies.Prepare(common.Identity.Proxies)
 	if err != nil {
 		return nil, err

@@ -2,14 +2,66 @@ package daemon
 
 import (
 	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/settings"
 	"github.com/openmep/mep/kit/telemetry"
 )
 
+// Reload is how the configuration was read again.
+type Reload struct {
+	// At is when.
+	At time.Time
+	// Err is why what was read is not in force; nil when it is.
+	Err error
+}
+
+// LastReload is how the configuration was read again last; nil when it was read once.
+func (e *Env) LastReload() *Reload { return e.reloads.last.Load() }
+
+// reloads tells how reloads went.
+type reloads struct {
+	last     atomic.Pointer[Reload]
+	good, at prometheus.Gauge
+}
+
+// follow makes the metrics and the check of reloads. The configuration that is in force was read just now.
+func (r *reloads) follow(e *Env) {
+	r.good = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mep_config_last_reload_successful", Help: "Whether the configuration that was read last is in force.",
+	})
+	r.at = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mep_config_last_reload_success_timestamp_seconds", Help: "When the configuration in force was read, in Unix time.",
+	})
+	e.Metrics.MustRegister(r.good, r.at)
+	r.good.Set(1)
+	r.at.SetToCurrentTime()
+	e.Health.Check("configuration", func() (string, string) {
+		if last := r.last.Load(); last != nil && last.Err != nil {
+			return "", "was not reloaded at " + last.At.UTC().Format(time.RFC3339) + ": " + last.Err.Error()
+		}
+		return "", ""
+	})
+}
+
+func (r *reloads) note(err error) {
+	last := &Reload{At: time.Now(), Err: err}
+	r.last.Store(last)
+	if err != nil {
+		r.good.Set(0)
+		return
+	}
+	r.good.Set(1)
+	r.at.Set(float64(last.At.UnixMilli()) / 1e3)
+}
+
 // reload applies what can change, all or nothing, and returns the configuration that is in force then.
 func (s *Spec[C]) reload(cfg *C, src settings.Sources, log *telemetry.Log, env *Env, program *Program[C]) (effective *C, err error) {
+	defer func() { env.reloads.note(err) }()
 	next, err := s.Load(src)
 	if err != nil {
 		return nil, err

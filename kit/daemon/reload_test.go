@@ -89,6 +89,20 @@ func (r *reloading) reload(more string) error {
 	return err
 }
 
+// metric is the value of a gauge.
+func (r *reloading) metric(name string) float64 {
+	r.tb.Helper()
+	families, err := r.env.Metrics.Gather()
+	require.NoError(r.tb, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	require.Fail(r.tb, "there is no such metric", name)
+	return 0
+}
+
 // client is who the router takes for the client of a request from 10.0.0.1.
 func (r *reloading) client() string {
 	r.tb.Helper()
@@ -139,7 +153,11 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	require.NoError(t, os.WriteFile(keys, []byte(`{"keys":[]}`), 0o600))
 	issuers := "auth.issuers: [{issuer: \"https://idp.test\", jwksFile: " + keys + "}]\n"
 	good := issuers + "proxies: [10.0.0.0/8]\n"
+	require.Nil(t, r.env.LastReload())
+	require.InDelta(t, 1, r.metric("mep_config_last_reload_successful"), 0)
 	require.NoError(t, r.reload(good))
+	require.NoError(t, r.env.LastReload().Err)
+	inForce := r.metric("mep_config_last_reload_success_timestamp_seconds")
 	prepared := func(err error) func(*testConfig) (func(), error) {
 		return func(*testConfig) (func(), error) { return func() { t.Error("applied") }, err }
 	}
@@ -159,8 +177,15 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			require.True(t, r.known())
 			require.Equal(t, []string{"10.0.0.0/8"}, r.env.Common.Identity.Proxies)
 			require.Zero(t, r.cfg.Other)
+			require.ErrorContains(t, r.env.LastReload().Err, c.want)
+			require.Zero(t, r.metric("mep_config_last_reload_successful"))
+			require.InDelta(t, inForce, r.metric("mep_config_last_reload_success_timestamp_seconds"), 0)
 		})
 	}
+	r.program.Prepare = nil
+	require.NoError(t, r.reload(good))
+	require.NoError(t, r.env.LastReload().Err)
+	require.InDelta(t, 1, r.metric("mep_config_last_reload_successful"), 0)
 }
 
 func TestTheAudienceNeedsARestart(t *testing.T) {

@@ -104,6 +104,7 @@ func TestABadRouteOfTheConfigurationIsRefusedAlone(t *testing.T) {
 	m.Put(gatewayRoot+"/routes/a", object{"paths": []any{"/a"}, "urls": []any{producer.URL}}).Problem(409) // the configuration wins
 	m.Delete(gatewayRoot + "/routes/a").Problem(404)
 
+	require.Nil(t, m.Get(gatewayRoot + "/status").Is(200).Object()["notReloaded"], "it was taken over, all but one route")
 	require.True(t, p.Reload(config("3", "3")))
 	harness.Eventually(t, "all is well again", func() error { got := c.Get("/a/x").Seen().Path; return harness.Not(got == "/3/a/x", "%s", got) })
 	for name, text := range map[string]string{
@@ -120,8 +121,20 @@ func TestABadRouteOfTheConfigurationIsRefusedAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			require.False(t, p.Reload(text))
 			require.Equal(t, "/3/a/x", p.Gateway(t).Get("/a/x").Seen().Path)
+			why, _ := p.GatewayManagement(t).Get(gatewayRoot + "/status").Is(200).Object()["notReloaded"].(object)
+			require.NotEmpty(t, why["reason"])
+			code, r, err := p.Ready()
+			require.NoError(t, err)
+			require.Equal(t, 200, code, "the configuration before it is in force")
+			require.True(t, r.IsDegraded("configuration"), "%+v", r)
+			good, _ := p.Metric(t, "mep_config_last_reload_successful")
+			require.Zero(t, good)
 		})
 	}
+	require.True(t, p.Reload(config("3", "3")))
+	require.Nil(t, p.GatewayManagement(t).Get(gatewayRoot + "/status").Is(200).Object()["notReloaded"])
+	good, _ := p.Metric(t, "mep_config_last_reload_successful")
+	require.InDelta(t, 1, good, 0)
 }
 
 func TestTheConfigurationFileHasValuesOfTheEnvironment(t *testing.T) {

@@ -89,6 +89,8 @@ func TestValidate(t *testing.T) {
 		"services in a zone":       {file: "dns: {zones: [mec.example], serviceZone: mec.example}\n", code: 1, says: []string{"dns.serviceZone"}},
 		"a DNS server lame long":   {file: "dns: {lameDuck: 4s}\n", code: 1, says: []string{"dns.lameDuck", "3s"}},
 		"DNS over TLS in dev":      {args: []string{"--dev", "--dns-tls-listen", "127.0.0.1:0"}, code: 1, says: []string{"dns.tlsListen"}},
+		"a filter there is not":    {file: "gateway: {filters: [{name: nothing, exclude: [x]}]}\n", code: 1, says: []string{"gateway.filters[0]", "nothing", "exclude[0]"}},
+		"a certificate not named":  {file: "gateway: {policies: {x: {upstream: {clientCertificate: nix}}}}\n", code: 1, says: []string{"policy x", "upstream.clientCertificate", "nix"}},
 		"dev on any address":       {args: []string{"--dev", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0"}, code: 1, says: []string{"mp1.listen", "0.0.0.0", "loopback"}},
 	} {
 		t.Run(name, func(t *testing.T) {
