@@ -99,6 +99,45 @@ func TestTokensOfAnotherIssuer(t *testing.T) {
 	}
 }
 
+// TestAnIssuerHasNoMoreScopesThanItIsGiven: what its tokens say of others counts nowhere, and no service hears of it.
+func TestAnIssuerHasNoMoreScopesThanItIsGiven(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		given, says []string
+		passes      map[string]string // which services a token gets to, and what they are told
+	}{
+		{nil, []string{"mp1", "mm5", "calendar"}, map[string]string{"plain": "mp1 calendar", "calendars": "mp1 calendar"}},
+		{[]string{"ops"}, []string{"mp1", "mm5", "calendar"}, map[string]string{"calendars": "calendar"}},
+		{[]string{"mm5"}, []string{"mm5"}, map[string]string{"managers": "mm5", "ruled": "mm5"}},
+	} {
+		t.Run(strings.Join(append(c.given, c.says...), " "), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.issuer()
+			g := w.gate(o.trusted, func(s *setup) { s.Common.Identity.Issuers[0].Scopes = c.given })
+			up := mirrorOf(t).URL
+			for _, name := range []string{"plain", "managers", "ruled", "calendars"} {
+				w.named(name, up)
+			}
+			who := []api.Rule{{Effect: api.Allow, Consumers: []string{"consumer"}}}
+			w.policy("plain", api.Policy{Rules: who})
+			w.policy("managers", api.Policy{Scopes: []string{"mm5"}, Rules: who})
+			w.policy("ruled", api.Policy{Scopes: []string{}, Default: api.Deny, Rules: []api.Rule{{Effect: api.Allow, Consumers: []string{"consumer"}, Scopes: []string{"mm5"}}}})
+			w.policy("calendars", api.Policy{Scopes: []string{"calendar"}, Rules: who})
+			token := bearer(w.sign(w.key, otherKid, o.claims(map[string]any{"scope": strings.Join(c.says, " ")})))
+			for _, name := range []string{"plain", "managers", "ruled", "calendars"} {
+				a := g.get("/services/"+name+"/", token)
+				told, passes := c.passes[name]
+				if !passes {
+					require.Equal(t, http.StatusForbidden, a.StatusCode, "%s: %s", name, a.body)
+					continue
+				}
+				require.Equal(t, http.StatusOK, a.StatusCode, "%s: %s", name, a.body)
+				require.Equal(t, told, a.seen(t).Header.Get("X-Consumer-Scopes"), name)
+			}
+		})
+	}
+}
+
 // TestResponsesAreNotSplit puts line breaks wherever a caller has a say in header fields.
 func TestResponsesAreNotSplit(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ type Caller struct {
 	ClientID string
 	// Scopes is what the caller may do.
 	Scopes []string
-	// Granted are all scopes of its token, also those that mean nothing to the platform; nil when these are Scopes.
+	// Granted are Scopes and those of its token that mean nothing to the platform; nil when these are Scopes.
 	Granted []string
 	// Via is how it proved who it is: "token" or "certificate".
 	Via string

@@ -366,6 +366,10 @@ func TestTrustedIssuerSpeaksForItsCallers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, strings.ToLower(app), caller.Subject)
 	require.ElementsMatch(t, []string{ScopeMp1, ScopeOps}, caller.Scopes, "mm5 is not among the scopes that count")
+	require.ElementsMatch(t, []string{ScopeMp1, ScopeOps, "email"}, caller.Granted, "those that mean nothing here are kept")
+	for scope, holds := range map[string]bool{ScopeMp1: true, ScopeOps: true, "email": true, ScopeMm5: false, "calendar": false} {
+		require.Equal(t, holds, caller.Holds(scope), scope)
+	}
 
 	for name, c := range map[string]struct {
 		edit func(jwt.MapClaims)

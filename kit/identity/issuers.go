@@ -277,10 +277,18 @@ func (i *issuer) caller(claims *Claims, payload []byte) (*Caller, error) {
 		return nil, refuse(codeToken, "the token has no claim "+i.SubjectClaim+" that says who the caller is")
 	}
 	scopes := slices.Clone(i.Grant)
+	granted := slices.Clone(i.Grant)
 	for _, s := range claims.Scopes() {
-		if slices.Contains(i.Scopes, s) && !slices.Contains(scopes, s) {
+		ours := slices.Contains(Scopes, s)
+		if ours && !slices.Contains(i.Scopes, s) {
+			continue // whatever the token says: an issuer has no more of the platform's scopes than it is given
+		}
+		if ours && !slices.Contains(scopes, s) {
 			scopes = append(scopes, s)
 		}
+		if !slices.Contains(granted, s) {
+			granted = append(granted, s)
+		}
 	}
-	return &Caller{Subject: CanonicalID(strings.Clone(subject)), Scopes: scopes, Granted: claims.Scopes()}, nil
+	return &Caller{Subject: CanonicalID(strings.Clone(subject)), Scopes: scopes, Granted: granted}, nil
 }
