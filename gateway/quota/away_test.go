@@ -68,6 +68,23 @@ func TestEtcdAway(t *testing.T) {
 	require.LessOrEqual(t, int(held)+2+rest, 1000)
 }
 
+func TestTheFirstCallAfterEtcdIsBackIsCounted(t *testing.T) {
+	c := newCluster(t, 1)
+	r := c.replicas(t, 1, noon)[0]
+	two := append(per("minute", 10), per("hour", 100)...)
+	r.faults.percent.Store(100)
+	require.True(t, r.Take(t.Context(), "route", "app", two, "").Away)
+	r.settle()
+	require.True(t, r.circuit.open())
+	require.True(t, r.Take(t.Context(), "route", "app", two, "").Away, "it was asked a moment ago")
+	r.clock.pass(time.Duration(retry))
+	require.True(t, r.Take(t.Context(), "route", "app", two, "").Away, "it is away still")
+	r.settle()
+	r.faults.percent.Store(0)
+	r.clock.pass(time.Duration(retry))
+	require.True(t, r.Take(t.Context(), "route", "app", two, "").Allowed)
+}
+
 func TestLostAnswers(t *testing.T) {
 	limit := per("hour", 1000)
 	begin := noon.Truncate(time.Hour)

@@ -50,6 +50,6 @@
 //
 // # While etcd is away
 //
-// What is held is used up. Then calls are refused, or let through, as their routes say. Nobody waits for an etcd that did not answer
-// the last time: it is tried four times a second, by one transaction.
+// What is held is used up. Then calls are refused, or let through, as their routes say. It is tried four times a second, by
+// one transaction, for which the call waits that needs it. Nobody else waits for an etcd that did not answer the last time.
 package quota

@@ -87,7 +87,8 @@ func newQuotas(cfg Config, read func() (wall, mono int64)) *Quotas {
 // hand: gateway.AwayAllow, otherwise the call is refused.
 //
 // In general what is asked for is at hand, and Take does not wait. Otherwise it waits for etcd, for half a second at most, and not
-// at all when etcd did not answer others a moment ago. When ctx ends the call is refused.
+// at all when etcd did not answer others a moment ago, unless it is the call that finds out whether etcd answers again. When ctx ends
+// the call is refused.
 func (q *Quotas) Take(ctx context.Context, route, consumer string, quotas []gateway.Quota, whenAway string) Verdict {
 	if len(quotas) == 0 {
 		return Verdict{Allowed: true}
@@ -233,8 +234,9 @@ func (q *Quotas) fetch(a *account, limits *[kinds]int64, mono int64) (busy <-cha
 		}
 		w := a.windows[k]
 		w.used = mono
-		if w.busy == nil {
-			q.begin(a, w, mono, false)
+		if w.busy == nil && q.begin(a, w, mono, false) {
+			w.waiting++
+			return w.busy // or the first call of all would be refused when etcd is back
 		}
 		if w.busy == nil || q.circuit.open() {
 			return nil

@@ -20,20 +20,22 @@ const (
 )
 
 // begin begins the transaction of a window, unless etcd is away or too many are under way. With give everything is given back,
-// otherwise there will be calls at hand. The lock of the account is held, and the window has no transaction under way.
-func (q *Quotas) begin(a *account, w *window, mono int64, give bool) {
+// otherwise there will be calls at hand. The lock of the account is held, and the window has no transaction under way. probe says that
+// it finds out whether etcd answers again.
+func (q *Quotas) begin(a *account, w *window, mono int64, give bool) (probe bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.closed && q.pending.Load() < maxPending {
-		q.beginIn(&q.working, a, w, mono, give)
+	if q.closed || q.pending.Load() >= maxPending {
+		return false
 	}
+	return q.beginIn(&q.working, a, w, mono, give)
 }
 
 // beginIn is begin for a group of transactions somebody waits for.
-func (q *Quotas) beginIn(group *sync.WaitGroup, a *account, w *window, mono int64, give bool) {
+func (q *Quotas) beginIn(group *sync.WaitGroup, a *account, w *window, mono int64, give bool) (probe bool) {
 	ok, probe := q.circuit.enter(mono)
 	if !ok {
-		return
+		return false
 	}
 	w.busy = make(chan struct{})
 	q.pending.Add(1)
@@ -43,6 +45,7 @@ func (q *Quotas) beginIn(group *sync.WaitGroup, a *account, w *window, mono int6
 		defer func() { <-q.tickets }()
 		q.work(a, w, probe, give)
 	})
+	return probe
 }
 
 // work runs the transaction of a window, and one that gives back when the account was forgotten meanwhile.
