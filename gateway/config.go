@@ -166,6 +166,11 @@ func (c *Config) Validate(common *daemon.Config) error {
 			}
 		}
 	}
+	for _, err := range []error{c.proxied().Check(), c.records(common).Check()} {
+		if err != nil {
+			bad("gateway: %w", err)
+		}
+	}
 	_, err = c.judged()
 	_, gerr := c.denied()
 	return errors.Join(append(faults, err, gerr)...)
@@ -193,9 +198,13 @@ func (c *Config) Unspecific() bool {
 	return err == nil && (a.IsUnspecified() || a.IsLoopback())
 }
 
-// Advise returns what is wrong with routes and policies: a running gateway refuses each of them alone, and keeps its previous version.
+// Advise returns what is wrong with routes and policies, which a running gateway refuses alone, keeping their previous versions, and with
+// files, which those who only ask it something need not be able to read.
 func (c *Config) Advise() error {
 	var list []error
+	if _, err := c.upstreams(nil); err != nil {
+		list = append(list, err)
+	}
 	for i := range c.Routes {
 		if err := c.advise("policy.", c.Routes[i].Check, &c.Routes[i].Policy); err != nil {
 			list = append(list, fmt.Errorf("gateway.routes: the route %s: %w", c.Routes[i].ID, err))
@@ -297,13 +306,18 @@ func keyName(s string) string {
 	return s
 }
 
+// proxied is how targets are reached, without the certificates for that.
+func (c *Config) proxied() upstream.Config {
+	return upstream.Config{
+		MaxIdlePerHost: c.UpstreamIdle, MaxPerHost: c.UpstreamConnections,
+		Proxy: c.Proxy, NoProxy: c.NoProxy, ProxyFromEnvironment: c.ProxyEnvironment,
+	}
+}
+
 // upstreams is how targets are reached. guard is asked for every connection.
 func (c *Config) upstreams(guard func() *netguard.Policy) (upstream.Config, error) {
-	u := upstream.Config{
-		Guard: guard, MaxIdlePerHost: c.UpstreamIdle, MaxPerHost: c.UpstreamConnections,
-		Proxy: c.Proxy, NoProxy: c.NoProxy, ProxyFromEnvironment: c.ProxyEnvironment,
-		ClientCertificates: make(map[string]tls.Certificate, len(c.Certificates)),
-	}
+	u := c.proxied()
+	u.Guard, u.ClientCertificates = guard, make(map[string]tls.Certificate, len(c.Certificates))
 	for i, cert := range c.Certificates {
 		if cert.Name == "" {
 			return u, fmt.Errorf("gateway.clientCertificates[%d].name is required", i)

@@ -117,6 +117,7 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, o Options) (*Gateway, error
 		Connections: func() int { return g.cfg.Load().ConnectionsHard },
 		PerAddress:  func() int { return g.cfg.Load().ConnectionsPerAddress },
 		Exempt:      func(a netip.Addr) bool { return rule.Within(a, g.handler.Settings.Load().Proxies) },
+		Farewell:    func() { g.lasting.Farewell() },
 		Log:         env.Log, Registerer: env.Metrics,
 	}
 	if env.Certs != nil {

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -346,4 +347,31 @@ func TestCallsThatGoInACircleEnd(t *testing.T) {
 	require.Equal(t, http.StatusBadGateway, other.status("/services/circle/"), "and what comes back to another ends there")
 	w.setService(circle, id, "circle", mirrorOf(t).URL)
 	require.Equal(t, http.StatusBadGateway, g.status("/services/circle/", field("Via", strings.Repeat("1.1 mep, ", 8))))
+}
+
+// TestNoTypeIsMadeUp for an answer whose service does not say what it is.
+func TestNoTypeIsMadeUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.gate()
+	w.named("page", serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = r.Header["X-Type"]
+		_, _ = io.WriteString(w, "<html>")
+	}).URL)
+	token := bearer(w.token(w.app()))
+	two := &http.Transport{Protocols: unencrypted()}
+	defer two.CloseIdleConnections()
+	for _, transport := range []http.RoundTripper{g.client.Transport, two} {
+		for _, kind := range [][]string{nil, {"text/x"}} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.URL()+"/services/page/", nil)
+			require.NoError(t, err)
+			token(r)
+			r.Header["X-Type"] = kind
+			resp, err := transport.RoundTrip(r)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			require.Equal(t, kind, resp.Header["Content-Type"], resp.Proto)
+		}
+	}
 }

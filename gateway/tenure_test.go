@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -440,4 +441,22 @@ func TestRefusalsAreAudited(t *testing.T) {
 	require.Contains(t, lines[0], me)
 	require.NotContains(t, string(data), "secret")
 	require.NotContains(t, string(data), "mepk_none")
+}
+
+// TestClientsAreToldThatTheGatewayStops as far as they can be, and before everything is closed.
+func TestClientsAreToldThatTheGatewayStops(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.gate()
+	consumer := w.app()
+	all := slices.DeleteFunc(kinds(), func(k kind) bool { return k.name != "WebSocket" && k.name != "gRPC" })
+	w.offering(t, w.app(), all)
+	held := g.hold(t, all, asToken(w.token(consumer)))
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); g.stop() }()
+	for n, h := range held {
+		require.Equal(t, all[n].gone, h.over(), h.name)
+	}
+	<-stopped
+	require.InDelta(t, 2, g.metric("mep_gateway_calls_ended_total", "stopping"), 0)
 }

@@ -32,6 +32,10 @@ func (c *Call) Target(method string) string {
 	return method + " route " + c.Info.Route
 }
 
+// Tellable reports whether there is a way to tell the client why a call ends that has an answer: a close frame, or trailers of gRPC. Any
+// goroutine may ask.
+func (c *Call) Tellable() bool { return c.GRPC || c.Writer.upgraded.Load() != nil }
+
 // sayWhy is how long a call of gRPC that is ended may take to be told why.
 const sayWhy = time.Second
 

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/openmep/mep/api/gateway"
 	"github.com/openmep/mep/kit/errs"
@@ -229,9 +231,17 @@ func refuse(d *Decision, resp *http.Response) {
 		return
 	}
 	kind := resp.Header.Get("Content-Type")
+	if kind == "" && isText(body) {
+		kind = "text/plain; charset=utf-8"
+	}
 	if _, _, err := mime.ParseMediaType(kind); err != nil {
 		return // a body of no known type is for the client to guess at, and better not shown
 	}
 	d.Body = body
 	d.Header.Set("Content-Type", kind)
+}
+
+// isText reports whether nothing in a body is anything else than text.
+func isText(body []byte) bool {
+	return utf8.Valid(body) && !bytes.ContainsFunc(body, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' })
 }

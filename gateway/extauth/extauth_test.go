@@ -175,6 +175,11 @@ func TestRefusalsSayWhatTheAnswerSays(t *testing.T) {
 			rw.Header()["Content-Type"] = nil
 			rw.WriteHeader(403)
 			_, _ = io.WriteString(rw, "<script>")
+		}, 403, "<script>", http.Header{"Content-Type": {"text/plain; charset=utf-8"}}},
+		"of no type and no text": {func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header()["Content-Type"] = nil
+			rw.WriteHeader(403)
+			_, _ = io.WriteString(rw, "a\x00")
 		}, 403, "", http.Header{}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -46,6 +46,9 @@ type ServerConfig struct {
 	// more: proxies, and this machine.
 	PerAddress func() int
 	Exempt     func(netip.Addr) bool
+	// Farewell is called when the server stops, a second before the time for calls under way is over, or in its middle if that is less; nil:
+	// nothing is.
+	Farewell func()
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -104,8 +107,12 @@ func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 		return fmt.Errorf("listener gateway: %w", err)
 	case <-ctx.Done():
 	}
-	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain())
+	d := drain()
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d)
 	defer cancel()
+	if s.cfg.Farewell != nil {
+		defer time.AfterFunc(max(d-farewell, d/2), s.cfg.Farewell).Stop()
+	}
 	turns := s.last()
 	var ends sync.WaitGroup
 	for _, t := range turns {
@@ -125,6 +132,9 @@ func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 	}
 	return nil
 }
+
+// farewell is how long before they are closed clients are told, as far as they can be.
+const farewell = time.Second
 
 // upgraded waits for connections that net/http does not know of any more.
 func (s *Server) upgraded(ctx context.Context) {

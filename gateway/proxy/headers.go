@@ -23,7 +23,7 @@ const (
 
 // identityPrefixes are the beginnings of header fields that somebody behind the gateway may take for a proof of who calls: this
 // gateway's own, and those of gateways apps were written for. They are in lower case.
-var identityPrefixes = []string{"x-appinstanceid", "x-consumer", "x-credential", "x-authenticated", "x-anonymous-consumer"}
+var identityPrefixes = []string{"x-consumer", "x-credential", "x-authenticated", "x-auth-request-", "x-anonymous-consumer"}
 
 // Clean removes what a client must not say: fields by which it might pass for somebody else, and those that its Connection field names,
 // before the gateway sets any of its own (RFC 9110 7.6.1). Many servers turn "_" into "-", so that a field with "_" might pass for one
@@ -84,7 +84,7 @@ func connection(h http.Header, fields []string) {
 }
 
 func isIdentity(name string) bool {
-	if len(name) < 2 || name[0]|0x20 != 'x' || name[1] != '-' && name[1] != '_' {
+	if len(name) < 3 || name[0]|0x20 != 'x' || name[1] != '-' && name[1] != '_' {
 		return false
 	}
 	plain := strings.ToLower(strings.ReplaceAll(name, "_", "-"))
@@ -92,6 +92,9 @@ func isIdentity(name string) bool {
 		if strings.HasPrefix(plain, p) {
 			return true
 		}
+	}
+	if (plain[2] == 'a' || plain[2] == '-') && strings.HasPrefix(strings.ReplaceAll(plain, "-", ""), "xappinstanceid") {
+		return true
 	}
 	switch plain {
 	case "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto":

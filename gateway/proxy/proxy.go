@@ -151,6 +151,9 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 		}
 	}
 	delete(resp.Header, requestIDHeader)
+	if _, known := resp.Header["Content-Type"]; !known {
+		c.Writer.Header()["Content-Type"] = nil // or net/http would guess
+	}
 	return nil
 }
 

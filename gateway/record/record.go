@@ -75,6 +75,15 @@ type Config struct {
 }
 
 // check fills in defaults and says what is wrong.
+// Check reports what is wrong with a configuration, as far as no file has to be opened for that.
+func (c Config) Check() error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	_, err := compile(c.MaskPaths, c.MaskQuery)
+	return err
+}
+
 func (c *Config) check() error {
 	switch {
 	case c.MaxBytes == 0:

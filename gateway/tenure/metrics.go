@@ -7,6 +7,7 @@ const (
 	access     = "access"
 	credential = "credential"
 	instance   = "instance"
+	stopping   = "stopping"
 )
 
 type metrics struct {
@@ -17,13 +18,13 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, count func() float64) *metrics {
 	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mep_gateway_calls_ended_total",
-		Help: "Calls that were ended while they were under way, by reason: access (the caller may not make them any more), credential (what it proved itself with was taken back), instance (what they lead to is gone).",
+		Help: "Calls that were ended while they were under way, by reason: access (the caller may not make them any more), credential (what it proved itself with was taken back), instance (what they lead to is gone), stopping (the gateway stopped).",
 	}, []string{"reason"})
 	m := &metrics{ended: make(map[string]prometheus.Counter), took: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "mep_gateway_calls_review_seconds", Help: "Time to judge all lasting calls once more.",
 		Buckets: []float64{.0001, .001, .005, .01, .025, .05, .1, .5, 1},
 	})}
-	for _, reason := range []string{access, credential, instance} {
+	for _, reason := range []string{access, credential, instance, stopping} {
 		m.ended[reason] = ended.WithLabelValues(reason)
 	}
 	reg.MustRegister(ended, m.took, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -23,6 +23,7 @@ import (
 	"github.com/openmep/mep/gateway/call"
 	"github.com/openmep/mep/gateway/table"
 	"github.com/openmep/mep/kit/audit"
+	"github.com/openmep/mep/kit/errs"
 	"github.com/openmep/mep/kit/identity"
 	"github.com/openmep/mep/kit/watched"
 )
@@ -197,6 +198,21 @@ func (t *Calls) Leave(c *call.Call) {
 	s.of.stays[s.at], moved.at = moved, s.at
 	s.of.stays[last] = nil
 	s.of.stays = s.of.stays[:last]
+}
+
+// Farewell ends the calls whose clients can be told that the gateway stops, so that they go elsewhere at once: upgraded ones, and gRPC.
+// Call it while Run runs.
+func (t *Calls) Farewell() {
+	why := ending(stopping, errs.New(errs.Unavailable, "the gateway is stopping").After(time.Second))
+	var list []*stay
+	for i := range t.all {
+		list = t.all[i].copied(list[:0])
+		for _, s := range list {
+			if s.call.Tellable() && s.end(why, &t.ending) {
+				t.metrics.ended[stopping].Inc()
+			}
+		}
+	}
 }
 
 // copied appends the calls of a stripe to a list: they are judged while others come and go.

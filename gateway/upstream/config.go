@@ -50,6 +50,12 @@ type settings struct {
 	rootCAs            *x509.CertPool
 }
 
+// Check reports what is wrong with a configuration.
+func (c Config) Check() error {
+	_, err := newSettings(c)
+	return err
+}
+
 func newSettings(cfg Config) (*settings, error) {
 	s := &settings{
 		guard: cfg.Guard, maxIdle: cfg.MaxIdlePerHost, maxActive: max(cfg.MaxPerHost, 0), rootCAs: cfg.RootCAs,
@@ -101,8 +107,10 @@ func parseProxy(raw string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, errors.New("the proxy is not a URL")
+	case u.Scheme == "":
+		return nil, errors.New("the proxy must be an http or https URL such as http://proxy.example:3128")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("the proxy must be an http or https URL, not %q", u.Scheme)
+		return nil, fmt.Errorf("the proxy must be an http or https URL, not one of %s", u.Scheme)
 	case u.Hostname() == "":
 		return nil, errors.New("the URL of the proxy must name a host")
 	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":

@@ -90,6 +90,11 @@ func TestValidate(t *testing.T) {
 		"a DNS server lame long":   {file: "dns: {lameDuck: 4s}\n", code: 1, says: []string{"dns.lameDuck", "3s"}},
 		"DNS over TLS in dev":      {args: []string{"--dev", "--dns-tls-listen", "127.0.0.1:0"}, code: 1, says: []string{"dns.tlsListen"}},
 		"a filter there is not":    {file: "gateway: {filters: [{name: nothing, exclude: [x]}]}\n", code: 1, says: []string{"gateway.filters[0]", "nothing", "exclude[0]"}},
+		"a proxy that is no URL":   {file: "gateway: {proxy: \"not a url\"}\n", code: 1, says: []string{"gateway", "http://proxy.example:3128"}},
+		"records in small files":   {file: "gateway: {records: {maxBytes: 2000}}\n", code: 1, says: []string{"gateway", "2000 bytes"}},
+		"less than no old files":   {file: "gateway: {records: {keep: -5}}\n", code: 1, says: []string{"gateway", "-5 old files"}},
+		"a mask that is no path":   {file: "gateway: {records: {maskPaths: [nonsense]}}\n", code: 1, says: []string{"gateway", "nonsense"}},
+		"no certificate to show":   {file: "gateway: {clientCertificates: [{name: x, cert: /nowhere, key: /nowhere}]}\n", code: 1, says: []string{"gateway.clientCertificates[0]", "/nowhere"}},
 		"a certificate not named":  {file: "gateway: {policies: {x: {upstream: {clientCertificate: nix}}}}\n", code: 1, says: []string{"policy x", "upstream.clientCertificate", "nix"}},
 		"dev on any address":       {args: []string{"--dev", "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "0.0.0.0:0"}, code: 1, says: []string{"mp1.listen", "0.0.0.0", "loopback"}},
 	} {
