@@ -212,7 +212,8 @@ func (c *Config) Advise() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
 		p := c.Policies[name]
-		if err := c.advise("", p.Check, &p); err != nil {
+		check := func(faults *problem.InvalidParams) { p.CheckFor(name, faults) }
+		if err := c.advise("", check, &p); err != nil {
 			list = append(list, fmt.Errorf("gateway.policies: the policy %s: %w", name, err))
 		}
 	}

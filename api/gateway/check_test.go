@@ -219,3 +219,27 @@ func TestChecksDoNotChangeWhatTheyCheck(t *testing.T) {
 	require.NoError(t, json.Compact(&is, after))
 	require.JSONEq(t, was.String(), is.String())
 }
+
+func TestThePlatformDecidesWhoMayCallIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy gateway.Policy
+		want   string
+	}{
+		"authentication": {gateway.Policy{Authentication: []gateway.Method{gateway.ByAPIKey}}, "authentication has no effect on "},
+		"sharing":        {gateway.Policy{Sharing: gateway.SharingOpen}, "sharing has no effect on "},
+		"owners":         {gateway.Policy{Owners: []string{"0b8ce5b4-4f5c-4a3a-9d0e-5a2f2c2f3f10"}}, "owners has no effect on "},
+		"limits":         {gateway.Policy{Concurrent: 4}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, of := range []string{gateway.RouteMp1, gateway.RouteAuth, "platform.access", "weather", gateway.AnyService} {
+				var faults problem.InvalidParams
+				c.policy.CheckFor(of, &faults)
+				if c.want == "" || of != gateway.RouteMp1 && of != gateway.RouteAuth {
+					require.Empty(t, faults, of)
+				} else {
+					require.ErrorContains(t, faults.Err(), c.want+of)
+				}
+			}
+		})
+	}
+}

@@ -28,6 +28,21 @@ const (
 // here.
 func (p *Policy) Check(faults *problem.InvalidParams) { p.check(newChecker(faults)) }
 
+// CheckFor is Check for the policy of a service or route: the platform decides by itself who may call its own.
+func (p *Policy) CheckFor(name string, faults *problem.InvalidParams) {
+	p.Check(faults)
+	if name != RouteMp1 && name != RouteAuth {
+		return
+	}
+	for member, given := range map[string]bool{
+		"authentication": len(p.Authentication) > 0, "sharing": p.Sharing != "", "owners": len(p.Owners) > 0,
+	} {
+		if given {
+			faults.Add(member, "has no effect on "+name+": the platform decides by itself who may call")
+		}
+	}
+}
+
 func (p *Policy) check(c checker) {
 	list(c, "authentication", p.Authentication, 4, func(s string) error {
 		return valueOf(Method(s), ByToken, ByAPIKey, ByCertificate, Anonymous)

@@ -74,7 +74,6 @@ type Config struct {
 	MaskQuery []string
 }
 
-// check fills in defaults and says what is wrong.
 // Check reports what is wrong with a configuration, as far as no file has to be opened for that.
 func (c Config) Check() error {
 	if err := c.check(); err != nil {
@@ -84,6 +83,7 @@ func (c Config) Check() error {
 	return err
 }
 
+// check fills in defaults and says what is wrong.
 func (c *Config) check() error {
 	switch {
 	case c.MaxBytes == 0:

@@ -191,7 +191,7 @@ func (a *API) putPolicy(c *gin.Context) (string, error) {
 		if utf8.RuneCountInString(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
 			faults.Add("name", "must be a serName, \"*\" or the id of a platform route, not "+query.Quote(name))
 		}
-		policy.Check(faults)
+		policy.CheckFor(name, faults)
 	}); err != nil {
 		return "", err
 	}

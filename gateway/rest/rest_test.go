@@ -344,7 +344,7 @@ func TestRoutesThatAreNotManagedHere(t *testing.T) {
 func TestPoliciesAreManaged(t *testing.T) {
 	m := start(t)
 	for path, name := range map[string]string{"/policies/*": "*", "/policies/a%2Fb": "a/b", "/policies/100%25": "100%", "/policies/%C3%BCbung%207": "übung 7", "/policies/platform.auth": "platform.auth"} {
-		got := m.ask("PUT", path, `{"authentication":["token"],"concurrent":5}`)
+		got := m.ask("PUT", path, `{"maxBody":100,"concurrent":5}`)
 		var view gateway.PolicyView
 		got.json(t, 201, &view)
 		require.Equal(t, name, view.Name)
@@ -357,6 +357,7 @@ func TestPoliciesAreManaged(t *testing.T) {
 		m.ask("PUT", path, `{"concurrent":6}`, "If-Match", `"other"`).refused(t, 412)
 		m.ask("PUT", path, `{"concurrent":6}`, "If-Match", etag).json(t, 200, &view)
 	}
+	m.ask("PUT", "/policies/platform.mp1", `{"authentication":["apiKey"]}`).refused(t, 400)
 	var names []string
 	for _, p := range pages[gateway.PolicyView](t, m.mepm, "/policies?limit=2") {
 		names = append(names, p.Name)
