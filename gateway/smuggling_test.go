@@ -217,11 +217,17 @@ func TestUpstreamsThatLie(t *testing.T) {
 			w.policy(service, anybody)
 			l := g.dial()
 			l.send("GET /services/" + service + "/ HTTP/1.1\nHost: a\n\n")
-			a, err := l.response(http.MethodGet)
 			if !c.whole {
+				resp, err := http.ReadResponse(l.in, nil)
+				require.NoError(t, err, "what came is passed on")
+				defer resp.Body.Close()
+				require.Equal(t, c.status, resp.StatusCode)
+				body, err := io.ReadAll(resp.Body)
 				require.Error(t, err, "a body that was cut off must not look complete")
+				require.Equal(t, "abc", string(body))
 				return
 			}
+			a, err := l.response(http.MethodGet)
 			require.NoError(t, err)
 			require.Equal(t, c.status, a.StatusCode, a.body)
 			// The connection to the client is still good, and nothing of the lie is left in it.

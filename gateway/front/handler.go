@@ -256,8 +256,9 @@ func (h *Handler) finish(c *call.Call, r *http.Request) {
 		c.Reason = ReasonBrokeOff
 		h.Refused(ReasonBrokeOff)
 	}
-	if p == nil && c.Writer.Status != 0 && c.Body.Unread() {
-		_ = http.NewResponseController(c.Writer.ResponseWriter).Flush() // nobody waits for an answer until a body comes that is not needed
+	if c.Writer.Status != 0 && (p != nil || c.Body.Unread()) {
+		// Nobody waits for an answer until a body comes that is not needed, and what came of an answer that breaks off is passed on.
+		_ = http.NewResponseController(c.Writer.ResponseWriter).Flush()
 	}
 	_ = c.Body.Close()
 	c.Writer.End()
