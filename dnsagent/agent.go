@@ -100,14 +100,15 @@ func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
 	return nil
 }
 
-// forwards is how many questions may wait for forwarders: each has a socket of its own, and others need some, too.
+// forwards is how many questions may wait for forwarders: each has a socket for each forwarder that it waits for, seldom more than two, and
+// others need some, too.
 func (a *Agent) forwards(env *daemon.Env) int {
 	want := a.cfg.Load().ForwardPending
 	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur/2 >= uint64(want) { //nolint:gosec // validated
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur/4 >= uint64(want) { //nolint:gosec // validated
 		return want
 	}
-	most := max(1, int(files.Cur/2)) //nolint:gosec // less than want
+	most := max(1, int(files.Cur/4)) //nolint:gosec // less than want
 	if env != nil {
 		env.Log.Warn("fewer questions may wait for forwarders than dns.forwardPending says: raise the limit of open files (LimitNOFILE, ulimit -n)",
 			"pending", most, "files", files.Cur)
@@ -186,13 +187,7 @@ func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 	fc, err := cfg.forwarding()
 	fc.Pending = a.forwards(nil)
 	fc.OwnAddr = func(ap netip.AddrPort) bool {
-		for _, own := range []netip.AddrPort{a.listener.Addr(), a.listener.TLSAddr()} {
-			if own.IsValid() && ap.Port() == own.Port() &&
-				(ap.Addr() == own.Addr() || own.Addr().IsUnspecified() && (ap.Addr().IsLoopback() || ap.Addr().IsUnspecified())) {
-				return true
-			}
-		}
-		return false
+		return reached(a.listener.Addr(), ap) || reached(a.listener.TLSAddr(), ap)
 	}
 	return fc, err
 }
@@ -200,19 +195,17 @@ func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 // policy is what the settings mean to the resolver.
 func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
 	p := &resolve.Policy{Rotate: cfg.Rotate, UDPSize: uint16(cfg.UDPSize), Cookies: a.cookies} //nolint:gosec // validated
-	var errQuery, errRecursion, errExempt, errRates error
-	if len(cfg.AllowQuery) > 0 {
-		p.Query, errQuery = networks("dns.allowQuery", cfg.AllowQuery)
+	may, err := cfg.clients()
+	if err != nil {
+		return nil, err
 	}
-	p.Recursion, errRecursion = networks("dns.allowRecursion", cfg.AllowRecursion)
-	p.Unlimited = p.Recursion
-	if len(cfg.RateExempt) > 0 {
-		p.Unlimited, errExempt = networks("dns.rate.exempt", cfg.RateExempt)
-	}
+	p.Query, p.Recursion, p.Unlimited = may.query, may.recursion, may.unlimited
 	if cfg.RateLimit > 0 {
-		p.Rates, errRates = protect.NewRates(protect.RatesConfig{PerSecond: float64(cfg.RateLimit), Slip: cfg.RateSlip})
+		if p.Rates, err = protect.NewRates(protect.RatesConfig{PerSecond: float64(cfg.RateLimit), Slip: cfg.RateSlip}); err != nil {
+			return nil, err
+		}
 	}
-	return p, errors.Join(errQuery, errRecursion, errExempt, errRates)
+	return p, nil
 }
 
 // publish puts a table to use, with the views it was made for.

@@ -51,11 +51,11 @@ type Config struct {
 	CacheMaxTTL    time.Duration `name:"dns.cache.maxTtl" default:"24h" reload:"true" usage:"how long they are kept at most"`
 	CacheStale     time.Duration `name:"dns.cache.stale" default:"24h" reload:"true" usage:"how long after that they may be used while no forwarder answers (RFC 8767); 0s: not at all"`
 
-	AllowQuery     []string `name:"dns.allowQuery" reload:"true" usage:"networks whose clients may ask (default: all)"`
+	AllowQuery     []string `name:"dns.allowQuery" default:"0.0.0.0/0,::/0" reload:"true" usage:"networks whose clients may ask; an empty list: none, 0.0.0.0/0 and ::/0: all"`
 	AllowRecursion []string `name:"dns.allowRecursion" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,fc00::/7,fe80::/10" reload:"true" usage:"networks whose questions are forwarded; an empty list: none, 0.0.0.0/0 and ::/0: all"`
 	RateLimit      int      `name:"dns.rate.responses" default:"100" reload:"true" usage:"equal responses over UDP a second to a network of clients (a /24 or /56) outside dns.rate.exempt; 0: no limit"`
 	RateSlip       int      `name:"dns.rate.slip" default:"2" reload:"true" usage:"of responses over the limit, every how manyth is sent truncated, so that a client can come back over TCP; 0: none"`
-	RateExempt     []string `name:"dns.rate.exempt" reload:"true" usage:"networks that are not limited (default: those of dns.allowRecursion)"`
+	RateExempt     []string `name:"dns.rate.exempt" default:"dns.allowRecursion" reload:"true" usage:"networks that are not limited, dns.allowRecursion for those of that setting; an empty list: none"`
 	Cookies        bool     `name:"dns.cookies" default:"true" usage:"give clients DNS cookies (RFC 7873), which exempt from the limit"`
 	CookieSecret   string   `name:"dns.cookieSecretFile" usage:"file with the secret of the cookies, 32 hexadecimal digits, the same for all replicas (default: a random one)"`
 
@@ -154,16 +154,10 @@ func (c *Config) Validate(common *daemon.Config) error {
 	rc, err := c.records()
 	fc, ferr := c.forwarding()
 	if faults = append(faults, err, ferr); err == nil && ferr == nil {
-		faults = append(faults, c.apart(rc, &fc))
+		faults = append(faults, c.apart(rc, &fc), c.others(common, &fc))
 	}
-	for name, list := range map[string][]string{
-		"dns.allowQuery": c.AllowQuery, "dns.allowRecursion": c.AllowRecursion, "dns.rate.exempt": c.RateExempt,
-	} {
-		if _, err := networks(name, list); err != nil {
-			faults = append(faults, err)
-		}
-	}
-	return errors.Join(faults...)
+	_, err = c.clients()
+	return errors.Join(append(faults, err)...)
 }
 
 // records is what the settings mean to the table.
@@ -304,37 +298,6 @@ func (c *Config) views() (*protect.Map[table.View], error) {
 	m, err := protect.NewMap(entries)
 	if err != nil {
 		return nil, fmt.Errorf("dns.views: %w", err)
-	}
-	return m, nil
-}
-
-// network reads a network, or an address as the network of one.
-func network(s string) (netip.Prefix, error) {
-	if p, err := netip.ParsePrefix(s); err == nil {
-		return p.Masked(), nil
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("%q is neither a network such as 10.0.0.0/8 nor an address", s)
-	}
-	return netip.PrefixFrom(a, a.BitLen()), nil
-}
-
-// networks makes a set of networks.
-func networks(setting string, list []string) (*protect.Map[struct{}], error) {
-	var entries []protect.Entry[struct{}]
-	for _, s := range list {
-		p, err := network(s)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", setting, err)
-		}
-		if !slices.ContainsFunc(entries, func(e protect.Entry[struct{}]) bool { return e.Prefix == p }) {
-			entries = append(entries, protect.Entry[struct{}]{Prefix: p})
-		}
-	}
-	m, err := protect.NewMap(entries)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	return m, nil
 }

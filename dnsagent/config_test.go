@@ -2,12 +2,14 @@ package dnsagent
 
 import (
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/openmep/mep/dnsagent/protect"
 	"github.com/openmep/mep/kit/settings"
 )
 
@@ -72,6 +74,9 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		"forwarding what is ours": {"dns.zones: [mec.example]\ndns.forwardZones: [{zone: corp.mec.example, forward: [192.0.2.1]}]", "would never be forwarded"},
 		"a zone twice":            {"dns.forwardZones: [{zone: a.example}, {zone: A.example.}]", "is there twice"},
 		"the root twice":          {"dns.forward: [192.0.2.1]\ndns.forwardZones: [{zone: .}]", "is there twice"},
+		"forwarding to itself":    {"dns.listen: 192.0.2.1:53\ndns.forward: [192.0.2.1]", "is this server itself, which listens there by dns.listen"},
+		"a zone of its own":       {"dns.forwardZones: [{zone: a.example, forward: [192.0.2.53, 127.0.0.53]}]", "zone a.example.: upstream 127.0.0.53:53 is this server itself"},
+		"itself over TLS":         {"dns.tlsListen: 192.0.2.1:853\ndns.forward: [\"tls://192.0.2.1\"]", "which listens there by dns.tlsListen"},
 		"no zone":                 {"dns.forwardZones: [{forward: [192.0.2.1]}]", "is not a domain name"},
 	} {
 		_, err := load(t, c.file, nil)
@@ -98,4 +103,70 @@ dns.views:
 	views, err := cfg.DNS.views()
 	require.NoError(t, err)
 	require.NotNil(t, views)
+}
+
+func TestForwardersBesideTheListenersAreAccepted(t *testing.T) {
+	for what, file := range map[string]string{
+		"another port":              "dns.listen: 127.0.0.1:53\ndns.forward: [\"127.0.0.1:5353\"]",
+		"another address":           "dns.listen: 192.0.2.1:53\ndns.forward: [192.0.2.2, 127.0.0.53]",
+		"a port that is not known":  "dns.listen: 127.0.0.1:0\ndns.forward: [127.0.0.1]",
+		"a host that is not looked": "dns.listen: localhost.invalid:53\ndns.forward: [127.0.0.1]",
+		"another machine":           "dns.forward: [192.0.2.53]",
+	} {
+		_, err := load(t, file, nil)
+		require.NoError(t, err, what)
+	}
+	_, err := load(t, "dns.forward: [\"127.0.0.1:8053\"]", map[string]string{"dev": "true"})
+	require.ErrorContains(t, err, "is this server itself", "where --dev listens")
+}
+
+// TestWhoMayDoWhat has an empty list mean nobody, wherever it is given, for all three lists.
+func TestWhoMayDoWhat(t *testing.T) {
+	near, device, stranger := "127.0.0.1", "10.45.0.23", "203.0.113.9"
+	flags := func(name string) map[string]string { return map[string]string{name: ""} }
+	tests := map[string]struct {
+		file                        string
+		flags                       map[string]string
+		query, recursion, unlimited []string
+	}{
+		"by default": {
+			query: []string{near, device, stranger}, recursion: []string{near, device}, unlimited: []string{near, device},
+		},
+		"nobody may ask":               {file: "dns.allowQuery: []", recursion: []string{near, device}, unlimited: []string{near, device}},
+		"nobody may ask, by a flag":    {flags: flags("dns-allow-query"), recursion: []string{near, device}, unlimited: []string{near, device}},
+		"nobody is forwarded for":      {file: "dns.allowRecursion: []", query: []string{near, device, stranger}},
+		"nobody, by a flag":            {flags: flags("dns-allow-recursion"), query: []string{near, device, stranger}},
+		"nobody is exempt":             {file: "dns.rate.exempt: []", query: []string{near, device, stranger}, recursion: []string{near, device}},
+		"nobody is exempt, by a flag":  {flags: flags("dns-rate-exempt"), query: []string{near, device, stranger}, recursion: []string{near, device}},
+		"the exempt are those named":   {file: "dns.rate.exempt: [203.0.113.9]", query: []string{near, device, stranger}, recursion: []string{near, device}, unlimited: []string{stranger}},
+		"the exempt are those, too":    {file: "dns.allowRecursion: [10.0.0.0/8]\ndns.rate.exempt: [dns.allowRecursion, 203.0.113.9]", query: []string{near, device, stranger}, recursion: []string{device}, unlimited: []string{device, stranger}},
+		"half of the world may ask":    {file: "dns.allowQuery: [\"::/0\"]", recursion: []string{near, device}, unlimited: []string{near, device}},
+		"all may ask, and be answered": {file: "dns.allowRecursion: [0.0.0.0/0, \"::/0\"]", query: []string{near, device, stranger}, recursion: []string{near, device, stranger}, unlimited: []string{near, device, stranger}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := load(t, tt.file, tt.flags)
+			require.NoError(t, err)
+			p, err := new(Agent).policy(&cfg.DNS)
+			require.NoError(t, err)
+			in := func(m *protect.Map[struct{}]) (list []string) {
+				for _, client := range []string{near, device, stranger} {
+					if _, ok := m.Lookup(netip.MustParseAddr(client)); ok || m == nil {
+						list = append(list, client)
+					}
+				}
+				return list
+			}
+			require.Equal(t, tt.query, in(p.Query), "who may ask")
+			require.Equal(t, tt.recursion, in(p.Recursion), "who is forwarded for")
+			require.Equal(t, tt.unlimited, in(p.Unlimited), "who is not limited")
+			require.NotNil(t, p.Recursion)
+			require.NotNil(t, p.Unlimited)
+		})
+	}
+	cfg, err := load(t, "", nil)
+	require.NoError(t, err)
+	p, err := new(Agent).policy(&cfg.DNS)
+	require.NoError(t, err)
+	require.Nil(t, p.Query, "nothing is looked up when all may ask")
 }

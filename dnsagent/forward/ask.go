@@ -23,52 +23,6 @@ const (
 	outcomeNetwork  = "network"
 )
 
-// ask asks the upstreams of a zone one after the other until one has an answer or the time is over. Those that did not answer are asked
-// again after the others, unless one of these says SERVFAIL; those that did have said what they know.
-func (f *Forwarder) ask(ctx context.Context, s *settings, z *zone, q *Question) (*Answer, *Failure) {
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	// By the clock, which sockets go by: the context's timer may fire a moment later, in which every try fails at once.
-	deadline, _ := ctx.Deadline()
-	over := func() bool { return ctx.Err() != nil || !time.Now().Before(deadline) }
-	left := inOrder(z.upstreams)
-	if len(left) == 0 {
-		return nil, newFailure(ErrLoop, nil)
-	}
-	var servfail *Answer
-	cause, detail := ErrNetwork, error(nil)
-	for len(left) > 0 && !over() {
-		silent := left[:0]
-		for _, u := range left {
-			answer, err := f.try(ctx, s, u, q)
-			switch {
-			case err == nil:
-				return answer, nil
-			case f.life.Err() != nil:
-				return nil, newFailure(ErrClosed, nil)
-			case errors.Is(err, errServfail):
-				servfail = answer
-			case errors.Is(err, errUnusable):
-				cause = ErrUnusable
-			case isTimeout(err):
-				if !errors.Is(cause, ErrUnusable) {
-					cause = ErrTimeout
-				}
-				silent = append(silent, u)
-			}
-			detail = fmt.Errorf("%s: %w", u, err)
-			if over() {
-				break
-			}
-		}
-		if servfail != nil {
-			return servfail, nil
-		}
-		left = silent
-	}
-	return nil, newFailure(cause, detail)
-}
-
 func isTimeout(err error) bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return true
@@ -77,34 +31,25 @@ func isTimeout(err error) bool {
 	return ok && network.Timeout()
 }
 
-// try asks an upstream once. With errServfail there is an answer that says so.
-func (f *Forwarder) try(ctx context.Context, s *settings, u *upstream, q *Question) (*Answer, error) {
-	started := time.Now()
-	answer, err := f.answerOf(ctx, s, u, q)
-	if f.life.Err() != nil { // which says nothing of the upstream
-		return answer, err
-	}
-	outcome := outcomeAnswer
+// outcomeOf is the outcome in metrics of asking an upstream.
+func outcomeOf(err error) string {
 	switch {
 	case err == nil:
+		return outcomeAnswer
 	case errors.Is(err, errServfail):
-		outcome = outcomeServfail
+		return outcomeServfail
 	case errors.Is(err, errUnusable):
-		outcome = outcomeUnusable
+		return outcomeUnusable
 	case isTimeout(err):
-		outcome = outcomeTimeout
+		return outcomeTimeout
 	default:
-		outcome = outcomeNetwork
+		return outcomeNetwork
 	}
-	f.note(u, outcome, time.Since(started), err)
-	return answer, err
 }
 
-// answerOf asks an upstream and says what its response is worth.
-func (f *Forwarder) answerOf(ctx context.Context, s *settings, u *upstream, q *Question) (*Answer, error) {
-	x := exchanger{
-		upstream: u, question: q, udpSize: s.UDPSize, randomCase: f.randomCase(s, u), limit: s.Timeout / tries, metrics: f.metrics,
-	}
+// answerOf asks an upstream and says what its response is worth. With errServfail there is an answer that says so.
+func (f *Forwarder) answerOf(ctx context.Context, s *settings, x *exchanger) (*Answer, error) {
+	u, q := x.upstream, x.question
 	resp, err := x.do(ctx)
 	if err == nil && rejectsEDNS(resp.msg.Rcode) {
 		x.udpSize = 0

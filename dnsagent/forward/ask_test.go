@@ -48,6 +48,14 @@ func TestTheNextUpstreamIsAsked(t *testing.T) {
 			}
 			return packed(t, m)
 		}, outcomeTimeout, shortTimeout},
+		"after one that cuts off over TCP, too": {func(r received) [][]byte {
+			m := r.reply(t)
+			m.Truncated = true
+			return packed(t, m)
+		}, outcomeUnusable, 0},
+		"after one that tells of other names": {func(r received) [][]byte {
+			return packed(t, r.reply(t, "b.example. 60 A 192.0.2.66"))
+		}, outcomeUnusable, 0},
 		"after one that refers to others": {func(r received) [][]byte {
 			m := r.reply(t)
 			m.Ns = parse(t, "example. 60 IN NS ns.example.")

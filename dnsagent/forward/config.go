@@ -31,7 +31,7 @@ const maxZoneName = 180
 // maxTTL is the greatest TTL there is (RFC 2181 8).
 const maxTTL = time.Duration(1<<31-1) * time.Second
 
-// tries is how many upstreams that do not answer fit into the time for a question.
+// tries is how often upstreams that do not answer are asked in the time for a question.
 const tries = 4
 
 // Config is the settings of a forwarder.
@@ -39,8 +39,8 @@ type Config struct {
 	// Zones say whom to ask for what; a name belongs to the zone that has most labels in common with it. The root is that of all names
 	// that are in no other.
 	Zones []Zone
-	// Timeout is how long a question may take in all; 0 or less counts as DefaultTimeout. An upstream that does not answer is given up
-	// after a quarter of it.
+	// Timeout is how long a question may take in all; 0 or less counts as DefaultTimeout. When an upstream has not answered after a quarter
+	// of it the next one is asked, too; its answer still counts.
 	Timeout time.Duration
 	// Pending is how many questions may be under way at most; 0 or less counts as DefaultPending. Further ones fail at once.
 	Pending int

@@ -40,6 +40,7 @@ type conn struct {
 	latest  int              // the number of the last question sent that is answered
 	heard   int              // messages for somebody
 	since   time.Time        // nobody has used it
+	doubted bool             // an answer is late and nothing has come since it was asked for: others are better off elsewhere
 	removed bool             // it gets no more questions
 }
 
@@ -155,6 +156,7 @@ func (c *conn) deliver(msg []byte) bool {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
 	if own := c.late[id]; own != nil {
+		c.doubted = false
 		delete(c.late, id)
 		c.compare(own)
 		return true
@@ -167,6 +169,7 @@ func (c *conn) deliver(msg []byte) bool {
 	select {
 	case own.said <- msg:
 		c.heard++
+		c.doubted = false
 		return true
 	default:
 		return false
@@ -209,6 +212,7 @@ func (c *conn) ask(ctx context.Context, x *exchanger, q *query, own *call) (resp
 		wrong = true
 		return nil, context.Cause(ctx)
 	}
+	defer x.sent(&route{overdue: func() { c.doubt(own) }})()
 	for {
 		var msg []byte
 		select {
@@ -227,6 +231,20 @@ func (c *conn) ask(ctx context.Context, x *exchanger, q *query, own *call) (resp
 			wrong = err != nil
 			return resp, err
 		}
+	}
+}
+
+// doubt takes note that the answer to a question is late. When nobody on the connection has heard anything since it was asked, the other end
+// may be gone: others do not join then, but an answer that comes all the same counts.
+func (c *conn) doubt(own *call) {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if c.heard != own.heard {
+		return
+	}
+	c.doubted = true
+	if len(c.calls) > 1 {
+		c.pool.share(false)
 	}
 }
 

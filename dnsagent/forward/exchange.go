@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -27,6 +28,43 @@ type exchanger struct {
 	randomCase bool
 	limit      time.Duration // for each transport that is tried
 	metrics    *metrics
+	route      atomic.Pointer[route] // nil before the question is sent, and where nothing can be done about a late answer
+}
+
+// route is the way a question has gone, for when its answer is late.
+type route struct {
+	// again sends the same question the same way once more; nil where it is asked on another connection instead.
+	again func()
+	// overdue takes note that the answer should have come by now; it may be nil.
+	overdue func()
+}
+
+// sent says how the question went out. What it returns takes that back.
+func (x *exchanger) sent(r *route) (forget func()) {
+	x.route.Store(r)
+	return func() { x.route.Store(nil) }
+}
+
+// overdue takes note that the answer is late.
+func (x *exchanger) overdue() {
+	if r := x.route.Load(); r != nil && r.overdue != nil {
+		r.overdue()
+	}
+}
+
+// again asks once more without a further socket: over UDP with the same message, so that whoever guesses ids and ports has no more to hit,
+// and the answer to either counts. Over TCP, and while a connection is being opened, the kernel sees to it. It reports false where only
+// asking on another connection helps.
+func (x *exchanger) again() bool {
+	r := x.route.Load()
+	if r == nil {
+		return true
+	}
+	if r.again == nil {
+		return false
+	}
+	r.again()
+	return true
 }
 
 func (x *exchanger) query() *query {
@@ -84,6 +122,8 @@ func (x *exchanger) overUDP(ctx context.Context) (*response, error) {
 	if _, err := conn.Write(q.message()); err != nil {
 		return nil, err
 	}
+	// An error of the second time is no loss: it is that of the socket, which who reads from it is told, or the answer has come.
+	defer x.sent(&route{again: func() { _, _ = conn.Write(q.message()) }})()
 	buf := buffers.Get().(*[maxUDPSize]byte)
 	defer buffers.Put(buf)
 	for range maxIgnored {

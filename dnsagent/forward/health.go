@@ -17,7 +17,8 @@ import (
 
 const (
 	// failuresToDown is after how many failures in a row an upstream is down. When it is silent they must be spread over at least half
-	// the time a question may take, too: names that take long, asked for at once, are no sign.
+	// the time a question may take, too: names that take long, asked for at once, are no sign. Nor is a single name, however often it is
+	// asked for: then it is down when it does not answer a probe either.
 	failuresToDown = 3
 	// probeFirst and probeMost are the times between probes of an upstream that is down: they double from one to the other.
 	probeFirst, probeMost = 500 * time.Millisecond, 30 * time.Second
@@ -38,8 +39,11 @@ type upstream struct {
 	mu       sync.Mutex
 	failures int       // in a row
 	failing  time.Time // since when
+	failed   wire.Name // the name asked for first of these
+	several  bool      // it was not the only one
+	suspect  bool      // a probe is to say whether it is down
 	state    health
-	reason   string
+	reason   string // why the last question was not answered; empty once one is
 	since    time.Time
 	rest     time.Duration // until the next probe
 	retired  bool          // it is not in the settings any more; who asks it still is not counted
@@ -95,8 +99,8 @@ func (u *upstream) health() health {
 	return u.state
 }
 
-// note takes note of what came of asking an upstream; err is what went wrong when it did not respond.
-func (f *Forwarder) note(u *upstream, outcome string, took time.Duration, err error) {
+// note takes note of what came of asking an upstream for a name; err is what went wrong when it had no answer.
+func (f *Forwarder) note(u *upstream, name wire.Name, outcome string, took time.Duration, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.retired {
@@ -104,26 +108,64 @@ func (f *Forwarder) note(u *upstream, outcome string, took time.Duration, err er
 	}
 	f.metrics.requests.WithLabelValues(u.zone, u.label, outcome).Inc()
 	u.asked++
+	switch {
+	case u.state == looping: // which is the reason
+	case err == nil:
+		u.reason = ""
+	default:
+		u.reason = err.Error()
+	}
 	if outcome == outcomeTimeout || outcome == outcomeNetwork {
 		u.unheard++
-		if u.failures == 0 {
-			u.failing = f.now().Add(-took)
-		}
-		u.failures++
-		spread := outcome == outcomeNetwork || f.now().Sub(u.failing) >= f.settings.Load().Timeout/2
-		if u.state == healthy && u.failures >= failuresToDown && spread {
-			f.changeState(u, down, err.Error())
-		}
+		f.noteFailure(u, name, outcome, took)
 		return
 	}
 	f.metrics.duration.WithLabelValues(u.zone, u.label).Observe(took.Seconds())
-	u.failures, u.rest = 0, 0
+	u.failures, u.suspect, u.rest = 0, false, 0
 	if u.latency == 0 {
 		u.latency = took
 	}
 	u.latency += (took - u.latency) / 8
 	if u.state == down {
-		f.changeState(u, healthy, "")
+		f.changeState(u, healthy, u.reason)
+	}
+}
+
+// noteFailure takes note that an upstream did not respond. It is called with the lock of the upstream held.
+func (f *Forwarder) noteFailure(u *upstream, name wire.Name, outcome string, took time.Duration) {
+	if u.failures == 0 {
+		u.failing = f.now().Add(-took)
+	}
+	u.failures++
+	u.countName(name)
+	if u.state != healthy || u.failures < failuresToDown {
+		return
+	}
+	switch {
+	case outcome == outcomeNetwork:
+		f.changeState(u, down, u.reason)
+	case f.now().Sub(u.failing) < f.settings.Load().Timeout/2:
+	case u.several:
+		f.changeState(u, down, u.reason)
+	case !u.suspect:
+		u.suspect = true
+		u.awaken()
+	}
+}
+
+// countName takes note of a name that was not answered. It is called with the lock held, when the failure has been counted.
+func (u *upstream) countName(name wire.Name) {
+	if u.failures == 1 || u.failed == "" {
+		u.failed, u.several = name, false
+	}
+	u.several = u.several || name != u.failed
+}
+
+// awaken has whoever watches the upstream look at it.
+func (u *upstream) awaken() {
+	select {
+	case u.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -138,12 +180,9 @@ func (f *Forwarder) changeState(u *upstream, state health, reason string) {
 	case looping:
 		log.Error("an upstream asks this server in turn and is not used: take one of the two out of the configuration")
 	}
-	u.state, u.reason, u.since = state, reason, f.now()
+	u.state, u.reason, u.since, u.suspect = state, reason, f.now(), false
 	f.metrics.setUp(u)
-	select {
-	case u.wake <- struct{}{}:
-	default:
-	}
+	u.awaken()
 }
 
 // watch looks after an upstream until the context ends: it looks once whether it leads back here, and whenever it is not well, when it
@@ -156,7 +195,7 @@ func (f *Forwarder) watch(ctx context.Context, u *upstream) {
 			return
 		case <-u.wake:
 		}
-		for u.health() != healthy {
+		for u.inDoubt() {
 			timer := time.NewTimer(u.nextRest())
 			select {
 			case <-ctx.Done():
@@ -167,6 +206,13 @@ func (f *Forwarder) watch(ctx context.Context, u *upstream) {
 			}
 		}
 	}
+}
+
+// inDoubt reports whether the upstream is to be probed.
+func (u *upstream) inDoubt() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state != healthy || u.suspect
 }
 
 // nextRest is how long to wait for the next probe: not at all for the first, then longer and longer. It begins anew when the upstream
@@ -192,7 +238,7 @@ func (f *Forwarder) probe(ctx context.Context, u *upstream) {
 	s := f.settings.Load()
 	x := exchanger{
 		upstream: u, question: &Question{Name: name, Type: dns.TypeA, Class: dns.ClassINET},
-		udpSize: s.UDPSize, randomCase: f.randomCase(s, u), limit: s.Timeout / tries, metrics: f.metrics,
+		udpSize: s.UDPSize, randomCase: f.randomCase(s, u), limit: s.Timeout, metrics: f.metrics,
 	}
 	resp, err := x.do(ctx)
 	if err == nil {
@@ -203,13 +249,18 @@ func (f *Forwarder) probe(ctx context.Context, u *upstream) {
 	switch {
 	case ctx.Err() != nil || u.retired:
 	case u.returned: // LoopProbe has seen to it
-	case err != nil && u.state == healthy:
-		u.failures++
+	case err != nil && u.suspect:
+		f.changeState(u, down, err.Error())
 	case err != nil:
-		u.reason = err.Error()
+		if u.reason = err.Error(); u.state == healthy {
+			u.failures++
+			u.countName(u.probeName)
+		}
 	case u.state != healthy:
-		u.failures = failuresToDown - 1 // on probation
+		u.failures, u.failed = failuresToDown-1, "" // on probation
 		f.changeState(u, healthy, "")
+	case u.suspect: // it is the name that takes long
+		u.failures, u.suspect = 0, false
 	}
 }
 

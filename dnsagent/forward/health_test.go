@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,9 +37,9 @@ func (s *subject) state(n int) string { return s.Upstreams()[n].State }
 func TestOneThatIsDownIsAskedLastUntilItAnswersProbes(t *testing.T) {
 	first, second := newFake(t, nil, silence), newFake(t, nil, address(t, "192.0.2.2", "0"))
 	s := newSubject(t, Config{Zones: rootZone(first.upstream(), second.upstream()), Timeout: shortTimeout})
-	for range failuresToDown {
+	for i := range failuresToDown {
 		require.Equal(t, StateUp, s.state(0))
-		_, err := s.ask(t, "a.example")
+		_, err := s.ask(t, strconv.Itoa(i)+".example")
 		require.NoError(t, err)
 	}
 	require.Equal(t, StateDown, s.state(0))
@@ -61,13 +62,86 @@ func TestOneThatIsDownIsAskedLastUntilItAnswersProbes(t *testing.T) {
 func TestOneThatIsAloneIsAskedEvenWhenItIsDown(t *testing.T) {
 	up := newFake(t, nil, silence)
 	s := newSubject(t, Config{Zones: rootZone(up.upstream()), Timeout: shortTimeout})
-	_, err := s.ask(t, "a.example")
-	require.ErrorIs(t, err, ErrTimeout)
+	for _, name := range []string{"a.example", "b.example"} {
+		_, err := s.ask(t, name)
+		require.ErrorIs(t, err, ErrTimeout)
+	}
 	require.Equal(t, StateDown, s.state(0))
 	up.say(address(t, "192.0.2.1", "60"))
-	_, err = s.ask(t, "b.example")
+	_, err := s.ask(t, "c.example")
 	require.NoError(t, err)
 	require.Equal(t, StateUp, s.state(0))
+}
+
+// TestASingleNameThatIsNotAnsweredIsNoSign has an upstream that is asked for one name only, and never answers that.
+func TestASingleNameThatIsNotAnsweredIsNoSign(t *testing.T) {
+	tests := map[string]struct {
+		probes answers
+		down   bool
+	}{
+		"as long as probes are answered":     {probes: code(t, dns.RcodeNameError)},
+		"but when no probe is answered, too": {probes: silence, down: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var probes atomic.Int64
+			up := newFake(t, nil, func(r received) [][]byte {
+				if !isProbe(r) {
+					return nil
+				}
+				probes.Add(1)
+				return tt.probes(r)
+			})
+			s := newSubject(t, Config{Zones: rootZone(up.upstream()), Timeout: shortTimeout})
+			log := &lockedBuffer{}
+			s.log = slog.New(slog.NewTextHandler(log, nil))
+			s.run(t)
+			require.Eventually(t, func() bool { return probes.Load() == 1 }, waitTime, time.Millisecond, "the one of the start")
+			for range 2 {
+				_, err := s.ask(t, "slow.example")
+				require.ErrorIs(t, err, ErrTimeout)
+				s.clock.forward(2 * failureTTL)
+			}
+			if tt.down {
+				require.Eventually(t, func() bool { return s.state(0) == StateDown }, waitTime, time.Millisecond)
+				return
+			}
+			require.Eventually(t, func() bool { return probes.Load() >= 2 }, waitTime, time.Millisecond, "it is asked whether it is down")
+			u := s.settings.Load().upstreams()[0]
+			require.Eventually(t, func() bool { return !u.inDoubt() }, waitTime, time.Millisecond)
+			require.NotContains(t, log.String(), "does not answer")
+			require.Equal(t, StateUp, s.state(0))
+		})
+	}
+}
+
+func TestTheLastErrorIsShownUntilThereIsAnAnswer(t *testing.T) {
+	tests := map[string]struct {
+		say  answers
+		want string
+	}{
+		"of one that is silent":      {silence, "no answer within 500ms"},
+		"of one that refuses":        {code(t, dns.RcodeRefused), "REFUSED"},
+		"of one that says SERVFAIL":  {code(t, dns.RcodeServerFailure), "SERVFAIL"},
+		"of one that has no answers": {func(r received) [][]byte { return packed(t, r.reply(t, "b.example. 60 A 192.0.2.1")) }, "no answer"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			bad, good := newFake(t, nil, tt.say), newFake(t, nil, address(t, "192.0.2.2", "0"))
+			s := newSubject(t, Config{Zones: rootZone(bad.upstream(), good.upstream()), Timeout: shortTimeout})
+			require.Empty(t, s.Upstreams()[0].Reason)
+			_, err := s.ask(t, "a.example")
+			require.NoError(t, err)
+			require.Equal(t, StateUp, s.state(0))
+			require.Contains(t, s.Upstreams()[0].Reason, tt.want)
+			require.Empty(t, s.Upstreams()[1].Reason)
+			bad.say(address(t, "192.0.2.1", "0"))
+			_, err = s.ask(t, "a.example")
+			require.NoError(t, err)
+			require.Empty(t, s.Upstreams()[0].Reason)
+		})
+	}
 }
 
 // TestOneThatAnswersProbesOnlyIsNotBelievedForLong looks at the times between probes.
@@ -79,9 +153,9 @@ func TestOneThatAnswersProbesOnlyIsNotBelievedForLong(t *testing.T) {
 		rests = append(rests, u.nextRest())
 	}
 	require.Equal(t, []time.Duration{0, 500e6, 1e9, 2e9, 4e9, 8e9, 16e9, 30e9}, rests)
-	s.note(u, outcomeNetwork, 0, context.DeadlineExceeded)
+	s.note(u, wire.Root, outcomeNetwork, 0, context.DeadlineExceeded)
 	require.Equal(t, probeMost, u.nextRest())
-	s.note(u, outcomeServfail, time.Millisecond, nil)
+	s.note(u, wire.Root, outcomeServfail, time.Millisecond, errServfail)
 	require.Zero(t, u.nextRest())
 }
 
@@ -233,4 +307,37 @@ func TestNewSettings(t *testing.T) {
 		apply()
 		require.False(t, kept("a.example"))
 	})
+}
+
+func TestWithoutHealthyUpstreamsAnOldAnswerIsGivenAtOnce(t *testing.T) {
+	up := newFake(t, nil, address(t, "192.0.2.1", "60"))
+	s := newSubject(t, Config{Zones: rootZone(up.upstream()), Stale: time.Hour, Timeout: shortTimeout})
+	_, err := s.ask(t, "a.example")
+	require.NoError(t, err)
+	up.say(silence)
+	for _, name := range []string{"b.example", "c.example"} {
+		_, err = s.ask(t, name)
+		require.Error(t, err)
+	}
+	require.Equal(t, StateDown, s.state(0))
+	s.patience = time.Hour
+	s.clock.forward(time.Minute)
+	m, err := s.ask(t, "a.example")
+	require.NoError(t, err)
+	require.Equal(t, []string{"192.0.2.1"}, addresses(m))
+}
+
+func TestSlowNamesAskedForAtOnceAreNoSignOfAnUpstreamThatIsDown(t *testing.T) {
+	up := newFake(t, nil, silence)
+	s := newSubject(t, Config{Zones: rootZone(up.upstream())})
+	u := s.settings.Load().zones[wire.Root].upstreams[0]
+	a, b := asking(t, "a.example", dns.TypeA).Name, asking(t, "b.example", dns.TypeA).Name
+	for range 10 {
+		s.note(u, a, outcomeTimeout, time.Second, ErrTimeout)
+		s.note(u, b, outcomeTimeout, time.Second, ErrTimeout)
+	}
+	require.Equal(t, StateUp, s.state(0))
+	s.clock.forward(s.settings.Load().Timeout)
+	s.note(u, a, outcomeTimeout, time.Second, ErrTimeout)
+	require.Equal(t, StateDown, s.state(0))
 }

@@ -150,21 +150,29 @@ func (p *pool) join(q *query, alone bool, limit time.Duration) (*conn, *call) {
 	if !alone {
 		c = p.fewest()
 	}
-	if c == nil || c.load() >= room && len(p.conns) < maxConns {
+	if c == nil || (c.doubted || c.load() >= room) && len(p.conns) < maxConns {
 		c = p.open(alone, limit)
 	}
 	return c, c.add(q)
 }
 
-// fewest is the connection with the fewest questions, and of those that have none the one used last: others may be closed in time. It is
-// nil when there is none, and called with the lock held.
+// fewest is the connection with the fewest questions, and of those that have none the one used last: others may be closed in time. One that
+// is doubted comes after all that are not. It is nil when there is none, and called with the lock held.
 func (p *pool) fewest() (c *conn) {
 	for _, other := range p.conns {
-		if c == nil || other.load() < c.load() || other.load() == c.load() && other.since.After(c.since) {
+		if c == nil || other.better(c) {
 			c = other
 		}
 	}
 	return c
+}
+
+// better is called with the lock held.
+func (c *conn) better(other *conn) bool {
+	if c.doubted != other.doubted {
+		return other.doubted
+	}
+	return c.load() < other.load() || c.load() == other.load() && c.since.After(other.since)
 }
 
 // open is called with the lock held.

@@ -222,35 +222,6 @@ func TestWhoCannotWaitIsToldWhatIsKnown(t *testing.T) {
 	require.Equal(t, 1, up.asked())
 }
 
-func TestWithoutHealthyUpstreamsAnOldAnswerIsGivenAtOnce(t *testing.T) {
-	up := newFake(t, nil, address(t, "192.0.2.1", "60"))
-	s := newSubject(t, Config{Zones: rootZone(up.upstream()), Stale: time.Hour, Timeout: shortTimeout})
-	_, err := s.ask(t, "a.example")
-	require.NoError(t, err)
-	up.say(silence)
-	_, err = s.ask(t, "b.example")
-	require.Error(t, err)
-	require.Equal(t, StateDown, s.state(0))
-	s.patience = time.Hour
-	s.clock.forward(time.Minute)
-	m, err := s.ask(t, "a.example")
-	require.NoError(t, err)
-	require.Equal(t, []string{"192.0.2.1"}, addresses(m))
-}
-
-func TestSlowNamesAskedForAtOnceAreNoSignOfAnUpstreamThatIsDown(t *testing.T) {
-	up := newFake(t, nil, silence)
-	s := newSubject(t, Config{Zones: rootZone(up.upstream())})
-	u := s.settings.Load().zones[wire.Root].upstreams[0]
-	for range 10 {
-		s.note(u, outcomeTimeout, time.Second, ErrTimeout)
-	}
-	require.Equal(t, StateUp, s.state(0))
-	s.clock.forward(s.settings.Load().Timeout)
-	s.note(u, outcomeTimeout, time.Second, ErrTimeout)
-	require.Equal(t, StateDown, s.state(0))
-}
-
 func TestWhileUpstreamsFailAnOldAnswerIsBetterThanNone(t *testing.T) {
 	outages := map[string]func(t *testing.T, up *fake){
 		"they say SERVFAIL": func(t *testing.T, up *fake) { up.say(code(t, dns.RcodeServerFailure)) },

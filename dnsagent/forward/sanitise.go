@@ -39,7 +39,7 @@ type sanitiser struct {
 }
 
 // sanitise returns what is left of a response with the codes NOERROR, NXDOMAIN or YXDOMAIN. Its TTLs are in their bounds. The error
-// is errUnusable when nothing is.
+// is errUnusable when it answers nothing.
 func sanitise(q *Question, resp *response, longest, longestNegative time.Duration) (*cleaned, error) {
 	s := &sanitiser{question: q, response: resp, names: []string{q.Name.String()}}
 	s.restoreCase()
@@ -50,8 +50,8 @@ func sanitise(q *Question, resp *response, longest, longestNegative time.Duratio
 	}
 	if !found {
 		s.findSOA()
-		if s.negative == nil && len(s.names) == 1 && rcode == dns.RcodeSuccess && isReferral(resp.msg) {
-			return nil, fmt.Errorf("%w: it refers to other servers", errUnusable)
+		if reason := s.nothing(); reason != "" && s.negative == nil && rcode == dns.RcodeSuccess {
+			return nil, fmt.Errorf("%w: %s", errUnusable, reason)
 		}
 	}
 	if q.DO {
@@ -66,6 +66,23 @@ func sanitise(q *Question, resp *response, longest, longestNegative time.Duratio
 		Answer:   s.answer, Ns: s.ns,
 	}
 	return &cleaned{msg: msg, ttl: s.boundTTLs(longest, longestNegative, found)}, nil
+}
+
+// nothing says why a response without the records that were asked for, and without a SOA, does not even say that there are none; "" when
+// it may. What is truncated has come over TCP then, where there is no more to be had.
+func (s *sanitiser) nothing() string {
+	msg := s.response.msg
+	switch alias := len(s.names) > 1; {
+	case msg.Truncated:
+		return "it is truncated, over TCP too"
+	case alias:
+		return ""
+	case isReferral(msg):
+		return "it refers to other servers"
+	case len(msg.Answer) > 0:
+		return "none of its records are those that were asked for"
+	}
+	return ""
 }
 
 // isReferral tells a response that names servers to ask from one that says that there is no such record.
@@ -104,7 +121,7 @@ func (s *sanitiser) keep(name string, rtype uint16) (found bool) {
 	for _, rr := range s.response.msg.Answer {
 		if s.is(rr, name) && (rr.Header().Rrtype == rtype || rtype == dns.TypeANY) {
 			set = append(set, rr)
-			least = min(least, positive(rr.Header().Ttl))
+			least = min(least, rr.Header().Ttl)
 		}
 	}
 	if len(set) == 0 {
@@ -261,34 +278,26 @@ func (s *sanitiser) keepProofs() {
 }
 
 // boundTTLs brings the TTLs into their bounds and returns the least, 0 for what must not be kept: without records there is nothing
-// that says for how long.
+// that says for how long. A TTL whose first bit is set is a large one, and cut like others (RFC 8767 4).
 func (s *sanitiser) boundTTLs(longest, longestNegative time.Duration, found bool) time.Duration {
 	least := uint32(maxTTL / time.Second)
 	bound := func(section []dns.RR, most uint32) {
 		for _, rr := range section {
 			h := rr.Header()
-			h.Ttl = min(positive(h.Ttl), most)
+			h.Ttl = min(h.Ttl, most)
 			least = min(least, h.Ttl)
 		}
 	}
 	most := uint32(longest / time.Second) //nolint:gosec // checked with the settings
 	bound(s.answer, most)
 	if s.negative != nil { // RFC 2308 5, and RFC 9077 3 for the proofs
-		most = min(most, uint32(longestNegative/time.Second), positive(s.negative.Minttl), positive(s.negative.Hdr.Ttl)) //nolint:gosec // as above
+		most = min(most, uint32(longestNegative/time.Second), s.negative.Minttl, s.negative.Hdr.Ttl) //nolint:gosec // as above
 	}
 	bound(s.ns, most)
 	if !found && s.negative == nil && (len(s.names) == 1 || s.response.msg.Rcode != dns.RcodeSuccess) {
 		return 0
 	}
 	return time.Duration(least) * time.Second
-}
-
-// positive is the TTL, or 0 when its first bit is set (RFC 2181 8).
-func positive(ttl uint32) uint32 {
-	if ttl >= 1<<31 {
-		return 0
-	}
-	return ttl
 }
 
 // restoreCase takes back the capitals that names in the response have from the query, so that they are nobody's to see. Names that

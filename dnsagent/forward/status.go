@@ -17,7 +17,7 @@ const (
 type Status struct {
 	// Zone and Upstream are the zone and the upstream as they are written.
 	Zone, Upstream string
-	// State is one of the states, Reason why it is not StateUp.
+	// State is one of the states. Reason is why it is not StateUp, or why the last question was not answered when it is; empty when it was.
 	State, Reason string
 	// Since is since when it has been in this state.
 	Since time.Time

@@ -10,13 +10,29 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
+// Names of the sockets that systemd may hand over, its FileDescriptorName.
+const (
+	SocketDNS = "dns"
+	SocketTLS = "dns-tls"
+)
+
+// Inherits reports whether systemd has handed over sockets of a name, which then stand in for an address that is configured.
+func Inherits(name string) bool { return slices.Contains(handed().names, name) }
+
 // handed is what systemd handed to the process. It is one for the process, as the descriptors are: those of other names stay
 // open and belong to whoever knows them.
-var handed = sync.OnceValue(func() *sockets { return &sockets{files: activation.Files(true)} })
+var handed = sync.OnceValue(func() *sockets {
+	s := &sockets{files: activation.Files(true)}
+	for _, f := range s.files {
+		s.names = append(s.names, f.Name())
+	}
+	return s
+})
 
 type sockets struct {
+	names []string // of all that there were
 	mu    sync.Mutex
-	files []*os.File
+	files []*os.File // those that nobody has claimed
 }
 
 // claim gives out the sockets of a name, once.

@@ -32,7 +32,7 @@ func Open(cfg Config) (*Server, error) {
 }
 
 func (s *Server) open() error {
-	named, err := s.inherit("dns", TCP)
+	named, err := s.inherit(SocketDNS, TCP)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *Server) open() error {
 			return explain(err, "dns.listen")
 		}
 	}
-	secure, err := s.inherit("dns-tls", TLS)
+	secure, err := s.inherit(SocketTLS, TLS)
 	if err != nil {
 		return err
 	}

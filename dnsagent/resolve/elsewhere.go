@@ -51,6 +51,7 @@ func (x *exchange) question(name wire.Name) forward.Question {
 
 // failed answers what the forwarders do not.
 func (x *exchange) failed(buf []byte, err error) []byte {
+	x.failure = err
 	info, text := int(dns.ExtendedErrorCodeOther), ""
 	if f, ok := errors.AsType[*forward.Failure](err); ok {
 		info, text = int(f.Code), f.Text
@@ -84,6 +85,7 @@ func (x *exchange) forwarded(ctx context.Context, buf []byte, answer *forward.An
 func (x *exchange) inform(answer *forward.Answer) {
 	switch {
 	case answer.Stale(x.now):
+		x.stale = true
 		x.resp.Info, x.resp.Text = int(dns.ExtendedErrorCodeStaleAnswer), ""
 	case answer.Info != nil:
 		x.resp.Info, x.resp.Text = int(answer.Info.Code), answer.Info.Text

@@ -110,6 +110,9 @@ type exchange struct {
 	recursive, trusted bool
 	cookie             [protect.CookieSize]byte
 	source             source
+	// failure is why no forwarder had an answer; stale says that one past its time was given instead.
+	failure error
+	stale   bool
 	// names are those of the chain of aliases so far, of which there are links.
 	names [maxChain]wire.Name
 	links int
@@ -123,7 +126,7 @@ func (r *Resolver) begin(peer *listen.Peer) *exchange {
 	x.policy, x.table, x.peer, x.now = r.policy.Load(), r.records.Load(), peer, time.Now()
 	x.resp = wire.Response{UDPSize: x.policy.UDPSize, Info: wire.NoInfo}
 	x.view, x.recursive, x.trusted, x.source, x.kind = table.Everyone, false, false, sourceNone, protect.Errors
-	x.subject, x.links = "", 0
+	x.subject, x.links, x.failure, x.stale = "", 0, nil, false
 	return x
 }
 

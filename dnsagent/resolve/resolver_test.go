@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	api "github.com/openmep/mep/api/dns"
 	"github.com/openmep/mep/dnsagent/forward"
 	"github.com/openmep/mep/dnsagent/listen"
 	"github.com/openmep/mep/dnsagent/protect"
@@ -94,6 +93,10 @@ func (u *upstream) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
 	m.RecursionAvailable = true
 	asked := strings.ToLower(q.Question[0].Name)
+	if strings.HasPrefix(asked, "refused.") {
+		_ = w.WriteMsg(m.SetRcode(q, dns.RcodeRefused))
+		return
+	}
 	u.mu.Lock()
 	list, ok := u.zone[asked+" "+dns.TypeToString[q.Question[0].Qtype]]
 	u.mu.Unlock()
@@ -170,6 +173,7 @@ func newFixture(tb testing.TB, change func(p *resolve.Policy)) *fixture {
 		record("dead.mec.example. 60 IN CNAME nobody.mec.example."), record("empty.mec.example. 60 IN CNAME only6.mec.example."),
 		record("only6.mec.example. 60 IN AAAA 2001:db8::6"),
 		record("out.mec.example. 60 IN CNAME alias.example.org."), record("lost.mec.example. 60 IN CNAME nobody.example.org."),
+		record("refused.mec.example. 60 IN CNAME refused.example.org."),
 		record("loop1.mec.example. 60 IN CNAME loop2.mec.example."), record("loop2.mec.example. 60 IN CNAME loop1.mec.example."),
 		record("_http._tcp.mec.example. 60 IN SRV 1 2 80 www.mec.example."), record("text.mec.example. 60 IN TXT \"hello\""),
 		record("cdn.example.com. 60 IN A 192.0.2.9"),
@@ -498,37 +502,6 @@ func TestRecordsTakeTurns(t *testing.T) {
 		first[f.ask("10.0.0.1", listen.UDP, query("www.mec.example.", dns.TypeA)).Answer[0].String()]++
 	}
 	require.Len(t, first, 2)
-}
-
-func TestTrace(t *testing.T) {
-	f := newFixture(t, nil)
-	trace := func(n, rrtype, client string) *api.Trace {
-		tr, err := f.r.Trace(t.Context(), api.TraceRequest{Name: n, Type: rrtype, Client: client})
-		require.NoError(t, err)
-		return tr
-	}
-	tr := trace("second.mec.example.", "A", "10.1.0.1")
-	require.Equal(t, "pool", tr.View)
-	require.Equal(t, api.SourceTable, tr.Source)
-	require.Equal(t, "mec.example.", tr.Zone)
-	require.Equal(t, "NOERROR", tr.RCode)
-	require.Len(t, tr.Records, 4)
-	require.Equal(t, "rules of app id", tr.Records[3].Origin)
-	tr = trace("out.mec.example.", "A", "10.0.0.1")
-	require.Equal(t, []string{"rules of app id", "upstream", "upstream"}, []string{tr.Records[0].Origin, tr.Records[1].Origin, tr.Records[2].Origin})
-	tr = trace("x.any.mec.example.", "A", "10.0.0.1")
-	require.Equal(t, "*.any.mec.example.", tr.Wildcard)
-	require.Equal(t, "rules of app id", tr.Records[0].Origin)
-	require.Equal(t, api.SourceUpstream, trace("www.example.org.", "A", "10.0.0.1").Source)
-	require.Equal(t, api.SourceCache, trace("www.example.org.", "A", "10.0.0.1").Source)
-	require.Equal(t, "NXDOMAIN", trace("nobody.mec.example.", "A", "10.0.0.1").RCode)
-	require.Contains(t, strings.Join(trace("www.example.org.", "A", "192.0.2.9").Steps, "\n"), "allowRecursion")
-	require.Contains(t, strings.Join(trace("www.mec.example.", "A", "203.0.113.9").Steps, "\n"), "allowQuery")
-	require.Equal(t, "TYPE65280", trace("www.mec.example.", "TYPE65280", "10.0.0.1").Type)
-	for _, bad := range []api.TraceRequest{{Name: "a.", Type: "A", Client: "x"}, {Name: "a.", Type: "NO", Client: "10.0.0.1"}, {Name: "a..b", Type: "A", Client: "10.0.0.1"}} {
-		_, err := f.r.Trace(t.Context(), bad)
-		require.Error(t, err)
-	}
 }
 
 // FuzzAnswer sends anything: what comes back is a response to it, or nothing.

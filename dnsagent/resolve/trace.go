@@ -28,6 +28,10 @@ func (r *Resolver) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace,
 			return nil, errs.New(errs.Invalid, "type: %q is not a type of record", req.Type)
 		}
 	}
+	shown := dns.TypeToString[rrtype]
+	if shown == "" || rrtype == dns.TypeReserved {
+		shown = fmt.Sprintf("TYPE%d", rrtype)
+	}
 	name, err := wire.ParseName(req.Name)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "name: %s", err)
@@ -47,11 +51,8 @@ func (r *Resolver) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace,
 		return nil, fmt.Errorf("the server's own answer: %w", err)
 	}
 	t := &api.Trace{
-		Name: name.String(), Type: dns.TypeToString[rrtype], Client: client.String(), Source: api.Source(sourceNames[x.source]),
+		Name: name.String(), Type: shown, Client: client.String(), Source: api.Source(sourceNames[x.source]),
 		RCode: rcodeName(answer.Rcode), Authoritative: answer.Authoritative, Steps: []string{}, Records: []api.TraceRecord{},
-	}
-	if t.Type == "" {
-		t.Type = fmt.Sprintf("TYPE%d", rrtype)
 	}
 	if x.view != table.Everyone {
 		t.View = x.table.Views[x.view-1]
@@ -82,17 +83,30 @@ func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *
 	}
 	names := x.chain(say, t, name, rrtype, answer)
 	if x.source != sourceTable {
-		switch {
-		case x.source != sourceNone:
-			say("forwarded, answered from the %s", t.Source)
-		case !x.recursive:
-			say("the client is in none of the networks of dns.allowRecursion")
-		case !x.r.forward.Handles(name):
-			say("no forwarder is configured for it")
-		}
+		x.explainForwarding(say, t, name)
+	} else if x.failure != nil {
+		say("forwarded, not answered: %s", x.failure)
 	}
 	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
 		t.Records = append(t.Records, api.TraceRecord{Record: rr.String(), Origin: x.originOf(rr, names, string(t.Source))})
+	}
+}
+
+// explainForwarding says what became of a question that the table does not answer.
+func (x *exchange) explainForwarding(say func(string, ...any), t *api.Trace, name wire.Name) {
+	switch {
+	case x.failure != nil:
+		say("forwarded, not answered: %s", x.failure)
+	case x.stale:
+		say("forwarded, no forwarder has an answer: given is the last one, which is past its time")
+	case x.source != sourceNone && x.resp.RCode == dns.RcodeServerFailure:
+		say("forwarded, SERVFAIL is what a forwarder said, from the %s", t.Source)
+	case x.source != sourceNone:
+		say("forwarded, answered from the %s", t.Source)
+	case !x.recursive:
+		say("the client is in none of the networks of dns.allowRecursion")
+	case !x.r.forward.Handles(name):
+		say("no forwarder is configured for it")
 	}
 }
 

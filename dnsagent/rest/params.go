@@ -101,6 +101,9 @@ func (p params) askedType() string {
 	if !generic || err != nil || n == 0 {
 		p.Refuse(param, "a type of records such as A, or TYPE and a number", p.Get(param))
 	}
+	if n == uint64(rr.TypeReserved) { // whose name in the library is none
+		return rrtype
+	}
 	return rr.Type(uint16(n)).String()
 }
 

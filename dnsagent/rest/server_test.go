@@ -63,6 +63,7 @@ func TestAnAnswerIsExplained(t *testing.T) {
 		"?name=WWW.example":                                 {Name: "www.example.", Type: "A", Client: "192.0.2.1"},
 		"?name=a.&type=mx&client=2001:DB8::1":               {Name: "a.", Type: "MX", Client: "2001:db8::1"},
 		"?name=.&type=TYPE65280&client=::ffff:198.51.100.1": {Name: ".", Type: "TYPE65280", Client: "198.51.100.1"},
+		"?name=a.&type=type65535":                           {Name: "a.", Type: "TYPE65535", Client: "192.0.2.1"},
 		"?name=a.&type=type28":                              {Name: "a.", Type: "AAAA", Client: "192.0.2.1"},
 	} {
 		var got dns.Trace
@@ -72,7 +73,7 @@ func TestAnAnswerIsExplained(t *testing.T) {
 		require.NoError(t, errOf(netip.ParseAddr(got.Client)))
 	}
 	for _, query := range []string{
-		"", "?type=A", "?name=", "?name=a..b", "?name=a.&type=", "?name=a.&type=X", "?name=a.&type=TYPE", "?name=a.&type=TYPE65536", "?name=a.&type=NONE",
+		"", "?type=A", "?name=", "?name=a..b", "?name=a.&type=", "?name=a.&type=X", "?name=a.&type=TYPE", "?name=a.&type=TYPE65536", "?name=a.&type=NONE", "?name=a.&type=Reserved",
 		"?name=a.&client=host", "?name=a.&client=fe80::1%25eth0", "?name=a.&view=ue", "?name=refused",
 	} {
 		a.ask("GET", dns.Base+"/trace"+query, "").refused(t, 400)

@@ -245,10 +245,10 @@ func TestAwkwardUpstreams(t *testing.T) {
 		require.True(t, ask(t, "the largest there is", "A").Truncated)
 		require.Len(t, d.For(t).TCP().Ask("www."+zones["the largest there is"], "A").Answer, 4000)
 	})
-	for _, name := range []string{"no EDNS", "no capitals", "long silence", "a TTL that is no TTL"} {
+	for name, most := range map[string]uint32{"no EDNS": 300, "no capitals": 300, "long silence": 300, "a TTL that is no TTL": 86400} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 {
-				require.LessOrEqual(t, ask(t, name, "A").Holds("NOERROR", "A 192.0.2.53").Answer[0].Header().Ttl, uint32(300))
+				require.LessOrEqual(t, ask(t, name, "A").Holds("NOERROR", "A 192.0.2.53").Answer[0].Header().Ttl, most)
 			}
 		})
 	}
