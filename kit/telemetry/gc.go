@@ -53,9 +53,12 @@ func TuneGC(ctx context.Context) error {
 		// Load comes at once, and is not over with its first pause.
 		rate = max((now.total-made.total)/uint64(look/time.Second), min(rate, most)*2/3)
 		made = now
-		if p := percent(now.live, rate, most); p > was+was/4 || p < was-was/5 || p == 100 && was != p {
+		if p := percent(now.live, rate, most); p > was+was/4 || p < was-was/5 || p == 100 && was > p {
 			debug.SetGCPercent(p)
 			was = p
+			if p == 100 {
+				debug.FreeOSMemory() // who makes no garbage would not collect what there is for minutes
+			}
 		}
 	}
 }
