@@ -63,11 +63,18 @@ var anyPort = []string{
 // itsSettings are those a process listens with, and its data directory.
 func itsSettings(t *testing.T, p *harness.Process) []string {
 	t.Helper()
+	return settingsAt(p, func(listener string) string {
+		u, err := url.Parse(p.URL(listener))
+		require.NoError(t, err)
+		return u.Host
+	})
+}
+
+// settingsAt are those of a platform whose listeners are at other addresses.
+func settingsAt(p *harness.Process, addr func(listener string) string) []string {
 	args := []string{"--data-dir", p.DataDir, "--limits-connections", "100", "--gateway-connections", "100", "--gateway-connections-hard", "100"}
 	for _, name := range []string{"mp1", "mm5", "auth", "ops", "dns", "dns-management", "gateway", "gateway-management"} {
-		u, err := url.Parse(p.URL(name))
-		require.NoError(t, err)
-		args = append(args, "--"+name+"-listen", u.Host)
+		args = append(args, "--"+name+"-listen", addr(name))
 	}
 	return args
 }
@@ -113,10 +120,10 @@ func TestDoctorFindsNothingWhereAllIsWell(t *testing.T) {
 		}, checks, "each check has found something to be in order")
 		require.Equal(t, before, files(t, p.DataDir))
 
-		settings := itsSettings(t, p)
 		p.Stop()
 		before = files(t, p.DataDir)
-		require.Empty(t, faults(examine(t, settings...)))
+		// Another test may have its ports by now.
+		require.Empty(t, faults(examine(t, settingsAt(p, func(string) string { return harness.FreeAddr(t) })...)))
 		require.Equal(t, before, files(t, p.DataDir))
 		p.Restart()
 	})
