@@ -98,12 +98,7 @@ func TestProofsThatHaveExpiredAreStillTakenBack(t *testing.T) {
 			if c.take != nil {
 				c.take(w, g, o)
 			}
-			if c.ends {
-				require.Equal(t, "cut", h.over())
-				return
-			}
-			g.judged()
-			require.NoError(t, h.talk())
+			g.settled(t, h, c.ends)
 		})
 	}
 }
@@ -174,12 +169,7 @@ func TestInstancesMayHaveOneAddress(t *testing.T) {
 			h := reading("/events", false)(t, g, c.path, asToken(w.token(me)))
 			require.NoError(t, h.talk())
 			c.change(w, owner, other, address)
-			if c.ends {
-				require.Equal(t, "cut", h.over())
-				return
-			}
-			g.judged()
-			require.NoError(t, h.talk())
+			g.settled(t, h, c.ends)
 		})
 	}
 }

@@ -191,6 +191,17 @@ func (g *gate) metric(name, label string) float64 {
 	return 0
 }
 
+// settled sees that a call ended, or that it goes on once all were judged again.
+func (g *gate) settled(t *testing.T, h *held, ended bool) {
+	t.Helper()
+	if ended {
+		require.Equal(t, "cut", h.over())
+		return
+	}
+	g.judged()
+	require.NoError(t, h.talk())
+}
+
 // judged waits until all calls were judged again.
 func (g *gate) judged() {
 	g.Helper()
@@ -329,12 +340,7 @@ func TestStaticRoutesEndTheirCalls(t *testing.T) {
 			h := all[1].open(t, g, "/r", asToken(w.token(me)))
 			require.NoError(t, h.talk())
 			c.change(w, c.route, owner, ids[1])
-			if c.ends {
-				require.Equal(t, "cut", h.over())
-				return
-			}
-			g.judged()
-			require.NoError(t, h.talk())
+			g.settled(t, h, c.ends)
 		})
 	}
 }
