@@ -422,8 +422,8 @@ func TestTheWaitForAnAppOutlivesThePlatform(t *testing.T) {
 			a, m := running(t, p)
 			a.mind(cb.URL("/end"))
 			b, _ := running(t, p)
-			op, other := m.terminate(a.id, graceful(seconds)), m.operate(b.id, gracefulStop(seconds))
 			begin := time.Now()
+			op, other := m.terminate(a.id, graceful(seconds)), m.operate(b.id, gracefulStop(seconds))
 			first := noticed(t, cb, "/end", "TERMINATING")
 			for range 2 {
 				time.Sleep(seconds / 4 * time.Second) // a part of the time goes by
@@ -433,9 +433,7 @@ func TestTheWaitForAnAppOutlivesThePlatform(t *testing.T) {
 				require.Equal(t, "STOPPING", m.state(b.id))
 			}
 			m.done(op)
-			took := time.Since(begin)
-			require.GreaterOrEqual(t, took, (seconds-1)*time.Second)
-			require.Less(t, took, 4*seconds*time.Second)
+			require.GreaterOrEqual(t, time.Since(begin), seconds*time.Second)
 			m.done(other)
 			require.Equal(t, "STOPPED", m.state(b.id))
 			for _, d := range cb.All("/end") {
