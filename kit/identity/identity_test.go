@@ -361,7 +361,7 @@ func TestTrustedIssuerSpeaksForItsCallers(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := w.verify(claims(func(jwt.MapClaims) {}))
 		return err == nil
-	}, 5*time.Second, 10*time.Millisecond, "the keys are fetched")
+	}, 20*time.Second, 10*time.Millisecond, "the keys are fetched")
 	caller, err := w.verify(claims(func(jwt.MapClaims) {}))
 	require.NoError(t, err)
 	require.Equal(t, strings.ToLower(app), caller.Subject)
@@ -393,12 +393,12 @@ func TestUnknownKeysOfAnIssuerAreFetchedButNotAgainAndAgain(t *testing.T) {
 	w := newWorld(t, Config{Issuers: []TrustedIssuer{{Issuer: issuer, JWKSURL: e.url}}})
 	next := newECKey(t)
 	claims := jwt.MapClaims{"iss": issuer, "sub": uuid.NewString(), "aud": "mep", "exp": time.Now().Add(time.Hour).Unix()}
-	require.Eventually(t, func() bool { return e.asked.Load() > 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return e.asked.Load() > 0 }, 20*time.Second, 5*time.Millisecond)
 	e.publish(t, "x2", next.Public())
 	require.Eventually(t, func() bool {
 		_, err := w.verify(signed(t, jwt.SigningMethodES256, "x2", next, claims))
 		return err == nil
-	}, 5*time.Second, 5*time.Millisecond, "a key it has since published is fetched")
+	}, 20*time.Second, 5*time.Millisecond, "a key it has since published is fetched")
 	before := e.asked.Load()
 	for range 50 {
 		_, err := w.verify(signed(t, jwt.SigningMethodES256, "x"+uuid.NewString(), next, claims))

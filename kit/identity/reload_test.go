@@ -163,7 +163,7 @@ func TestAnIssuerThatStaysKeepsItsKeys(t *testing.T) {
 		c.Issuers = []TrustedIssuer{{Issuer: "https://another.test", JWKSURL: another.url}, stays}
 		c.Leeway, c.Certificates = time.Second, []CertRule{{DNS: "{caller}", Scopes: []string{ScopeMp1}}}
 	})
-	require.Eventually(t, func() bool { return another.asked.Load() > 0 }, 5*time.Second, time.Millisecond, "the other one is followed")
+	require.Eventually(t, func() bool { return another.asked.Load() > 0 }, 20*time.Second, time.Millisecond, "the other one is followed")
 	again, err := w.verifier.Recall(token)
 	require.NoError(t, err)
 	require.Same(t, first, again, "what was remembered of it stays")
@@ -277,7 +277,7 @@ func TestAnIssuerThatIsGoneIsNotFollowed(t *testing.T) {
 		gone.mu.Lock()
 		defer gone.mu.Unlock()
 		return gone.failed // which its last fetch had not
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 }
 
 func TestReloadsDisturbNoVerification(t *testing.T) {
@@ -445,6 +445,6 @@ func TestKeysFromTheSamePlaceAreKeptWhileItIsAway(t *testing.T) {
 	caller, err := w.verify(token)
 	require.NoError(t, err)
 	require.Equal(t, []string{ScopeMp1}, caller.Scopes)
-	require.Eventually(t, func() bool { return e.asked.Load() > asked }, 5*time.Second, time.Millisecond, "they are asked for again all the same")
+	require.Eventually(t, func() bool { return e.asked.Load() > asked }, 20*time.Second, time.Millisecond, "they are asked for again all the same")
 	w.remembered(e.token(t))
 }

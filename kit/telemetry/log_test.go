@@ -34,7 +34,7 @@ func TestLinesArriveLateWarningsAtOnceAndNothingIsLost(t *testing.T) {
 	require.NoError(t, err)
 	log.Debug("not wanted")
 	log.Info("one")
-	require.Eventually(t, func() bool { return out.String() != "" }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return out.String() != "" }, 20*time.Second, time.Millisecond)
 	log.Info("two")
 	log.With("k", "v").WithGroup("g").Warn("three", "a", 1)
 	require.Contains(t, out.String(), `"three"`)

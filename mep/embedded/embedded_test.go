@@ -124,7 +124,7 @@ func TestDatabaseAtItsQuotaHelpsItself(t *testing.T) {
 		}
 	}
 	require.ErrorIs(t, err, errs.InsufficientStorage, "old revisions fill the database")
-	require.Eventually(t, func() bool { return s.Full() != "" }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Full() != "" }, 20*time.Second, 10*time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.KeepRoom(ctx, 16<<20, func() int64 { return 0 }, silent) }()

@@ -141,7 +141,7 @@ func TestStopAnswersThoseWhoWait(t *testing.T) {
 		default:
 			return false
 		}
-	}, 5*time.Second, 5*time.Millisecond)
+	}, 20*time.Second, 5*time.Millisecond)
 }
 
 func BenchmarkTake(b *testing.B) {

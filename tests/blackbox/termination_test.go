@@ -416,7 +416,7 @@ func TestTheWaitForAnAppOutlivesThePlatform(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const seconds = 6
+			const seconds = 8
 			p := harness.Start(t)
 			cb := harness.NewSubscriber(t)
 			a, m := running(t, p)

@@ -14,7 +14,7 @@ func TestADeviceLearnsWhatTheUpstreamKnows(t *testing.T) {
 	s := newTestScreen(t)
 	s.colour = false
 	d := newDevice(s, u.address)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	require.NotPanics(t, func() { d.learns(ctx, dns.TypeA, "News.Example.net.", passedOn("A "+newsAddress)) })
 	require.Equal(t, "\n   device -> A News.Example.net.\n   NOERROR\n      News.Example.net. 300 IN A 203.0.113.81\n", s.shown.String())
