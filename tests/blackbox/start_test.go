@@ -64,7 +64,7 @@ func TestAFirstStartThatIsKilledIsMadeGoodByTheNext(t *testing.T) {
 	for _, after := range []time.Duration{5, 15, 30, 50, 70, 90, 110, 130, 160, 200} {
 		t.Run((after * time.Millisecond).String(), func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "data")
+			dir := filepath.Join(harness.Scratch(t), "data")
 			harness.KillAfter(t, "mep", after*time.Millisecond, "run", "--data-dir", dir, "--mm5-listen", "127.0.0.1:0", "--mp1-listen", "127.0.0.1:0",
 				"--auth-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
 			p := harness.Start(t, harness.Secure(), harness.DataDir(dir))

@@ -68,7 +68,7 @@ func (r *Resolver) Addr() string { return r.server() }
 
 // Dial opens a socket to the server, for what no client would send.
 func (r *Resolver) Dial() (net.Conn, error) {
-	d := &net.Dialer{Timeout: 5 * time.Second}
+	d := &net.Dialer{Timeout: Patience}
 	if r.from != "" && r.network == "udp" {
 		d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(r.from)}
 	} else if r.from != "" {

@@ -67,9 +67,9 @@ func MayFail() Option {
 	return func(s *spec) { s.mayFail = true }
 }
 
-// scratch makes a directory for data, in memory where there is room: a disk that many processes write to at a time makes
+// Scratch makes a directory for data, in memory where there is room: a disk that many processes write to at a time makes
 // each of them wait for seconds now and then, and what a process wrote outlives its death there, too.
-func scratch(tb testing.TB) string {
+func Scratch(tb testing.TB) string {
 	tb.Helper()
 	const memory = "/dev/shm"
 	var st syscall.Statfs_t

@@ -157,7 +157,7 @@ func start(tb testing.TB, program string, opts ...Option) *Process {
 	}
 	p.spec.args = p.spec.arguments()
 	if p.DataDir = p.spec.dataDir; p.DataDir == "" {
-		p.DataDir = filepath.Join(scratch(tb), "data")
+		p.DataDir = filepath.Join(Scratch(tb), "data")
 	}
 	p.spec.args = append(p.spec.args, "--data-dir", p.DataDir)
 	if p.spec.config != "" {

@@ -26,7 +26,7 @@ func (p *Process) Dial(tb testing.TB, listener string) net.Conn {
 }
 
 func (p *Process) dial(listener string) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	dialer := &net.Dialer{Timeout: Patience}
 	if !strings.HasPrefix(p.URL(listener), "https:") {
 		return dialer.Dial("tcp", p.Addr(listener))
 	}

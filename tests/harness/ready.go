@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // findListeners learns the addresses from the log and, unless it is not to be waited for, asks whether all is ready.
@@ -68,7 +67,7 @@ func (r Readiness) IsDegraded(name string) bool {
 
 // Ready asks /readyz.
 func (p *Process) Ready() (status int, r Readiness, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL("ops")+"/readyz", nil)
 	if err != nil {

@@ -46,7 +46,7 @@ func (p *Process) transport(from string) (*http.Transport, error) {
 	if t := p.paths[from]; t != nil {
 		return t, nil
 	}
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	dialer := &net.Dialer{Timeout: Patience}
 	if from != "" {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
