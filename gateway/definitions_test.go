@@ -92,7 +92,13 @@ func TestWhatCannotBeAppliedClosesItsRoutes(t *testing.T) {
 	late := w.gate()
 	require.Equal(t, http.StatusServiceUnavailable, late.status("/services/free/", token))
 	require.Equal(t, http.StatusServiceUnavailable, late.status("/services/own/", token), "its policy is built on the one that cannot be used")
+	require.Equal(t, http.StatusServiceUnavailable, g.status("/services/free/", token), "the defaults are no version of it that was before")
+	w.policy(api.AnyService, api.Policy{Rules: []api.Rule{{Effect: api.Deny, Methods: []string{"POST"}}}})
+	require.Equal(t, http.StatusOK, g.status("/services/free/", token))
+	w.policy(api.AnyService, unusable(shut))
 	require.Equal(t, http.StatusOK, g.status("/services/free/", token), "the one before it is in force")
+	require.Equal(t, http.StatusForbidden, g.do(http.MethodPost, "/services/free/", "", token).StatusCode)
+	require.Equal(t, http.StatusServiceUnavailable, w.gate().status("/services/free/", token), "which a gateway that starts has not seen")
 
 	w.delete(state.GatewayPolicyKey(api.AnyService))
 	w.delete(state.GatewayPolicyKey("hello"))
@@ -113,6 +119,8 @@ func TestPoliciesOfThePlatformCloseItToo(t *testing.T) {
 		require.Equal(t, http.StatusOK, a.StatusCode, path)
 		require.NotEmpty(t, a.seen(t).Header.Get("Authorization"), "the platform decides by itself")
 	}
+	w.policy(api.RouteMp1, unusable(api.Policy{}))
+	require.Equal(t, http.StatusServiceUnavailable, g.status("/mec_service_mgmt/v1/services"), "the defaults are no version of it that was before")
 	w.policy(api.RouteMp1, api.Policy{Rules: []api.Rule{{Effect: api.Deny, Sources: []string{"127.0.0.1"}}}})
 	require.Equal(t, http.StatusForbidden, g.status("/mec_service_mgmt/v1/services"))
 	require.Equal(t, http.StatusOK, g.status("/mep/token"))

@@ -62,7 +62,11 @@ func (b *builder) setPolicies(keys map[string]bool, all bool) (touched map[strin
 		if base.source == "" {
 			base.source = table.FromDefaults
 		}
-		b.anyone = b.compile(gateway.AnyService, base, nil, b.anyone)
+		was := b.anyone
+		if was != nil && was.Source == table.FromDefaults && base.source != table.FromDefaults {
+			was = nil // it was nobody's
+		}
+		b.anyone = b.compile(gateway.AnyService, base, nil, was)
 	}
 	for name := range former {
 		if _, still := defined[name]; !still {
@@ -258,7 +262,9 @@ func (b *builder) setPlatform(touched map[string]bool, all bool) {
 			b.platform = append(b.platform, s)
 			continue
 		}
-		at := slices.IndexFunc(former, func(was *static) bool { return was.route.ID == p.ID })
+		at := slices.IndexFunc(former, func(was *static) bool {
+			return was.route.ID == p.ID && was.route.Policy.Source != table.FromPlatform
+		})
 		if at >= 0 {
 			b.platform = append(b.platform, former[at])
 			continue
