@@ -111,8 +111,9 @@ func (m *Mirror) save() (err error) {
 	return os.Rename(f.Name(), m.cfg.SnapshotFile)
 }
 
-// restore loads the snapshot on disk, if there is a good one. A damaged file is set aside.
-func (m *Mirror) restore() {
+// restore takes the state on disk as soon as it is known that etcd is away, which is at the latest when it was waited for long enough.
+// A damaged file is set aside in any case.
+func (m *Mirror) restore(ctx context.Context, away <-chan struct{}) {
 	events, revision, err := m.readSnapshot()
 	if errors.Is(err, os.ErrNotExist) {
 		return
@@ -123,12 +124,23 @@ func (m *Mirror) restore() {
 			"file", m.cfg.SnapshotFile, "moved_to", aside, "error", errors.Join(err, os.Rename(m.cfg.SnapshotFile, aside)))
 		return
 	}
+	select {
+	case <-away:
+	case <-time.After(m.cfg.SnapshotDelay):
+	case <-m.ready:
+	case <-ctx.Done():
+	}
 	m.applying.Lock()
 	defer m.applying.Unlock()
-	m.restored.Store(true)
-	m.commit(events, revision)
-	m.dirty.Store(false)
-	m.log.Info("state loaded from disk until etcd is reached", "file", m.cfg.SnapshotFile, "revision", revision, "records", len(events))
+	select {
+	case <-m.ready: // etcd was reached
+	case <-ctx.Done():
+	default:
+		m.restored.Store(true)
+		m.commit(events, revision)
+		m.dirty.Store(false)
+		m.log.Info("state loaded from disk until etcd is reached", "file", m.cfg.SnapshotFile, "revision", revision, "records", len(events))
+	}
 }
 
 func (m *Mirror) readSnapshot() ([]event, int64, error) {

@@ -41,6 +41,9 @@ type Config struct {
 	Prefix string
 	// SnapshotFile is where the last state is kept on disk for a start without etcd; empty switches that off.
 	SnapshotFile string
+	// SnapshotDelay is how long etcd is waited for before the state on disk is taken; default 1 s. What is on disk may be seconds old: a
+	// process that starts beside a good etcd is not to answer by it.
+	SnapshotDelay time.Duration
 	// SnapshotInterval is the least time between two writes of SnapshotFile; default 5 s.
 	SnapshotInterval time.Duration
 	// PageSize is how many keys one list request asks for; default 2000.
@@ -113,6 +116,9 @@ func New(cfg Config) *Mirror {
 	}
 	if cfg.ProbeInterval <= 0 {
 		cfg.ProbeInterval = time.Second
+	}
+	if cfg.SnapshotDelay <= 0 {
+		cfg.SnapshotDelay = time.Second
 	}
 	if cfg.SnapshotInterval <= 0 {
 		cfg.SnapshotInterval = 5 * time.Second
@@ -238,19 +244,25 @@ func (m *Mirror) advance(revision int64) {
 
 // Run follows etcd until the context ends. It returns nil then, and never gives up before.
 func (m *Mirror) Run(ctx context.Context) error {
-	var saver sync.WaitGroup
+	away := make(chan struct{})
+	unreached := sync.OnceFunc(func() { close(away) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	if m.cfg.SnapshotFile != "" {
-		m.restore()
-		saver.Go(func() { m.saveLoop(ctx) })
+		beside.Go(func() {
+			m.restore(ctx, away)
+			m.saveLoop(ctx)
+		})
 	}
-	defer saver.Wait()
 	backoff := 10 * time.Millisecond
 	next := int64(0) // where to watch from; 0: list first
 	for ctx.Err() == nil {
 		var err error
 		listed := next != 0
 		if !listed {
-			err = m.list(ctx)
+			if err = m.list(ctx); err != nil {
+				unreached()
+			}
 			listed = err == nil
 		}
 		if err == nil {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -196,66 +194,6 @@ func TestReadsGoOnWhileEtcdIsAwayAndRecover(t *testing.T) {
 	f.await(t, rev)
 	require.Len(t, contents(f.fruit), 2)
 	require.Eventually(t, func() bool { return f.mirror.Status().Connected }, 20*time.Second, 10*time.Millisecond)
-}
-
-func TestStartsFromDiskWithoutEtcdAndTellsTheDifferenceLater(t *testing.T) {
-	server := etcdtest.Start(t)
-	store := server.Store(t)
-	file := filepath.Join(t.TempDir(), "state", "snapshot")
-	put(t, store, "/t/fruit/a", "apple")
-	put(t, store, "/t/fruit/b", "banana")
-	first := follow(t, store, file)
-	first.awaitReady(t)
-	first.stop()
-	put(t, store, "/t/fruit/a", "apricot")
-	_, err := store.Client.Delete(t.Context(), "/t/fruit/b")
-	require.NoError(t, err)
-	rev := put(t, store, "/t/fruit/c", "cherry")
-	_, err = store.Client.Compact(t.Context(), rev)
-	require.NoError(t, err)
-	server.Stop()
-
-	second := follow(t, store, file)
-	second.awaitReady(t)
-	require.True(t, second.mirror.Status().Restored)
-	require.Equal(t, map[string]string{"/t/fruit/a": "apple", "/t/fruit/b": "banana"}, contents(second.fruit))
-
-	server.StartAgain(t)
-	second.await(t, rev)
-	require.False(t, second.mirror.Status().Restored)
-	require.Equal(t, map[string]string{"/t/fruit/a": "apricot", "/t/fruit/c": "cherry"}, contents(second.fruit))
-}
-
-func TestDamagedSnapshotIsSetAside(t *testing.T) {
-	for name, damage := range map[string]func([]byte) []byte{
-		"cut short":      func(b []byte) []byte { return b[:len(b)/2] },
-		"a byte changed": func(b []byte) []byte { b[10] ^= 1; return b },
-		"emptied":        func([]byte) []byte { return nil },
-		"something else": func([]byte) []byte { return []byte("hello\nworld\n") },
-		"line removed":   func(b []byte) []byte { return b[strings.Index(string(b), "\n")+1:] },
-		"trailer repeated": func(b []byte) []byte {
-			return append(b, b[strings.LastIndex(strings.TrimSpace(string(b)), "\n")+1:]...)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := etcdtest.Start(t)
-			store := server.Store(t)
-			file := filepath.Join(t.TempDir(), "snapshot")
-			put(t, store, "/t/fruit/a", "apple")
-			put(t, store, "/t/fruit/b", "banana")
-			first := follow(t, store, file)
-			first.awaitReady(t)
-			first.stop()
-			data, err := os.ReadFile(file)
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(file, damage(data), 0o600))
-
-			second := follow(t, store, file)
-			second.awaitReady(t)
-			require.Len(t, contents(second.fruit), 2, "the state comes from etcd")
-			require.FileExists(t, file+".damaged")
-		})
-	}
 }
 
 // TestFollowsWhateverHappens compares the collections with a plain map while keys are written and removed at random, history is
