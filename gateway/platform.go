@@ -43,7 +43,7 @@ func (g *Gateway) accessRouter() (http.Handler, error) {
 // platform are the routes to the platform itself.
 func (g *Gateway) platform(cfg *Config) []follow.Platform {
 	list := []follow.Platform{{
-		ID: RouteAccess, Paths: []string{gateway.Base + "/access_requests", gateway.Base + "/access_requests/*"}, Local: g.access, Guarded: true,
+		ID: gateway.RouteAccess, Paths: []string{gateway.Base + "/access_requests", gateway.Base + "/access_requests/*"}, Local: g.access, Guarded: true,
 	}}
 	auth := follow.Platform{
 		ID: gateway.RouteAuth, Local: g.options.Auth, URLs: cfg.AuthURLs,
@@ -68,9 +68,6 @@ func (g *Gateway) platform(cfg *Config) []follow.Platform {
 	}
 	return list
 }
-
-// RouteAccess is the name of the route to the access requests.
-const RouteAccess = "platform.access"
 
 // reachPlatform makes what calls the other daemons.
 func (g *Gateway) reachPlatform(cfg *Config) error {

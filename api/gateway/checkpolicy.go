@@ -28,17 +28,23 @@ const (
 // here.
 func (p *Policy) Check(faults *problem.InvalidParams) { p.check(newChecker(faults)) }
 
-// CheckFor is Check for the policy of a service or route: the platform decides by itself who may call its own.
+// CheckFor is Check for the policy of a service or route: the platform decides by itself who may call its own, and shares nothing of it.
 func (p *Policy) CheckFor(name string, faults *problem.InvalidParams) {
 	p.Check(faults)
-	if name != RouteMp1 && name != RouteAuth {
+	var why string
+	switch name {
+	case RouteMp1, RouteAuth:
+		why = "the platform decides by itself who may call"
+	case RouteAccess:
+		why = "it belongs to no app"
+	default:
 		return
 	}
 	for member, given := range map[string]bool{
-		"authentication": len(p.Authentication) > 0, "sharing": p.Sharing != "", "owners": len(p.Owners) > 0,
+		"authentication": len(p.Authentication) > 0 && name != RouteAccess, "sharing": p.Sharing != "", "owners": len(p.Owners) > 0,
 	} {
 		if given {
-			faults.Add(member, "has no effect on "+name+": the platform decides by itself who may call")
+			faults.Add(member, "has no effect on "+name+": "+why)
 		}
 	}
 }

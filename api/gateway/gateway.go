@@ -17,6 +17,8 @@ const AnyService = "*"
 const (
 	RouteAuth = "platform.auth"
 	RouteMp1  = "platform.mp1"
+	// RouteAccess leads to the access requests (POST /gateway/v1/access_requests).
+	RouteAccess = "platform.access"
 )
 
 // Duration is a span of time as Go writes it: "1.5s", "250ms", "1h". "" is the default.

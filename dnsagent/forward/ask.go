@@ -31,6 +31,18 @@ func isTimeout(err error) bool {
 	return ok && network.Timeout()
 }
 
+// unanswered is the error of an upstream that did not answer in the time it had, whatever it is that was waited for.
+type unanswered struct {
+	after time.Duration
+	cause error
+}
+
+func (s *unanswered) Error() string {
+	return fmt.Sprintf("no answer within %s", s.after.Round(time.Millisecond))
+}
+
+func (s *unanswered) Unwrap() error { return s.cause }
+
 // outcomeOf is the outcome in metrics of asking an upstream.
 func outcomeOf(err error) string {
 	switch {
@@ -49,11 +61,14 @@ func outcomeOf(err error) string {
 
 // answerOf asks an upstream and says what its response is worth. With errServfail there is an answer that says so.
 func (f *Forwarder) answerOf(ctx context.Context, s *settings, x *exchanger) (*Answer, error) {
-	u, q := x.upstream, x.question
+	u, q, began := x.upstream, x.question, time.Now()
 	resp, err := x.do(ctx)
 	if err == nil && rejectsEDNS(resp.msg.Rcode) {
 		x.udpSize = 0
 		resp, err = x.do(ctx)
+	}
+	if err != nil && isTimeout(err) {
+		err = &unanswered{time.Since(began), err}
 	}
 	if err != nil {
 		return nil, err

@@ -47,9 +47,9 @@ func (c *Call) Cut() (rest func()) {
 	w.cut.Store(true)
 	if t := w.upgraded.Load(); t != nil {
 		t.ended.Store(true)
-		frame := refusedFrame
-		if errs.KindOf(c.Ending().Err) == errs.Unavailable {
-			frame = awayFrame
+		frame := closeFrame(policyViolation, "the right to this call was taken back")
+		if why := c.Ending().Err; errs.KindOf(why) == errs.Unavailable {
+			frame = closeFrame(goingAway, why.Error())
 		}
 		return func() { t.end(frame) }
 	}

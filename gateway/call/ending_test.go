@@ -44,7 +44,8 @@ func TestTargetsHaveNothingOfTheCallers(t *testing.T) {
 func TestUpgradedConnectionsAreToldWhyTheyEnd(t *testing.T) {
 	t.Parallel()
 	const told = "\x88\x27\x03\xf0the right to this call was taken back"
-	const gone = "\x88\x2a\x03\xe9the service is not offered here any more"
+	const gone = "\x88\x0c\x03\xe9not served"
+	long := "\x88\x7d\x03\xe9" + strings.Repeat("x", 123)
 	for name, c := range map[string]struct {
 		said  string
 		err   error
@@ -53,7 +54,8 @@ func TestUpgradedConnectionsAreToldWhyTheyEnd(t *testing.T) {
 		"after a message":             {"\x81\x02hi", errs.Forbidden, told},
 		"after two":                   {"\x81\x02hi\x82\x00", errs.Unauthenticated, told},
 		"between fragments":           {"\x01\x02hi", errs.Forbidden, told},
-		"of a service that is gone":   {"\x81\x02hi", errs.Unavailable, gone},
+		"of a service that is gone":   {"\x81\x02hi", errs.New(errs.Unavailable, "not served"), gone},
+		"for a reason of many words":  {"\x81\x02hi", errs.New(errs.Unavailable, "%s", strings.Repeat("x", 200)), long},
 		"within a message":            {"\x81\x03hi", errs.Forbidden, ""},
 		"within a header":             {"\x81", errs.Forbidden, ""},
 		"within a long header":        {"\x81\x7e\x00", errs.Forbidden, ""},

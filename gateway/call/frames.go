@@ -75,15 +75,10 @@ const (
 	policyViolation = 1008
 )
 
-// The close frames of calls that are ended.
-var (
-	refusedFrame = closeFrame(policyViolation, "the right to this call was taken back")
-	awayFrame    = closeFrame(goingAway, "the service is not offered here any more")
-)
-
-// closeFrame makes a close frame. It is not masked, because the gateway stands in for the server.
+// closeFrame makes a close frame, of which why may have up to 123 bytes (RFC 6455 5.5). It is not masked, because the gateway stands in for
+// the server.
 func closeFrame(code uint16, why string) []byte {
-	const final = 0x80
-	payload := append(binary.BigEndian.AppendUint16(nil, code), why...)
-	return append([]byte{final | opClose, byte(len(payload))}, payload...) //nolint:gosec // of a few words
+	const final, most = 0x80, 123
+	payload := append(binary.BigEndian.AppendUint16(nil, code), why[:min(len(why), most)]...)
+	return append([]byte{final | opClose, byte(len(payload))}, payload...) //nolint:gosec // 125 at most
 }

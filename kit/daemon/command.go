@@ -35,7 +35,7 @@ func (s *Spec[C]) Command() *cobra.Command {
 		s.AddFlags(root)
 	}
 	validate := &cobra.Command{
-		Use: "validate", Short: "Check the configuration and print nothing but its faults", Args: cobra.NoArgs,
+		Use: "validate", Short: "Check the configuration: print its faults, or that it is valid", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.Load(s.Sources(cmd))
 			if err == nil && s.Advise != nil {

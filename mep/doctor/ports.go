@@ -99,7 +99,8 @@ func (x *examination) unbound(f *findings, l listener, rival string, err error) 
 			return
 		}
 		f.fail(l.setting(), l.addr+" is in use by "+by.String(),
-			fmt.Sprintf("end that process, or set %s to another port (ss -ltnp 'sport = %d' shows who listens)", l.setting(), port))
+			fmt.Sprintf("end that process, or set %s to another port (ss -ltnp 'sport = %d' shows who listens); if it is this platform, "+
+				"say which data directory it uses with --data-dir", l.setting(), port))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		f.fail(l.setting(), l.addr+" is not an address of this machine",
 			fmt.Sprintf("take one that ip addr lists, or :%d for all", port))
