@@ -43,6 +43,7 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 			if err != nil {
 				return nil, err
 			}
+			n.Mirror.PreferDisk() // an address of some seconds ago is better than SERVFAIL
 			a, err := New(&c.DNS, n, env)
 			if err != nil {
 				return nil, errors.Join(err, n.Store.Close())

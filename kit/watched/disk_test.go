@@ -69,11 +69,14 @@ func TestTheStateOnDiskIsForAnEtcdThatIsAway(t *testing.T) {
 	first.awaitReady(t)
 	first.stop()
 	put(t, store, "/t/fruit/a", "apricot")
-	start := func(delay time.Duration, may <-chan struct{}) (*watched.Mirror, *watched.Collection[string]) {
+	start := func(delay time.Duration, may <-chan struct{}, options ...func(*watched.Mirror)) (*watched.Mirror, *watched.Collection[string]) {
 		m := watched.New(watched.Config{
 			Source: slowSource{store.Source, may}, Prefix: "/t/", SnapshotFile: file, SnapshotDelay: delay, SnapshotInterval: time.Hour,
 			Logger: slog.New(slog.DiscardHandler),
 		})
+		for _, o := range options {
+			o(m)
+		}
 		fruit := watched.Add(m, "fruit", "/t/fruit/", text)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
@@ -94,6 +97,9 @@ func TestTheStateOnDiskIsForAnEtcdThatIsAway(t *testing.T) {
 	may := make(chan struct{})
 	slow, fruit := start(time.Hour, may)
 	silent, old := start(time.Millisecond, nil)
+	hasty, _ := start(time.Hour, nil, (*watched.Mirror).PreferDisk)
+	await(hasty)
+	require.True(t, hasty.Status().Restored)
 	await(silent)
 	require.True(t, silent.Status().Restored)
 	require.Equal(t, map[string]string{"/t/fruit/a": "apple"}, contents(old))

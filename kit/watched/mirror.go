@@ -156,6 +156,9 @@ func (m *Mirror) sourcesOf(key string) iter.Seq[source] {
 // Ready is closed when the collections hold a state, from etcd or, failing that, from disk.
 func (m *Mirror) Ready() <-chan struct{} { return m.ready }
 
+// PreferDisk makes the mirror take the state on disk at once, for a program whose old answers are better than none. Call it before Run.
+func (m *Mirror) PreferDisk() { m.cfg.SnapshotDelay = 0 }
+
 // Revision is the etcd revision all collections have reached.
 func (m *Mirror) Revision() int64 { return m.revision.Load() }
 

@@ -197,6 +197,7 @@ func crash(t *testing.T, p *harness.Process, kills, between int) {
 			require.NoError(t, err)
 		}
 		p.Restart()
+		degraded(t, p, false) // a daemon that etcd keeps waiting is ready with what it knew
 		total := 0
 		for _, pr := range producers {
 			pr.reconcile(t)
