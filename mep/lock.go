@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // dirLock is a data directory in use by this process.
@@ -27,7 +28,10 @@ func lock(dir string) (*dirLock, error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	if err := flock(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("data directory %s %w (or %w)", dir, errInUse, err), f.Close())
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errInUse
+		}
+		return nil, errors.Join(fmt.Errorf("data directory %s %w", dir, err), f.Close())
 	}
 	return &dirLock{f}, nil
 }

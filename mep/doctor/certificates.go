@@ -105,7 +105,7 @@ func (x *examination) given(f *findings) {
 	x.publicNames(f, file, leaf, "have it issued for that name too, or correct the setting")
 	x.serviceNames(f, file, leaf, "have it issued for these names too, or correct the setting")
 	for _, l := range x.listeners() {
-		setting := map[string]string{"mp1": "publicUrl", "mm5": "mm5.publicUrl", "auth": "auth.publicUrl"}[l.name]
+		setting := publicSetting[l.name]
 		host := x.reachedAs(l)
 		if host == "" || leaf.VerifyHostname(host) == nil {
 			continue
@@ -123,7 +123,8 @@ func (x *examination) given(f *findings) {
 
 // reachedAs is the name by which clients reach a listener whose public URL is not set; empty when nothing can be said.
 func (x *examination) reachedAs(l listener) string {
-	if l.name == "mp1" && x.Server.PublicURL != "" || l.name == "mm5" && x.Server.Mm5.PublicURL != "" || l.name == "auth" && x.Auth.PublicURL != "" ||
+	given := func(u publicURL) bool { return u.setting == publicSetting[l.name] && u.value != "" }
+	if slices.ContainsFunc(x.publicURLs(), given) ||
 		(l.name == "ops" || strings.HasSuffix(l.name, "-management")) && loopback(l.addr) || l.name == "dns" { // of which DNS has no certificate
 		return ""
 	}
@@ -144,9 +145,28 @@ func (x *examination) reachedAs(l listener) string {
 	return name
 }
 
+// publicSetting is where the URL of a listener is said.
+var publicSetting = map[string]string{
+	"mp1": "publicUrl", "mm5": "mm5.publicUrl", "auth": "auth.publicUrl", "gateway": "gateway.publicUrl", "dns-management": "dns.publicUrl",
+}
+
+type publicURL struct{ setting, value string }
+
+// publicURLs are those that clients are given, as far as they are set.
+func (x *examination) publicURLs() []publicURL {
+	list := []publicURL{{"publicUrl", x.Server.PublicURL}, {"mm5.publicUrl", x.Server.Mm5.PublicURL}, {"auth.publicUrl", x.Auth.PublicURL}}
+	if x.Gateway != nil && x.Gateway.Enabled() {
+		list = append(list, publicURL{"gateway.publicUrl", x.Server.GatewayURL})
+	}
+	if x.DNS != nil && x.DNS.Enabled() {
+		list = append(list, publicURL{"dns.publicUrl", x.DNS.PublicURL})
+	}
+	return list
+}
+
 // publicNames looks whether a certificate is for the hosts of the URLs that clients are given.
 func (x *examination) publicNames(f *findings, file string, leaf *x509.Certificate, remedy string) {
-	for _, u := range []struct{ setting, value string }{{"publicUrl", x.Server.PublicURL}, {"mm5.publicUrl", x.Server.Mm5.PublicURL}, {"auth.publicUrl", x.Auth.PublicURL}} {
+	for _, u := range x.publicURLs() {
 		parsed, err := url.Parse(u.value)
 		if err != nil || parsed.Scheme != "https" || leaf.VerifyHostname(parsed.Hostname()) == nil {
 			continue

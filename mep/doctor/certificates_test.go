@@ -79,6 +79,14 @@ func TestCertificates(t *testing.T) {
 			by:      func(_ *testing.T, f *fixture) { f.Auth.PublicURL = "https://mec.example:10443" },
 			finding: "is not for mec.example, the host of auth.publicUrl", remedy: "tls.names",
 		},
+		"consumers come by a name it is not for": {
+			by:      func(_ *testing.T, f *fixture) { f.Server.GatewayURL = "https://mec.example:8443" },
+			finding: "is not for mec.example, the host of gateway.publicUrl", remedy: "tls.names",
+		},
+		"managers of DNS come by a name it is not for": {
+			by:      func(_ *testing.T, f *fixture) { f.DNS.PublicURL = "https://mec.example:8081" },
+			finding: "is not for mec.example, the host of dns.publicUrl", remedy: "tls.names",
+		},
 		"clients come through a proxy": {
 			by: func(_ *testing.T, f *fixture) {
 				f.Server.PublicURL, f.Common.Identity.Proxies = "https://mec.example", []string{"10.0.0.0/8"}
