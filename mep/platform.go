@@ -78,7 +78,7 @@ func Platform(filters ...filter.Definition) *Spec {
 		Listeners: func(c *Config) []string {
 			return append([]string{
 				c.Server.Mp1Listen, c.Server.PublicURL, c.Server.Mm5.Listen, c.Server.Mm5.PublicURL, c.Auth.Listen, c.Auth.PublicURL,
-				c.Server.GatewayURL, c.DNS.PublicURL,
+				c.Server.GatewayURL,
 			}, append(c.DNS.Addresses(), c.Gateway.Addresses()...)...)
 		},
 		Build: func(ctx context.Context, cfg *Config, env *daemon.Env) (*daemon.Program[Config], error) {
