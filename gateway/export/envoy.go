@@ -7,7 +7,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// tree is a part of a configuration of Envoy's, which has too many types to name those that are used.
+// tree is a part of Envoy's configuration, which has too many types to declare them here.
 type tree = map[string]any
 
 const (
@@ -20,10 +20,10 @@ const (
 	envoyHTTP    = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 )
 
-// envoyPort is what the listener is bound to.
+// envoyPort is the port of the listener.
 const envoyPort = 8000
 
-// Envoy writes a static configuration for Envoy (API v3).
+// Envoy returns the routes as a static configuration for Envoy (API v3).
 func Envoy(t Table) ([]byte, error) {
 	e := &envoy{names: names{}, clusters: []any{}, hosts: map[string]*virtualHost{}}
 	t.exported(&e.notes, e.route)
@@ -59,14 +59,14 @@ func address(host string, port int) tree {
 	return tree{"socket_address": tree{"address": host, "port_value": port}}
 }
 
-// filters are the HTTP filters: those that some route configures, and the router at the end.
+// filters returns the HTTP filters: those that some route configures, and the router at the end.
 func (e *envoy) filters() []any {
 	var list []any
 	if e.ruled {
 		list = append(list, tree{"name": "envoy.filters.http.rbac", "typed_config": tree{"@type": envoyRBAC + "RBAC"}})
 	}
 	if e.buffered {
-		// Routes have their own bounds; those without any are left alone.
+		// Routes have their own limits; the filter is disabled for the others.
 		list = append(list, tree{"name": "envoy.filters.http.buffer", "disabled": true, "typed_config": tree{"@type": envoyBuffer + "Buffer", "max_request_bytes": 1 << 20}})
 	}
 	return append(list, tree{"name": "envoy.filters.http.router", "typed_config": tree{"@type": envoyRouter}})
@@ -83,7 +83,7 @@ func (e *envoy) route(r *gateway.RouteView, to targets, p gateway.Policy) {
 	e.clusters = append(e.clusters, e.cluster(r, name, to, &p))
 }
 
-// missing notes what the open source Envoy has no filter for, or one that needs a server beside it.
+// missing notes the features for which open source Envoy has no filter, or only one that needs a separate server.
 func (e *envoy) missing(r *gateway.RouteView, p *gateway.Policy) {
 	anonymous := len(p.Authentication) == 1 && p.Authentication[0] == gateway.Anonymous
 	if !anonymous {
@@ -158,5 +158,5 @@ func (e *envoy) tls(r *gateway.RouteView, to targets, p *gateway.Policy) tree {
 	}}
 }
 
-// seconds is a duration as protobuf writes it in JSON.
+// seconds formats a duration as protobuf does in JSON.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }

@@ -10,24 +10,23 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// virtualHost holds the routes of one host, of which Envoy takes the first that matches.
+// virtualHost holds the routes of one host. Envoy uses the first that matches.
 type virtualHost struct {
 	routes []envoyRoute
-	// whole is the route of the service whose name the host is: it takes what no route that names the host takes.
+	// whole is the route of the service that the host is a name of. It gets the requests that no route for the host matches.
 	whole tree
 }
 
-// envoyRoute is a route and what decides about its place.
+// envoyRoute is a route with its sort criteria.
 type envoyRoute struct {
 	id       string
 	priority int
 	pattern  gateway.Pattern
-	specific int // how many conditions there are besides the path
+	specific int // number of conditions in addition to the path
 	route    tree
 }
 
-// before is the order of routes: by their priorities, then segment by segment, literal ones first, then by how much they ask for, and
-// then by their ids.
+// before compares routes: by priority, then segment by segment with literals first, then by the number of conditions, then by id.
 func before(a, b envoyRoute) int {
 	if a.priority != b.priority {
 		return b.priority - a.priority
@@ -55,8 +54,8 @@ func before(a, b envoyRoute) int {
 	return strings.Compare(a.id, b.id)
 }
 
-// virtualHosts are those of the hosts that are named, and the one of all others. Envoy looks for a request's host first, and nowhere else:
-// routes of wider names, and of any host, are therefore among those of each.
+// virtualHosts returns the virtual hosts: one for each named host, and one for all others. Envoy searches a single virtual host for a
+// request, so each one also has the routes for wider names and for any host.
 func (e *envoy) virtualHosts() []any {
 	list := []any{}
 	for _, host := range slices.Sorted(maps.Keys(e.hosts)) {
@@ -80,8 +79,8 @@ func (e *envoy) virtualHosts() []any {
 	return list
 }
 
-// wider are a host and the wildcards whose routes its requests may take, the longest first, and at the end "*". For the name of a service
-// that is not among them: the service has all paths.
+// wider returns the host and the wildcards whose routes its requests may match, longest first, and "*" at the end. "*" is omitted for the
+// name of a service: the service has all paths.
 func (e *envoy) wider(host string) []string {
 	hosts := []string{host}
 	for rest, more := strings.TrimPrefix(host, "*."), true; more; {
@@ -96,7 +95,7 @@ func (e *envoy) wider(host string) []string {
 	return hosts
 }
 
-// routes adds the routes, and returns how many there are for a host.
+// routes adds the ways of a route that can be exported, and returns their number.
 func (e *envoy) routes(r *gateway.RouteView, name string, to targets, p *gateway.Policy) int {
 	n := 0
 	for _, w := range waysOf(r, &e.notes) {
@@ -162,7 +161,7 @@ func (e *envoy) match(r *gateway.RouteView, p *gateway.Pattern) tree {
 
 func envoyGroup(int) string { return "(" }
 
-// action says where calls go, and how.
+// action returns the target of calls, and how it is reached.
 func (e *envoy) action(r *gateway.RouteView, cluster string, to targets, p *gateway.Policy, w *way) tree {
 	a := tree{"cluster": cluster, "timeout": seconds(p.Timeouts.Total.Or(0)), "idle_timeout": seconds(p.Timeouts.Idle.Or(5 * time.Minute))}
 	if p.Timeouts.Response != "" {
@@ -202,10 +201,10 @@ func rewriting(expression, substitution string) tree {
 	return tree{"pattern": tree{"regex": expression}, "substitution": substitution}
 }
 
-// substitution is text in what takes the place of a match.
+// substitution escapes text for use in the replacement of a match.
 func substitution(text string) string { return strings.ReplaceAll(text, `\`, `\\`) }
 
-// fields adds what becomes of header fields.
+// fields adds the changes to header fields.
 func (e *envoy) fields(p *gateway.Policy, route tree) {
 	h := &p.Headers
 	for name, value := range map[string]any{
@@ -228,14 +227,14 @@ func (e *envoy) fields(p *gateway.Policy, route tree) {
 func set(fields map[string]string) []any {
 	var list []any
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		// A percent sign begins a variable.
+		// A percent sign would begin a variable.
 		value := strings.ReplaceAll(fields[name], "%", "%%")
 		list = append(list, tree{"header": tree{"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"})
 	}
 	return list
 }
 
-// perRoute configures filters for one route.
+// perRoute returns the configuration of filters for one route.
 func (e *envoy) perRoute(r *gateway.RouteView, p *gateway.Policy) tree {
 	config := tree{}
 	if p.MaxBody > 0 {
@@ -250,7 +249,7 @@ func (e *envoy) perRoute(r *gateway.RouteView, p *gateway.Policy) tree {
 	return config
 }
 
-// rules are exported when they only list addresses: who calls is not known without a filter for that.
+// rules exports rules only if they are a plain list of addresses: Envoy does not know the caller without an additional filter.
 func (e *envoy) rules(r *gateway.RouteView, p *gateway.Policy) tree {
 	if len(p.Rules) == 0 && p.Default != gateway.Deny {
 		return nil
@@ -259,7 +258,7 @@ func (e *envoy) rules(r *gateway.RouteView, p *gateway.Policy) tree {
 	if p.Default == gateway.Deny {
 		otherwise = gateway.Deny
 	}
-	none := tree{"action": "ALLOW", "policies": tree{}} // lets nobody in
+	none := tree{"action": "ALLOW", "policies": tree{}} // admits nobody
 	var principals []any
 	for i := range p.Rules {
 		rule := &p.Rules[i]

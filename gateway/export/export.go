@@ -1,12 +1,11 @@
-// Package export writes the routes of the gateway as configuration of other gateways: what they have a counterpart for, and a list of the
-// rest at the head of the file.
+// Package export converts the routes of the gateway into configurations of other gateways. What has no counterpart there is listed at the
+// beginning of the file.
 package export
 
 import (
 	"bytes"
 	"fmt"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -14,48 +13,44 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/openmep/mep/api/gateway"
+	"github.com/openmep/mep/gateway/pipeline"
 )
 
-// Table is what is exported.
+// Table is the data to export.
 type Table struct {
-	// Routes are the routes the gateway has.
+	// Routes are the routes of the gateway.
 	Routes []*gateway.RouteView
-	// Policies are its policies.
+	// Policies are the policies of the gateway.
 	Policies []gateway.PolicyView
 }
 
-// policy is what holds for the calls of a route: its own policy, or that of its service over that of all services.
+// policy returns the policy that decides about the calls of a route, completed as the gateway completes it, without defaults.
 func (t *Table) policy(r *gateway.RouteView) gateway.Policy {
-	if r.Definition != nil {
-		return r.Definition.Policy
+	if r.Kind == gateway.KindPlatform {
+		return t.defined(r.Policy)
 	}
-	var p gateway.Policy
-	for _, name := range []string{r.Policy, gateway.AnyService} {
-		if r.Kind == gateway.KindPlatform && name == gateway.AnyService {
-			break
-		}
-		for i := range t.Policies {
-			if t.Policies[i].Name == name {
-				fill(reflect.ValueOf(&p).Elem(), reflect.ValueOf(t.Policies[i].Policy))
-			}
-		}
+	base := t.defined(gateway.AnyService)
+	d := r.Definition
+	if d == nil {
+		return pipeline.Merge(t.defined(r.Policy), base)
 	}
-	return p
+	if d.Service != "" {
+		base = pipeline.Merge(t.defined(d.Service), base)
+	}
+	return pipeline.Merge(d.Policy, base)
 }
 
-// fill sets the members that are absent.
-func fill(to, from reflect.Value) {
-	for i := range to.NumField() {
-		switch member := to.Field(i); {
-		case member.Kind() == reflect.Struct:
-			fill(member, from.Field(i))
-		case member.IsZero():
-			member.Set(from.Field(i))
+// defined returns the policy of a name as it was defined; an empty one if there is none.
+func (t *Table) defined(name string) gateway.Policy {
+	for i := range t.Policies {
+		if t.Policies[i].Name == name {
+			return t.Policies[i].Policy
 		}
 	}
+	return gateway.Policy{}
 }
 
-// notes are what has no counterpart, in the order in which it was met.
+// notes lists the features that have no counterpart, in the order of their occurrence.
 type notes struct{ list []string }
 
 func (n *notes) add(route, format string, args ...any) {
@@ -65,7 +60,7 @@ func (n *notes) add(route, format string, args ...any) {
 	}
 }
 
-// document writes a configuration below a comment.
+// document encodes a configuration, preceded by a comment.
 func document(title string, about []string, n *notes, config any) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s, made of the routes of the mep gateway.\n#\n", title)
@@ -87,7 +82,7 @@ func document(title string, about []string, n *notes, config any) ([]byte, error
 	return b.Bytes(), err
 }
 
-// comment writes a line of which nothing can get out of the comment.
+// comment writes a comment line. Line breaks and control characters in line cannot end the comment.
 func comment(b *bytes.Buffer, line string) {
 	b.WriteString("# ")
 	b.WriteString(strings.Map(func(r rune) rune {
@@ -99,7 +94,7 @@ func comment(b *bytes.Buffer, line string) {
 	b.WriteByte('\n')
 }
 
-// names makes names of ids that differ, of letters, digits, "-", "_" and ".".
+// names makes distinct names of ids, from letters, digits, "-", "_" and ".".
 type names map[string]bool
 
 func (n names) of(id string) string {
@@ -120,13 +115,13 @@ func (n names) of(id string) string {
 	return free
 }
 
-// targets are those of a route that other gateways can share load between: of one scheme and path.
+// targets are the targets of a route that other gateways can balance between: all have the same scheme and path.
 type targets struct {
 	scheme, path string
 	hosts        []string // host:port
 }
 
-// targetsOf reads the targets of a route. ok is false when there are none.
+// targetsOf returns the targets of a route. ok is false if there are none.
 func targetsOf(r *gateway.RouteView, n *notes) (t targets, ok bool) {
 	for _, view := range r.Targets {
 		u, err := url.Parse(view.URL)
@@ -154,7 +149,7 @@ func targetsOf(r *gateway.RouteView, n *notes) (t targets, ok bool) {
 
 func (t *targets) secure() bool { return t.scheme == "https" || t.scheme == "wss" }
 
-// exported walks over the routes that can be exported, in the order of their ids.
+// exported calls each for the routes that can be exported, in the order of their ids.
 func (t *Table) exported(n *notes, each func(r *gateway.RouteView, to targets, p gateway.Policy)) {
 	routes := slices.SortedFunc(slices.Values(t.Routes), func(a, b *gateway.RouteView) int { return strings.Compare(a.ID, b.ID) })
 	for _, r := range routes {
@@ -174,7 +169,7 @@ func (t *Table) exported(n *notes, each func(r *gateway.RouteView, to targets, p
 	}
 }
 
-// unsupported notes what neither gateway has a counterpart for.
+// unsupported notes the features that neither gateway has a counterpart for.
 func unsupported(r *gateway.RouteView, p *gateway.Policy, n *notes) {
 	if p.ExternalAuth != nil {
 		n.add(r.ID, "external authorisation at %s, whose questions have a form of their own", p.ExternalAuth.URL)
@@ -205,8 +200,8 @@ func unsupported(r *gateway.RouteView, p *gateway.Policy, n *notes) {
 	}
 }
 
-// removed are the header fields that are not passed on: those of the policy, what proved who calls, and those by which the gateway says who
-// calls. From a client they would be believed.
+// removed returns the header fields that are not forwarded: those that the policy removes, Authorization unless the policy keeps it, and
+// the fields that identify the caller, which targets would believe if a client sent them.
 func removed(p *gateway.Policy) []string {
 	list := slices.Clone(p.Headers.Remove)
 	add := func(name string) {
@@ -222,5 +217,4 @@ func removed(p *gateway.Policy) []string {
 	return list
 }
 
-// millis is a time-out in milliseconds.
 func millis(d gateway.Duration, otherwise time.Duration) int64 { return d.Or(otherwise).Milliseconds() }

@@ -70,7 +70,26 @@ func TestAnEmptyTableIsExported(t *testing.T) {
 	}
 }
 
-// Texts of others cannot get out of the comments and values they stand in.
+// TestAStaticRouteHasWhatItsServiceAndAllServicesHave checks that a policy of a route is completed as the gateway completes it.
+func TestAStaticRouteHasWhatItsServiceAndAllServicesHave(t *testing.T) {
+	policies := []gateway.PolicyView{
+		{Name: gateway.AnyService, Policy: gateway.Policy{MaxBody: 4711, Quotas: []gateway.Quota{{Calls: 77, Per: "hour"}}}},
+		{Name: "hello", Policy: gateway.Policy{Quotas: []gateway.Quota{{Calls: 33, Per: "minute"}}}},
+	}
+	for service, quota := range map[string]string{"hello": "minute: 33", "": "hour: 77"} {
+		route := gateway.Route{ID: "way", Paths: []string{"/way/**"}, Service: service, Policy: gateway.Policy{Upstream: gateway.Upstream{Proxy: "direct"}}}
+		got, err := export.Kong(export.Table{Policies: policies, Routes: []*gateway.RouteView{{
+			ID: "way", Kind: gateway.KindStatic, Policy: "way", Service: service, Paths: route.Paths, Definition: &route,
+			Targets: []gateway.TargetView{{URL: "http://192.0.2.1"}},
+		}}})
+		require.NoError(t, err)
+		require.Contains(t, string(got), "allowed_payload_size: 4711")
+		require.Contains(t, string(got), quota)
+		require.Equal(t, 1, strings.Count(string(got), "name: rate-limiting"))
+	}
+}
+
+// TestTextsStayWhereTheyBelong checks that texts from third parties cannot break out of the comments and values that contain them.
 func TestTextsStayWhereTheyBelong(t *testing.T) {
 	const evil = "x\nadmin: true\r\n\u2028admin: true"
 	in := export.Table{Routes: []*gateway.RouteView{{
@@ -91,7 +110,7 @@ func TestTextsStayWhereTheyBelong(t *testing.T) {
 	}
 }
 
-// FuzzExport checks that whatever route is accepted is exported as YAML, with regular expressions that are some.
+// FuzzExport checks that every accepted route is exported as YAML with valid regular expressions.
 func FuzzExport(f *testing.F) {
 	f.Add(`{"paths":["/a/**"],"urls":["https://h:1/b"],"rewrite":"/x/{rest}","headers":{"X-A":"*"},"policy":{"rules":[{"effect":"deny","sources":["::/0"]}]}}`)
 	f.Add(`{"paths":["/a/*/b/*"],"hosts":["*.example.com"],"urls":["h2c://[::1]:7"],"strip":1,"policy":{"maxBody":7,"headers":{"set":{"X-B":"%"}}}}`)
@@ -123,7 +142,7 @@ func FuzzExport(f *testing.F) {
 	})
 }
 
-// all collects the regular expressions of a document.
+// all returns the regular expressions of a document.
 func all(v any) []string {
 	var list []string
 	switch v := v.(type) {

@@ -8,7 +8,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// The parts of a declarative configuration of Kong that are used.
+// The parts of Kong's declarative configuration that the export uses.
 type (
 	kongConfig struct {
 		Version   string         `yaml:"_format_version"`
@@ -60,7 +60,7 @@ type (
 	}
 )
 
-// Kong writes a declarative configuration for Kong Gateway 3 (format 3.0).
+// Kong returns the routes as a declarative configuration for Kong Gateway 3 (format 3.0).
 func Kong(t Table) ([]byte, error) {
 	k := &kong{config: kongConfig{Version: "3.0", Services: []kongService{}}, names: names{}, consumers: make(map[string]bool)}
 	t.exported(&k.notes, k.route)
@@ -104,7 +104,6 @@ func (k *kong) route(r *gateway.RouteView, to targets, p gateway.Policy) {
 	k.config.Services = append(k.config.Services, s)
 }
 
-// retries is how often a request is tried again.
 func retries(p *gateway.Policy) int {
 	switch p.Upstream.Retries {
 	case 0:
@@ -115,7 +114,7 @@ func retries(p *gateway.Policy) int {
 	return p.Upstream.Retries
 }
 
-// timeouts keeps to what Kong takes, for which no bound is none.
+// timeouts replaces timeouts that Kong does not accept by the longest one: Kong cannot express an unbounded wait.
 func (k *kong) timeouts(r *gateway.RouteView, p *gateway.Policy, s *kongService) {
 	const longest = 1<<31 - 2
 	for _, t := range []*int64{&s.ConnectTimeout, &s.ReadTimeout, &s.WriteTimeout} {
@@ -163,14 +162,14 @@ func orTwo(n int) int {
 	return n
 }
 
-// split divides host:port. targetsOf has seen to it that there is a port.
+// split splits host:port. targetsOf ensures that there is a port.
 func split(host string) (name string, port int) {
 	at := strings.LastIndexByte(host, ':')
 	_, _ = fmt.Sscan(host[at+1:], &port)
 	return strings.Trim(host[:at], "[]"), port
 }
 
-// routes makes one route of all paths that are passed on alike, and one of each that is rewritten.
+// routes returns one route for all paths that are forwarded alike, and one for each path that is rewritten.
 func (k *kong) routes(r *gateway.RouteView, name, base string, p *gateway.Policy) []kongRoute {
 	model := kongRoute{Protocols: []string{"http", "https"}, Methods: r.Methods}
 	for field, value := range r.Headers {
@@ -189,7 +188,7 @@ func (k *kong) routes(r *gateway.RouteView, name, base string, p *gateway.Policy
 		}
 	}
 	var routes []kongRoute
-	at := make(map[string]int) // the place of what is written of ways that are passed on alike, for the same hosts
+	at := make(map[string]int) // index in routes, by what paths that are forwarded alike for the same hosts have in common
 	for _, w := range waysOf(r, &k.notes) {
 		model.Hosts = w.hosts
 		if !w.same && !w.stripped {
@@ -218,7 +217,7 @@ func (k *kong) routes(r *gateway.RouteView, name, base string, p *gateway.Policy
 	return routes
 }
 
-// kongPaths are the paths of a pattern. A path of Kong's is a prefix unless it begins with "~", which makes it a regular expression.
+// kongPaths returns the paths for a pattern. In Kong, a path is a prefix unless it begins with "~", which makes it a regular expression.
 func kongPaths(p *gateway.Pattern) []string {
 	path, ok := literal(p)
 	switch {
@@ -237,7 +236,7 @@ func kongGroup(n int) string {
 	return fmt.Sprintf("(?<s%d>", n)
 }
 
-// kongURI is what the path is replaced by.
+// kongURI returns the replacement for the path.
 func kongURI(w *way, base string) string {
 	return passed(base, &w.rewrite, func(s string) string { return s }, func(n int) string {
 		if n == 0 {

@@ -8,13 +8,12 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// The consumers that calls without a key and token are made in the name of.
+// The Kong consumers for calls without a key or token.
 const (
 	nobody   = "mep-nobody"   // is refused
-	stranger = "mep-stranger" // is let in
+	stranger = "mep-stranger" // is admitted
 )
 
-// plugins are those for the policy of a route.
 func (k *kong) plugins(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	list := slices.Concat(k.authentication(r, p), k.rules(r, p), k.sharing(r, p), k.quotas(r, p))
 	if p.MaxBody > 0 {
@@ -29,7 +28,7 @@ func (k *kong) plugins(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	if f := p.Headers.Forwarded; f != nil && *f {
 		k.notes.add(r.ID, "the header field Forwarded")
 	}
-	// There can be one of each.
+	// Each plugin may occur only once.
 	seen := make(map[string]bool)
 	return slices.DeleteFunc(list, func(plugin kongPlugin) bool {
 		twice := seen[plugin.Name]
@@ -38,7 +37,8 @@ func (k *kong) plugins(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	})
 }
 
-// transformation changes the request: its header fields and, unless it is "", its path. One of a route replaces that of the service.
+// transformation returns the configuration that changes the header fields of a request and, unless uri is "", its path. In Kong, the
+// configuration of a route replaces that of its service.
 func transformation(p *gateway.Policy, uri string) map[string]any {
 	config := transform(p.Headers.Set, removed(p))
 	if uri == "" {
@@ -80,7 +80,7 @@ func (k *kong) authentication(r *gateway.RouteView, p *gateway.Policy) []kongPlu
 		k.notes.add(r.ID, "who may call: nobody may until a plugin for that is added")
 		return []kongPlugin{{"request-termination", map[string]any{"status_code": http.StatusUnauthorized}}}
 	case open, len(plugins) > 1:
-		// Kong asks for all of them, unless each lets in somebody who proves nothing.
+		// Kong requires all of the plugins to succeed, unless each of them admits anonymous callers.
 		who := nobody
 		if open {
 			who = stranger
@@ -93,7 +93,7 @@ func (k *kong) authentication(r *gateway.RouteView, p *gateway.Policy) []kongPlu
 	return plugins
 }
 
-// consumer adds one of the consumers of those who prove nothing.
+// consumer adds the Kong consumer with the given name, for calls without credentials, unless it exists.
 func (k *kong) consumer(name string) {
 	if k.consumers[name] {
 		return
@@ -106,7 +106,7 @@ func (k *kong) consumer(name string) {
 	k.config.Consumers = append(k.config.Consumers, c)
 }
 
-// rules are exported when they only list who may call, or who may not, by name or by address.
+// rules exports rules only if they are a plain list of consumers or of addresses, all allowed or all denied.
 func (k *kong) rules(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	if len(p.Rules) == 0 {
 		if p.Default == gateway.Deny {
@@ -114,7 +114,7 @@ func (k *kong) rules(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 		}
 		return nil
 	}
-	// Rules of one kind that all say the opposite of what holds for the rest: then their order does not matter.
+	// All rules must have the effect opposite to the default: then their order does not matter.
 	effect, otherwise := p.Rules[0].Effect, p.Default
 	if otherwise == "" {
 		otherwise = gateway.Allow
@@ -136,7 +136,7 @@ func (k *kong) rules(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	return []kongPlugin{{"acl", map[string]any{string(effect): consumers}}}
 }
 
-// sharing lets in a group that is named after the service. There can be one plugin acl, so that rules about consumers leave no room.
+// sharing admits a group named after the service. A plugin may occur only once, so acl is not available if there are rules about consumers.
 func (k *kong) sharing(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	if p.Sharing != gateway.SharingConditional {
 		return nil
@@ -162,7 +162,7 @@ func (k *kong) quotas(r *gateway.RouteView, p *gateway.Policy) []kongPlugin {
 	return []kongPlugin{{"rate-limiting", config}}
 }
 
-// transform sets fields: it replaces those that are there and adds those that are not.
+// transform sets and removes fields: it replaces the fields that are present and adds the others.
 func transform(set map[string]string, remove []string) map[string]any {
 	config := make(map[string]any)
 	if len(remove) > 0 {

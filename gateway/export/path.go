@@ -7,24 +7,24 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// way is one path of a route, and what becomes of it.
+// way is one path of a route, and how it is forwarded.
 type way struct {
 	pattern gateway.Pattern
-	// hosts are those it is for; none: all. byName says that they are names of the service itself.
+	// hosts are the hosts that the path applies to; none: all. byName reports whether they are names of the service itself.
 	hosts  []string
 	byName bool
-	// same says that the path is passed on as it is, below the path of the target.
+	// same reports whether the path is forwarded unchanged, below the path of the target.
 	same bool
-	// stripped says that of a path with literal segments alone nothing but what follows them is passed on.
+	// stripped reports whether the pattern is literal segments and "**", and only what "**" matched is forwarded.
 	stripped bool
-	// rewrite is what is passed on when it is neither.
+	// rewrite is the path to forward if neither same nor stripped is set.
 	rewrite gateway.Rewrite
 }
 
-// prefixSegments is how many segments lead to a service or an instance: they are not passed on.
+// prefixSegments is the number of leading segments of the paths of services and instances. They are not forwarded.
 const prefixSegments = 2
 
-// waysOf reads the paths of a route, and of its host names.
+// waysOf returns the ways of the paths and of the host names of a route.
 func waysOf(r *gateway.RouteView, n *notes) []way {
 	strip, rewrite := 0, ""
 	switch {
@@ -65,7 +65,7 @@ func waysOf(r *gateway.RouteView, n *notes) []way {
 	return ways
 }
 
-// remaining is the rewrite that leaves out leading segments.
+// remaining returns the rewrite that omits leading segments.
 func remaining(p *gateway.Pattern, strip int) gateway.Rewrite {
 	r := gateway.Rewrite{Rest: p.Rest}
 	star := 0
@@ -87,7 +87,7 @@ func remaining(p *gateway.Pattern, strip int) gateway.Rewrite {
 	return r
 }
 
-// segments are those of a pattern as they are written in URLs, "" for "*".
+// segments returns the segments of a pattern as written in URLs; "" for "*".
 func segments(p *gateway.Pattern) []string {
 	list := make([]string, len(p.Literals))
 	for i, literal := range p.Literals {
@@ -99,7 +99,7 @@ func segments(p *gateway.Pattern) []string {
 	return list
 }
 
-// literal is the path of a pattern without "*" and "**"; ok is false when it has a "*".
+// literal returns the path of a pattern without its "**"; ok is false if the pattern has a "*".
 func literal(p *gateway.Pattern) (path string, ok bool) {
 	for _, segment := range segments(p) {
 		if segment == "" {
@@ -110,8 +110,8 @@ func literal(p *gateway.Pattern) (path string, ok bool) {
 	return path, true
 }
 
-// expression is a regular expression for the whole path, with one group for each "*" and one for "**", which holds the slash before it.
-// group begins the group of a number, from 1 on; that of "**" is number 0.
+// expression returns a regular expression for the whole path, with one group for each "*" and one for "**", which includes the slash before
+// it. group returns the beginning of the group with the given number, from 1; the group of "**" is number 0.
 func expression(p *gateway.Pattern, group func(int) string) string {
 	var b strings.Builder
 	star := 0
@@ -134,7 +134,7 @@ func expression(p *gateway.Pattern, group func(int) string) string {
 	return b.String()
 }
 
-// passed is the path that is passed on: of texts, and of what group returns for the groups of expression.
+// passed returns the path that is forwarded: literal parts as text returns them, and what group returns for the groups of expression.
 func passed(base string, r *gateway.Rewrite, text func(string) string, group func(int) string) string {
 	var b strings.Builder
 	b.WriteString(text(base))
