@@ -47,10 +47,10 @@ type Agent struct {
 	cookies    *protect.Cookies
 }
 
-// leaderTTL is how long a dead leader is missed.
+// leaderTTL is the time within which a dead leader is replaced.
 const leaderTTL = 5 * time.Second
 
-// managementLimits bound requests to the management.
+// managementLimits returns the limits on requests to the management API.
 func managementLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
 
 // New wires the server and binds its listeners.
@@ -82,7 +82,7 @@ func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
 	pending := 2 * a.forwards(env)
 	lc := listen.Config{
 		Addr: addr, TLSAddr: cfg.TLSListen, Sockets: cfg.Sockets, Connections: cfg.Connections, Idle: cfg.Idle,
-		// More than may be under way upstream: those beyond are answered from what is past its time, and equal ones wait together.
+		// More than may be in flight upstream: further queries are answered from stale cache entries, and equal ones wait together.
 		Pending: pending, PendingPerAddr: max(16, pending/8), PerConnection: 16, LameDuck: a.lameDuck, Log: env.Log, Registerer: env.Metrics,
 	}
 	if cfg.TLSListen != "" {
@@ -100,8 +100,8 @@ func (a *Agent) listen(cfg *Config, env *daemon.Env) error {
 	return nil
 }
 
-// forwards is how many questions may wait for forwarders: each has a socket for each forwarder that it waits for, seldom more than two, and
-// others need some, too.
+// forwards returns how many queries may wait for forwarders. A query holds one socket for each forwarder it waits for, seldom more than
+// two, and other parts of the process need sockets too.
 func (a *Agent) forwards(env *daemon.Env) int {
 	want := a.cfg.Load().ForwardPending
 	var files unix.Rlimit
@@ -116,7 +116,7 @@ func (a *Agent) forwards(env *daemon.Env) int {
 	return most
 }
 
-// lameDuck is how long questions are answered after the process was told to stop.
+// lameDuck returns how long queries are still answered after the process was told to stop.
 func (a *Agent) lameDuck() time.Duration { return min(a.cfg.Load().LameDuck, a.drain()) }
 
 func (a *Agent) wire(cfg *Config, n *node.Node, env *daemon.Env, router *gin.Engine) error {
@@ -167,7 +167,7 @@ func (a *Agent) wire(cfg *Config, n *node.Node, env *daemon.Env, router *gin.Eng
 	book := records.New(n.Mirror, n.Store, a.recordPolicy)
 	book.Beside(a.feed)
 	httpx.MountOpenAPI(router)
-	router.GET("/health", func(c *gin.Context) { c.String(http.StatusOK, "OK") }) // as EdgeGallery's
+	router.GET("/health", func(c *gin.Context) { c.String(http.StatusOK, "OK") }) // as in EdgeGallery
 	router.Use(n.Gate(), n.Guard.Require("dns-management", identity.ScopeMm5))
 	(&rest.API{Book: book, Server: a, Audit: env.Audit}).Mount(router)
 	return nil
@@ -182,7 +182,7 @@ func (a *Agent) recordPolicy() records.Policy {
 	return p
 }
 
-// forwarding is what the settings mean to the forwarder, which is not to ask this server itself.
+// forwarding returns the forwarder's configuration, which refuses this server itself as an upstream.
 func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 	fc, err := cfg.forwarding()
 	fc.Pending = a.forwards(nil)
@@ -192,7 +192,7 @@ func (a *Agent) forwarding(cfg *Config) (forward.Config, error) {
 	return fc, err
 }
 
-// policy is what the settings mean to the resolver.
+// policy returns the resolver's configuration.
 func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
 	p := &resolve.Policy{Rotate: cfg.Rotate, UDPSize: uint16(cfg.UDPSize), Cookies: a.cookies} //nolint:gosec // validated
 	may, err := cfg.clients()
@@ -208,7 +208,7 @@ func (a *Agent) policy(cfg *Config) (*resolve.Policy, error) {
 	return p, nil
 }
 
-// publish puts a table to use, with the views it was made for.
+// publish makes the resolver answer from t and the views t was made for.
 func (a *Agent) publish(t *table.Table, cfg *follow.Config) {
 	records := &resolve.Records{Table: t, Clients: cfg.Clients}
 	for i := range cfg.Views {
@@ -217,7 +217,7 @@ func (a *Agent) publish(t *table.Table, cfg *follow.Config) {
 	a.resolver.SetRecords(records)
 }
 
-// check says whether questions are answered.
+// check reports whether the server can answer queries.
 func (a *Agent) check() (notReady, degraded string) {
 	if a.resolver.Table() == nil {
 		return "has not read its records yet", ""
@@ -234,10 +234,10 @@ func (a *Agent) check() (notReady, degraded string) {
 	return "", ""
 }
 
-// Part is what works behind the listeners.
+// Part returns the workers behind the listeners.
 func (a *Agent) Part() daemon.Part { return a.workers }
 
-// Listeners answer until the context ends.
+// Listeners returns the functions that serve each listener until the context ends.
 func (a *Agent) Listeners() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"dns":            func(ctx context.Context) error { return a.listener.Run(ctx, a.resolver) },
@@ -245,18 +245,18 @@ func (a *Agent) Listeners() map[string]func(context.Context) error {
 	}
 }
 
-// Close releases the listeners of a server that was never served.
+// Close releases the listeners of an Agent that never served.
 func (a *Agent) Close() error { return errors.Join(a.listener.Close(), a.management.Close()) }
 
-// Addr is the address of the DNS server.
+// Addr returns the address of the DNS server.
 func (a *Agent) Addr() netip.AddrPort { return a.listener.Addr() }
 
-// ManagementURL is where the management is reached.
+// ManagementURL returns the URL of the management API.
 func (a *Agent) ManagementURL() string {
 	return cmp.Or(strings.TrimSuffix(a.cfg.Load().PublicURL, "/"), a.management.URL())
 }
 
-// Prepare makes what depends on the settings that may change; the result puts it to use.
+// Prepare checks cfg and builds everything that depends on reloadable settings; the returned function puts it into effect.
 func (a *Agent) Prepare(cfg *Config) (func(), error) {
 	fc, err := a.forwarding(cfg)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/openmep/mep/dnsagent/protect"
 )
 
-// clients are the networks of clients who may do something. An empty map is nobody, a nil one everybody.
+// clients holds the networks that may query, those that may use recursion and those without a rate limit. An empty map
+// means nobody, a nil map everybody.
 type clients struct {
 	query, recursion, unlimited *protect.Map[struct{}]
 }
@@ -17,12 +18,12 @@ type clients struct {
 // likeRecursion stands for the networks of dns.allowRecursion in dns.rate.exempt.
 const likeRecursion = "dns.allowRecursion"
 
-// clients says who may do what. In each of the lists nothing is nobody.
+// clients returns which clients may do what. An empty list means nobody.
 func (c *Config) clients() (clients, error) {
 	var may clients
 	var errQuery, errRecursion, errExempt error
 	may.query, errQuery = networks("dns.allowQuery", c.AllowQuery)
-	if everybody(c.AllowQuery) { // which then need not be looked up for each question
+	if everybody(c.AllowQuery) { // saves a lookup for each query
 		may.query = nil
 	}
 	may.recursion, errRecursion = networks("dns.allowRecursion", c.AllowRecursion)
@@ -36,12 +37,12 @@ func (c *Config) clients() (clients, error) {
 	}
 	may.unlimited, errExempt = networks("dns.rate.exempt", exempt)
 	if errRecursion != nil && slices.Contains(c.RateExempt, likeRecursion) {
-		errExempt = nil // it says the same
+		errExempt = nil // the same error again
 	}
 	return may, errors.Join(errQuery, errRecursion, errExempt)
 }
 
-// everybody reports whether a list of networks has all addresses in it.
+// everybody reports whether a list of networks contains all addresses.
 func everybody(list []string) bool {
 	var v4, v6 bool
 	for _, s := range list {
@@ -52,7 +53,7 @@ func everybody(list []string) bool {
 	return v4 && v6
 }
 
-// network reads a network, or an address as the network of one.
+// network parses a network, or an address as a network of one address.
 func network(s string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
 		return p.Masked(), nil
@@ -64,7 +65,7 @@ func network(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
-// networks makes a set of networks.
+// networks parses a list of networks into a set.
 func networks(setting string, list []string) (*protect.Map[struct{}], error) {
 	var entries []protect.Entry[struct{}]
 	for _, s := range list {

@@ -1,5 +1,5 @@
-// Package dnsagent is the MEC platform's DNS server: it answers by the DNS rules of apps and the records of the management, and
-// forwards the rest.
+// Package dnsagent is the MEC platform's DNS server. It answers from the DNS rules of apps and the records of the management
+// API, and forwards all other queries.
 package dnsagent
 
 import (
@@ -65,13 +65,13 @@ type Config struct {
 	LameDuck    time.Duration `name:"dns.lameDuck" default:"1s" dev:"0s" reload:"true" usage:"how long questions are still answered when the process stops, so that others can take over; at most as long as drain"`
 }
 
-// View is a view, as it is configured.
+// View is the configuration of a view.
 type View struct {
 	// Name is 1 to 63 of the characters a-z 0-9 . _ -.
 	Name string `json:"name"`
-	// Clients are the networks whose clients are in the view. Of several views the one with the smallest network counts.
+	// Clients are the networks whose clients are in the view. The smallest network of all views that matches applies.
 	Clients []string `json:"clients"`
-	// Apps are app instances whose rules are seen in the view only, Names domain names whose rules are, with all names below.
+	// Apps are app instances, and Names domain names with all names below them, whose rules only this view sees.
 	Apps  []string `json:"apps,omitempty"`
 	Names []string `json:"names,omitempty"`
 }
@@ -80,14 +80,14 @@ type View struct {
 type ForwardZone struct {
 	// Zone is the name of the zone.
 	Zone string `json:"zone"`
-	// Forward are its forwarders, as those of dns.forward; none: the zone is not forwarded.
+	// Forward lists its forwarders, in the form of dns.forward. If empty, the zone is not forwarded.
 	Forward []string `json:"forward,omitempty"`
 }
 
-// Off says that there is no DNS server.
+// Off is the value of dns.listen that disables the DNS server.
 const Off = "off"
 
-// Enabled reports whether there is a DNS server.
+// Enabled reports whether the DNS server is enabled.
 func (c *Config) Enabled() bool { return c.Listen != Off }
 
 // Validate checks the settings.
@@ -160,7 +160,7 @@ func (c *Config) Validate(common *daemon.Config) error {
 	return errors.Join(append(faults, err)...)
 }
 
-// records is what the settings mean to the table.
+// records returns the configuration of the table.
 func (c *Config) records() (*follow.Config, error) {
 	cfg := &follow.Config{
 		Table: table.Config{NegativeTTL: uint32(c.NegativeTTL.Seconds()), NameserverTTL: uint32(c.TTL.Seconds())},
@@ -227,7 +227,7 @@ func (c *Config) records() (*follow.Config, error) {
 	return cfg, errors.Join(faults...)
 }
 
-// apart returns an error when zones are in each other's way.
+// apart returns an error if zones conflict with each other.
 func (c *Config) apart(rc *follow.Config, fc *forward.Config) error {
 	var faults []error
 	for _, z := range rc.Table.Zones {
@@ -245,7 +245,7 @@ func (c *Config) apart(rc *follow.Config, fc *forward.Config) error {
 	return errors.Join(faults...)
 }
 
-// owns reports whether a zone is one of dns.zones.
+// owns reports whether zone is one of dns.zones.
 func (c *Config) owns(zone wire.Name) bool {
 	return slices.ContainsFunc(c.Zones, func(s string) bool {
 		name, err := wire.ParseName(s)
@@ -253,15 +253,15 @@ func (c *Config) owns(zone wire.Name) bool {
 	})
 }
 
-// maxZone bounds the name of a zone in octets, so that there is room for names in it.
+// maxZone is the maximum length of a zone's name in octets. It leaves room for names within the zone.
 const maxZone = 200
 
 var viewName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// views says which clients are in which view.
+// views returns which clients are in which view.
 func (c *Config) views() (*protect.Map[table.View], error) {
 	if len(c.Views) == 0 {
-		return nil, nil //nolint:nilnil // no map: no view
+		return nil, nil //nolint:nilnil // a nil map: no views
 	}
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf("dns.views: "+format, args...)) }
@@ -302,7 +302,7 @@ func (c *Config) views() (*protect.Map[table.View], error) {
 	return m, nil
 }
 
-// forwarding is what the settings mean to the forwarder.
+// forwarding returns the forwarder's configuration.
 func (c *Config) forwarding() (forward.Config, error) {
 	cfg := forward.Config{
 		Timeout: c.ForwardTimeout, Pending: c.ForwardPending, RandomCase: c.RandomCase, UDPSize: c.UDPSize,

@@ -120,7 +120,7 @@ func TestForwardersBesideTheListenersAreAccepted(t *testing.T) {
 	require.ErrorContains(t, err, "is this server itself", "where --dev listens")
 }
 
-// TestWhoMayDoWhat has an empty list mean nobody, wherever it is given, for all three lists.
+// TestWhoMayDoWhat checks that an empty list means nobody, wherever it is given, for all three lists.
 func TestWhoMayDoWhat(t *testing.T) {
 	near, device, stranger := "127.0.0.1", "10.45.0.23", "203.0.113.9"
 	flags := func(name string) map[string]string { return map[string]string{name: ""} }

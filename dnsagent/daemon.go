@@ -8,13 +8,13 @@ import (
 	"github.com/openmep/mep/kit/node"
 )
 
-// DaemonConfig is the configuration of the program dnsagent.
+// DaemonConfig is the configuration of the dnsagent program.
 type DaemonConfig struct {
 	Common daemon.Config
 	DNS    Config
 }
 
-// Addresses are the addresses listeners will be bound to, as configured.
+// Addresses returns the configured addresses and the public URL of the listeners.
 func (c *Config) Addresses() []string {
 	if !c.Enabled() {
 		return nil
@@ -26,7 +26,7 @@ func (c *Config) Addresses() []string {
 	return list
 }
 
-// Daemon describes the program dnsagent: the DNS server alone, on an etcd that others run.
+// Daemon describes the dnsagent program: the DNS server alone, on an external etcd cluster.
 func Daemon() *daemon.Spec[DaemonConfig] {
 	return &daemon.Spec[DaemonConfig]{
 		Name: "dnsagent", Short: "DNS server of the MEC platform, on an etcd cluster", RunByDefault: true,
@@ -43,7 +43,7 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 			if err != nil {
 				return nil, err
 			}
-			n.Mirror.PreferDisk() // an address of some seconds ago is better than SERVFAIL
+			n.Mirror.PreferDisk() // a slightly stale answer is better than SERVFAIL
 			a, err := New(&c.DNS, n, env)
 			if err != nil {
 				return nil, errors.Join(err, n.Store.Close())

@@ -11,7 +11,7 @@ import (
 	"github.com/openmep/mep/kit/daemon"
 )
 
-// reached reports whether whoever asks at an address reaches a listener, as far as that can be told without looking at interfaces.
+// reached reports whether a query to addr reaches a listener, as far as that can be told without looking at the interfaces.
 func reached(listener, addr netip.AddrPort) bool {
 	if !listener.IsValid() || addr.Port() != listener.Port() {
 		return false
@@ -20,8 +20,8 @@ func reached(listener, addr netip.AddrPort) bool {
 	return a == own || own.IsUnspecified() && (a.IsLoopback() || a.IsUnspecified())
 }
 
-// others returns an error when a forwarder is a listener of this server, by what the settings say of it. Where sockets were handed over they
-// say nothing, and what has been bound is looked at later.
+// others returns an error if, by the settings, a forwarder is a listener of this server. It skips listeners with inherited sockets, which
+// the settings do not describe: their addresses are checked later.
 func (c *Config) others(common *daemon.Config, fc *forward.Config) error {
 	var faults []error
 	for _, l := range []struct{ setting, addr, socket string }{
@@ -42,7 +42,7 @@ func (c *Config) others(common *daemon.Config, fc *forward.Config) error {
 	return errors.Join(faults...)
 }
 
-// configured is the address a setting has a listener bound to; false when only binding it shows that.
+// configured returns the address that a setting binds a listener to. It returns false if only binding the listener shows the address.
 func configured(common *daemon.Config, setting, addr string) (netip.AddrPort, bool) {
 	addr, err := common.Listen(setting, addr)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/kit/audit"
 )
 
-// TestDenialsAreThoseOfTheListener: whatever somebody sends to the gateway, the denials of other listeners are written.
+// TestDenialsAreThoseOfTheListener checks that a flood of denials at the gateway does not suppress those of other listeners.
 func TestDenialsAreThoseOfTheListener(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/gateway"
 )
 
-// TestBoundsOfConnectionsMayChange sets what net/http does not let change under it.
+// TestBoundsOfConnectionsMayChange changes the bounds that net/http does not let change while a server runs.
 func TestBoundsOfConnectionsMayChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -42,7 +42,7 @@ func TestBoundsOfConnectionsMayChange(t *testing.T) {
 		require.NoError(t, err, name+": it is closed by the gateway")
 		require.NoError(t, c.Close())
 	}
-	// A connection of before keeps the time it had.
+	// An older connection keeps its time limits.
 	before.send("GET /services/hello/ HTTP/1.1\nHost: a\n")
 	time.Sleep(300 * time.Millisecond)
 	before.send("\n")

@@ -10,7 +10,7 @@ import (
 	api "github.com/openmep/mep/api/gateway"
 )
 
-// A route to a service that says by itself how the service is reached does not go by what the policy of the service says.
+// TestARouteToAServiceReachesItInItsOwnWay checks that a route that says how its service is reached overrides the policy of the service.
 func TestARouteToAServiceReachesItInItsOwnWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -32,7 +32,7 @@ func TestARouteToAServiceReachesItInItsOwnWay(t *testing.T) {
 	require.Equal(t, http.StatusNoContent, g.status("/patient/x"))
 	require.Equal(t, http.StatusGatewayTimeout, g.status("/impatient/x"))
 
-	// It follows the service.
+	// The route follows the service.
 	quick := mirrorOf(t)
 	w.setService(owner, id, "slow", quick.URL)
 	eventually(t, func() bool { return g.status("/impatient/x") == http.StatusOK })
@@ -42,7 +42,8 @@ func TestARouteToAServiceReachesItInItsOwnWay(t *testing.T) {
 	eventually(t, func() bool { return g.status("/impatient/x") == http.StatusGatewayTimeout })
 }
 
-// All policies are built on "*": those of services, and of routes that lead elsewhere.
+// TestEveryPolicyIsBuiltOnTheOneForAll checks that all policies are built on "*": those of services, and those of routes that lead
+// elsewhere.
 func TestEveryPolicyIsBuiltOnTheOneForAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -57,19 +58,19 @@ func TestEveryPolicyIsBuiltOnTheOneForAll(t *testing.T) {
 		require.Equal(t, http.StatusOK, g.status(path), path)
 		require.Equal(t, http.StatusTooManyRequests, g.status(path), path)
 	}
-	// An empty list takes nothing over.
+	// An empty list inherits nothing.
 	w.policy("hello", api.Policy{Quotas: []api.Quota{}})
 	eventually(t, func() bool { return g.status("/services/hello/") == http.StatusOK })
 	require.Equal(t, http.StatusOK, g.status("/services/hello/"))
 	require.Equal(t, http.StatusTooManyRequests, g.status("/elsewhere/"))
-	// What is denied to all stays denied where nothing else is said.
+	// What is denied to all stays denied unless something else is said.
 	open.Quotas, open.Default = nil, api.Deny
 	w.policy("*", open)
 	eventually(t, func() bool { return g.status("/elsewhere/") == http.StatusForbidden })
 	require.Equal(t, http.StatusForbidden, g.status("/services/hello/"))
 }
 
-// A name that others register, too, leads to those the policy knows.
+// TestAServiceIsOfThoseThatItsPolicyNames checks that a name that other apps register, too, leads to the owners that the policy names.
 func TestAServiceIsOfThoseThatItsPolicyNames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -87,7 +88,7 @@ func TestAServiceIsOfThoseThatItsPolicyNames(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, g.status("/instances/"+other+"/"))
 }
 
-// A key does not reach what is behind the gateway, whatever else is wrong with the proofs of a request.
+// TestKeysStayInTheGateway checks that no API key reaches an upstream, whatever else is wrong with the credentials of a request.
 func TestKeysStayInTheGateway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

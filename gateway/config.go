@@ -79,13 +79,13 @@ type Config struct {
 	SeriesConsumers int      `name:"gateway.metrics.consumers" default:"500" reload:"true" usage:"consumers with metrics of their own"`
 }
 
-// FilterConfig is a filter of the sequence.
+// FilterConfig configures one filter of the sequence.
 type FilterConfig struct {
-	// Name is that of its definition.
+	// Name is the name of its definition.
 	Name string `json:"name"`
-	// Config is handed to it.
+	// Config is passed to the filter.
 	Config json.RawMessage `json:"config,omitempty"`
-	// Exclude are patterns of the paths of requests it does not see.
+	// Exclude are patterns of paths; the filter does not see requests for them.
 	Exclude []string `json:"exclude,omitempty"`
 }
 
@@ -176,7 +176,7 @@ func (c *Config) Validate(common *daemon.Config) error {
 	return errors.Join(append(faults, err, gerr)...)
 }
 
-// domain is the domain of services.
+// domain returns the domain of services.
 func (c *Config) domain() (match.Domain, error) {
 	if c.ServiceDomain == "" {
 		return "", nil
@@ -198,8 +198,8 @@ func (c *Config) Unspecific() bool {
 	return err == nil && (a.IsUnspecified() || a.IsLoopback())
 }
 
-// Advise returns what is wrong with routes and policies, which a running gateway refuses alone, keeping their previous versions, and with
-// files, which those who only ask it something need not be able to read.
+// Advise returns faults of routes and policies, of which a running gateway refuses only the faulty ones, keeping their previous versions,
+// and faults of files, which a process that only queries the gateway need not be able to read.
 func (c *Config) Advise() error {
 	var list []error
 	if _, err := c.upstreams(nil); err != nil {
@@ -220,7 +220,7 @@ func (c *Config) Advise() error {
 	return errors.Join(list...)
 }
 
-// advise checks what has a policy, and that there is what the policy names.
+// advise checks a definition that has a policy, and whether what the policy names exists.
 func (c *Config) advise(prefix string, check func(*problem.InvalidParams), p *gateway.Policy) error {
 	var faults problem.InvalidParams
 	check(&faults)
@@ -231,7 +231,7 @@ func (c *Config) advise(prefix string, check func(*problem.InvalidParams), p *ga
 	return faults.Err()
 }
 
-// Addresses are the addresses listeners will be bound to, as configured.
+// Addresses returns the addresses that listeners will bind, as configured.
 func (c *Config) Addresses() []string {
 	if !c.Enabled() {
 		return nil
@@ -239,7 +239,7 @@ func (c *Config) Addresses() []string {
 	return []string{c.Listen, c.ManagementListen}
 }
 
-// judged are the local networks.
+// judged returns the local networks.
 func (c *Config) judged() ([]netip.Prefix, error) {
 	nets, err := rule.Networks(c.LocalNetworks)
 	if err != nil {
@@ -270,7 +270,7 @@ func (c *Config) denied() (*deny, error) {
 	return d, nil
 }
 
-// plan is what becomes of header fields where policies do not say.
+// plan returns what happens to header fields unless a policy says otherwise.
 func (c *Config) plan() table.Plan {
 	return table.Plan{
 		Forwarded: slices.Contains(c.HeaderFields, "forwarded"), XForwarded: slices.Contains(c.HeaderFields, "x-forwarded"),
@@ -292,7 +292,7 @@ func (c *Config) records(common *daemon.Config) record.Config {
 	}
 }
 
-// named is a name unless it is off.
+// named returns a list of the name; nil when there is none or it is off.
 func named(s string) []string {
 	if s == "" || s == off {
 		return nil
@@ -307,7 +307,7 @@ func keyName(s string) string {
 	return s
 }
 
-// proxied is how targets are reached, without the certificates for that.
+// proxied returns how targets are reached, without client certificates.
 func (c *Config) proxied() upstream.Config {
 	return upstream.Config{
 		MaxIdlePerHost: c.UpstreamIdle, MaxPerHost: c.UpstreamConnections,
@@ -315,7 +315,7 @@ func (c *Config) proxied() upstream.Config {
 	}
 }
 
-// upstreams is how targets are reached. guard is asked for every connection.
+// upstreams returns how targets are reached. guard is asked for every connection.
 func (c *Config) upstreams(guard func() *netguard.Policy) (upstream.Config, error) {
 	u := c.proxied()
 	u.Guard, u.ClientCertificates = guard, make(map[string]tls.Certificate, len(c.Certificates))
@@ -332,10 +332,10 @@ func (c *Config) upstreams(guard func() *netguard.Policy) (upstream.Config, erro
 	return u, nil
 }
 
-// bounds are what connections of clients may take.
+// bounds returns the bounds of client connections.
 func (c *Config) bounds() front.Bounds {
 	return front.Bounds{HeaderTimeout: c.HeaderTimeout, Idle: c.Idle, Header: c.MaxHeader, Streams: c.Streams}
 }
 
-// canonical is the canonical form of a header field's name.
+// canonical returns the canonical form of a header field name; "" when it is off.
 func canonical(name string) string { return http.CanonicalHeaderKey(keyName(name)) }

@@ -15,8 +15,8 @@ type DaemonConfig struct {
 	Gateway Config
 }
 
-// Daemon describes the program gateway: the gateway alone, on an etcd that others run. filters are further kinds of filters that its
-// configuration may name.
+// Daemon describes the program gateway, which runs the gateway alone, on an etcd cluster that others run. filters are further kinds of
+// filters that its configuration may name.
 func Daemon(filters ...filter.Definition) *daemon.Spec[DaemonConfig] {
 	return &daemon.Spec[DaemonConfig]{
 		Name: "gateway", Short: "Gateway of the MEC platform, on an etcd cluster", RunByDefault: true,

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/gateway"
 )
 
-// unusable is a policy that every check lets pass and no replica can apply.
+// unusable returns a policy that passes every check and that no replica can apply.
 func unusable(p api.Policy) api.Policy {
 	p.Upstream.ClientCertificate = "missing"
 	return p
@@ -69,7 +69,7 @@ func TestARefusedDefinitionLeavesTheOneBeforeIt(t *testing.T) {
 	require.Empty(t, g.refusals())
 }
 
-// TestWhatCannotBeAppliedClosesItsRoutes starts where there is no policy before the one that cannot be used.
+// TestWhatCannotBeAppliedClosesItsRoutes starts without an earlier policy to keep in place of one that cannot be applied.
 func TestWhatCannotBeAppliedClosesItsRoutes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

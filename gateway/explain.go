@@ -23,10 +23,10 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// escaped is a name as one segment of a path.
+// escaped returns a name as one segment of a path.
 func escaped(name string) string { return url.PathEscape(name) }
 
-// targetOf reads the URL of a call, or its path alone.
+// targetOf parses the URL of a call, or its path alone.
 func targetOf(raw string) (*url.URL, error) {
 	if strings.HasPrefix(raw, "/") {
 		return url.ParseRequestURI(raw)
@@ -38,17 +38,17 @@ func targetOf(raw string) (*url.URL, error) {
 	return u, err
 }
 
-// explaining collects what is found out about a call that is not made.
+// explaining collects the findings about a call that is not made.
 type explaining struct {
 	*server
 	e *gateway.Explanation
 	c *call.Call
 	r *http.Request
-	// scopes are those that were asked for, nil for what the caller has.
+	// scopes are the requested scopes; nil means those that the caller has.
 	scopes []string
 }
 
-// Explain implements rest.Server. It decides by the same functions as calls are decided by, but counts nothing and asks nobody.
+// Explain implements rest.Server. It decides with the functions that decide about real calls, but counts nothing and asks nobody.
 func (s *server) Explain(ctx context.Context, req gateway.ExplainRequest) (*gateway.Explanation, error) {
 	u, err := targetOf(req.URL)
 	if err != nil {
@@ -88,7 +88,7 @@ func (x *explaining) step(name, format string, args ...any) {
 	x.e.Steps = append(x.e.Steps, gateway.ExplainStep{Name: name, Result: fmt.Sprintf(format, args...)})
 }
 
-// stop notes why the call would get no further.
+// stop records why the call would get no further.
 func (x *explaining) stop(name string, err error) {
 	x.e.Status, x.e.Reason = errs.KindOf(err).Status(), err.Error()
 	x.step(name, "%s", err)
@@ -160,7 +160,7 @@ func (x *explaining) run() {
 	x.e.Reason = "allowed"
 }
 
-// host says what the host of the call names, where that decided what the call is for.
+// host explains what the host of the call names, if that decided what the call is for.
 func (x *explaining) host() {
 	place, below := x.c.Table.Domain().Below(x.r.Host)
 	if !below || x.c.Route != nil {
@@ -173,7 +173,7 @@ func (x *explaining) host() {
 	x.step("host", "%s %s", x.r.Host, meaning(x.c.Table.Labelled(place.Label), place.Label))
 }
 
-// meaning says what a label of the domain of services stands for, and why.
+// meaning explains what a label of the service domain stands for, and why.
 func meaning(l *table.Label, label string) string {
 	if l == nil {
 		return "would be that of a service " + label
@@ -204,7 +204,7 @@ func routeName(v *gateway.RouteView) string {
 	return v.ID
 }
 
-// view is the route that was matched.
+// view returns the matched route.
 func (x *explaining) view() *gateway.RouteView {
 	switch {
 	case x.c.Route != nil:
@@ -217,7 +217,7 @@ func (x *explaining) view() *gateway.RouteView {
 	return nil
 }
 
-// caller says whether the caller would be let in at all.
+// caller reports whether the caller would be let in at all, and explains why.
 func (x *explaining) caller(p *table.Policy) bool {
 	m := x.compiler.Load().Authenticator.MethodsOf(&p.Spec)
 	if x.c.Caller != nil {
@@ -249,8 +249,8 @@ func (x *explaining) caller(p *table.Policy) bool {
 	return false
 }
 
-// key is the API key the caller would show: the one that is good for what is called, if there is one. App instances show their token where
-// they may.
+// key returns the API key that the caller would present, preferably one that is valid for the called service; nil when there is none. App
+// instances present their token where they may.
 func (x *explaining) key(m authn.Methods) (best *book.Key) {
 	if !m.Key || m.Token && x.c.Table.App(x.c.Caller.Subject) != nil {
 		return nil
@@ -268,7 +268,7 @@ func (x *explaining) key(m authn.Methods) (best *book.Key) {
 	return best
 }
 
-// limits says what is counted.
+// limits lists the external authorisation and the limits that apply.
 func (x *explaining) limits(p *table.Policy) {
 	s := &p.Spec
 	if s.ExternalAuth != nil {
@@ -285,7 +285,7 @@ func (x *explaining) limits(p *table.Policy) {
 	}
 }
 
-// discard is a response nobody reads.
+// discard is a response that nobody reads.
 type discard struct{ header http.Header }
 
 // Header implements http.ResponseWriter.

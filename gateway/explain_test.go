@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// TestExplainAgreesWithWhatCallsGet asks about random calls under random policies, and makes them.
+// TestExplainAgreesWithWhatCallsGet asks about random calls under random policies, and makes the same calls.
 func TestExplainAgreesWithWhatCallsGet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -63,7 +63,7 @@ func TestExplainAgreesWithWhatCallsGet(t *testing.T) {
 		e := api.Explanation{Status: g.manage(http.MethodPost, "/explain", req, nil)}
 		if e.Status == http.StatusOK {
 			e = g.explain(req)
-		} // else the management says of the URL what the gateway would say
+		} // otherwise the management rejects the URL as the gateway would
 		l := g.dial()
 		defer l.Close()
 		proof := ""
@@ -138,7 +138,7 @@ func TestExplainKnowsAPIKeys(t *testing.T) {
 		{"nobody", "", "/services/a"},
 	} {
 		e := explain(c.consumer, c.path)
-		want := http.StatusForbidden // what a token of somebody unknown would get
+		want := http.StatusForbidden // what a token of an unknown consumer would get
 		if c.key != "" {
 			want = g.status(c.path, field("X-Api-Key", c.key))
 			require.Contains(t, stepsOf(e), "authentication: "+c.consumer+", with the API key "+strings.Split(c.key, "_")[1]+" and the scopes mp1\n")

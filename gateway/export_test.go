@@ -6,13 +6,13 @@ import (
 	"github.com/openmep/mep/gateway/record"
 )
 
-// CatchUp waits until the gateway routes by what was in etcd at a revision.
+// CatchUp waits until the gateway routes by the state of etcd at a revision.
 func (g *Gateway) CatchUp(ctx context.Context, revision int64) error {
 	return g.feed.CatchUp(ctx, revision)
 }
 
-// Open is how many connections of clients there are.
+// Open returns the number of client connections.
 func (g *Gateway) Open() int { return g.server.Open() }
 
-// Records are the access records.
+// Records returns the access records.
 func (g *Gateway) Records() *record.Log { return g.records }

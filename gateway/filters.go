@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/gateway/pipeline"
 )
 
-// CheckFilters checks gateway.filters for a program that has these kinds of filters.
+// CheckFilters checks gateway.filters against the kinds of filters that a program has.
 func (c *Config) CheckFilters(kinds []filter.Definition) error {
 	var faults []error
 	for i, fc := range c.Filters {
@@ -48,7 +48,7 @@ func names(kinds []filter.Definition) string {
 	return cmp.Or(strings.Join(list, ", "), "none")
 }
 
-// filters makes the filters of the configuration. Their metrics take the place of those in use once register is called.
+// filters makes the filters of the configuration. Their metrics replace those in use once register is called.
 func (g *Gateway) filters(cfg *Config) (list []pipeline.Named, register func(), err error) {
 	pending := &later{to: g.env.Metrics}
 	if err := cfg.CheckFilters(g.options.Filters); err != nil {
@@ -69,7 +69,7 @@ func (g *Gateway) filters(cfg *Config) (list []pipeline.Named, register func(), 
 	}, nil
 }
 
-// later registers metrics of filters once these are put to use. Those that they registered before give way.
+// later registers the metrics of filters once the filters are put to use. They replace those that the filters registered before.
 type later struct {
 	to         prometheus.Registerer
 	collectors []prometheus.Collector

@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/gateway/filter"
 )
 
-// stamp is a filter that adds a word to a header field of the request and of the response, and answers by itself when asked to.
+// stamp is a filter that adds a word to a header field of the request and of the response, and answers the request itself when asked to.
 func stamp(made *atomic.Int64) filter.Definition {
 	type config struct {
 		Word string `json:"word"`

@@ -26,7 +26,7 @@ import (
 	"github.com/openmep/mep/kit/settings"
 )
 
-// gate is a gateway that runs.
+// gate is a running gateway.
 type gate struct {
 	*gateway.Gateway
 	testing.TB
@@ -38,19 +38,19 @@ type gate struct {
 	stop    func()
 }
 
-// setup is what a test may change of a gateway before it starts.
+// setup is what a test may change about a gateway before it starts.
 type setup struct {
 	gateway.DaemonConfig
 	gateway.Options
-	// Encrypted makes the listeners speak TLS, as they do unless it is development.
+	// Encrypted makes the listeners use TLS, as they do except in development.
 	Encrypted bool
-	// Store is the connection to etcd; nil: one of its own.
+	// Store is the connection to etcd; nil: the gateway gets its own.
 	Store *etcd.Store
 	Log   *slog.Logger
 }
 
-// gate starts a gateway and waits until it works by what is in etcd. It is as closed as in production, but without TLS, so that what
-// is sent can be anything; and it may call what the test serves on loopback addresses.
+// gate starts a gateway and waits until it works by what is in etcd. The gateway is as closed as in production, except that it does not use
+// TLS, so that tests can send anything, and that it may call upstreams of the test on loopback addresses.
 func (w *world) gate(changes ...func(*setup)) *gate {
 	w.Helper()
 	s := &setup{}
@@ -74,7 +74,7 @@ func (w *world) begin(s *setup) *gate {
 	w.Helper()
 	g := &gate{TB: w.TB, world: w, cfg: s, reg: prometheus.NewRegistry()}
 	dev := s.Common.Dev
-	s.Common.Dev = !s.Encrypted // no certificates are made
+	s.Common.Dev = !s.Encrypted // so that no certificates are made
 	env, err := daemon.NewEnv(w.Context(), &s.Common, "gateway", s.Gateway.Addresses(), s.Log, g.reg)
 	require.NoError(w, err)
 	s.Common.Dev = dev
@@ -114,14 +114,14 @@ func (w *world) begin(s *setup) *gate {
 	return g
 }
 
-// in is the gate for a part of a test.
+// in returns the gate for a subtest.
 func (g *gate) in(tb testing.TB) *gate {
 	part := *g
 	part.TB = tb
 	return &part
 }
 
-// reload puts changed settings to use.
+// reload applies changed settings.
 func (g *gate) reload(change func(*gateway.Config)) error {
 	next := g.cfg.Gateway
 	change(&next)
@@ -135,20 +135,19 @@ func (g *gate) reload(change func(*gateway.Config)) error {
 	return g.CatchUp(ctx, 0)
 }
 
-// addr is the address of the listener.
 func (g *gate) addr() string {
 	u, err := url.Parse(g.URL())
 	require.NoError(g, err)
 	return u.Host
 }
 
-// answer is a response that was read.
+// answer is a response that has been read.
 type answer struct {
 	*http.Response
 	body string
 }
 
-// seen is what the upstream got.
+// seen returns what the upstream received.
 func (a *answer) seen(tb testing.TB) seen {
 	tb.Helper()
 	var s seen
@@ -174,7 +173,6 @@ func (g *gate) try(method, path string, body io.Reader, changes ...func(*http.Re
 	return &answer{resp, string(b)}, err
 }
 
-// do makes a call.
 func (g *gate) do(method, path, body string, changes ...func(*http.Request)) *answer {
 	g.Helper()
 	var r io.Reader
@@ -186,19 +184,18 @@ func (g *gate) do(method, path, body string, changes ...func(*http.Request)) *an
 	return a
 }
 
-// get makes a call that reads.
 func (g *gate) get(path string, changes ...func(*http.Request)) *answer {
 	g.Helper()
 	return g.do(http.MethodGet, path, "", changes...)
 }
 
-// status is the status of a call that reads.
+// status returns the status of a GET call.
 func (g *gate) status(path string, changes ...func(*http.Request)) int {
 	g.Helper()
 	return g.get(path, changes...).StatusCode
 }
 
-// manage makes a request of a manager and reads the answer into dst, which may be nil.
+// manage makes a management request and decodes the answer into dst, which may be nil.
 func (g *gate) manage(method, path string, body, dst any) int {
 	g.Helper()
 	if g.manager == "" {
@@ -267,7 +264,7 @@ func dialLine(tb testing.TB, addr string) *line {
 // send writes text in which each "\n" stands for the end of a line.
 func (l *line) send(text string) { l.write(strings.ReplaceAll(text, "\n", "\r\n")) }
 
-// write writes text as it is. That the other end has gone away shows when something is read.
+// write writes text as it is. A peer that is gone shows in the next read.
 func (l *line) write(text string) { _, _ = io.WriteString(l.Conn, text) }
 
 // response reads the next response.
@@ -281,7 +278,7 @@ func (l *line) response(method string) (*answer, error) {
 	return &answer{resp, string(b)}, err
 }
 
-// answer reads the next response, which there must be.
+// answer reads the next response; there must be one.
 func (l *line) answer() *answer {
 	l.Helper()
 	a, err := l.response(http.MethodGet)
@@ -289,13 +286,13 @@ func (l *line) answer() *answer {
 	return a
 }
 
-// readUpTo reads at most so many bytes.
+// readUpTo reads at most the given number of bytes.
 func readUpTo(r io.Reader, most int64) []byte {
-	b, _ := io.ReadAll(io.LimitReader(r, most)) // what came is what counts
+	b, _ := io.ReadAll(io.LimitReader(r, most)) // only what arrived counts
 	return b
 }
 
-// eventually waits until something holds.
+// eventually waits until a condition holds.
 func eventually(tb testing.TB, holds func() bool, what ...any) {
 	tb.Helper()
 	require.Eventually(tb, holds, 15*time.Second, 5*time.Millisecond, what...)

@@ -1,5 +1,5 @@
-// Package gateway is the way consumers reach the services of the platform: one address in front of the edge node, which knows who calls,
-// decides whether they may, counts, passes on, and writes down.
+// Package gateway is the way consumers reach the services of the platform: one address in front of the edge node. The gateway authenticates
+// callers, decides whether they may call, counts calls, passes them on and records them.
 package gateway
 
 import (
@@ -45,13 +45,13 @@ import (
 	"github.com/openmep/mep/kit/presence"
 )
 
-// Options are what a program gives the gateway besides its settings.
+// Options holds what a program gives the gateway besides its settings.
 type Options struct {
 	// Filters are the kinds of filters that gateway.filters may name.
 	Filters []filter.Definition
-	// Mp1 and Auth answer for the platform within this process; nil: calls go to gateway.mp1Urls and gateway.authUrls.
+	// Mp1 and Auth serve the platform within this process; nil: calls go to gateway.mp1Urls and gateway.authUrls.
 	Mp1, Auth http.Handler
-	// Prefixes are the paths that Mp1 is mounted below.
+	// Prefixes are the paths that Mp1 is mounted under.
 	Prefixes []string
 }
 
@@ -72,7 +72,7 @@ type Gateway struct {
 	meter     *meter.Meter
 	upstreams *upstream.Manager
 	inner     *upstream.Manager // for routes of the platform in other processes
-	access    http.Handler      // of the gateway's own resources for apps
+	access    http.Handler      // serves the gateway's own resources for apps
 	records   *record.Log
 	stats     *stats.Stats
 	quotas    *quota.Quotas
@@ -89,13 +89,13 @@ type Gateway struct {
 	guard    atomic.Pointer[netguard.Policy]
 }
 
-// load is when the configuration was read, and for which time.
+// load records when the configuration was last read, and how many reloads there have been.
 type load struct {
 	at      time.Time
 	reloads int
 }
 
-// managementLimits bound requests to the management.
+// managementLimits returns the limits of requests to the management.
 func managementLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
 
 // New wires the gateway and binds its listeners.
@@ -138,7 +138,7 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, o Options) (*Gateway, error
 	return g, nil
 }
 
-// wire makes the parts. What fails here can be closed by Close.
+// wire makes the parts. When it fails, Close releases what it has made.
 func (g *Gateway) wire(cfg *Config, router *gin.Engine) error {
 	env, n := g.env, g.node
 	guard, err := g.guardOf(cfg)
@@ -194,7 +194,7 @@ func (g *Gateway) publish(t *table.Table) {
 	g.lasting.Changed()
 }
 
-// work says what runs behind the listeners.
+// work adds the workers behind the listeners.
 func (g *Gateway) work() {
 	g.workers.Add("routes", g.feed.Run)
 	g.workers.Add("upstreams", g.upstreams.Run)
@@ -224,7 +224,7 @@ func (g *Gateway) work() {
 	g.env.Health.Check("gateway", g.check)
 }
 
-// present makes this replica known to the others, and counts them.
+// present announces this replica to the others, and counts the replicas.
 func (g *Gateway) present() {
 	id := node.MemberID()
 	g.stats = stats.New(g.node.Store, g.node.Mirror, id, g.env.Log, g.env.Metrics)
@@ -238,8 +238,8 @@ func (g *Gateway) present() {
 	g.workers.Add("presence", p.Run)
 }
 
-// questions makes the calls of external authorisation. Whom they go to is said by managers, and often is on this machine; the platform
-// itself it is not.
+// questions returns the transport of external authorisation. Managers choose its targets, which are often on this machine but may not be
+// the platform itself.
 func (g *Gateway) questions() http.RoundTripper {
 	policy := func() *netguard.Policy {
 		p := *g.guard.Load()
@@ -252,7 +252,7 @@ func (g *Gateway) questions() http.RoundTripper {
 	}
 }
 
-// guardOf says what services and routes may lead to.
+// guardOf returns the policy for the addresses that services and routes may lead to.
 func (g *Gateway) guardOf(cfg *Config) (*netguard.Policy, error) {
 	d, err := cfg.denied()
 	if err != nil {
@@ -275,10 +275,10 @@ func (g *Gateway) guardOf(cfg *Config) (*netguard.Policy, error) {
 	return p, nil
 }
 
-// lookup bounds how long the names of other parts of the platform are looked up.
+// lookup is how long looking up the names of other parts of the platform may take.
 const lookup = time.Second
 
-// addressesOf are the addresses of a part of the platform that is reached at a URL: of a name as far as they are found now.
+// addressesOf returns the addresses of a part of the platform that is reached at a URL. A name stands for the addresses that are found now.
 func addressesOf(raw string) []netip.AddrPort {
 	u, err := url.Parse(raw)
 	if err != nil || u.Hostname() == "" {
@@ -293,7 +293,7 @@ func addressesOf(raw string) []netip.AddrPort {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookup)
 	defer cancel()
-	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname()) // what is not found is not called either
+	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname()) // what cannot be found cannot be called either
 	var list []netip.AddrPort
 	for _, a := range found {
 		list = append(list, netip.AddrPortFrom(a.Unmap(), port))
@@ -301,10 +301,10 @@ func addressesOf(raw string) []netip.AddrPort {
 	return list
 }
 
-// listeners are those of the process.
+// listeners returns the addresses of the listeners of this process.
 func (g *Gateway) listeners() []netip.AddrPort { return g.env.Health.Addresses() }
 
-// prepare does what can fail of putting settings to use.
+// prepare does the part of applying settings that can fail.
 func (g *Gateway) prepare(cfg *Config) (*follow.Config, *front.Settings, func(), error) {
 	local, err := cfg.judged()
 	if err != nil {
@@ -359,7 +359,7 @@ func (g *Gateway) mountManagement(router *gin.Engine) {
 	(&rest.API{Book: g.book, Server: &server{g}, Audit: g.env.Audit}).Mount(router)
 }
 
-// check says whether calls are routed.
+// check returns why no calls are routed yet, or why the gateway is degraded.
 func (g *Gateway) check() (notReady, degraded string) {
 	t := g.handler.Table.Load()
 	if t.Default() == nil {
@@ -371,10 +371,10 @@ func (g *Gateway) check() (notReady, degraded string) {
 	return "", ""
 }
 
-// Part is what works behind the listeners.
+// Part returns what works behind the listeners.
 func (g *Gateway) Part() daemon.Part { return g.workers }
 
-// Listeners answer until the context ends.
+// Listeners returns the functions that serve until the context ends.
 func (g *Gateway) Listeners() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"gateway":            func(ctx context.Context) error { return g.server.Run(ctx, g.env.Drain) },
@@ -382,7 +382,7 @@ func (g *Gateway) Listeners() map[string]func(context.Context) error {
 	}
 }
 
-// Close releases the listeners of a gateway that was never served.
+// Close releases the listeners of a gateway that never served.
 func (g *Gateway) Close() error {
 	err := errors.Join(g.server.Close(), g.management.Close())
 	if g.records != nil {
@@ -391,13 +391,13 @@ func (g *Gateway) Close() error {
 	return err
 }
 
-// URL is where consumers reach the gateway.
+// URL returns where consumers reach the gateway.
 func (g *Gateway) URL() string { return g.server.URL() }
 
-// ManagementURL is where managers reach it.
+// ManagementURL returns where managers reach the gateway.
 func (g *Gateway) ManagementURL() string { return g.management.URL() }
 
-// Prepare makes what depends on the settings that may change; the result puts it to use.
+// Prepare makes what depends on the settings that may change; the returned function puts it to use.
 func (g *Gateway) Prepare(cfg *Config) (func(), error) {
 	guard, err := g.guardOf(cfg)
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"github.com/openmep/mep/gateway"
 )
 
-// plain is the name of a header field as servers behind a gateway may read it.
+// plain returns the name of a header field as servers behind a gateway may read it.
 func plain(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
-// values are those of a header field in whatever spelling.
+// values returns the values of a header field, however it is spelt.
 func values(h http.Header, name string) []string {
 	var list []string
 	for n, v := range h {
@@ -28,7 +28,7 @@ func values(h http.Header, name string) []string {
 	return list
 }
 
-// TestNobodyPassesForSomebodyElse sends what S-1 and its relatives send: proofs and claims that contradict each other.
+// TestNobodyPassesForSomebodyElse sends what S-1 and its relatives send: credentials and claims that contradict each other.
 func TestNobodyPassesForSomebodyElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -254,7 +254,7 @@ func TestPoliciesChangeHeaderFields(t *testing.T) {
 	}
 	w.policy("hello", p)
 	app := w.app()
-	w.token(app) // its credentials
+	w.token(app) // stores its credentials
 	token := w.sign(w.key, kid, map[string]any{
 		"iss": issuer, "sub": app, "aud": "mep", "exp": 4e9, "jti": "j", "scope": "mp1 other", "client_id": "ak-" + app, "epoch": "e",
 		"groups": []any{"a", 1, "b"}, "age": 12345678901234567, "deep": map[string]any{"a": 1}, "bad": "a\r\nX-Injected: 1",
@@ -349,7 +349,7 @@ func TestCallsThatGoInACircleEnd(t *testing.T) {
 	require.Equal(t, http.StatusBadGateway, g.status("/services/circle/", field("Via", strings.Repeat("1.1 mep, ", 8))))
 }
 
-// TestNoTypeIsMadeUp for an answer whose service does not say what it is.
+// TestNoTypeIsMadeUp checks an answer whose service does not state a type.
 func TestNoTypeIsMadeUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

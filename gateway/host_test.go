@@ -33,7 +33,7 @@ import (
 // domain gives services host names below mec.example.
 func domain(s *setup) { s.Gateway.ServiceDomain = "MEC.example." }
 
-// host makes a call for a host.
+// host sets the host of a call.
 func host(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
 
 func TestAServiceIsReachedByTheHost(t *testing.T) {
@@ -56,7 +56,7 @@ func TestAServiceIsReachedByTheHost(t *testing.T) {
 		{id + ".instances.mec.example", "/z", "/base/z"},
 		{strings.ToUpper(id) + ".INSTANCES.mec.example:1", "/", "/base/"},
 		{other + ".instances.mec.example", "/z", "/other/z"},
-		// The domain itself, and every other host, are the gateway's own.
+		// The domain itself and all other hosts belong to the gateway.
 		{"mec.example", "/services/Hello/a", "/base/a"},
 		{"edge1.example.net:8443", "/services/Hello/a", "/base/a"},
 		{"[::1]:8443", "/instances/" + id + "/a", "/base/a"},
@@ -115,7 +115,8 @@ func TestSettingsOfTheDomain(t *testing.T) {
 	require.NoError(t, cfg.Validate(&g.cfg.Common))
 }
 
-// TestNamesThatDifferInCaseOnly: the one in lower case is meant, or the only one; of several others none is called.
+// TestNamesThatDifferInCaseOnly checks that a host stands for the name in lower case, or for the only one; of several other names, none is
+// called.
 func TestNamesThatDifferInCaseOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -124,7 +125,7 @@ func TestNamesThatDifferInCaseOnly(t *testing.T) {
 	caller := bearer(w.token(w.app()))
 	owner, id := w.named("Chat", up+"/upper")
 	require.Equal(t, "/upper/x", g.get("/x", caller, host("chat.mec.example")).seen(t).Target)
-	// shown are the services that the list of routes shows with a host name.
+	// shown lists the services that the list of routes shows with a host name.
 	shown := func() (ids []string) {
 		var routes []api.RouteView
 		require.Equal(t, http.StatusOK, g.manage("GET", "/routes?kind=service", nil, &routes))
@@ -164,7 +165,7 @@ func TestNamesThatDifferInCaseOnly(t *testing.T) {
 	require.Contains(t, steps, "host: chat.mec.example is that of the service chat\n")
 }
 
-// TestAnotherSpellingDoesNotGetTheName: the policy of a name holds for its host, too, whoever is there and whoever is not.
+// TestAnotherSpellingDoesNotGetTheName checks that the policy of a name holds for its host, too, whichever services exist.
 func TestAnotherSpellingDoesNotGetTheName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -253,7 +254,7 @@ func TestRoutesForTheHostComeBeforeItsService(t *testing.T) {
 	require.Equal(t, http.StatusTeapot, g.status("/mep/mec_service_mgmt/v1/services"))
 }
 
-// TestHostsAreNotConfused says in several places what host is meant, and what path.
+// TestHostsAreNotConfused sends requests that name the host and the path in several places.
 func TestHostsAreNotConfused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -264,7 +265,7 @@ func TestHostsAreNotConfused(t *testing.T) {
 	w.policy("hello", anybody)
 	for name, c := range map[string]struct {
 		request string
-		target  string // "" where there is no answer of a service
+		target  string // "" if no service answers
 		status  int
 	}{
 		"the path of another service": {"GET /services/secret/x HTTP/1.1\nHost: hello.mec.example\n\n", "/hello/services/secret/x", 200},
@@ -302,7 +303,7 @@ func TestHostsAreNotConfused(t *testing.T) {
 	}
 }
 
-// TestWhatHoldsForPathsHoldsForHosts: whichever way a service is called, the same policy, limits, filters and records are for it.
+// TestWhatHoldsForPathsHoldsForHosts checks that the same policy, limits, filters and records apply however a service is called.
 func TestWhatHoldsForPathsHoldsForHosts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -353,7 +354,7 @@ func TestWhatHoldsForPathsHoldsForHosts(t *testing.T) {
 	require.Equal(t, http.StatusTooManyRequests, g.status("/", caller, byID))
 	require.Equal(t, http.StatusTooManyRequests, g.status("/services/Weather/", caller))
 
-	// Who is asked about calls is told the same of both.
+	// External authorisation is asked the same for both.
 	for range 2 {
 		require.Equal(t, http.StatusOK, g.status("/services/judged/a%20b", caller))
 		require.Equal(t, http.StatusOK, g.status("/a%20b", caller, host("judged.mec.example:1")))
@@ -446,7 +447,7 @@ func TestWebSocketsByHost(t *testing.T) {
 	require.Error(t, err)
 }
 
-// TestGRPCByHost makes the calls of TestGRPC as clients make them: without a path in front, which they could not put there.
+// TestGRPCByHost makes the calls of TestGRPC as clients make them, which cannot put a path in front.
 func TestGRPCByHost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

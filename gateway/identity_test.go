@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// other is an issuer that is trusted beside the platform.
+// other is a trusted issuer besides the platform.
 type other struct {
 	*world
 	server *httptest.Server
@@ -28,7 +28,7 @@ type other struct {
 
 const otherKid = "other-1"
 
-// issuer starts one, whose tokens w.key signs.
+// issuer starts an issuer whose tokens are signed with w.key.
 func (w *world) issuer() *other {
 	w.Helper()
 	o := &other{world: w}
@@ -99,12 +99,12 @@ func TestTokensOfAnotherIssuer(t *testing.T) {
 	}
 }
 
-// TestAnIssuerHasNoMoreScopesThanItIsGiven: what its tokens say of others counts nowhere, and no service hears of it.
+// TestAnIssuerHasNoMoreScopesThanItIsGiven checks that further scopes in its tokens count nowhere, and that no service sees them.
 func TestAnIssuerHasNoMoreScopesThanItIsGiven(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		given, says []string
-		passes      map[string]string // which services a token gets to, and what they are told
+		passes      map[string]string // the services that a token reaches, and the scopes they see
 	}{
 		{nil, []string{"mp1", "mm5", "calendar"}, map[string]string{"plain": "mp1 calendar", "calendars": "mp1 calendar"}},
 		{[]string{"ops"}, []string{"mp1", "mm5", "calendar"}, map[string]string{"calendars": "calendar"}},
@@ -138,7 +138,7 @@ func TestAnIssuerHasNoMoreScopesThanItIsGiven(t *testing.T) {
 	}
 }
 
-// TestResponsesAreNotSplit puts line breaks wherever a caller has a say in header fields.
+// TestResponsesAreNotSplit puts line breaks wherever a caller influences header fields.
 func TestResponsesAreNotSplit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -207,7 +207,7 @@ func TestAnOutageOfAnIssuer(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, fresh.status("/services/hello/"))
 }
 
-// TestAFloodOfKeyIDs sends tokens of ever other keys: the issuer is not asked for each.
+// TestAFloodOfKeyIDs sends tokens with ever new key ids, and checks that the issuer is not asked for each.
 func TestAFloodOfKeyIDs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

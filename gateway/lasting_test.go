@@ -26,19 +26,19 @@ import (
 // held is a call that lasts.
 type held struct {
 	name string
-	// talk makes something pass, over which it says whether it could.
+	// talk makes something pass over the call; the error says why it could not.
 	talk func() error
-	// over waits until the call ends, and returns how that looked to the client.
+	// over waits until the call ends, and returns how the client sees the end.
 	over func() string
 }
 
 // kind is a kind of calls that last.
 type kind struct {
 	name string
-	// serve is what they lead to, and returns its address.
+	// serve starts the upstream and returns its address.
 	serve func(*testing.T) string
 	open  func(t *testing.T, g *gate, path string, proof [2]string) *held
-	// denied and gone are how their ends look whose right ends, and whose service is gone.
+	// denied and gone are how the client sees the end when the right to the call ends, and when its service is gone.
 	denied, gone string
 }
 
@@ -199,7 +199,7 @@ func openTalk(t *testing.T, g *gate, service string, proof [2]string) *held {
 		if code := status.Code(err); code != codes.Unauthenticated {
 			return code.String()
 		}
-		return codes.PermissionDenied.String() // the one or the other, as for all kinds
+		return codes.PermissionDenied.String() // either one, as for all kinds
 	}}
 }
 
@@ -216,7 +216,7 @@ func (w *world) offering(t *testing.T, owner string, kinds []kind, changes ...fu
 	return ids
 }
 
-// hold makes a call of each kind, and sees that it works.
+// hold makes a call of each kind, and checks that it works.
 func (g *gate) hold(t *testing.T, kinds []kind, proof [2]string) (all []*held) {
 	t.Helper()
 	for n, k := range kinds {

@@ -105,7 +105,7 @@ func serviceRecord(info mp1.ServiceInfo) state.Service {
 	return state.Service{Version: state.Current(), Info: info, Beat: time.Now()}
 }
 
-// TestReloadsLoseNoCall changes everything that can change while calls come.
+// TestReloadsLoseNoCall changes everything that can change while calls arrive.
 func TestReloadsLoseNoCall(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -308,7 +308,7 @@ func TestCallsGoToWhatIsThere(t *testing.T) {
 	require.Equal(t, int64(4), sent.Load(), "what has none is")
 }
 
-// acceptorOnce breaks every connection off after a request.
+// acceptorOnce breaks off every connection after one request.
 func acceptorOnce(tb testing.TB, sent *atomic.Int64) string {
 	return acceptor(tb, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {

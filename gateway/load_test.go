@@ -21,7 +21,7 @@ import (
 	api "github.com/openmep/mep/api/gateway"
 )
 
-// closed waits until the other end closes, and reports whether it answered before.
+// closed waits until the gateway closes the connection, and returns what it sent before that.
 func (l *line) closed() (answered string) {
 	l.Helper()
 	b, err := io.ReadAll(l.in)
@@ -55,7 +55,7 @@ func TestClientsThatAreSlow(t *testing.T) {
 			if _, err := io.WriteString(l.Conn, text); err != nil {
 				return
 			}
-			time.Sleep(20 * time.Millisecond) // less than any bound: what counts is that it does not get on
+			time.Sleep(20 * time.Millisecond) // less than any bound: what counts is that the request makes no progress
 		}
 	}
 	var writers sync.WaitGroup
@@ -97,7 +97,7 @@ func TestClientsThatAreSlow(t *testing.T) {
 		l.send("POST /services/hello/ HTTP/1.1\nHost: a\nContent-Length: 12\n\n")
 		for range 12 {
 			l.write("x")
-			time.Sleep(25 * time.Millisecond) // all in all more than the bound on silence
+			time.Sleep(25 * time.Millisecond) // in total more than the bound on silence
 		}
 		require.Equal(t, http.StatusOK, l.answer().StatusCode)
 	})
@@ -180,7 +180,7 @@ func TestConnectionsHaveBounds(t *testing.T) {
 	eventually(t, func() bool { return g.Open() == 3 })
 	more := []*line{g.dial(), g.dial()}
 	eventually(t, func() bool { return g.Open() == 5 })
-	if conn, err := net.Dial("tcp", g.addr()); err == nil { // it may be reset before it is known here
+	if conn, err := net.Dial("tcp", g.addr()); err == nil { // it may be reset first
 		require.Empty(t, allOf(conn), "there are more than the hard bound")
 	}
 	for _, l := range append(more, idle) {
@@ -191,14 +191,14 @@ func TestConnectionsHaveBounds(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
-// allOf reads until the connection ends, however it does.
+// allOf reads until the connection ends, in whatever way.
 func allOf(conn net.Conn) string {
 	defer conn.Close()
 	b, _ := io.ReadAll(conn) // a reset is an end, too
 	return string(b)
 }
 
-// consumersOf is the variable that makes a copy of the test program the clients of a gateway.
+// consumersOf is the environment variable that turns a copy of the test binary into the clients of a gateway.
 const consumersOf = "MEP_TEST_CONSUMERS_OF"
 
 func TestTenThousandConnections(t *testing.T) {
@@ -216,7 +216,7 @@ func TestTenThousandConnections(t *testing.T) {
 	g := w.gate(func(s *setup) { s.Gateway.HeaderTimeout = 5 * time.Minute })
 	w.named("hello", mirrorOf(t).URL)
 	w.policy("hello", anybody)
-	// The clients are another process, because each has as many open files as the gateway.
+	// The clients are another process, because they need as many open files as the gateway.
 	program, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestTenThousandConnections$")
@@ -231,12 +231,12 @@ func TestTenThousandConnections(t *testing.T) {
 	require.Equal(t, "0 failed\n", said)
 	eventually(t, func() bool { return g.Open() == connections })
 	require.NoError(t, in.Close())
-	_ = cmd.Wait() // it has said what is of interest
+	_ = cmd.Wait() // its output has been read
 	eventually(t, func() bool { return g.Open() == 0 })
 	require.Equal(t, http.StatusOK, g.status("/services/hello/"))
 }
 
-// consume opens many connections, makes calls on every eighth, and keeps them open until the standard input ends.
+// consume opens many connections, makes a call on every eighth, and keeps them open until standard input ends.
 func consume(t *testing.T, addr string, connections int) {
 	conns := make([]net.Conn, connections)
 	var dialled sync.WaitGroup
@@ -251,7 +251,7 @@ func consume(t *testing.T, addr string, connections int) {
 				}
 				conns[i] = c
 				if i%8 != 0 {
-					continue // it is enough that it is there
+					continue // being open is enough
 				}
 				_, _ = io.WriteString(c, "GET /services/hello/ HTTP/1.1\r\nHost: a\r\n\r\n")
 				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -298,7 +298,7 @@ func TestThreeGatewaysShareAQuota(t *testing.T) {
 				case err != nil:
 					t.Error(err)
 				case a.StatusCode == http.StatusServiceUnavailable:
-					unknown.Add(1) // etcd was too slow: a busy machine
+					unknown.Add(1) // etcd was too slow on a busy machine
 				case a.StatusCode == http.StatusOK:
 					admitted.Add(1)
 				default:

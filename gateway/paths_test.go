@@ -39,7 +39,7 @@ func TestPathsThatMeanSomethingElse(t *testing.T) {
 			require.Equal(t, "*", target, "refused, and not looked for")
 		}
 	}
-	// What is let through arrives as it was judged.
+	// What passes arrives as it was judged.
 	for target, at := range map[string]string{
 		"/services/hello/...":                "/public/...",
 		"/services/hello/a;b=c/d":            "/public/a;b=c/d",
@@ -58,7 +58,7 @@ func TestPathsThatMeanSomethingElse(t *testing.T) {
 		}
 		require.Equal(t, at, a.seen(t).Target)
 	}
-	// Who is kept out by one spelling is kept out by the others.
+	// Who is denied one spelling is denied the others.
 	for _, target := range []string{"/team/admin", "/team/admin/", "/team/admin/x", "/team/%61dmin/x", "/team/admin;v=1/x", "/team/%61%64min/x", "/services/hello;v=1/x"} {
 		l := g.dial()
 		l.send("GET " + target + " HTTP/1.1\nHost: a\n\n")
@@ -67,7 +67,7 @@ func TestPathsThatMeanSomethingElse(t *testing.T) {
 	require.Equal(t, http.StatusOK, g.status("/team/other"))
 }
 
-// TestNamesThatAreNoText asks for services by what is no UTF-8, again and again.
+// TestNamesThatAreNoText repeatedly asks for services by names that are not UTF-8.
 func TestNamesThatAreNoText(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -78,7 +78,7 @@ func TestNamesThatAreNoText(t *testing.T) {
 		require.NoError(t, err, path)
 		require.Contains(t, []int{400, 404}, a.StatusCode, path)
 	}
-	// Names that strangers make up do not take the places of services in the metrics.
+	// Names that strangers make up do not displace services in the metrics.
 	g2 := w.gate(func(s *setup) { s.Gateway.SeriesServices = 3 })
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		require.Equal(t, http.StatusNotFound, g2.status("/services/made-up-"+name, token))

@@ -21,7 +21,7 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// accessRouter answers the resources of the gateway itself that apps reach.
+// accessRouter returns the handler of the gateway's own resources for apps.
 func (g *Gateway) accessRouter() (http.Handler, error) {
 	limits := managementLimits()
 	router, err := g.env.Router("gateway", func() httpx.Limits { return limits })
@@ -40,7 +40,7 @@ func (g *Gateway) accessRouter() (http.Handler, error) {
 	return router, nil
 }
 
-// platform are the routes to the platform itself.
+// platform returns the routes to the platform itself.
 func (g *Gateway) platform(cfg *Config) []follow.Platform {
 	list := []follow.Platform{{
 		ID: gateway.RouteAccess, Paths: []string{gateway.Base + "/access_requests", gateway.Base + "/access_requests/*"}, Local: g.access, Guarded: true,
@@ -69,18 +69,18 @@ func (g *Gateway) platform(cfg *Config) []follow.Platform {
 	return list
 }
 
-// reachPlatform makes what calls the other daemons.
+// reachPlatform makes the upstreams for calls to the other daemons.
 func (g *Gateway) reachPlatform(cfg *Config) error {
 	uc, err := g.reaching(cfg)
 	if err != nil {
 		return err
 	}
-	// Its metrics would be those of services.
+	// In the common registry, its metrics would count as those of services.
 	g.inner, err = upstream.New(uc, g.env.Log, prometheus.NewRegistry())
 	return err
 }
 
-// reaching says how the other daemons are called. Where they are is said by the configuration alone, so nothing of it is refused.
+// reaching returns how the other daemons are called. Only the configuration says where they are, so no address is refused.
 func (g *Gateway) reaching(cfg *Config) (upstream.Config, error) {
 	uc := upstream.Config{Guard: func() *netguard.Policy { return nil }, MaxIdlePerHost: cfg.UpstreamIdle}
 	if len(cfg.Mp1URLs) == 0 && len(cfg.AuthURLs) == 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCallsAreWrittenDownWithoutTheirProofs makes calls of all kinds, and reads the file of the access records.
+// TestCallsAreWrittenDownWithoutTheirProofs makes calls of all kinds, and reads the access records file.
 func TestCallsAreWrittenDownWithoutTheirProofs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -16,10 +16,10 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// server is what the management sees of the gateway.
+// server is the management's view of the gateway.
 type server struct{ *Gateway }
 
-// The beginnings of the names of routes of the registry.
+// The prefixes of the ids of routes of the registry.
 const (
 	servicePrefix  = "service:"
 	instancePrefix = "instance:"

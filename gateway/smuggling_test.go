@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// acceptor listens and leaves the rest to the test; each runs for one connection at a time of its own.
+// acceptor listens, and calls each for every connection, in a goroutine of its own.
 func acceptor(tb testing.TB, each func(net.Conn)) string {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func acceptor(tb testing.TB, each func(net.Conn)) string {
 	return "http://" + ln.Addr().String()
 }
 
-// TestRequestsAreNotSmuggled sends requests whose ends servers disagree about. Whatever the gateway makes of them, it must pass on no
+// TestRequestsAreNotSmuggled sends requests whose ends servers disagree about. However the gateway reads them, it must not pass on a
 // request for /smuggled.
 func TestRequestsAreNotSmuggled(t *testing.T) {
 	t.Parallel()
@@ -131,7 +131,7 @@ func TestRequestsAreNotSmuggled(t *testing.T) {
 				}
 				if i == 0 {
 					first = fmt.Sprint(a.StatusCode)
-					_ = l.Conn.(*net.TCPConn).CloseWrite() // nothing else comes
+					_ = l.Conn.(*net.TCPConn).CloseWrite() // nothing more is sent
 				}
 				require.NotEqual(t, http.StatusOK, map[bool]int{true: a.StatusCode}[strings.Contains(a.body, "smuggled")], a.body)
 			}
@@ -141,7 +141,7 @@ func TestRequestsAreNotSmuggled(t *testing.T) {
 	require.Zero(t, smuggled.Load())
 }
 
-// TestUpstreamsGetOneRequestEach looks at the bytes: what is passed on has one length, whatever the client said.
+// TestUpstreamsGetOneRequestEach checks on the wire that a request that is passed on has one length, whatever the client said.
 func TestUpstreamsGetOneRequestEach(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -176,7 +176,7 @@ func TestUpstreamsGetOneRequestEach(t *testing.T) {
 	}
 }
 
-// TestUpstreamsThatLie answers with responses that are none, or that do not end where they say.
+// TestUpstreamsThatLie answers with malformed responses, or with ones that do not end where they say.
 func TestUpstreamsThatLie(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -230,7 +230,7 @@ func TestUpstreamsThatLie(t *testing.T) {
 			a, err := l.response(http.MethodGet)
 			require.NoError(t, err)
 			require.Equal(t, c.status, a.StatusCode, a.body)
-			// The connection to the client is still good, and nothing of the lie is left in it.
+			// The connection to the client is still usable, and nothing of the lie is left in it.
 			l.send("GET /none HTTP/1.1\nHost: a\nConnection: close\n\n")
 			if a.Close {
 				return
@@ -240,7 +240,7 @@ func TestUpstreamsThatLie(t *testing.T) {
 	}
 }
 
-// TestAFloodOfInterimResponsesEnds lets an upstream answer 103 without end.
+// TestAFloodOfInterimResponsesEnds lets an upstream send 103 responses without end.
 func TestAFloodOfInterimResponsesEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

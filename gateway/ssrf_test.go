@@ -15,7 +15,6 @@ import (
 	"github.com/openmep/mep/gateway"
 )
 
-// portOf is the port of a URL.
 func portOf(tb testing.TB, raw string) string {
 	tb.Helper()
 	u, err := url.Parse(raw)
@@ -23,7 +22,7 @@ func portOf(tb testing.TB, raw string) string {
 	return u.Port()
 }
 
-// TestServicesDoNotLeadInside registers services whose addresses are the platform's own listeners, or others that nobody is to reach.
+// TestServicesDoNotLeadInside registers services whose addresses are the platform's own listeners, or others that must not be reachable.
 func TestServicesDoNotLeadInside(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -84,7 +83,7 @@ func TestServicesDoNotLeadInside(t *testing.T) {
 	}
 }
 
-// TestNamesAreCheckedWhenTheyAreCalled gives a name that is harmless as text, and resolves to loopback.
+// TestNamesAreCheckedWhenTheyAreCalled uses a name that is harmless as text but resolves to loopback.
 func TestNamesAreCheckedWhenTheyAreCalled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -95,7 +94,7 @@ func TestNamesAreCheckedWhenTheyAreCalled(t *testing.T) {
 	w.named("hello", "http://localhost:"+port)
 	w.route("static", api.Route{Paths: []string{"/static"}, URLs: []string{"http://localhost:" + port}})
 	require.Equal(t, http.StatusOK, g.status("/services/hello/", token))
-	// The connection is there already. What is allowed no more is not called over it either.
+	// The connection is open already. A target that is no longer allowed is not called over it either.
 	require.NoError(t, g.reload(func(c *gateway.Config) { c.AllowLoopback = false }))
 	for _, path := range []string{"/services/hello/", "/static"} {
 		a := g.get(path, token)

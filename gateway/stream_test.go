@@ -24,7 +24,7 @@ import (
 	api "github.com/openmep/mep/api/gateway"
 )
 
-// noise is a body that is long and not kept anywhere.
+// noise is a long body that is not kept in memory.
 type noise struct{ left int64 }
 
 func (n *noise) Read(p []byte) (int, error) {
@@ -41,7 +41,7 @@ func (n *noise) Read(p []byte) (int, error) {
 
 func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
-// protocols are clients of the gateway that speak the versions of HTTP.
+// protocols returns clients of the gateway, one for each version of HTTP.
 func protocols() map[string]func(*gate) *http.Transport {
 	return map[string]func(*gate) *http.Transport{
 		"HTTP/1.1":        func(*gate) *http.Transport { return &http.Transport{} },
@@ -61,7 +61,7 @@ func unencrypted() *http.Protocols {
 	return p
 }
 
-// serveH2C answers HTTP/2 without TLS.
+// serveH2C serves HTTP/2 without TLS.
 func serveH2C(tb testing.TB, h http.HandlerFunc) string {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -161,13 +161,13 @@ func TestLargeBodiesPassInBothDirections(t *testing.T) {
 	require.Less(t, int64(peak.Load())-int64(before.HeapAlloc), int64(64<<20), "bodies are not held in memory")
 }
 
-// TestABodyCanBeAnsweredWhileItIsSent lets an upstream answer before it has read everything.
+// TestABodyCanBeAnsweredWhileItIsSent lets an upstream answer before it has read the whole body.
 func TestABodyCanBeAnsweredWhileItIsSent(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 20
 	w := newWorld(t)
 	h := func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always is
+		_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 is always full-duplex
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 		h := sha256.New()
@@ -196,12 +196,12 @@ func TestABodyCanBeAnsweredWhileItIsSent(t *testing.T) {
 					go func() {
 						n := &noise{size}
 						_, err := io.CopyN(in, n, 100)
-						<-begun // the header of the answer is there, most of the body is not sent yet
+						<-begun // the header of the answer has arrived, most of the body has not been sent
 						if err == nil {
 							_, _ = io.Copy(in, n)
 						}
 						_ = in.Close()
-						close(written) // how it ended shows in what arrived
+						close(written) // the outcome shows in what arrived
 					}()
 					resp, err := client.RoundTrip(r)
 					if err != nil {
@@ -252,7 +252,7 @@ func TestEventsComeAtOnce(t *testing.T) {
 		in := bufio.NewReader(resp.Body)
 		for i := range 3 {
 			if i > 0 {
-				next <- fmt.Sprint(i) // only now: what came before did not wait for it
+				next <- fmt.Sprint(i) // sent only now: what came before did not wait for it
 			}
 			line, err := in.ReadString('\n')
 			require.NoError(t, err)
@@ -282,13 +282,13 @@ func TestContinueIsAskedForBeforeABodyIsSent(t *testing.T) {
 	a := l.answer()
 	require.Equal(t, http.StatusContinue, a.StatusCode)
 	l.write("body")
-	for a = l.answer(); a.StatusCode == http.StatusContinue; a = l.answer() { // the upstream's own may come, too
+	for a = l.answer(); a.StatusCode == http.StatusContinue; a = l.answer() { // that of the upstream may arrive, too
 		continue
 	}
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.Equal(t, "body", a.seen(t).Body)
 	require.Equal(t, "mine", a.Header.Get("X-Request-Id"))
-	// What is refused is refused before the body is sent.
+	// A refusal comes before the body is sent.
 	for path, status := range map[string]int{"/services/no/": 417, "/services/none/": 401, "/none": 404, "/services/..": 400} {
 		l := g.dial()
 		l.send(head(path))
@@ -326,7 +326,7 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
-// TestTrailersThatAreFarTooLong sends and answers trailers without end.
+// TestTrailersThatAreFarTooLong sends endless trailers in requests and in answers.
 func TestTrailersThatAreFarTooLong(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

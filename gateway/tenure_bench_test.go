@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/gateway/call"
 )
 
-// BenchmarkTenThousandCallsAreJudged judges calls with tokens of a hundred consumers to a service with rules, and says how long a round
+// BenchmarkTenThousandCallsAreJudged judges calls with tokens of a hundred consumers to a service with rules, and reports how long a round
 // takes.
 func BenchmarkTenThousandCallsAreJudged(b *testing.B) {
 	const calls, consumers = 10_000, 100
@@ -45,7 +45,7 @@ func BenchmarkTenThousandCallsAreJudged(b *testing.B) {
 	b.ReportMetric(1000*(spentAfter-spent)/float64(roundsAfter-rounds), "ms/round")
 }
 
-// reviews is how long judging calls again took altogether, and how often it was done.
+// reviews returns the total time spent on rounds, and their number.
 func (g *gate) reviews() (seconds float64, rounds uint64) {
 	g.Helper()
 	families, err := g.reg.Gather()

@@ -8,16 +8,16 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// Lasting are the calls that last.
+// Lasting returns the calls that last.
 func (g *Gateway) Lasting() *tenure.Calls { return g.lasting }
 
-// Table is what calls are routed by.
+// Table returns the table that calls are routed by.
 func (g *Gateway) Table() *table.Table { return g.handler.Table.Load() }
 
-// Verify is the caller that a token stands for.
+// Verify returns the caller that a token stands for.
 func (g *Gateway) Verify(ctx context.Context, token string) (*identity.Caller, error) {
 	return g.node.Guard.Verifier().Verify(ctx, token)
 }
 
-// GuardOf is what decides who calls.
+// GuardOf returns the guard that decides who calls.
 func GuardOf(g *Gateway) *identity.Guard { return g.node.Guard }

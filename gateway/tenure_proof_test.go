@@ -16,10 +16,10 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// soon is how long the tokens of these tests live, in full seconds as tokens have it.
+// soon is how long the tokens of these tests are valid, in full seconds as in tokens.
 const soon = 2 * time.Second
 
-// rely puts other settings of who is trusted to use, as a reload does.
+// rely changes who is trusted, as a reload does.
 func (g *gate) rely(change func(*identity.Config)) {
 	g.Helper()
 	cfg := g.cfg.Common.Identity
@@ -32,12 +32,12 @@ func (g *gate) rely(change func(*identity.Config)) {
 // consumer is the app instance that calls.
 const consumer = "c0000000-0000-4000-8000-000000000001"
 
-// TestProofsThatHaveExpiredAreStillTakenBack takes back what calls rest on whose tokens have expired, which by itself ends nothing.
+// TestProofsThatHaveExpiredAreStillTakenBack withdraws what calls with expired tokens depend on. The expiry by itself ends nothing.
 func TestProofsThatHaveExpiredAreStillTakenBack(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		other bool // the token is one of another issuer
-		// before changes something before the token expires, take after that.
+		other bool // another issuer issued the token
+		// before makes a change before the token expires, take one after that.
 		before, take func(w *world, g *gate, o *other)
 		ends         bool
 	}{
@@ -103,7 +103,7 @@ func TestProofsThatHaveExpiredAreStillTakenBack(t *testing.T) {
 	}
 }
 
-// TestInstancesMayHaveOneAddress has several instances of a service at the address that a call goes to, and changes one.
+// TestInstancesMayHaveOneAddress puts several instances of a service at the address that a call goes to, and changes one of them.
 func TestInstancesMayHaveOneAddress(t *testing.T) {
 	t.Parallel()
 	const low, high = "10000000-0000-4000-8000-000000000001", "f0000000-0000-4000-8000-000000000001"
@@ -112,7 +112,7 @@ func TestInstancesMayHaveOneAddress(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		path   string
-		first  bool // the other instance is there from the beginning
+		first  bool // the other instance exists from the beginning
 		change func(w *world, owner, other, address string)
 		ends   bool
 	}{
@@ -174,7 +174,7 @@ func TestInstancesMayHaveOneAddress(t *testing.T) {
 	}
 }
 
-// TestAnswersThatComeAfterAChange has a service answer after the right to its answer may have ended.
+// TestAnswersThatComeAfterAChange has a service answer after the right to the answer may have ended.
 func TestAnswersThatComeAfterAChange(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -186,7 +186,7 @@ func TestAnswersThatComeAfterAChange(t *testing.T) {
 		"the policy":       {func(w *world, _, _, _ string) { w.policy("hello", api.Policy{Default: api.Deny}) }, 403},
 		"the credential":   {func(w *world, me, _, _ string) { w.delete(state.CredentialKey("ak-" + me)) }, 401},
 		"the consumer":     {func(w *world, me, _, _ string) { w.delete(state.AppKey(me)) }, 403},
-		// It has answered, and nobody has lost a right.
+		// The service has answered, and nobody has lost a right.
 		"the service": {func(w *world, _, owner, id string) { w.delete(state.ServiceKey(owner, id)) }, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -220,7 +220,7 @@ func TestAnswersThatComeAfterAChange(t *testing.T) {
 	}
 }
 
-// TestConnectionsOfEndedCallsAreClosed ends a call over HTTP/1.1 whose body was read and whose answer has not begun.
+// TestConnectionsOfEndedCallsAreClosed ends an HTTP/1.1 call whose body has been read and whose answer has not begun.
 func TestConnectionsOfEndedCallsAreClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/openmep/mep/gateway"
 )
 
-// scene is calls of every kind that are under way: those of a consumer that is to lose the right to them, and those of another.
+// scene holds calls of every kind in flight: those of a consumer that is about to lose the right to them, and those of another consumer.
 type scene struct {
 	*world
 	*testing.T
@@ -44,7 +44,7 @@ func (w *world) grant(owner, service, consumer, decision string) {
 	}})
 }
 
-// TestCallsUnderWayEndWithTheRightToThem takes away what calls rest on, in every way there is.
+// TestCallsUnderWayEndWithTheRightToThem withdraws what calls depend on, in every possible way.
 func TestCallsUnderWayEndWithTheRightToThem(t *testing.T) {
 	t.Parallel()
 	each := func(s *scene, do func(n int, service string)) {
@@ -54,7 +54,7 @@ func TestCallsUnderWayEndWithTheRightToThem(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		changes []func(*mp1.ServiceInfo)
-		key     bool // the consumer has an API key, and no token
+		key     bool // the consumer has an API key and no token
 		before  func(*scene)
 		take    func(*scene)
 		all     bool // the other consumer loses the right, too
@@ -153,7 +153,7 @@ func TestCallsUnderWayEndWithTheRightToThem(t *testing.T) {
 	}
 }
 
-// revoke takes a token back, as the token service does.
+// revoke revokes a token, as the token service does.
 func (w *world) revoke(token string) {
 	w.Helper()
 	w.put(state.RevokedKey(claimsOf(w, token)["jti"].(string)), state.Revoked{Version: state.Current(), Expires: time.Now().Add(time.Hour)})
@@ -164,7 +164,7 @@ func (s *scene) deleteKey() {
 	require.Equal(s.T, http.StatusNoContent, s.gate.manage(http.MethodDelete, "/api_keys/"+strings.Split(s.token, "_")[1], nil, nil))
 }
 
-// claimsOf are what a token says.
+// claimsOf returns the claims of a token.
 func claimsOf(tb testing.TB, token string) (claims map[string]any) {
 	tb.Helper()
 	data, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
@@ -173,7 +173,7 @@ func claimsOf(tb testing.TB, token string) (claims map[string]any) {
 	return claims
 }
 
-// metric is the value of a metric's series with a label of the value; "" is one without labels.
+// metric returns the value of the series of a metric that has a label with the given value; "" selects one without labels.
 func (g *gate) metric(name, label string) float64 {
 	g.Helper()
 	families, err := g.reg.Gather()
@@ -191,7 +191,7 @@ func (g *gate) metric(name, label string) float64 {
 	return 0
 }
 
-// settled sees that a call ended, or that it goes on once all were judged again.
+// settled checks that a call has ended, or that it goes on after all calls were judged again.
 func (g *gate) settled(t *testing.T, h *held, ended bool) {
 	t.Helper()
 	if ended {
@@ -202,18 +202,18 @@ func (g *gate) settled(t *testing.T, h *held, ended bool) {
 	require.NoError(t, h.talk())
 }
 
-// judged waits until all calls were judged again.
+// judged waits until all calls have been judged again.
 func (g *gate) judged() {
 	g.Helper()
 	const rounds = "mep_gateway_calls_review_seconds"
 	before := g.metric(rounds, "")
 	eventually(g, func() bool {
 		g.Lasting().Changed()
-		return g.metric(rounds, "") >= before+2 // one may have been going on
+		return g.metric(rounds, "") >= before+2 // one may have been running
 	})
 }
 
-// TestCallsUnderWayGoOn changes what they do not rest on, and what they rest on in a way that leaves them their right.
+// TestCallsUnderWayGoOn changes what calls do not depend on, and what they depend on in ways that leave them their right.
 func TestCallsUnderWayGoOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -277,7 +277,7 @@ func TestCallsUnderWayGoOn(t *testing.T) {
 	working(t, calls[len(all):2*len(all)], "with the key")
 }
 
-// TestStaticRoutesEndTheirCalls removes routes, and turns them elsewhere.
+// TestStaticRoutesEndTheirCalls removes routes, and points them elsewhere.
 func TestStaticRoutesEndTheirCalls(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -369,7 +369,7 @@ func TestAnInstanceEndsItsOwnCallsAlone(t *testing.T) {
 	require.NoError(t, other.talk())
 }
 
-// TestTheRightEndsUnderLoad takes a right away while the table changes all the time and short calls come and go.
+// TestTheRightEndsUnderLoad withdraws a right while the table keeps changing and short calls come and go.
 func TestTheRightEndsUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -379,7 +379,7 @@ func TestTheRightEndsUnderLoad(t *testing.T) {
 			ticks(rw, r)
 			return
 		}
-		_ = http.NewResponseController(rw).Flush() // no length
+		_ = http.NewResponseController(rw).Flush() // sends no length
 	}).URL)
 	g := w.gate()
 	mine, others := asToken(w.token(me)), asToken(w.token(other))
@@ -421,7 +421,7 @@ func TestTheRightEndsUnderLoad(t *testing.T) {
 	require.InDelta(t, len(lost), g.metric("mep_gateway_calls_ended_total", "access"), 0)
 }
 
-// TestRefusalsAreAudited makes calls that are refused for who makes them.
+// TestRefusalsAreAudited makes calls that are refused because of who makes them.
 func TestRefusalsAreAudited(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -449,7 +449,7 @@ func TestRefusalsAreAudited(t *testing.T) {
 	require.NotContains(t, string(data), "mepk_none")
 }
 
-// TestClientsAreToldThatTheGatewayStops as far as they can be, and before everything is closed.
+// TestClientsAreToldThatTheGatewayStops checks that clients that can be told are told before their connections are closed.
 func TestClientsAreToldThatTheGatewayStops(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

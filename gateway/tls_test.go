@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// serveTLS answers with TLS and HTTP/2.
+// serveTLS serves TLS and HTTP/2.
 func serveTLS(tb testing.TB, h http.HandlerFunc) *httptest.Server {
 	tb.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -21,7 +21,7 @@ func serveTLS(tb testing.TB, h http.HandlerFunc) *httptest.Server {
 	return s
 }
 
-// caOf is the certificate of a server in PEM.
+// caOf returns the certificate of a server in PEM.
 func caOf(s *httptest.Server) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 }

@@ -111,8 +111,8 @@ func TestWebSockets(t *testing.T) {
 
 const handshake = "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n"
 
-// TestHandshakesThatFail lets upstreams answer a handshake with something else than a WebSocket, after which the next bytes of the client
-// are a request like any other.
+// TestHandshakesThatFail lets upstreams answer a handshake with something other than a WebSocket, after which the next bytes of the client
+// are an ordinary request.
 func TestHandshakesThatFail(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -156,7 +156,7 @@ func TestHandshakesThatFail(t *testing.T) {
 	}
 }
 
-// TestNoTunnelsToOtherProtocols asks for upgrades by which later requests would pass by the gateway.
+// TestNoTunnelsToOtherProtocols asks for upgrades that would let later requests bypass the gateway.
 func TestNoTunnelsToOtherProtocols(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -195,7 +195,7 @@ func TestNoTunnelsToOtherProtocols(t *testing.T) {
 	require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode, "WebSockets are let through")
 }
 
-// TestSilentWebSocketsEnd cuts what says nothing for too long.
+// TestSilentWebSocketsEnd checks that connections that are silent for too long are closed.
 func TestSilentWebSocketsEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -215,5 +215,5 @@ func TestSilentWebSocketsEnd(t *testing.T) {
 	eventually(t, func() bool { return g.Open() == 0 })
 }
 
-// local makes a service one for local consumers.
+// local restricts a service to local consumers.
 func local(s *mp1.ServiceInfo) { s.ConsumedLocalOnly = nil }

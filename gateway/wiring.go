@@ -15,10 +15,10 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// memberKind is where replicas of the gateway are known.
+// memberKind is the part of the keys of members that stands for replicas of the gateway.
 const memberKind = "gateway/"
 
-// members counts the replicas there are.
+// members counts the replicas.
 type members struct{ n atomic.Int64 }
 
 func newMembers(m *watched.Mirror) *members {
@@ -49,7 +49,7 @@ func (g *Gateway) judge(local []netip.Prefix) *authz.Judge {
 	return &authz.Judge{Settings: authz.Settings{Local: local, Open: g.common.Dev}, Granted: g.book.Access.Granted}
 }
 
-// tenure ends calls that are under way.
+// tenure makes the registry that ends calls in flight.
 func (g *Gateway) tenure() *tenure.Calls {
 	return tenure.New(tenure.Config{
 		Table: g.handler.Table.Load, Judge: func() tenure.Judge { return g.compiler.Load() }, Guard: g.node.Guard, Book: g.book,
@@ -57,7 +57,7 @@ func (g *Gateway) tenure() *tenure.Calls {
 	})
 }
 
-// offers tells the book which services there are to apply for.
+// offers tells the book which services consumers may apply for.
 type offers struct{ g *Gateway }
 
 // Offers implements book.Services.
@@ -87,5 +87,5 @@ func (o offers) Instance(consumer, serInstanceID string) (book.Offer, bool) {
 	return book.Offer{Owner: i.Owner, SerName: i.Service}, true
 }
 
-// mayKnow reports whether a consumer may know of a service: an app that declared services of those only.
+// mayKnow reports whether a consumer may know of a service: an app that declared services may know of those only.
 func mayKnow(app *table.App, serName string) bool { return app == nil || app.Declares(serName) }

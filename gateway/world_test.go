@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of etcd servers that were closed.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 		goleak.IgnoreTopFunction("go.etcd.io/etcd/client/pkg/v3/fileutil.purgeFile.func1"),
@@ -44,7 +44,7 @@ const (
 	kid    = "k1"
 )
 
-// world is a platform: its etcd, what is registered in it, and the gateways that stand in front.
+// world is a platform: its etcd, what is registered in it, and the gateways in front of it.
 type world struct {
 	testing.TB
 	etcd  *etcdtest.Server
@@ -74,7 +74,7 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-// jwkOf is the public part of a key as RFC 7517 writes it.
+// jwkOf returns the public part of a key as a JWK (RFC 7517).
 func jwkOf(tb testing.TB, id string, key *ecdsa.PrivateKey) json.RawMessage {
 	tb.Helper()
 	point, err := key.PublicKey.Bytes()
@@ -92,7 +92,7 @@ func marshal(tb testing.TB, v any) []byte {
 	return b
 }
 
-// put stores a record and waits until every gateway works by it.
+// put stores a record and waits until it is in force in every gateway.
 func (w *world) put(key string, rec any) int64 {
 	w.Helper()
 	return w.do(clientv3.OpPut(key, string(marshal(w, rec))))
@@ -125,7 +125,7 @@ func (w *world) do(op clientv3.Op) int64 {
 	return revision
 }
 
-// app makes an app instance that declared that it uses some services; none: it declared nothing.
+// app registers an app instance that declares that it uses some services, or declares nothing.
 func (w *world) app(declared ...string) string {
 	w.Helper()
 	id := uuid.NewString()
@@ -157,29 +157,27 @@ func (w *world) setService(owner, id, name, uri string, changes ...func(*mp1.Ser
 	return w.put(state.ServiceKey(owner, id), state.Service{Version: state.Current(), Info: info, Beat: time.Now()})
 }
 
-// named registers a service of an app of its own.
+// named registers a service of a new app.
 func (w *world) named(name, uri string) (owner, id string) {
 	w.Helper()
 	owner = w.app()
 	return owner, w.service(owner, name, uri)
 }
 
-// policy stores the policy of a service.
 func (w *world) policy(name string, p api.Policy) {
 	w.Helper()
 	w.put(state.GatewayPolicyKey(name), state.GatewayPolicy{Version: state.Current(), Name: name, Policy: p})
 }
 
-// route stores a static route.
 func (w *world) route(id string, r api.Route) {
 	w.Helper()
 	w.put(state.GatewayRouteKey(id), state.GatewayRoute{Version: state.Current(), Route: r})
 }
 
-// anybody lets in who proves nothing.
+// anybody admits callers who prove nothing.
 var anybody = api.Policy{Authentication: []api.Method{api.ByToken, api.ByAPIKey, api.Anonymous}}
 
-// token makes a token of the platform; without scopes it has mp1.
+// token issues a token of the platform; without scopes it gets mp1.
 func (w *world) token(subject string, scopes ...string) string {
 	w.Helper()
 	if !w.known[subject] {
@@ -201,7 +199,7 @@ func (w *world) token(subject string, scopes ...string) string {
 	})
 }
 
-// sign makes a token signed with ES256 (RFC 7518 3.4).
+// sign returns a token signed with ES256 (RFC 7518 3.4).
 func (w *world) sign(key *ecdsa.PrivateKey, id string, claims map[string]any) string {
 	w.Helper()
 	head := marshal(w, map[string]string{"alg": "ES256", "typ": "JWT", "kid": id})
@@ -216,12 +214,11 @@ func (w *world) sign(key *ecdsa.PrivateKey, id string, claims map[string]any) st
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// bearer puts a token into a request.
+// bearer sets the token of a request.
 func bearer(token string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
 }
 
-// field sets a header field of a request.
 func field(name, value string) func(*http.Request) {
 	return func(r *http.Request) { r.Header[name] = []string{value} }
 }
@@ -233,10 +230,10 @@ func serve(tb testing.TB, h http.HandlerFunc) *httptest.Server {
 	return s
 }
 
-// mirrorOf answers with what it got: the method, the target, and the header fields.
+// mirrorOf starts a server that answers with what it received: the method, the target, and the header fields.
 func mirrorOf(tb testing.TB) *httptest.Server { return serve(tb, reflect) }
 
-// seen is what an upstream got.
+// seen is what an upstream received.
 type seen struct {
 	Method, Target, Host, Proto string
 	Header                      http.Header

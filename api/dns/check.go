@@ -8,10 +8,10 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// maxFaults is how many faults of one record are collected.
+// maxFaults is the number of faults at which Check stops looking at the values of a record.
 const maxFaults = 50
 
-// Check records everything that is wrong with r. Whether the view is configured is not known here.
+// Check adds to faults everything that is wrong with r. It does not know whether the view is configured.
 func (r *Record) Check(faults *problem.InvalidParams) {
 	name, named := CanonicalName(r.Name, true)
 	switch {
@@ -45,8 +45,8 @@ func (r *Record) Check(faults *problem.InvalidParams) {
 	r.checkRData(rrtype, name, faults)
 }
 
-// checkClass refuses the classes besides IN that EdgeGallery stored: its server answered them from the same addresses, and nobody asks
-// for them.
+// checkClass refuses all classes but IN. EdgeGallery stored others, but its server answered them from the same addresses, and nobody
+// queries them.
 func checkClass(class string, faults *problem.InvalidParams) {
 	switch class {
 	case "", ClassIN:
@@ -57,7 +57,7 @@ func checkClass(class string, faults *problem.InvalidParams) {
 	}
 }
 
-// checkRData checks the values as far as the type is known. The name is empty when it is not known.
+// checkRData checks the values as far as the type is known. rrtype and name are empty if they are unknown.
 func (r *Record) checkRData(rrtype, name string, faults *problem.InvalidParams) {
 	switch n := len(r.RData); {
 	case n == 0:
@@ -99,10 +99,10 @@ func (r *Record) checkRData(rrtype, name string, faults *problem.InvalidParams) 
 	}
 }
 
-// recordHead is how many octets a record has in a message besides its value, with its name compressed (RFC 1035 4.1.3).
+// recordHead is how many octets a record takes in a message besides its value, with its name compressed (RFC 1035 4.1.3).
 const recordHead = 12
 
-// fault records what is wrong, unless something about the same member was recorded already.
+// fault adds a fault, unless one of the same member was recorded already.
 func fault(faults *problem.InvalidParams, name, reason string) {
 	for _, f := range *faults {
 		if f.Name == name || strings.HasPrefix(f.Name, name+"[") {
@@ -112,8 +112,8 @@ func fault(faults *problem.InvalidParams, name, reason string) {
 	faults.Add(name, reason)
 }
 
-// Normalise puts r, which has passed its Check, into the one form records are stored and answered in: names in lower case with the dot
-// at their end, addresses in their canonical notation, the class left out, and "." for no zone. NotServed is left out, too.
+// Normalise puts r, which must have passed Check, into the normal form in which records are stored and returned: names in lower case
+// with a trailing dot, addresses in canonical notation, no class, "." for no zone, and no NotServed.
 func (r *Record) Normalise() {
 	r.Name, _ = CanonicalName(r.Name, true)
 	r.Class, r.NotServed = "", ""

@@ -18,7 +18,7 @@ func faultsOf(rec dns.Record) problem.InvalidParams {
 	return faults
 }
 
-// label has 63 letters, and four of them with their dots more than a name may have.
+// label has 63 letters; four of them with their dots exceed the length of a name.
 var label = strings.Repeat("a", 63)
 
 func addresses(n int) []string {
@@ -170,8 +170,8 @@ func TestNamesWithin(t *testing.T) {
 	}
 }
 
-// FuzzRecord checks that no record makes the check panic or list faults without bound, and that what it accepts is accepted in its
-// normal form, which stays as it is.
+// FuzzRecord checks that no record makes Check panic or list faults without bound, and that the normal form of an accepted record
+// is accepted and does not change when normalised again.
 func FuzzRecord(f *testing.F) {
 	f.Add(`{"name":"www.example","type":"A","ttl":30,"rData":["192.0.2.1"]}`)
 	f.Add(`{"name":"*.example.","type":"SRV","class":"IN","ttl":1,"rData":["1 2 3 a.example","0 0 0 ."],"zone":"example"}`)

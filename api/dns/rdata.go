@@ -10,8 +10,8 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// ParseAddress reads a value of A or AAAA: an address of the family that can be a host's. The error ends a sentence that starts with
-// the name of the member.
+// ParseAddress parses a value of an A or AAAA record: an address of that family that a host can have. The error completes a sentence
+// that starts with the name of the member.
 func ParseAddress(rrtype, s string) (netip.Addr, error) {
 	a, err := mp1.ParseAddress(s)
 	switch {
@@ -29,15 +29,15 @@ func ParseAddress(rrtype, s string) (netip.Addr, error) {
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// SRV is a value of the type SRV (RFC 2782).
+// SRV is the value of an SRV record (RFC 2782).
 type SRV struct {
 	// Priority, Weight and Port are 0 to 65535.
 	Priority, Weight, Port uint16
-	// Target is a canonical name, "." when the service is not available.
+	// Target is a canonical name, or "." if the service is not available.
 	Target string
 }
 
-// ParseSRV reads "priority weight port target". The error ends a sentence that starts with the name of the member.
+// ParseSRV parses "priority weight port target". The error completes a sentence that starts with the name of the member.
 func ParseSRV(s string) (SRV, error) {
 	f := strings.Fields(s)
 	if len(f) != 4 {
@@ -61,7 +61,7 @@ func ParseSRV(s string) (SRV, error) {
 	return SRV{Priority: numbers[0], Weight: numbers[1], Port: numbers[2], Target: target}, nil
 }
 
-// String is the value as it is written.
+// String returns the value as ParseSRV reads it.
 func (s SRV) String() string {
 	b := strconv.AppendUint(nil, uint64(s.Priority), 10)
 	b = strconv.AppendUint(append(b, ' '), uint64(s.Weight), 10)
@@ -69,11 +69,11 @@ func (s SRV) String() string {
 	return string(append(append(b, ' '), s.Target...))
 }
 
-// maxString is how many octets a character-string of a TXT record has at most (RFC 1035 3.3): longer texts are several.
+// maxString is the maximum length in octets of a character-string of a TXT record (RFC 1035 3.3). Longer texts take several.
 const maxString = 255
 
-// canonicalValue returns a value of a type in the one form it is stored in, and how many octets it has in a DNS message. The error
-// ends a sentence that starts with the name of the member.
+// canonicalValue returns a value in the form in which it is stored, and its length in a DNS message in octets. The error completes a
+// sentence that starts with the name of the member.
 func canonicalValue(rrtype, s string) (value string, size int, err error) {
 	switch rrtype {
 	case TypeA, TypeAAAA:
@@ -95,15 +95,15 @@ func canonicalValue(rrtype, s string) (value string, size int, err error) {
 	return s, len(s) + max(1, (len(s)+maxString-1)/maxString), nil
 }
 
-// maxQuoted is how many octets of a refused value are repeated, about.
+// maxQuoted is roughly how many octets of a refused value an error repeats.
 const maxQuoted = 64
 
-// refused says what a value must be and what it is.
+// refused returns an error that says what a value must be and what it is.
 func refused(want, value string) error {
 	return errors.New("must be " + want + ", not " + quote(value))
 }
 
-// quote shows a value of the request, shortened and without anything that could upset a terminal or a log.
+// quote returns a value of the request, shortened and without anything that could upset a terminal or a log.
 func quote(value string) string {
 	if len(value) > maxQuoted {
 		value = strings.ToValidUTF8(value[:maxQuoted], "") + "…"

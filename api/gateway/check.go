@@ -10,19 +10,19 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// Bounds on the members of requests, in characters, elements or what the name says.
+// Bounds on the members of requests, in characters, in elements, or in the unit that the name says.
 const (
-	// MaxPaths and MaxURLs are how many paths and URLs a route has at most.
+	// MaxPaths and MaxURLs are the maximum numbers of paths and URLs of a route.
 	MaxPaths = 16
 	MaxURLs  = 64
-	// MaxRules is how many rules a policy has at most, MaxQuotas how many quotas.
+	// MaxRules and MaxQuotas are the maximum numbers of rules and quotas of a policy.
 	MaxRules  = 100
 	MaxQuotas = 4
 	// MaxCalls is the largest quota.
 	MaxCalls = 1_000_000_000_000
-	// MaxAuthBody is how many bytes of a body an external authorisation may be passed at most.
+	// MaxAuthBody is the maximum of ExternalAuth.Body in bytes.
 	MaxAuthBody = 1 << 20
-	// MaxWords is how long the texts of access requests are at most.
+	// MaxWords is the maximum length of the texts of access requests.
 	MaxWords = 1000
 
 	maxID         = 63
@@ -44,13 +44,13 @@ const (
 	maxLifetime   = 200 * 365 * 24 * time.Hour
 )
 
-// platform are the first segments of the paths of the platform's own routes.
+// platform lists the first path segments of the platform's own routes.
 var platform = []string{
 	"mep", "oauth2", ".well-known", "mec_service_mgmt", "mec_app_support", "services", "instances", "gateway",
 }
 
-// Check records everything that is wrong with r, whose ID is to be set before. Whether there is such a service, and whether there are
-// filters and client certificates of the names given, is not known here.
+// Check records every fault of r, whose ID must be set. It cannot know whether the service, the filters and the client certificates that r
+// names exist.
 func (r *Route) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	switch {
@@ -79,7 +79,7 @@ func (r *Route) Check(faults *problem.InvalidParams) {
 	r.Policy.check(c.in("policy"))
 }
 
-// checkPaths returns the patterns that are right.
+// checkPaths returns the valid patterns.
 func (r *Route) checkPaths(c checker) []Pattern {
 	if len(r.Paths) == 0 {
 		c.Fault("paths", "must have at least one path")
@@ -99,7 +99,7 @@ func (r *Route) checkPaths(c checker) []Pattern {
 	return patterns
 }
 
-// checkBesidePlatform refuses patterns of requests to any host that the platform's own routes take.
+// checkBesidePlatform refuses patterns for any host that would match the platform's own paths.
 func (p *Pattern) checkBesidePlatform() error {
 	switch {
 	case len(p.Literals) == 0 && p.Rest, len(p.Literals) > 0 && p.Literals[0] == "":
@@ -108,7 +108,7 @@ func (p *Pattern) checkBesidePlatform() error {
 		return nil
 	}
 	for _, own := range platform {
-		// Whatever a proxy in front makes of the case of paths, nobody is to take one path for the other.
+		// Compare without regard to case: a proxy in front may change the case of paths.
 		if strings.EqualFold(p.Literals[0], own) {
 			return fmt.Errorf("must not begin with %q in a route without hosts: such paths are the platform's", "/"+own)
 		}
@@ -120,7 +120,7 @@ func ownPaths() string {
 	return "/" + strings.Join(platform[:len(platform)-1], ", /") + " and /" + platform[len(platform)-1]
 }
 
-// checkCondition accepts what a route may ask of a header field.
+// checkCondition accepts the conditions of a route on header fields.
 func checkCondition(field, value string) error {
 	switch {
 	case strings.EqualFold(field, "Host"):
@@ -144,7 +144,7 @@ func (r *Route) checkTarget(c checker) {
 	list(c, "urls", r.URLs, MaxURLs, func(s string) error { return CheckURL(s, "http", "https", "h2c") })
 }
 
-// Check records everything that is wrong with k.
+// Check records every fault of k.
 func (k *APIKeyRequest) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if k.Consumer == "" {
@@ -168,7 +168,7 @@ func checkName(s string) error {
 	return nil
 }
 
-// Check records everything that is wrong with a.
+// Check records every fault of a.
 func (a *AccessApplication) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	switch {
@@ -184,7 +184,7 @@ func (a *AccessApplication) Check(faults *problem.InvalidParams) {
 	unknown(c, *a, a.Unknown)
 }
 
-// Check records everything that is wrong with d.
+// Check records every fault of d.
 func (d *AccessDecision) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	requiredOf(c, "state", d.State, AccessGranted, AccessRefused)
@@ -192,7 +192,7 @@ func (d *AccessDecision) Check(faults *problem.InvalidParams) {
 	unknown(c, *d, d.Unknown)
 }
 
-// Check records everything that is wrong with e. The path of the URL may be any: what the gateway makes of it is the question.
+// Check records every fault of e. The path of the URL may be anything: Explain says what the gateway would make of it.
 func (e *ExplainRequest) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if e.Method == "" {

@@ -18,12 +18,12 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// checked is a type of requests.
+// checked is a request type with checks.
 type checked interface {
 	Check(faults *problem.InvalidParams)
 }
 
-// faultsOf reads a body into dst and returns what is wrong with it, one sentence for each fault.
+// faultsOf decodes body into dst and returns its faults, one sentence for each.
 func faultsOf(t *testing.T, dst checked, body string) []string {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(body), dst), body)
@@ -36,7 +36,7 @@ func faultsOf(t *testing.T, dst checked, body string) []string {
 	return list
 }
 
-// requireFaults checks that there are these faults and no others, by how they begin.
+// requireFaults checks that there is exactly one fault for each element of want, in this order, and that it contains the text.
 func requireFaults(t *testing.T, want, faults []string) {
 	t.Helper()
 	require.Len(t, faults, len(want), "%q", faults)
@@ -45,7 +45,7 @@ func requireFaults(t *testing.T, want, faults []string) {
 	}
 }
 
-// certificate makes a certificate in PEM.
+// certificate returns a new PEM certificate.
 func certificate(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -234,7 +234,7 @@ func TestThePlatformDecidesWhoMayCallIt(t *testing.T) {
 			for _, of := range []string{gateway.RouteMp1, gateway.RouteAuth, gateway.RouteAccess, "weather", gateway.AnyService} {
 				var faults problem.InvalidParams
 				c.policy.CheckFor(of, &faults)
-				proven := of == gateway.RouteAccess && name == "authentication" // which is the gateway's own
+				proven := of == gateway.RouteAccess && name == "authentication" // checked by the gateway itself
 				if c.want == "" || proven || !strings.HasPrefix(of, "platform.") {
 					require.Empty(t, faults, of)
 				} else {

@@ -12,10 +12,10 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// maxFaults is how many faults of one value are collected.
+// maxFaults is the maximum number of faults collected for one value.
 const maxFaults = 50
 
-// checker records faults below a path.
+// checker records faults below a place.
 type checker struct{ problem.Place }
 
 func newChecker(faults *problem.InvalidParams) checker {
@@ -26,7 +26,7 @@ func (c checker) in(name string) checker { return checker{c.In(name)} }
 
 func (c checker) item(name string, i int) checker { return checker{c.Item(name, i)} }
 
-// text checks a string that people or other programs wrote, which may be empty.
+// text checks a string written by people or other programs, which may be empty.
 func (c checker) text(name, value string, limit int) {
 	switch {
 	case utf8.RuneCountInString(value) > limit:
@@ -46,7 +46,7 @@ func (c checker) required(name, value string, limit int) {
 	c.text(name, value, limit)
 }
 
-// words is text that may have several lines.
+// words is text that may span several lines.
 func (c checker) words(name, value string, limit int) {
 	c.text(name, strings.NewReplacer("\n", " ", "\r", " ", "\t", " ").Replace(value), limit)
 }
@@ -57,7 +57,7 @@ func number[T int | int64](c checker, name string, n, least, most T) {
 	}
 }
 
-// duration checks a span of time that may be absent.
+// duration checks an optional duration.
 func (c checker) duration(name string, d Duration, least, most time.Duration) {
 	if d == "" {
 		return
@@ -71,7 +71,7 @@ func (c checker) duration(name string, d Duration, least, most time.Duration) {
 	}
 }
 
-// brief writes a duration without the units that are nought: 24h rather than 24h0m0s.
+// brief formats a duration without trailing units that are zero: 24h rather than 24h0m0s.
 func brief(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -83,7 +83,7 @@ func brief(d time.Duration) string {
 	return s
 }
 
-// oneOf checks a value that may be absent.
+// oneOf checks an optional value.
 func oneOf[T ~string](c checker, name string, value T, among ...T) {
 	if value != "" && !slices.Contains(among, value) {
 		c.Fault(name, "must be "+either(among)+", not "+quote(string(value)))
@@ -110,7 +110,8 @@ func either[T ~string](among []T) string {
 	return strings.Join(parts[:last], ", ") + " or " + parts[last]
 }
 
-// list checks the elements of a list, which must differ, each with a function that returns the end of a sentence about it.
+// list checks the elements of a list, which must be distinct. The error of check completes a sentence that begins with the path of the
+// element.
 func list[T ~string](c checker, name string, values []T, limit int, check func(string) error) {
 	if len(values) > limit {
 		c.Fault(name, fmt.Sprintf("must have at most %d elements, not %d", limit, len(values)))
@@ -129,7 +130,7 @@ func list[T ~string](c checker, name string, values []T, limit int, check func(s
 	}
 }
 
-// fields checks header fields by name. Names that differ only in their case are the same.
+// fields checks header fields by name. Names that differ only in case are equal.
 func fields(c checker, name string, values map[string]string, limit int, check func(field, value string) error) {
 	if len(values) > limit {
 		c.Fault(name, fmt.Sprintf("must have at most %d members, not %d", limit, len(values)))

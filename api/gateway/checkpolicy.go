@@ -24,11 +24,11 @@ const (
 	maxAuthTimeout = time.Minute
 )
 
-// Check records everything that is wrong with p. Whether there are filters and client certificates of the names given is not known
-// here.
+// Check records every fault of p. It cannot know whether the filters and client certificates that p names exist.
 func (p *Policy) Check(faults *problem.InvalidParams) { p.check(newChecker(faults)) }
 
-// CheckFor is Check for the policy of a service or route: the platform decides by itself who may call its own, and shares nothing of it.
+// CheckFor is Check for the policy with the given name. It also refuses members that have no effect on routes of the platform: the platform
+// itself decides who may call RouteMp1 and RouteAuth, and no app owns RouteAccess.
 func (p *Policy) CheckFor(name string, faults *problem.InvalidParams) {
 	p.Check(faults)
 	var why string
@@ -87,7 +87,7 @@ func (p *Policy) check(c checker) {
 	unknown(c, *p, p.Unknown)
 }
 
-// valueOf is oneOf for an element of a list.
+// valueOf is oneOf for the elements of a list.
 func valueOf[T ~string](value T, among ...T) error {
 	if slices.Contains(among, value) {
 		return nil
@@ -188,7 +188,7 @@ func (u *Upstream) check(c checker) {
 	unknown(c, *u, u.Unknown)
 }
 
-// checkCA accepts one or more certificates in PEM, and text between them as tools write it.
+// checkCA accepts one or more PEM certificates, and text between them as tools write it.
 func checkCA(text string) error {
 	if len(text) > maxCA {
 		return fmt.Errorf("must be at most %d bytes long", maxCA)
@@ -246,7 +246,7 @@ func (h *Headers) check(c checker) {
 	unknown(c, *h, h.Unknown)
 }
 
-// notIn accepts header fields that can be removed and are not set: it would depend on the order which of the two counts.
+// notIn accepts header fields that can be removed and are not set as well: the result would depend on the order of the two.
 func notIn(name string, set map[string]string) func(string) error {
 	return func(s string) error {
 		for field := range set {

@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// InstancesLabel is the label below which instances have their names in the domain of services: {serInstanceId}.instances.{domain}.
+// InstancesLabel is the label below which instances have their host names in the domain of services: {serInstanceId}.instances.{domain}.
 const InstancesLabel = "instances"
 
 const (
-	// maxLabel is how long a label is at most (RFC 1035 2.3.4).
+	// maxLabel is the maximum length of a label (RFC 1035 2.3.4).
 	maxLabel = 63
-	// maxDomain leaves room for every name of a service in front.
+	// maxDomain leaves room for any service label in front.
 	maxDomain = maxHost - maxLabel - len(".")
 )
 
-// IsLabel reports whether s is a label that host names are made of: 1 to 63 letters of ASCII, digits and hyphens, with no hyphen at
-// either end (RFC 1123 2.1). A service whose serName is one has a host name of its own in the domain of services.
+// IsLabel reports whether s is a valid host name label: 1 to 63 ASCII letters, digits and hyphens, without a hyphen at either end (RFC 1123
+// 2.1). A service whose serName is a label has its own host name in the domain of services.
 func IsLabel(s string) bool {
 	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
@@ -31,8 +31,8 @@ func IsLabel(s string) bool {
 	return true
 }
 
-// CanonicalDomain returns a domain below which services may have host names as it is compared: in lower case, without a dot at its end.
-// The error ends a sentence that starts with what named it.
+// CanonicalDomain returns a domain of services in the form used for comparison: in lower case, without a trailing dot. The error completes
+// a sentence that begins with the name of the setting.
 func CanonicalDomain(s string) (string, error) {
 	domain := strings.ToLower(strings.TrimSuffix(s, "."))
 	if len(domain) > maxDomain {
@@ -51,8 +51,8 @@ func CanonicalDomain(s string) (string, error) {
 	return domain, nil
 }
 
-// HostBelow returns the host of a URL, and reports whether it is a name below the domain of services, where apps choose the names: what is
-// sent to it may come to a service. Nothing is below "", nor below what is no domain.
+// HostBelow returns the host of a URL and reports whether it is a name below the domain of services. Apps choose the names there, so
+// requests to such a host may reach a service. Nothing is below "" or an invalid domain.
 func HostBelow(rawURL, domain string) (host string, below bool) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -62,7 +62,7 @@ func HostBelow(rawURL, domain string) (host string, below bool) {
 	return u.Hostname(), err == nil && strings.HasSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), "."+canonical)
 }
 
-// CheckOutside refuses a setting whose URL is one of the platform's own and has a host below the domain of services.
+// CheckOutside returns an error if rawURL, one of the platform's own URLs, has a host below the domain of services.
 func CheckOutside(setting, rawURL, domain string) error {
 	host, below := HostBelow(rawURL, domain)
 	if !below {

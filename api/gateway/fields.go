@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// isToken reports whether s is a token of RFC 9110 5.6.2, as the names of header fields and methods are.
+// isToken reports whether s is a token of RFC 9110 5.6.2, the syntax of field names and methods.
 func isToken(s string) bool {
 	for _, c := range []byte(s) {
 		if !alphanumeric(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
@@ -27,7 +27,7 @@ func checkFieldName(s string) error {
 	return nil
 }
 
-// checkFieldValue accepts what can be sent as the value of a header field and comes out the same (RFC 9110 5.5).
+// checkFieldValue accepts header field values that are transmitted unchanged (RFC 9110 5.5).
 func checkFieldValue(s string) error {
 	if len(s) > maxFieldValue {
 		return fmt.Errorf("must be at most %d bytes long", maxFieldValue)
@@ -43,7 +43,7 @@ func checkFieldValue(s string) error {
 	return nil
 }
 
-// IsHopByHop reports whether a header field, in any case, is about one connection and never passed on (RFC 9110 7.6.1).
+// IsHopByHop reports whether a header field, in any case, concerns a single connection and is never forwarded (RFC 9110 7.6.1).
 func IsHopByHop(field string) bool {
 	switch strings.ToLower(field) {
 	case "connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
@@ -53,19 +53,19 @@ func IsHopByHop(field string) bool {
 	return false
 }
 
-// IsIdentity reports whether a header field, in any case, says who the caller is. Only the gateway sets such fields.
+// IsIdentity reports whether a header field, in any case, identifies the caller. Only the gateway sets such fields.
 func IsIdentity(field string) bool {
 	const prefix = "x-consumer-"
 	return strings.EqualFold(field, "X-AppInstanceID") || len(field) >= len(prefix) && strings.EqualFold(field[:len(prefix)], prefix)
 }
 
-// isFraming reports whether a header field says where a message goes or ends.
+// isFraming reports whether a header field determines the destination or the length of a message.
 func isFraming(field string) bool {
 	return strings.EqualFold(field, "Host") || strings.EqualFold(field, "Content-Length") || strings.EqualFold(field, "Transfer-Encoding")
 }
 
-// CheckSettable returns why a header field must not be set in requests by a policy, as the end of a sentence that starts with its
-// name, and nil when it may. Pseudo header fields have no names that could be given.
+// CheckSettable returns an error if a policy must not set the header field in requests. The error completes a sentence that begins with the
+// name of the field. Pseudo-header fields need no check: their names are not field names.
 func CheckSettable(field string) error {
 	switch {
 	case isFraming(field):
@@ -78,7 +78,7 @@ func CheckSettable(field string) error {
 	return nil
 }
 
-// checkSettableName does for an element of a list what CheckSettable does for a member.
+// checkSettableName is CheckSettable for the elements of a list; it also checks the syntax of the name.
 func checkSettableName(s string) error {
 	if err := checkFieldName(s); err != nil {
 		return err
@@ -86,7 +86,7 @@ func checkSettableName(s string) error {
 	return CheckSettable(s)
 }
 
-// checkRemovable accepts header fields a message can do without.
+// checkRemovable accepts header fields that a message does not need.
 func checkRemovable(s string) error {
 	if err := checkFieldName(s); err != nil {
 		return err
@@ -97,7 +97,7 @@ func checkRemovable(s string) error {
 	return nil
 }
 
-// checkMethod accepts methods, which are written in capitals (RFC 9110 9.1).
+// checkMethod accepts methods in upper case (RFC 9110 9.1).
 func checkMethod(s string) error {
 	switch {
 	case !isToken(s) || len(s) > maxMethod || strings.ToUpper(s) != s:
@@ -121,8 +121,8 @@ func checkScope(s string) error {
 	return nil
 }
 
-// CanonicalHost returns the host of a request or a route as it is compared: in lower case, without a dot at its end, and for addresses
-// in IPv6 in the notation of RFC 5952 without brackets. A wildcard is "*." before a name. ok is false when s is no host.
+// CanonicalHost returns the host of a request or a route in the form used for comparison: in lower case, without a trailing dot; IPv6
+// addresses in the notation of RFC 5952, without brackets. A wildcard is "*." followed by a name. ok is false if s is not a host.
 func CanonicalHost(s string) (host string, ok bool) {
 	if strings.Contains(s, ":") {
 		bare := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
@@ -159,7 +159,7 @@ func checkHost(s string) error {
 	return nil
 }
 
-// ParseSource reads a network a client may be in: a prefix, or one address. The error ends a sentence that starts with the name of the
+// ParseSource parses a client network: a prefix or a single address. The error completes a sentence that begins with the name of the
 // member.
 func ParseSource(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
@@ -184,8 +184,8 @@ func checkSource(s string) error {
 	return err
 }
 
-// CheckURL returns why s is not an absolute URL of one of the schemes that calls can be made to, as the end of a sentence that starts
-// with the name of the member: a host, a port from 1 to 65535 if any, no user information, no fragment.
+// CheckURL returns an error unless s is an absolute URL that can be called: one of the schemes, a host, optionally a port from 1 to 65535,
+// no user information and no fragment. The error completes a sentence that begins with the name of the member.
 func CheckURL(s string, schemes ...string) error {
 	if len(s) > maxURL {
 		return fmt.Errorf("must be at most %d bytes long", maxURL)
@@ -229,7 +229,7 @@ func isID(s string) bool {
 	return s != "" && len(s) <= maxID && alphanumeric(s[0])
 }
 
-// checkConsumer accepts what a key may be issued for.
+// checkConsumer accepts the name of a consumer that an API key may be issued for.
 func checkConsumer(s string) error {
 	for _, c := range []byte(s) {
 		if !alphanumeric(c) && strings.IndexByte("-_.~:@", c) < 0 {

@@ -1,5 +1,5 @@
-// Package gateway holds the data types of the gateway's management: routes, policies, API keys, access requests, statistics, and what
-// the gateway says about itself.
+// Package gateway defines the types of the gateway's management API: routes, policies, API keys, access requests, statistics, and views of
+// the gateway's state.
 package gateway
 
 import (
@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Base is the path of the management.
+// Base is the base path of the management API.
 const Base = "/gateway/v1"
 
-// AnyService is the name of the policy that all others are built on, and that holds where there is none.
+// AnyService is the name of the policy that applies where there is no other. All others build on it, except for platform routes.
 const AnyService = "*"
 
-// The names of the platform's own routes, which policies can be given for, too.
+// The names of the platform's own routes, which may have policies, too.
 const (
 	RouteAuth = "platform.auth"
 	RouteMp1  = "platform.mp1"
@@ -21,10 +21,10 @@ const (
 	RouteAccess = "platform.access"
 )
 
-// Duration is a span of time as Go writes it: "1.5s", "250ms", "1h". "" is the default.
+// Duration is a duration in the syntax of Go: "1.5s", "250ms", "1h". "" stands for the default.
 type Duration string
 
-// Or returns the duration, and d when it is "" or none.
+// Or returns the duration, or d if t is "" or not a duration.
 func (t Duration) Or(d time.Duration) time.Duration {
 	if v, err := time.ParseDuration(string(t)); err == nil {
 		return v
@@ -32,34 +32,34 @@ func (t Duration) Or(d time.Duration) time.Duration {
 	return d
 }
 
-// Unknown collects the members a type does not have: a policy that was misspelt is refused rather than not applied.
+// Unknown collects the members that a type does not have: a policy with a misspelt member is refused rather than ignored.
 type Unknown = map[string]json.RawMessage
 
-// Route is a static route: which requests it takes, and where it leads to. Exactly one of Service and URLs is given.
+// Route is a static route: the requests it matches, and its target. Exactly one of Service and URLs is given.
 type Route struct {
-	// ID is 1 to 63 letters, digits, "-", "_" and ".", and begins with a letter or digit. Assigned by the path of the request.
+	// ID is 1 to 63 letters, digits, "-", "_" and ".", and begins with a letter or digit. It is taken from the path of the request.
 	ID string `json:"id,omitempty"`
-	// Hosts are the host names it takes, without ports: exact ones or "*.example.com", which stands for one or more labels. None: all.
+	// Hosts are the host names that the route matches, without ports; "*" in "*.example.com" stands for one or more labels. None: all.
 	Hosts []string `json:"hosts,omitempty"`
-	// Paths are the paths it takes, 1 to 16: literal segments, "*" for exactly one segment, and at the end "**" for any number of
-	// them, none included.
+	// Paths are the path patterns that the route matches, 1 to 16: literal segments, "*" for exactly one segment, and "**", at the end
+	// only, for any number of segments, including none.
 	Paths []string `json:"paths"`
-	// Methods are the methods it takes. None: all.
+	// Methods are the methods that the route matches. None: all.
 	Methods []string `json:"methods,omitempty"`
-	// Headers are header fields a request must have, by name; the value "*" stands for any.
+	// Headers are the header fields that a request must have, by name; the value "*" stands for any value.
 	Headers map[string]string `json:"headers,omitempty"`
-	// Service is the serName of the service it leads to, whichever instances of it there are.
+	// Service is the serName of the target service; the route follows its instances.
 	Service string `json:"service,omitempty"`
-	// URLs are what it leads to, 1 to 64 of them: http, https, or h2c for HTTP/2 without TLS. Load is balanced between them.
+	// URLs are the target URLs, 1 to 64: http, https, or h2c for HTTP/2 without TLS. Calls are balanced between them.
 	URLs []string `json:"urls,omitempty"`
-	// Strip is how many leading segments of the path are not passed on.
+	// Strip is the number of leading path segments that are not forwarded.
 	Strip int `json:"strip,omitempty"`
-	// Rewrite is the path that is passed on: the segments "{1}" to "{9}" stand for what the "*" matched, in their order, "{rest}", at the
-	// end, for what "**" did. It replaces Strip.
+	// Rewrite is the path to forward. The segments "{1}" to "{9}" stand for what each "*" matched, in order; "{rest}", at the end, stands
+	// for what "**" matched. Rewrite replaces Strip.
 	Rewrite string `json:"rewrite,omitempty"`
-	// KeepHost passes the Host of the request on. Otherwise it is that of the URL.
+	// KeepHost forwards the Host of the request. Otherwise Host is that of the URL.
 	KeepHost bool `json:"keepHost,omitempty"`
-	// Priority decides between routes that match alike; the higher one wins, then the one whose id comes first.
+	// Priority decides between routes that match equally well: the higher priority wins, then the id that sorts first.
 	Priority int `json:"priority,omitempty"`
 	// Policy says who may call, how often, and how.
 	Policy Policy `json:"policy,omitzero"`
@@ -67,19 +67,19 @@ type Route struct {
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// Method is a way to prove who one is.
+// Method is an authentication method.
 type Method string
 
-// The ways.
+// The authentication methods.
 const (
 	ByToken       Method = "token"
 	ByAPIKey      Method = "apiKey"
 	ByCertificate Method = "certificate"
-	// Anonymous lets callers in who prove nothing. Who proves something is known nevertheless.
+	// Anonymous admits callers without credentials. Callers with credentials are still identified.
 	Anonymous Method = "anonymous"
 )
 
-// Effect is what is decided about a call.
+// Effect is the decision about a call.
 type Effect string
 
 // The effects.
@@ -88,61 +88,61 @@ const (
 	Deny  Effect = "deny"
 )
 
-// The ways services are shared.
+// The ways to share a service.
 const (
-	// SharingOpen lets every consumer in who is entitled to the service.
+	// SharingOpen admits every consumer that is entitled to the service.
 	SharingOpen = "open"
-	// SharingConditional lets consumers in whose access request was granted.
+	// SharingConditional admits consumers whose access request was granted.
 	SharingConditional = "conditional"
 )
 
-// What happens to calls with a quota while etcd is away and what this replica holds of the quota is used up.
+// What happens to calls with a quota while etcd is unavailable and this replica has used up its part of the quota.
 const (
-	// AwayRefuse answers 503: no more calls are let through than the quota says.
+	// AwayRefuse answers 503: the quota is never exceeded.
 	AwayRefuse = "refuse"
-	// AwayAllow lets them through uncounted.
+	// AwayAllow lets the calls through uncounted.
 	AwayAllow = "allow"
 )
 
-// Policy says who may call what a route leads to, how often, and how. What is absent is as the policy "*" says, for a route to a
-// service as that of the service does, and else as the gateway's settings say; a list that is there and empty takes nothing over. Flags and numbers that "*" sets can be replaced
-// by others, but not taken back.
+// Policy says who may call the target of a route, how often, and how. Absent members are inherited: a route to a service inherits from the
+// policy of the service, other policies from the policy "*", and that policy and those of the platform's routes from the settings of the
+// gateway. A list that is present but empty inherits nothing. Flags and numbers set by "*" can be replaced, but not reset.
 type Policy struct {
-	// Authentication are the ways callers may prove who they are: any of them. Default: token, apiKey, certificate.
+	// Authentication lists the accepted authentication methods; any one suffices. Default: token, apiKey, certificate.
 	Authentication []Method `json:"authentication,omitzero"`
-	// Scopes is what callers must hold, all of them, unless they are anonymous. Default: mp1.
+	// Scopes are the scopes that callers must hold, all of them, unless they are anonymous. Default: mp1.
 	Scopes []string `json:"scopes,omitzero"`
-	// KeepAuthorization passes the Authorization header field on. What it leads to can then act as the caller.
+	// KeepAuthorization forwards the Authorization header field. The target can then act as the caller.
 	KeepAuthorization bool `json:"keepAuthorization,omitempty"`
-	// Claims passes claims of the token on: the name of a header field to the name of a claim.
+	// Claims maps names of header fields to names of token claims, which are forwarded in these fields.
 	Claims map[string]string `json:"claims,omitzero"`
-	// Rules decide about calls: the first that matches. Default decides about the rest; "" is allow.
+	// Rules decide about calls: the first rule that matches wins. Default decides if none does; "" is allow.
 	Rules   []Rule `json:"rules,omitzero"`
 	Default Effect `json:"default,omitempty"`
-	// Sharing is open or conditional. Default: open, or what the app says in its registration: transportInfo.implSpecificInfo
-	// {"gateway": {"sharing": "conditional"}}.
+	// Sharing is open or conditional. Default: open, or what the app says in its registration: transportInfo.implSpecificInfo {"gateway":
+	// {"sharing": "conditional"}}.
 	Sharing string `json:"sharing,omitempty"`
-	// ExternalAuth asks somebody else about every call.
+	// ExternalAuth has an external server decide about every call.
 	ExternalAuth *ExternalAuth `json:"externalAuth,omitempty"`
-	// Quotas are how many calls each consumer may make, at most 4.
+	// Quotas limit the number of calls of each consumer. At most 4.
 	Quotas []Quota `json:"quotas,omitzero"`
-	// SpikeArrest smoothes the calls of each consumer.
+	// SpikeArrest smooths the calls of each consumer.
 	SpikeArrest *SpikeArrest `json:"spikeArrest,omitempty"`
-	// Concurrent is how many calls of one consumer may be under way at a time in one replica; 0: any number.
+	// Concurrent is the maximum number of calls of one consumer in flight in one replica; 0: no limit.
 	Concurrent int `json:"concurrent,omitempty"`
 	// WhenStoreAway is refuse or allow. Default: refuse.
 	WhenStoreAway string `json:"whenStoreAway,omitempty"`
-	// MaxBody is the largest request body in bytes, -1 for any; 0: the gateway's setting.
+	// MaxBody is the maximum size of a request body in bytes; -1: no limit; 0: the gateway's setting.
 	MaxBody int64 `json:"maxBody,omitempty"`
-	// Timeouts bound the wait for what the route leads to.
+	// Timeouts bound the waits for the target.
 	Timeouts Timeouts `json:"timeouts,omitzero"`
-	// Upstream says how it is reached.
+	// Upstream says how targets are reached.
 	Upstream Upstream `json:"upstream,omitzero"`
-	// Headers says what becomes of header fields.
+	// Headers says which header fields are set and removed.
 	Headers Headers `json:"headers,omitzero"`
-	// Owners are the app instances whose instances of the service calls go to. None: any app may offer the service by its name.
+	// Owners are the app instances whose instances of the service may be called. None: any app may offer the service under its name.
 	Owners []string `json:"owners,omitzero"`
-	// ExcludeFilters names filters of the gateway's configuration that calls do not run through.
+	// ExcludeFilters are the names of configured filters that calls do not pass through.
 	ExcludeFilters []string `json:"excludeFilters,omitzero"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
@@ -151,41 +151,41 @@ type Policy struct {
 // Rule decides about the calls that meet all of its conditions.
 type Rule struct {
 	Effect Effect `json:"effect"`
-	// Consumers are the names of callers, appInstanceIds in general. None: all.
+	// Consumers are the names of callers, usually appInstanceIds. None: all.
 	Consumers []string `json:"consumers,omitempty"`
-	// Scopes are scopes the caller must hold one of. None: any.
+	// Scopes are scopes of which the caller must hold one. None: any.
 	Scopes []string `json:"scopes,omitempty"`
-	// Sources are networks the client must be in one of, as CIDR or addresses. None: all.
+	// Sources are client networks, as CIDR or single addresses. None: all.
 	Sources []string `json:"sources,omitempty"`
 	// Methods are the methods of the request. None: all.
 	Methods []string `json:"methods,omitempty"`
-	// Paths are patterns as in Route.Paths for the path as it is passed on. None: all.
+	// Paths are patterns as in Route.Paths, matched against the path that is forwarded. None: all.
 	Paths []string `json:"paths,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// ExternalAuth is a call-out that decides about calls: 2xx lets pass, 401, 402 and 403 refuse with their bodies.
+// ExternalAuth is an authorisation server that decides about calls: 2xx lets pass, 401, 402 and 403 refuse with their bodies.
 type ExternalAuth struct {
-	// URL is asked with a POST of ExternalAuthRequest as JSON.
+	// URL receives a POST of ExternalAuthRequest as JSON.
 	URL string `json:"url"`
-	// Headers are the names of the header fields of the request that are passed. Authorization and Cookie only when named.
+	// Headers are the names of the request header fields that are sent. Authorization and Cookie are sent only if named.
 	Headers []string `json:"headers,omitempty"`
-	// Body is how many bytes of the request's body are passed at most; 0: none. Requests with a larger body get 413.
+	// Body is the maximum number of bytes of the request body that are sent; 0: none. Requests with a larger body get 413.
 	Body int `json:"body,omitempty"`
-	// Return are the names of header fields of a 2xx answer that are passed on with the request.
+	// Return are the names of the header fields of a 2xx response that are forwarded with the request.
 	Return []string `json:"return,omitempty"`
-	// Timeout bounds the question. Default: 1s.
+	// Timeout bounds the external request. Default: 1s.
 	Timeout Duration `json:"timeout,omitempty"`
-	// FailOpen lets calls pass when there is no usable answer. Otherwise they get 503.
+	// FailOpen lets calls pass if there is no usable response. Otherwise they get 503.
 	FailOpen bool `json:"failOpen,omitempty"`
-	// Cache is how long a decision holds for equal questions. Default: not at all. Questions with a body are never remembered.
+	// Cache is how long a decision is cached for equal requests. Default: no caching. Requests with a body are never cached.
 	Cache Duration `json:"cache,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// ExternalAuthRequest is what an external authorisation is asked.
+// ExternalAuthRequest is the request to an external authorisation server.
 type ExternalAuthRequest struct {
 	RequestID string              `json:"requestId"`
 	Method    string              `json:"method"`
@@ -193,7 +193,7 @@ type ExternalAuthRequest struct {
 	Path      string              `json:"path"`
 	Query     string              `json:"query,omitempty"`
 	Headers   map[string][]string `json:"headers,omitempty"`
-	// Body is the body in base64, as far as it is passed.
+	// Body is the request body in base64, if the policy sends it.
 	Body     []byte   `json:"body,omitempty"`
 	Client   string   `json:"client"`
 	Consumer string   `json:"consumer,omitempty"`
@@ -202,7 +202,7 @@ type ExternalAuthRequest struct {
 	Service  string   `json:"service,omitempty"`
 }
 
-// The windows of quotas. They begin with the minute, hour, day and month of UTC.
+// The windows of quotas. They are calendar minutes, hours, days and months in UTC.
 const (
 	PerMinute = "minute"
 	PerHour   = "hour"
@@ -210,9 +210,9 @@ const (
 	PerMonth  = "month"
 )
 
-// Quota is how many calls a consumer may make in a window, counted over all replicas of the gateway.
+// Quota limits the calls of a consumer in a window, counted over all replicas of the gateway.
 type Quota struct {
-	// Calls is how many, 1 to 1e12.
+	// Calls is the maximum number of calls, 1 to 1e12.
 	Calls int64 `json:"calls"`
 	// Per is minute, hour, day or month.
 	Per string `json:"per"`
@@ -220,25 +220,25 @@ type Quota struct {
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// SpikeArrest lets calls of a consumer through at an even pace, in each replica.
+// SpikeArrest lets the calls of a consumer through at an even pace, in each replica.
 type SpikeArrest struct {
-	// Calls per second or minute.
+	// Calls is the number of calls per second or minute.
 	Calls int    `json:"calls"`
 	Per   string `json:"per"`
-	// Buffer is how many calls that come too early wait for their turn; more get 429.
+	// Buffer is how many calls that come too early may wait for their turn; further calls get 429.
 	Buffer int `json:"buffer,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// PerSecond is the other unit of a SpikeArrest besides PerMinute.
+// PerSecond is the other unit of SpikeArrest.Per, besides PerMinute.
 const PerSecond = "second"
 
-// Timeouts bound waits. "0s" is no bound.
+// Timeouts bound waits. "0s" means no bound.
 type Timeouts struct {
-	// Connect is how long a connection may take. Default: 5s.
+	// Connect bounds the time to establish a connection. Default: 5s.
 	Connect Duration `json:"connect,omitempty"`
-	// Response is how long the header of the response may take once the request was sent. Default: 60s.
+	// Response bounds the time from the end of the request to the header of the response. Default: 60s.
 	Response Duration `json:"response,omitempty"`
 	// Idle is how long a body or an upgraded connection may be silent. Default: 5m.
 	Idle Duration `json:"idle,omitempty"`
@@ -248,54 +248,54 @@ type Timeouts struct {
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// Upstream says how a target is reached.
+// Upstream says how targets are reached.
 type Upstream struct {
-	// CA are certificates in PEM that verify the target's, in place of the system's.
+	// CA is one or more PEM certificates that verify the target's certificate, in place of those of the system.
 	CA string `json:"ca,omitempty"`
-	// ClientCertificate names a client certificate of the gateway's configuration (gateway.clientCertificates) to show.
+	// ClientCertificate is the name of a configured client certificate (gateway.clientCertificates) to present.
 	ClientCertificate string `json:"clientCertificate,omitempty"`
-	// ServerName is what the target's certificate must be for, and the SNI. Default: the host of the URL.
+	// ServerName is the name that the target's certificate must be valid for, and the SNI. Default: the host of the URL.
 	ServerName string `json:"serverName,omitempty"`
-	// Proxy is the URL of an HTTP proxy to go through. Default: what the gateway's configuration and environment say. "none": no proxy.
+	// Proxy is the URL of an HTTP proxy. Default: the proxy of the gateway's configuration and environment. "none": no proxy.
 	Proxy string `json:"proxy,omitempty"`
-	// Retries is how often a request is tried again elsewhere when it could not be delivered, if it may be repeated. Default: 2; -1:
+	// Retries is how often a request that could not be delivered is retried with another target, if it may be repeated. Default: 2; -1:
 	// never.
 	Retries int `json:"retries,omitempty"`
-	// HealthCheck asks targets whether they are well. Default: only calls tell.
+	// HealthCheck probes the targets. Default: health is known from calls only.
 	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
-	// EjectAfter is after how many failures in a row a target is left out for EjectFor. Default: 5 and 10s; -1: never.
+	// EjectAfter is the number of consecutive failures after which a target is ejected for EjectFor. Default: 5 and 10s; -1: never.
 	EjectAfter int      `json:"ejectAfter,omitempty"`
 	EjectFor   Duration `json:"ejectFor,omitempty"`
-	// SlowStart is how long a new target takes to get its full share. Default: 0s.
+	// SlowStart is the time over which a new target ramps up to its full share. Default: 0s.
 	SlowStart Duration `json:"slowStart,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// HealthCheck is a GET that a target must answer with 2xx or 3xx.
+// HealthCheck is a GET request that a target must answer with 2xx or 3xx.
 type HealthCheck struct {
-	// Path is that of the request, below the URL of the target.
+	// Path is the path of the request, below the URL of the target.
 	Path string `json:"path"`
-	// Interval is the time between two. Default: 5s, at least 100ms.
+	// Interval is the time between two checks. Default: 5s, at least 100ms.
 	Interval Duration `json:"interval,omitempty"`
-	// Timeout bounds one. Default: 1s.
+	// Timeout bounds one check. Default: 1s.
 	Timeout Duration `json:"timeout,omitempty"`
-	// Healthy and Unhealthy are how many in a row change the mind. Default: 1 and 2.
+	// Healthy and Unhealthy are the numbers of consecutive results that change the state. Default: 1 and 2.
 	Healthy   int `json:"healthy,omitempty"`
 	Unhealthy int `json:"unhealthy,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// Headers says what becomes of header fields.
+// Headers says which header fields are set and removed.
 type Headers struct {
-	// Forwarded (RFC 7239), XForwarded (X-Forwarded-For, -Host and -Proto), Via (RFC 9110 7.6.3) and RequestID (X-Request-Id) say
-	// whether the fields are sent. Default: as the gateway's setting gateway.headers says.
+	// Forwarded (RFC 7239), XForwarded (X-Forwarded-For, -Host and -Proto), Via (RFC 9110 7.6.3) and RequestID (X-Request-Id) say whether
+	// these fields are sent. Default: the gateway's setting gateway.headers.
 	Forwarded  *bool `json:"forwarded,omitempty"`
 	XForwarded *bool `json:"xForwarded,omitempty"`
 	Via        *bool `json:"via,omitempty"`
 	RequestID  *bool `json:"requestId,omitempty"`
-	// Set and Remove change fields of the request, SetResponse and RemoveResponse those of the response.
+	// Set and Remove change the fields of requests, SetResponse and RemoveResponse those of responses.
 	Set            map[string]string `json:"set,omitzero"`
 	Remove         []string          `json:"remove,omitzero"`
 	SetResponse    map[string]string `json:"setResponse,omitzero"`
@@ -304,23 +304,23 @@ type Headers struct {
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// APIKey is a key of a consumer. The key itself is shown once, when it is made.
+// APIKey is an API key of a consumer. The key itself is shown once, when it is created.
 type APIKey struct {
 	// ID is assigned by the gateway.
 	ID string `json:"id"`
-	// Consumer is whom the key is for: an appInstanceId, or a name of 1 to 63 letters, digits and characters of "-_.~:@".
+	// Consumer is the holder of the key: an appInstanceId, or a name of 1 to 63 letters, digits and characters of "-_.~:@".
 	Consumer string `json:"consumer"`
-	// Description is for people, at most 255 characters.
+	// Description is a free text of at most 255 characters.
 	Description string `json:"description,omitempty"`
-	// Scopes are what its holder may do. Default: mp1.
+	// Scopes are the scopes of the holder. Default: mp1.
 	Scopes []string `json:"scopes,omitempty"`
-	// Services are the serNames the key is good for. None: whatever the consumer may use.
+	// Services are the serNames of the services that the key is valid for. None: all services that the consumer may use.
 	Services []string `json:"services,omitempty"`
-	// Expires is when it ends; absent: never.
+	// Expires is when the key expires; absent: never.
 	Expires time.Time `json:"expires,omitzero"`
-	// Created is when it was made.
+	// Created is when the key was created.
 	Created time.Time `json:"created,omitzero"`
-	// Key is present in the answer that made it, and never again.
+	// Key is the key itself. It is present only in the response that creates it.
 	Key string `json:"key,omitempty"`
 }
 
@@ -330,32 +330,32 @@ type APIKeyRequest struct {
 	Description string   `json:"description,omitempty"`
 	Scopes      []string `json:"scopes,omitempty"`
 	Services    []string `json:"services,omitempty"`
-	// Lifetime is how long the key is good; "": for ever.
+	// Lifetime is how long the key is valid; "": forever.
 	Lifetime Duration `json:"lifetime,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// AccessState is where an access request stands.
+// AccessState is the state of an access request.
 type AccessState string
 
-// The states.
+// The states of an access request.
 const (
 	AccessPending AccessState = "PENDING"
 	AccessGranted AccessState = "GRANTED"
 	AccessRefused AccessState = "REFUSED"
 )
 
-// AccessRequest is a consumer's wish to use a conditionally shared service.
+// AccessRequest is a consumer's request to use a conditionally shared service.
 type AccessRequest struct {
 	// ID is assigned by the gateway.
 	ID string `json:"id"`
-	// Consumer is who asks.
+	// Consumer is the consumer that asks for access.
 	Consumer string `json:"consumer"`
 	// SerName is the service, Owner the app instance that offers it.
 	SerName string `json:"serName"`
 	Owner   string `json:"owner"`
-	// Purpose is what the consumer says, Reason what was said about the decision; at most 1000 characters.
+	// Purpose is a text from the consumer, Reason a text from whoever decided; at most 1000 characters each.
 	Purpose string      `json:"purpose,omitempty"`
 	State   AccessState `json:"state"`
 	Reason  string      `json:"reason,omitempty"`
@@ -365,18 +365,18 @@ type AccessRequest struct {
 	Decided   time.Time `json:"decided,omitzero"`
 }
 
-// AccessApplication asks for access. One of SerName and SerInstanceID is given.
+// AccessApplication asks for access. Exactly one of SerName and SerInstanceID is given.
 type AccessApplication struct {
 	SerName       string `json:"serName,omitempty"`
 	SerInstanceID string `json:"serInstanceId,omitempty"`
 	Purpose       string `json:"purpose,omitempty"`
-	// Consumer is for managers, who apply for somebody else. Default: the caller.
+	// Consumer is for managers, who apply for others. Default: the caller.
 	Consumer string `json:"consumer,omitempty"`
 
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// AccessDecision grants or refuses.
+// AccessDecision grants or refuses an access request.
 type AccessDecision struct {
 	// State is GRANTED or REFUSED.
 	State  AccessState `json:"state"`

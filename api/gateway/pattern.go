@@ -9,15 +9,15 @@ import (
 
 // Bounds on patterns and rewritten paths.
 const (
-	// MaxPattern is how long a pattern is at most, in bytes.
+	// MaxPattern is the maximum length of a pattern in bytes.
 	MaxPattern = 1024
-	// MaxSegments is how many segments a pattern has at most.
+	// MaxSegments is the maximum number of segments of a pattern.
 	MaxSegments = 32
-	// MaxStars is how many "*" a pattern may have whose route has a Rewrite: there are no names for more.
+	// MaxStars is the maximum number of "*" in a pattern whose route has a Rewrite: there are no placeholders for more.
 	MaxStars = 9
 )
 
-// What is wrong with a segment of a path, as the end of a sentence that starts with what holds the path.
+// The faults of a path segment. Each error completes a sentence that begins with the name of the member.
 var (
 	errEncoding   = errors.New(`must not have a "%" that two hexadecimal digits do not follow`)
 	errControl    = errors.New("must not have control characters, plain or encoded")
@@ -30,12 +30,12 @@ var (
 	errEmpty      = errors.New("must not have an empty segment")
 )
 
-// ParseSegment decodes one segment of a path as it stands in a request, which is not empty. The name is the text up to the parameters
-// that a ";" begins (RFC 3986 3.3): servers differ in whether they count, so that whatever decides about paths compares names.
+// ParseSegment decodes one non-empty path segment of a request. The name is the text up to the parameters, which begin with ";" (RFC 3986
+// 3.3). Servers differ in whether parameters count, so all decisions about paths compare names.
 //
-// It refuses what servers are known to read in different ways: dot segments, slashes and backslashes that are encoded, control
-// characters, broken encodings, and what becomes one of these when it is decoded once more. The error ends a sentence that starts with
-// what holds the path.
+// It refuses anything that servers are known to interpret differently: dot segments, encoded slashes and backslashes, control characters,
+// broken encodings, and anything that becomes one of these when decoded once more. The error completes a sentence that begins with the name
+// of the member.
 func ParseSegment(raw string) (text, name string, err error) {
 	text, whole := decode(raw)
 	if !whole {
@@ -56,11 +56,11 @@ func ParseSegment(raw string) (text, name string, err error) {
 	return text, name, nil
 }
 
-// maxDecoded is how often a text may be decoded and still change: nobody encodes a path five times without an intention.
+// maxDecoded is how often decoding a text again may change it: nobody encodes a path five times by accident.
 const maxDecoded = 3
 
-// overlong reports whether a byte never stands in UTF-8, or begins a character that is longer than it has to be (RFC 3629 3, 10): a server
-// that takes it nevertheless reads a dot or a slash. Other encodings than UTF-8 pass.
+// overlong reports whether the byte at the index never occurs in UTF-8 or begins an overlong encoding (RFC 3629 3, 10): a server that
+// accepts it nevertheless may read a dot or a slash. Encodings other than UTF-8 pass.
 func overlong(text string, at int) bool {
 	switch c := text[at]; {
 	case c == 0xc0 || c == 0xc1 || c > 0xf4:
@@ -73,7 +73,7 @@ func overlong(text string, at int) bool {
 	return false
 }
 
-// nameOf returns the name of a segment that has been decoded.
+// nameOf returns the name of a decoded segment.
 func nameOf(text string) (string, error) {
 	for i, c := range []byte(text) {
 		switch {
@@ -97,7 +97,7 @@ func nameOf(text string) (string, error) {
 	return name, nil
 }
 
-// decode resolves percent-encodings, and reports whether there is no "%" that begins none.
+// decode resolves percent-encodings. whole is false if a "%" does not begin an encoding.
 func decode(s string) (text string, whole bool) {
 	if !strings.Contains(s, "%") {
 		return s, true
@@ -124,17 +124,17 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// Pattern is a pattern of Route.Paths, parsed. It is compared with paths segment by segment, by name (see ParseSegment). A slash at the
-// end of a path does not count.
+// Pattern is a parsed element of Route.Paths. It is compared with paths segment by segment, by name (see ParseSegment). A trailing slash of
+// a path does not count.
 type Pattern struct {
-	// Literals are the segments, decoded; "" stands for "*", any one segment that is not empty.
+	// Literals are the decoded segments; "" stands for "*", any one non-empty segment.
 	Literals []string
-	// Rest says that any number of segments may follow.
+	// Rest reports whether any number of segments may follow.
 	Rest bool
 }
 
-// ParsePattern reads a pattern: "/", or segments that each begin with a slash, where "*" is any segment and "**", at the end only, any
-// number of them. Literal segments are written as in a URL. The error ends a sentence that starts with the name of the member.
+// ParsePattern parses a pattern: "/", or segments that each begin with a slash, where "*" is any segment and "**", at the end only, any
+// number of segments. Literal segments are written as in a URL. The error completes a sentence that begins with the name of the member.
 func ParsePattern(s string) (Pattern, error) {
 	switch {
 	case len(s) > MaxPattern:
@@ -190,7 +190,7 @@ func parseLiteral(segment string) (string, error) {
 	return text, nil
 }
 
-// plain refuses characters that do not stand in the path of a URL as they are (RFC 3986 3.3).
+// plain refuses characters that must be percent-encoded in the path of a URL (RFC 3986 3.3).
 func plain(segment string) error {
 	for _, c := range []byte(segment) {
 		if !alphanumeric(c) && strings.IndexByte("-._~!$&'()*+,;=:@%", c) < 0 {
@@ -204,7 +204,7 @@ func alphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// Stars is how many "*" the pattern has.
+// Stars returns the number of "*" in the pattern.
 func (p *Pattern) Stars() int {
 	n := 0
 	for _, literal := range p.Literals {
@@ -215,7 +215,7 @@ func (p *Pattern) Stars() int {
 	return n
 }
 
-// String is the pattern as ParsePattern reads it.
+// String returns the pattern in the syntax of ParsePattern.
 func (p *Pattern) String() string {
 	var b strings.Builder
 	for _, literal := range p.Literals {
@@ -240,23 +240,23 @@ func (p *Pattern) String() string {
 	return b.String()
 }
 
-// RewritePart is a piece of a Rewrite, which begins with a slash: text that stands as it is, or a segment that a "*" matched.
+// RewritePart is a part of a Rewrite: literal text that begins with a slash, or a segment that a "*" matched.
 type RewritePart struct {
 	Text string
 	// Star is 1 to MaxStars; 0 for text.
 	Star int
 }
 
-// Rewrite is Route.Rewrite, parsed.
+// Rewrite is a parsed Route.Rewrite.
 type Rewrite struct {
 	Parts []RewritePart
-	// Rest says that what "**" matched follows, with a slash before it when there is anything.
+	// Rest reports whether the path ends with what "**" matched, preceded by a slash unless it is empty.
 	Rest bool
 }
 
-// ParseRewrite reads a path in which segments may be "{1}" to "{9}" and the last one "{rest}". Each must be there in all of the
-// patterns. The placeholders are whole segments, since what is clean by itself need not be beside something else. The error ends a
-// sentence that starts with the name of the member.
+// ParseRewrite parses a path in which segments may be "{1}" to "{9}" and the last one "{rest}". All patterns must have what these stand
+// for. Placeholders are whole segments: text that is safe on its own may not be safe next to other text. The error completes a sentence
+// that begins with the name of the member.
 func ParseRewrite(s string, patterns ...Pattern) (Rewrite, error) {
 	switch {
 	case len(s) > MaxPattern:
@@ -281,7 +281,7 @@ func ParseRewrite(s string, patterns ...Pattern) (Rewrite, error) {
 				r.Parts = append(r.Parts, RewritePart{Text: text})
 			}
 			r.Parts = append(r.Parts, RewritePart{Star: int(segment[1] - '0')})
-			text, segment = "", "x" // what a "*" matches is a segment that is clean
+			text, segment = "", "x" // a "*" matches clean segments only
 		case strings.ContainsAny(segment, "{}"):
 			return Rewrite{}, refused(`a path whose segments are literal, "{1}" to "{9}", or at the end "{rest}"`, s)
 		default:
@@ -303,7 +303,7 @@ func ParseRewrite(s string, patterns ...Pattern) (Rewrite, error) {
 	return r, r.fits(patterns)
 }
 
-// checkPath checks a path of literal segments. A slash at the end is one that is meant.
+// checkPath checks a path of literal segments. A trailing slash is allowed.
 func checkPath(path string) error {
 	if path == "/" {
 		return nil
@@ -322,7 +322,7 @@ func checkPath(path string) error {
 	return nil
 }
 
-// fits checks that every pattern has what the rewritten path is made of.
+// fits checks that every pattern has everything that the rewritten path refers to.
 func (r *Rewrite) fits(patterns []Pattern) error {
 	for i := range patterns {
 		p := &patterns[i]

@@ -70,7 +70,7 @@ func TestHostsHaveOneForm(t *testing.T) {
 	}
 }
 
-// lenient is what a careless server makes of a segment: it decodes as often as there is something to decode, and wherever it can.
+// lenient decodes a segment like a careless server: repeatedly, and wherever it can.
 func lenient(segment string) string {
 	encoded := regexp.MustCompile("%[0-9A-Fa-f]{2}")
 	for encoded.MatchString(segment) {
@@ -82,7 +82,7 @@ func lenient(segment string) string {
 	return segment
 }
 
-// FuzzSegment checks that a segment that is accepted stays one segment, whatever a server makes of it.
+// FuzzSegment checks that an accepted segment stays one segment, whatever a server makes of it.
 func FuzzSegment(f *testing.F) {
 	for _, s := range []string{"a", ".", "..", "%2e", "%2E%2e", "..;a=b", "..%3ba", "%252e%252e", "%25%32%65", "a%2fb", `a\b`, "%5c", "%00", "%zz", "%", ";a", "%25252e", "%25zz%252f", "%2500", "%25%32%66"} {
 		f.Add(s)
@@ -112,7 +112,7 @@ func FuzzSegment(f *testing.F) {
 	})
 }
 
-// FuzzPattern checks that a pattern that is accepted is read the same again from what it says it is, and so is a rewritten path.
+// FuzzPattern checks that accepted patterns and rewrites survive a round trip through their text.
 func FuzzPattern(f *testing.F) {
 	for _, s := range []string{"/", "/a/*/b", "/**", "/*/**", "/a%20b", "/{1}/x/{rest}", "/{2}/"} {
 		f.Add(s)

@@ -10,7 +10,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// unknown refuses the members that the type of v does not have.
+// unknown records a fault for each member that the type of v does not have.
 func unknown(c checker, v any, members Unknown) {
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if c.Full() {
@@ -27,7 +27,7 @@ func unknown(c checker, v any, members Unknown) {
 	}
 }
 
-// closest returns the member of a struct that a name is closest to, "" when none is close.
+// closest returns the struct member closest to a name; "" if none is close.
 func closest(name string, t reflect.Type) string {
 	if len(name) > problem.MaxQuoted {
 		return ""
@@ -45,7 +45,7 @@ func closest(name string, t reflect.Type) string {
 	return best
 }
 
-// distance is how many characters must be put in, left out or replaced to get from a to b.
+// distance returns the number of bytes to insert, delete or replace to get from a to b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

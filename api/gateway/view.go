@@ -10,66 +10,66 @@ const (
 	KindStatic   = "static"
 )
 
-// RouteView is a route as the gateway has it.
+// RouteView describes a route of the gateway.
 type RouteView struct {
-	// ID is that of a static route; others are named after what they lead to: "service:NAME", "instance:ID", "platform.mp1".
+	// ID is the id of a static route; other routes are named after their target: "service:NAME", "instance:ID", "platform.mp1".
 	ID   string `json:"id"`
 	Kind string `json:"kind"`
-	// Source is where it comes from: registry, configuration, management, platform.
+	// Source is the origin of the route: registry, configuration, management or platform.
 	Source string `json:"source"`
-	// Hosts, Paths, Methods and Headers are what it takes.
+	// Hosts, Paths, Methods and Headers are the conditions that requests must meet.
 	Hosts   []string          `json:"hosts,omitempty"`
 	Paths   []string          `json:"paths"`
 	Methods []string          `json:"methods,omitempty"`
 	Headers map[string]string `json:"headers,omitempty"`
-	// HostNames lead to it with every path, which is passed on whole: those of a service or an instance in the domain of services.
+	// HostNames are the names of a service or instance in the domain of services. They match all paths, which are forwarded unchanged.
 	HostNames []string `json:"hostNames,omitempty"`
 	Service   string   `json:"service,omitempty"`
-	// Policy is the name of the policy that holds: that of the service, "*", or the route's own id.
+	// Policy is the name of the policy in force: the name of the service, "*", or the id of the route itself.
 	Policy string `json:"policy,omitempty"`
-	// Targets are what it leads to.
+	// Targets are the targets of the route.
 	Targets []TargetView `json:"targets,omitempty"`
-	// Revision is the etcd revision of the definition in use, 0 for one of the configuration.
+	// Revision is the etcd revision of the definition in use; 0 for a definition from the configuration.
 	Revision int64 `json:"revision,omitempty"`
-	// Refused says why the latest definition is not in use; what is shown is the one before it, if there was one.
+	// Refused says why the latest definition is not in use. The view then shows the previous definition, if there was one.
 	Refused string `json:"refused,omitempty"`
-	// Definition is that of a static route.
+	// Definition is the definition of a static route.
 	Definition *Route `json:"definition,omitempty"`
 }
 
-// TargetView is where calls go.
+// TargetView describes a target of calls.
 type TargetView struct {
 	URL string `json:"url"`
-	// Instance is the serInstanceId, Owner the app instance that offers it.
+	// Instance is the serInstanceId, Owner the app instance that offers the service.
 	Instance string `json:"instance,omitempty"`
 	Owner    string `json:"owner,omitempty"`
-	// State is up, ejected, unhealthy or refused (an address that is not called).
+	// State is up, ejected, unhealthy or refused (the gateway does not call the address).
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
-	// Active is how many calls are under way, Calls and Failures how many there were.
+	// Active is the number of calls in flight; Calls and Failures are totals.
 	Active   int64 `json:"active"`
 	Calls    int64 `json:"calls"`
 	Failures int64 `json:"failures"`
 }
 
-// PolicyView is a policy and where it comes from.
+// PolicyView describes a policy and its origin.
 type PolicyView struct {
 	// Name is a serName, "*", or the id of a platform route.
 	Name   string `json:"name"`
 	Source string `json:"source"`
-	// Policy is what was defined, Effective what holds: with what the definition leaves open filled in.
+	// Policy is the policy as defined, Effective the policy in force, with the members that the definition leaves open filled in.
 	Policy    Policy  `json:"policy"`
 	Effective *Policy `json:"effective,omitempty"`
 	// Refused says why the latest definition is not in use.
 	Refused string `json:"refused,omitempty"`
 }
 
-// ExplainRequest describes a call that might be made.
+// ExplainRequest describes a hypothetical call.
 type ExplainRequest struct {
 	Method string `json:"method"`
 	URL    string `json:"url"`
-	// Consumer is who would call, "" for nobody: with a token, or with an API key of theirs if they have one and are no app instance. Scopes
-	// are what they would hold; default: those of the key, or mp1.
+	// Consumer is the caller; "" means an anonymous caller. The caller sends a token, or an API key if it has one and is not an app
+	// instance. Scopes are the scopes of the caller; default: those of the key, or mp1.
 	Consumer string   `json:"consumer,omitempty"`
 	Scopes   []string `json:"scopes,omitempty"`
 	// Source is the client's address. Default: 127.0.0.1.
@@ -79,51 +79,51 @@ type ExplainRequest struct {
 	Unknown Unknown `json:"-" bind:"rest"`
 }
 
-// Explanation says what would become of a call.
+// Explanation says what would happen to a call.
 type Explanation struct {
-	// Route is nil when there is none.
+	// Route is nil when no route matches.
 	Route *RouteView `json:"route,omitempty"`
-	// Outcome is "allowed" or the status the call would get, and why.
+	// Status is the status that the gateway itself would answer, 0 if it would let the call through. Reason is "allowed" or an explanation.
 	Status int    `json:"status,omitempty"`
 	Reason string `json:"reason"`
-	// Filters are what the call runs through, in their order.
+	// Filters are the filters that the call passes through, in order.
 	Filters []string `json:"filters,omitempty"`
-	// Steps are what was looked at, in its order, and what came of it.
+	// Steps are the checks that were made, in order, with their results.
 	Steps []ExplainStep `json:"steps"`
-	// Path is what is passed on.
+	// Path is the path that is forwarded.
 	Path string `json:"path,omitempty"`
-	// Targets are those the call may go to.
+	// Targets are the targets that the call may be sent to.
 	Targets []TargetView `json:"targets,omitempty"`
 }
 
-// ExplainStep is one thing that was looked at.
+// ExplainStep is one check and its result.
 type ExplainStep struct {
 	Name   string `json:"name"`
 	Result string `json:"result"`
 }
 
-// Status is what the gateway says about itself.
+// Status is the status of the gateway.
 type Status struct {
-	// Revision is the etcd revision its routes are made of.
+	// Revision is the etcd revision that the routes were built from.
 	Revision int64 `json:"revision"`
-	// Routes and Services count what is in use.
+	// Routes and Services are the numbers in use.
 	Routes   int `json:"routes"`
 	Services int `json:"services"`
 	Policies int `json:"policies"`
-	// Refused lists routes and policies whose latest definition is not in use.
+	// Refused lists the routes and policies whose latest definition is not in use.
 	Refused []RefusedDefinition `json:"refused,omitempty"`
-	// Loaded is when the configuration was read last, Reloads how often since the start.
+	// Loaded is when the configuration was last read, Reloads the number of reloads since the start.
 	Loaded  time.Time `json:"loaded"`
 	Reloads int       `json:"reloads"`
-	// NotReloaded says when and why the configuration was read last and did not come into force; absent when it did.
+	// NotReloaded says when and why the last reload of the configuration failed; absent when it succeeded.
 	NotReloaded *FailedReload `json:"notReloaded,omitempty"`
-	// Stale says that etcd is away.
+	// Stale reports whether etcd is unavailable.
 	Stale bool `json:"stale"`
-	// Filters are the filters of the configuration, in their order.
+	// Filters are the names of the configured filters, in order.
 	Filters []string `json:"filters,omitempty"`
 }
 
-// FailedReload is a configuration that did not come into force.
+// FailedReload is a reload of the configuration that failed.
 type FailedReload struct {
 	Time   time.Time `json:"time"`
 	Reason string    `json:"reason"`
@@ -137,15 +137,15 @@ type RefusedDefinition struct {
 	Reason string `json:"reason"`
 }
 
-// QuotaUse is how much of a quota a consumer has used.
+// QuotaUse says how much of a quota a consumer has used.
 type QuotaUse struct {
 	Route    string `json:"route"`
 	Consumer string `json:"consumer"`
 	Per      string `json:"per"`
 	Limit    int64  `json:"limit"`
-	// Taken is what the replicas have taken of it, whether used or not.
+	// Taken is how much the replicas have taken from the quota, whether used or not.
 	Taken int64 `json:"taken"`
-	// Window is when the window began, Resets when it ends.
+	// Window is the start of the window, Resets its end.
 	Window time.Time `json:"window"`
 	Resets time.Time `json:"resets"`
 }
@@ -157,7 +157,7 @@ const (
 	StatDay    = "day"
 )
 
-// Statistics are counts of calls over time.
+// Statistics are numbers of calls over time.
 type Statistics struct {
 	Resolution string    `json:"resolution"`
 	From       time.Time `json:"from"`
@@ -165,23 +165,23 @@ type Statistics struct {
 	Series     []Series  `json:"series"`
 }
 
-// Series is the calls of one consumer to one service.
+// Series counts the calls of one consumer to one service.
 type Series struct {
 	Service  string `json:"service"`
 	Consumer string `json:"consumer"`
-	// Points are the buckets with calls, in the order of time.
+	// Points are the buckets that have calls, in chronological order.
 	Points []Point `json:"points"`
 }
 
 // Point is one bucket.
 type Point struct {
-	// Time is when it begins, UTC.
+	// Time is the start of the bucket, in UTC.
 	Time time.Time `json:"time"`
-	// Calls is how many calls ended, Refused how many of them the gateway itself answered with 4xx, Failed how many got a 5xx.
+	// Calls is the number of calls that ended, Refused those that the gateway itself answered with 4xx, Failed those with 5xx.
 	Calls   int64 `json:"calls"`
 	Refused int64 `json:"refused,omitempty"`
 	Failed  int64 `json:"failed,omitempty"`
-	// Millis is the sum of their durations in milliseconds, Bytes of what was answered.
+	// Millis is the sum of the durations in milliseconds, Bytes the sum of the sizes of the responses.
 	Millis int64 `json:"millis,omitempty"`
 	Bytes  int64 `json:"bytes,omitempty"`
 }

@@ -1,8 +1,8 @@
-// Package cache keeps what was answered to DNS questions, in a bounded number of octets.
+// Package cache keeps answers to DNS questions in a bounded number of octets.
 //
-// It knows nothing of time: what is kept has to know for itself how long it is good, and whoever reads it has to ask. What is given
-// up when room is needed is chosen by SIEVE (Zhang et al., NSDI 2024): what was asked for since it was last looked at stays, and a
-// scan through names that nobody asks for again does not displace those that are.
+// The cache knows nothing of time: a value has to know its own lifetime, and its reader has to check it. When room is needed, SIEVE
+// (Zhang et al., NSDI 2024) chooses the entries to evict: those read since they were last examined stay, and a scan through names that
+// nobody asks for again does not displace names in demand.
 package cache
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// Question is what is asked, and so the key of the cache. Questions that differ in DO or CD have answers of their own.
+// Question is what is asked, and so the key of the cache. Questions that differ in DO or CD have separate answers.
 type Question struct {
 	// Name is in lower case.
 	Name wire.Name
@@ -25,16 +25,16 @@ type Question struct {
 }
 
 const (
-	// maxShards is how many parts a cache has at most. Each has a lock of its own.
+	// maxShards is the maximum number of shards of a cache. Each has its own lock.
 	maxShards = 64
-	// minShardBytes is how large a part is at least, unless the cache is smaller: an entry larger than its part is not kept.
+	// minShardBytes is the minimum size of a shard, unless the cache is smaller: an entry larger than its shard is not kept.
 	minShardBytes = 128 << 10
-	// entryOverhead is what an entry costs besides its name and its value: the entry, and its place in a map that is a little
-	// over half full. A test compares it with the growth of the heap.
+	// entryOverhead is the cost of an entry besides its name and its value: the entry itself, and its slot in a map that is a little over
+	// half full. A test compares it with the growth of the heap.
 	entryOverhead = 160
 )
 
-// Cache keeps values by question. It is safe for use by many goroutines; reading takes a lock that readers share.
+// Cache maps questions to values. It is safe for concurrent use; readers share a lock.
 type Cache[V any] struct {
 	seed      maphash.Seed
 	shards    []shard[V]
@@ -46,7 +46,7 @@ type shard[V any] struct {
 	entries map[Question]*entry[V]
 	max     int64
 	bytes   int64
-	// The entries form a ring with newest first; hand is the one to be looked at next when room is needed.
+	// The entries form a ring, newest first; hand is the entry to examine next when room is needed.
 	root, hand *entry[V]
 
 	_ [64]byte // keeps the locks of two shards out of one cache line
@@ -60,7 +60,7 @@ type entry[V any] struct {
 	prev, next *entry[V]
 }
 
-// New makes a cache for so many octets. At 0 or less nothing is kept.
+// New returns a cache for maxBytes octets. At 0 or less nothing is kept.
 func New[V any](maxBytes int64) *Cache[V] {
 	shards := 1
 	for shards < maxShards && maxBytes/int64(shards*2) >= minShardBytes {
@@ -82,7 +82,7 @@ func (c *Cache[V]) shard(q *Question) *shard[V] {
 	return &c.shards[maphash.Comparable(c.seed, *q)%uint64(len(c.shards))]
 }
 
-// Get finds the value of a question. It allocates nothing and keeps nothing of the question.
+// Get returns the value of a question. It does not allocate and retains nothing of q.
 func (c *Cache[V]) Get(q *Question) (value V, ok bool) {
 	s := c.shard(q)
 	s.mu.RLock()
@@ -97,8 +97,7 @@ func (c *Cache[V]) Get(q *Question) (value V, ok bool) {
 	return e.value, true
 }
 
-// Put keeps a value that costs so many octets, in place of the one before. It makes room first; a value that is larger than a part
-// of the cache is not kept.
+// Put stores a value that costs cost octets, replacing the previous one. It makes room first; a value larger than a shard is not kept.
 func (c *Cache[V]) Put(q *Question, value V, cost int64) {
 	cost += entryOverhead + int64(len(q.Name))
 	s := c.shard(q)
@@ -126,11 +125,11 @@ func (c *Cache[V]) Put(q *Question, value V, cost int64) {
 	s.bytes += cost
 }
 
-// shrink makes room for so many octets and returns how many entries that took. It spares one entry.
+// shrink makes room for room octets and returns the number of entries evicted for it. It never evicts spared.
 func (s *shard[V]) shrink(room int64, spared *entry[V]) (evicted uint64) {
 	for s.bytes+room > s.max && s.root.next != s.root {
 		e := s.hand
-		if e == s.root { // the hand goes from the oldest to the newest, and begins anew
+		if e == s.root { // the hand moves from the oldest to the newest, then starts over
 			e = s.root.prev
 		}
 		s.hand = e.prev
@@ -162,7 +161,7 @@ func (c *Cache[V]) Delete(q *Question) {
 	}
 }
 
-// DeleteFunc removes what del says true of, and returns how many entries that were. Parts of the cache are locked one after the other.
+// DeleteFunc removes the entries for which del returns true, and returns their number. It locks one shard after the other.
 func (c *Cache[V]) DeleteFunc(del func(q *Question, value V) bool) int {
 	removed := 0
 	for i := range c.shards {
@@ -183,7 +182,7 @@ func (s *shard[V]) deleteFunc(del func(*Question, V) bool) (removed int) {
 	return removed
 }
 
-// Resize changes how many octets may be kept, with the meaning New gives them. What is too much goes at once.
+// Resize changes the maximum number of octets, which means the same as in New. It evicts what is too much at once.
 func (c *Cache[V]) Resize(maxBytes int64) {
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -194,7 +193,7 @@ func (c *Cache[V]) Resize(maxBytes int64) {
 	}
 }
 
-// Size is the number of entries and the octets they are counted as.
+// Size returns the number of entries and the octets they count as.
 func (c *Cache[V]) Size() (entries int, bytes int64) {
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -206,5 +205,5 @@ func (c *Cache[V]) Size() (entries int, bytes int64) {
 	return entries, bytes
 }
 
-// Evictions is how many entries were given up to make room.
+// Evictions returns the number of entries evicted to make room.
 func (c *Cache[V]) Evictions() uint64 { return c.evictions.Load() }

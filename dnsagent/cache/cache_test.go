@@ -60,7 +60,7 @@ func TestTheNameMayChangeAfterwards(t *testing.T) {
 	require.Equal(t, "a", v)
 }
 
-// TestItStaysInItsBound does anything in any order and compares with a plain map, which holds what the cache holds and more.
+// TestItStaysInItsBound runs random operations and compares the cache with a plain map, which holds what the cache holds and more.
 func TestItStaysInItsBound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		bound := rapid.Int64Range(0, 1<<19).Draw(t, "bound")
@@ -167,7 +167,7 @@ func TestWithoutABoundNothingIsKept(t *testing.T) {
 	}
 }
 
-// TestWhatIsCountedIsWhatItTakes compares with the growth of the heap.
+// TestWhatIsCountedIsWhatItTakes compares the counted memory with the growth of the heap.
 func TestWhatIsCountedIsWhatItTakes(t *testing.T) {
 	heap := func() int64 {
 		var m runtime.MemStats

@@ -8,32 +8,32 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// Config says what records are made of what is in etcd.
+// Config says how to turn the contents of etcd into DNS records.
 type Config struct {
-	// Table is what applies to the table as a whole.
+	// Table applies to the table as a whole.
 	Table table.Config
 	// Static are records that are always there, such as the addresses of name servers.
 	Static []table.Record
-	// TTL is that of rules without one, and of services, in seconds.
+	// TTL is the TTL, in seconds, of rules without one and of services.
 	TTL uint32
-	// Views are the views; the first has number 1. Clients says which clients are in which; nil: none is in any. A table is of use only
-	// together with these: the numbers are those of this configuration.
+	// Views are the views; the first has number 1. Clients maps clients to views; nil means that no client is in a view. A table is
+	// usable only together with these fields: its view numbers are those of this configuration.
 	Views   []View
 	Clients *protect.Map[table.View]
-	// ServiceZone is the zone of registered services; empty: they are not served.
+	// ServiceZone is the zone of registered services; empty means that services are not served.
 	ServiceZone wire.Name
 }
 
-// View says which records are seen by its clients only.
+// View selects the records that only its clients see.
 type View struct {
-	// Name is what records of the management call it.
+	// Name is the name by which records of the management API refer to the view.
 	Name string
-	// Apps are the app instances whose rules are in it, Names those names whose rules are, and all below them.
+	// Apps are the app instances whose rules are in the view. Rules for Names and for all names below them are in it as well.
 	Apps  []string
 	Names []wire.Name
 }
 
-// viewOf is the view of a rule.
+// viewOf returns the view of a rule.
 func (c *Config) viewOf(app string, name wire.Name) table.View {
 	for i := range c.Views {
 		v := &c.Views[i]
@@ -44,7 +44,7 @@ func (c *Config) viewOf(app string, name wire.Name) table.View {
 	return table.Everyone
 }
 
-// viewNamed is the view a record of the management names; false when there is none of that name.
+// viewNamed returns the view that a record of the management API names; false if there is no such view.
 func (c *Config) viewNamed(name string) (table.View, bool) {
 	if name == "" {
 		return table.Everyone, true

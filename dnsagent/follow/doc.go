@@ -1,6 +1,6 @@
-// Package follow makes the table of the DNS server out of what is in etcd: the DNS rules of all app instances, the records that came
-// over the management and, when it is asked for, registered services.
+// Package follow builds the DNS server's table from etcd: from the DNS rules of all app instances, the records of the management API
+// and, if configured, the registered services.
 //
-// A [Feed] hears of every change, and one goroutine of it makes the next table of all changes that have come in meanwhile. What was
-// last read stays in use while etcd is away.
+// A [Feed] observes every change; one goroutine builds the next table from all changes that have arrived in the meantime. While etcd
+// is unavailable the last table stays in use.
 package follow

@@ -27,35 +27,35 @@ type Feed struct {
 
 	mu       sync.Mutex
 	cfg      *Config
-	replaced bool               // cfg is another one than that of the table
-	dirty    map[string]*source // keys in etcd whose origin is to be made anew
-	revision int64              // of the last change
+	replaced bool               // cfg is not the one the table was made with
+	dirty    map[string]*source // etcd keys whose origins must be made again
+	revision int64              // of the latest change
 	served   map[string]*Served
 	observer func(app string)
 
-	// made are the rules of app instances as if nothing kept them from being answered. The goroutine of Run alone uses it.
+	// made holds the rules of app instances as if no other record kept them from being answered. Only the goroutine of Run uses it.
 	made map[string]*Served
-	// current is the last table, with what it was made of.
+	// current is the latest table with the configuration it was made with.
 	current atomic.Pointer[current]
 
 	progress *watched.Progress
 	wake     chan struct{}
 }
 
-// What is said of the origins of rules and records, before what tells them apart.
+// How the origins of rules and records begin, before the part that tells them apart.
 const (
 	sourceRules  = "rules of"
 	sourceRecord = "record"
 )
 
-// source is a prefix in etcd whose records are records of the table.
+// source is an etcd prefix whose values become records of the table.
 type source struct {
 	name, prefix string
 	raw          *watched.Collection[[]byte]
 	make         func(cfg *Config, id string, value []byte) (made, error)
 }
 
-// New makes a feed. publish is called with every table and the configuration it was made with, by one goroutine.
+// New returns a Feed. One goroutine calls publish with every table and the configuration the table was made with.
 func New(m *watched.Mirror, cfg *Config, publish func(*table.Table, *Config), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, cfg: cfg, publish: publish, log: log, metrics: newMetrics(reg),
@@ -73,24 +73,24 @@ func New(m *watched.Mirror, cfg *Config, publish func(*table.Table, *Config), lo
 		},
 	}
 	for i := range f.sources {
-		// What the records hold is taken apart by the feed's own goroutines, not where it holds up everybody.
+		// The feed's own goroutines decode the values; doing it here would hold up the whole mirror.
 		f.sources[i].raw = watched.Add(m, "dns_"+strings.Fields(f.sources[i].name)[0], f.sources[i].prefix,
 			func(_ string, value []byte, _ int64) ([]byte, error) { return value, nil })
 	}
 	return f
 }
 
-// Observe calls fn with the app instances of whose rules something else is served. It is called before Run.
+// Observe makes the feed call fn with each app instance whose served rules may have changed. It must be called before Run.
 func (f *Feed) Observe(fn func(appInstanceID string)) { f.observer = fn }
 
-// Served says which rules of an app instance are being answered; nil when it has none.
+// Served returns which rules of an app instance are being answered, or nil if the app instance has none.
 func (f *Feed) Served(appInstanceID string) *Served {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.served[appInstanceID]
 }
 
-// Apps are the app instances that have rules.
+// Apps returns the app instances that have rules.
 func (f *Feed) Apps() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,7 +101,7 @@ func (f *Feed) Apps() []string {
 	return apps
 }
 
-// Set puts another configuration to use: everything is made anew.
+// Set replaces the configuration, which rebuilds everything.
 func (f *Feed) Set(cfg *Config) {
 	f.mu.Lock()
 	f.cfg, f.replaced = cfg, true
@@ -129,12 +129,12 @@ func (f *Feed) mark(s *source, key string, revision int64) {
 	f.ring()
 }
 
-// CatchUp returns when the table holds what was in etcd at the revision, or with the context's error.
+// CatchUp waits until the table holds what etcd held at the revision. It returns the context's error if that ends first.
 func (f *Feed) CatchUp(ctx context.Context, revision int64) error {
 	return f.progress.CatchUp(ctx, revision)
 }
 
-// Run makes tables until ctx ends.
+// Run builds tables until ctx ends.
 func (f *Feed) Run(ctx context.Context) error {
 	select {
 	case <-f.mirror.Ready():
@@ -161,7 +161,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	}
 }
 
-// step makes the next table.
+// step builds and publishes the next table.
 func (f *Feed) step(w *table.Writer) *table.Writer {
 	start := time.Now()
 	f.mu.Lock()
@@ -171,7 +171,7 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	if replaced || w == nil {
 		w = table.NewWriter(cfg.Table)
 		w.Put("configuration", cfg.Static)
-		// What was removed meanwhile is among the dirty keys already.
+		// Keys removed in the meantime are among the dirty ones already.
 		for i := range f.sources {
 			for item := range f.sources[i].raw.Snapshot().All() {
 				dirty[item.Key] = &f.sources[i]
@@ -208,16 +208,17 @@ func (f *Feed) step(w *table.Writer) *table.Writer {
 	return w
 }
 
-// maxBatch is how many origins are written to the table before what changed is settled.
+// maxBatch is how many origins are written to the table before the changes are settled.
 const maxBatch = 256
 
-// batch is some origins, made.
+// batch is a number of origins and what was made of them.
 type batch struct {
 	keys    []place
 	results []made
 }
 
-// put writes what is at the keys. While some are written, the next are made. changed gets the rules that are served of app instances.
+// put writes the records at the keys to the table, making one batch while it writes another. It stores in changed which rules of app
+// instances are served.
 func (f *Feed) put(w *table.Writer, cfg *Config, keys []place, changed map[string]*Served) {
 	batches := make(chan batch, 1)
 	go func() {
@@ -237,7 +238,7 @@ func (f *Feed) put(w *table.Writer, cfg *Config, keys []place, changed map[strin
 	}
 }
 
-// makeAll takes what is at the keys apart, several at a time.
+// makeAll makes the records at the keys, using several goroutines if there are many keys.
 func (f *Feed) makeAll(cfg *Config, keys []place) []made {
 	results := make([]made, len(keys))
 	var next atomic.Int64
@@ -258,7 +259,7 @@ func (f *Feed) makeAll(cfg *Config, keys []place) []made {
 	return results
 }
 
-// make is what there is at a key now; nothing when there is nothing, or nothing that can be read.
+// make returns the current records at a key. The result is empty if the key is absent or its value unreadable.
 func (f *Feed) make(cfg *Config, at place) made {
 	item, ok := at.raw.Snapshot().Get(at.key)
 	if !ok {
@@ -273,7 +274,7 @@ func (f *Feed) make(cfg *Config, at place) made {
 	return m
 }
 
-// place is a key of a source.
+// place is a key with the source it belongs to.
 type place struct {
 	*source
 	key string
@@ -281,5 +282,5 @@ type place struct {
 
 func (p place) id() string { return strings.TrimPrefix(p.key, p.prefix) }
 
-// origin is what people are told that a record comes from.
+// origin returns the origin of a record as it is shown to people.
 func (p place) origin() string { return p.name + " " + strings.TrimSuffix(p.id(), "/") }

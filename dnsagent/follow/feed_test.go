@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
@@ -79,7 +79,7 @@ func start(tb testing.TB, store *etcd.Store, cfg *follow.Config) *fixture {
 	return f
 }
 
-// put stores a record, or removes it when it is nil, and waits until it is in the table.
+// put stores a value, or removes the key if value is empty, and waits until the table shows it.
 func (f *fixture) put(key string, value string) {
 	f.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -116,7 +116,7 @@ func rules(tb testing.TB, generation int64, running bool, list ...state.Rule[mp1
 	return encode(tb, state.DNSRules{Version: state.Current(), Generation: generation, Running: running, Rules: list})
 }
 
-// ask returns what the table says, as kind and TTL and number of records.
+// ask returns the table's answer as its kind, its TTL and its number of records.
 func (f *fixture) ask(domain string, rrtype uint16, view table.View) (table.Kind, uint32, int) {
 	f.tb.Helper()
 	a := f.table.Load().Lookup(name(f.tb, domain), rrtype, view)
@@ -156,7 +156,7 @@ func TestRulesAreInTheTableWhileTheyAreInForce(t *testing.T) {
 	require.False(t, f.found("off.mec.example", dns.TypeA))
 	require.Equal(t, &follow.Served{Generation: 4, Applied: []string{"one", "two", "zero"}}, f.feed.Served(app1))
 
-	// Another app adds to a name; the app changes its rule.
+	// Another app adds a rule for the name; the app changes its own.
 	f.put(state.DNSRulesKey(app2), rules(t, 9, true, rule("x", "one.mec.example", "192.0.2.9", 5, mp1.RuleActive)))
 	_, ttl, n := f.ask("one.mec.example", dns.TypeA, table.Everyone)
 	require.Equal(t, 2, n)

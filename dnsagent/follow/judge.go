@@ -17,7 +17,7 @@ type current struct {
 	cfg *Config
 }
 
-// judge corrects what is said to be served by what the table answers, where records are in each other's way.
+// judge removes from the served rules those that the table does not answer because records conflict.
 func (f *Feed) judge(w *table.Writer, changed map[string]*Served) {
 	for app, s := range changed {
 		if s == nil {
@@ -29,7 +29,7 @@ func (f *Feed) judge(w *table.Writer, changed map[string]*Served) {
 	}
 	for _, origin := range w.Changed() {
 		lost := w.LostOf(origin)
-		for _, why := range lost { // there may be thousands, for one or two reasons
+		for _, why := range lost { // thousands of records may share one or two reasons
 			f.log.Warn("records are not answered", "origin", origin, "records", len(lost), "reason", why)
 			break
 		}
@@ -39,10 +39,10 @@ func (f *Feed) judge(w *table.Writer, changed map[string]*Served) {
 	}
 }
 
-// rulesOf is the origin of the rules of an app instance.
+// rulesOf returns the origin of the rules of an app instance.
 func rulesOf(app string) string { return sourceRules + " " + app }
 
-// without is s without the rules that are not answered, by their IDs with why.
+// without returns s with the rules in lost moved to Failed. lost maps rule IDs to reasons.
 func (s *Served) without(lost map[string]string) *Served {
 	if s == nil || len(lost) == 0 {
 		return s
@@ -59,14 +59,14 @@ func (s *Served) without(lost map[string]string) *Served {
 	return left
 }
 
-// recordOrigin is the origin of a record of the management.
+// recordOrigin returns the origin of a record of the management API.
 func recordOrigin(rec *dns.Record) string {
 	id := strings.TrimPrefix(state.DNSRecordKey(rec.Name, rec.Type, rec.View), state.PrefixDNSRecords)
 	return sourceRecord + " " + strings.TrimSuffix(id, "/")
 }
 
-// Displaced says, in sentences, which records would not be answered any more, or not at all, if those given were there, each in the
-// place of the one of its name, type and view. They are in their normal form. Before the first table there are none.
+// Displaced returns a sentence for each record that would not, or no longer, be answered if recs, in normal form, took the place of
+// the records of their names, types and views. It returns none before the first table.
 func (f *Feed) Displaced(recs []dns.Record) []string {
 	now := f.current.Load()
 	if now == nil {
@@ -80,15 +80,14 @@ func (f *Feed) Displaced(recs []dns.Record) []string {
 		}
 		list, err := records.Wire(&recs[i], view)
 		if err != nil {
-			continue // which no record is that was checked
+			continue // cannot happen to a record that was checked
 		}
 		next[recordOrigin(&recs[i])] = list
 	}
 	return now.Displaced(next)
 }
 
-// Unanswered says why a record of the management, in its normal form, is not answered; nothing when it is, or when the table does not
-// have it yet.
+// Unanswered returns why a record of the management API, in normal form, is not answered, or "" if it is, or is not in the table yet.
 func (f *Feed) Unanswered(rec *dns.Record) string {
 	now := f.current.Load()
 	if now == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/kit/etcdtest"
 )
 
-// record stores a record of the management.
+// record stores a record of the management API.
 func (f *fixture) record(r api.Record) {
 	f.tb.Helper()
 	f.put(state.DNSRecordKey(r.Name, r.Type, r.View), encode(f.tb, state.DNSRecord{Version: state.Current(), Record: r}))
@@ -58,7 +58,8 @@ func TestARecordOfNoViewIsNotAnswered(t *testing.T) {
 	require.Empty(t, f.feed.Unanswered(&lost))
 }
 
-// Of too many addresses the same ones are answered whoever comes first, and the others are reported as long as they are not.
+// If there are too many addresses, the same ones are answered in whatever order the apps come, and the others are reported
+// as long as they are not answered.
 func TestRulesThatDoNotFitAreReported(t *testing.T) {
 	store := etcdtest.Start(t).Store(t)
 	f := start(t, store, config(t))

@@ -21,22 +21,22 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// Served says which rules of an app instance are being answered.
+// Served describes which rules of an app instance are being answered.
 type Served struct {
-	// Generation is that of the rules.
+	// Generation is the generation of the rules.
 	Generation int64
-	// Applied are the ids of the rules that are answered; Failed says why others are not.
+	// Applied holds the IDs of the rules that are answered. Failed maps the IDs of other rules to the reason why they are not.
 	Applied []string
 	Failed  map[string]string
 }
 
-// made is what an origin comes to.
+// made is what an origin contributes to the table.
 type made struct {
 	records []table.Record
-	served  *Served // of rules
+	served  *Served // for rules only
 }
 
-// ruleSet is state.DNSRules without what is of no use here.
+// ruleSet holds the members of state.DNSRules that are needed here.
 type ruleSet struct {
 	V          int   `json:"v"`
 	Generation int64 `json:"generation"`
@@ -55,7 +55,7 @@ type rule struct {
 	State   mp1.RuleState `json:"state"`
 }
 
-// makeRules makes the records of the rules of an app instance that are in force.
+// makeRules makes the records of the active rules of an app instance.
 func makeRules(cfg *Config, app string, value []byte) (made, error) {
 	var set ruleSet
 	if err := decode(value, &set, &set.V); err != nil {
@@ -98,7 +98,7 @@ func makeRules(cfg *Config, app string, value []byte) (made, error) {
 	return m, nil
 }
 
-// Address is an A or AAAA record.
+// Address returns an A or AAAA record.
 func Address(name wire.Name, addr netip.Addr, ttl uint32, id string) table.Record {
 	r := table.Record{Name: name, Type: dns.TypeAAAA, Data: string(addr.AsSlice()), TTL: ttl, ID: id}
 	if len(r.Data) == net.IPv4len {
@@ -107,7 +107,7 @@ func Address(name wire.Name, addr netip.Addr, ttl uint32, id string) table.Recor
 	return r
 }
 
-// makeRecord makes the records of a record of the management.
+// makeRecord makes the table records of a record of the management API.
 func makeRecord(cfg *Config, id string, value []byte) (made, error) {
 	rec, err := records.Decode(state.PrefixDNSRecords+id, value, 0)
 	if err != nil {
@@ -115,13 +115,13 @@ func makeRecord(cfg *Config, id string, value []byte) (made, error) {
 	}
 	view, ok := cfg.viewNamed(rec.View)
 	if !ok {
-		return made{}, nil // of a view that is not configured: nobody is to see it
+		return made{}, nil // its view is not configured: nobody may see it
 	}
 	list, err := records.Wire(rec, view)
 	return made{records: list}, err
 }
 
-// service is state.Service without what is of no use here.
+// service holds the members of state.Service that are needed here.
 type service struct {
 	V    int `json:"v"`
 	Info struct {
@@ -133,9 +133,9 @@ type service struct {
 	} `json:"info"`
 }
 
-// makeService makes the records of a registered service: its addresses at its name, and at the name of the instance, to which SRV
-// records lead. Addresses with another port than the first have a name of their own, p{port}-{instance}: SRV records lead to none
-// that does not serve the port.
+// makeService makes the records of a registered service: its addresses at the service name and at the name of the instance, which
+// is the target of the SRV records. Addresses with a port other than the first have a name of their own, p{port}-{instance}, so
+// that every address of an SRV target serves the port.
 func makeService(cfg *Config, id string, value []byte) (made, error) {
 	var s service
 	if err := decode(value, &s, &s.V); err != nil {
@@ -171,10 +171,10 @@ func makeService(cfg *Config, id string, value []byte) (made, error) {
 	return m, nil
 }
 
-// labelCharacters are those of labels that people and programs can be expected to cope with.
+// labelCharacters are the characters of labels that people and programs can be expected to handle.
 const labelCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
-// serviceName is the name of a service in its zone: that it was registered with, when it can be one.
+// serviceName returns the domain name of a service in its zone: serName below the zone, if that is a valid name.
 func serviceName(serName string, zone wire.Name) (wire.Name, bool) {
 	for label := range strings.SplitSeq(serName, ".") {
 		if label == "" || strings.Trim(label, labelCharacters) != "" {
@@ -193,7 +193,7 @@ type endpoint struct {
 func endpoints(info *mp1.EndPointInfo) []endpoint {
 	var list []endpoint
 	for _, a := range info.Addresses {
-		list = append(list, endpoint{a.Host, uint16(a.Port)}) //nolint:gosec // checked when it was registered
+		list = append(list, endpoint{a.Host, uint16(a.Port)}) //nolint:gosec // checked on registration
 	}
 	for _, s := range info.URIs {
 		u, err := url.Parse(s)
@@ -213,7 +213,7 @@ func endpoints(info *mp1.EndPointInfo) []endpoint {
 	return list
 }
 
-// decode reads a record of which only a part is of use. version is where its schema version is.
+// decode reads a stored value of which only some members are needed. version points to the schema version in into.
 func decode(value []byte, into any, version *int) error {
 	if err := json.Unmarshal(value, into); err != nil {
 		return err

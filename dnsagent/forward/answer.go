@@ -15,19 +15,19 @@ import (
 type Question = cache.Question
 
 const (
-	// staleTTL is the TTL of the records of an answer past its time (RFC 8767 4).
+	// staleTTL is the TTL of the records in a stale answer (RFC 8767 4).
 	staleTTL = 30
-	// failureTTL is how long it is remembered that a question was not answered (RFC 9520 3.2).
+	// failureTTL is how long a failure to answer a question is remembered (RFC 9520 3.2).
 	failureTTL = time.Second
-	// answerOverhead is the size of an Answer besides what its slices hold.
+	// answerOverhead is the size of an Answer without the contents of its slices.
 	answerOverhead = 224
-	// aliasOverhead is the size of an Alias besides its name.
+	// aliasOverhead is the size of an Alias without its name.
 	aliasOverhead = 48
 	// failureOverhead is the size of a Failure with all its errors.
 	failureOverhead = 512
 )
 
-// Info is what an upstream said about its answer (RFC 8914).
+// Info is the extended error in an upstream's response (RFC 8914).
 type Info struct {
 	// Code is the INFO-CODE.
 	Code uint16
@@ -35,30 +35,30 @@ type Info struct {
 	Text string
 }
 
-// Answer is an upstream's answer to a question. It does not change.
+// Answer is an upstream's answer to a question. Its content does not change.
 type Answer struct {
-	// AD is the flag of the header: the upstream vouches for the data (RFC 6840 5.8).
+	// AD is the AD flag of the header: the upstream vouches for the data (RFC 6840 5.8).
 	AD bool
-	// Upstream is who gave the answer, for people.
+	// Upstream is the upstream that gave the answer, for display.
 	Upstream string
-	// Info is what the upstream said about it; nil for nothing.
+	// Info is the extended error in the upstream's response; nil if there was none.
 	Info *Info
 
 	message []byte   // packed, without OPT
-	ttls    []uint16 // where in it the TTLs are
+	ttls    []uint16 // offsets of the TTLs in message
 	rcode   int
 	born    time.Time
-	ttl     time.Duration // how long it is good; 0: just for those who wait for it
-	failure *Failure      // set when there is no answer; this then just says that there was none
+	ttl     time.Duration // lifetime; 0: only for callers already waiting
+	failure *Failure      // set when there was no answer; the Answer then only records that
 	aliases []Alias
 
 	hits       atomic.Uint32 // up to prefetchHits
-	refreshing atomic.Bool   // its successor has been asked for
-	apart      atomic.Uint64 // a generation of what the server knows by itself
-	recheck    atomic.Int64  // up to which age, in nanoseconds, it is served past its time without asking upstreams
+	refreshing atomic.Bool   // its successor has been requested
+	apart      atomic.Uint64 // the generation set by SetApart
+	recheck    atomic.Int64  // up to which age, in nanoseconds, it is served stale without asking upstreams
 }
 
-// newAnswer packs a response of which all that is left may be kept. Its first question is the question.
+// newAnswer packs a response that may be kept in full. The first question of msg is the one that was asked.
 func newAnswer(msg *dns.Msg, born time.Time, ttl time.Duration) (*Answer, error) {
 	packed, err := msg.Pack()
 	if err != nil {
@@ -67,12 +67,12 @@ func newAnswer(msg *dns.Msg, born time.Time, ttl time.Duration) (*Answer, error)
 	if len(packed) > dns.MaxMsgSize {
 		return nil, dns.ErrBuf
 	}
-	// The library reads records whose data ends early, and writes names that are missing then as nothing at all.
+	// The library accepts records whose data ends early, and packs the names missing from them as nothing at all.
 	if err := new(dns.Msg).Unpack(packed); err != nil {
 		return nil, err
 	}
 	a := &Answer{AD: msg.AuthenticatedData, rcode: msg.Rcode, born: born, ttl: ttl}
-	a.message = make([]byte, len(packed)) // what Pack returns has room for everything uncompressed
+	a.message = make([]byte, len(packed)) // the slice from Pack has room for the uncompressed message
 	copy(a.message, packed)
 	records := len(msg.Answer) + len(msg.Ns)
 	if records == 0 {
@@ -89,7 +89,7 @@ func newAnswer(msg *dns.Msg, born time.Time, ttl time.Duration) (*Answer, error)
 	return a, nil
 }
 
-// skipName returns where a name ends in a message that was packed here.
+// skipName returns the offset of the end of the name at off, in a message packed by newAnswer.
 func skipName(msg []byte, off int) int {
 	for {
 		switch n := int(msg[off]); {
@@ -103,24 +103,24 @@ func skipName(msg []byte, off int) int {
 	}
 }
 
-// Len is the number of octets that Append appends.
+// Len returns the number of octets that Append appends.
 func (a *Answer) Len() int { return len(a.message) }
 
-// Append appends the answer as a message: the header with id 0, QR, AD, the response code and the counts; the question in lower case,
-// not compressed; answers and authority. There is no OPT record. Names in the records may refer to the question, so that they have
-// its case when the caller writes that of the client over it. TTLs are what is left of them; those of an answer past its time are
-// 30 s (RFC 8767 4), and AD is clear then. It does not allocate when buf has room.
+// Append appends the answer as a message: the header with ID 0, QR, AD, the response code and the counts; the question in lower case,
+// uncompressed; and the answer and authority sections. There is no OPT record. Names in the records may point into the question, so they
+// take on the client's case when the caller overwrites the question with the client's. TTLs are reduced by the age of the answer; in a
+// stale answer they are 30 s (RFC 8767 4), and AD is clear. Append does not allocate when buf has room.
 func (a *Answer) Append(buf []byte, now time.Time) []byte {
 	return a.append(buf, now, len(a.message), a.ttls)
 }
 
-// AppendUntil does what Append does with the records that lead to an alias of the answer, and nothing behind them. The counts of the
-// header are those of the whole answer.
+// AppendUntil is like Append, but stops after the records that lead to alias, an alias of the answer. The counts in the header are still
+// those of the whole answer.
 func (a *Answer) AppendUntil(buf []byte, now time.Time, alias *Alias) []byte {
 	return a.append(buf, now, alias.end, a.ttls[:alias.Records])
 }
 
-// append appends the message up to end, in which the TTLs are at the places given.
+// append appends the message up to end; ttls are the offsets of the TTLs in that part.
 func (a *Answer) append(buf []byte, now time.Time, end int, ttls []uint16) []byte {
 	start := len(buf)
 	buf = append(buf, a.message[:end]...)
@@ -144,34 +144,34 @@ func (a *Answer) append(buf []byte, now time.Time, end int, ttls []uint16) []byt
 	return buf
 }
 
-// flagAD is in the fourth octet of a message.
+// flagAD is the AD flag in the fourth octet of a message.
 const flagAD = 1 << 5
 
-// age is how old the answer is. Time may have been taken before the answer came.
+// age returns the age of the answer. now may have been read before the answer came.
 func (a *Answer) age(now time.Time) time.Duration { return max(0, now.Sub(a.born)) }
 
 func (a *Answer) staleAt(age time.Duration) bool { return a.ttl > 0 && age >= a.ttl }
 
-// RCode is the response code.
+// RCode returns the response code.
 func (a *Answer) RCode() int { return a.rcode }
 
-// Counts is how many records are in the sections of answers and authority.
+// Counts returns the number of records in the answer and authority sections.
 func (a *Answer) Counts() (answers, authority int) {
 	return int(binary.BigEndian.Uint16(a.message[6:])), int(binary.BigEndian.Uint16(a.message[8:]))
 }
 
-// Stale reports whether the answer is past its time.
+// Stale reports whether the lifetime of the answer is over.
 func (a *Answer) Stale(now time.Time) bool { return a.staleAt(a.age(now)) }
 
-// fresh reports whether the answer, or the failure, can be given without asking anybody.
+// fresh reports whether the answer, or the failure, can be given without asking upstreams.
 func (a *Answer) fresh(now time.Time) bool { return a.age(now) < a.ttl }
 
-// usable reports whether it is an answer that is better than none.
+// usable reports whether this is an answer, perhaps a stale one, that is better than none.
 func (a *Answer) usable(now time.Time, stale time.Duration) bool {
 	return a.failure == nil && a.rcode != dns.RcodeServerFailure && a.age(now) < a.ttl+stale
 }
 
-// cost is the memory taken in octets, with what is lost to rounding.
+// cost returns the memory the answer takes in octets, including what is lost to rounding.
 func (a *Answer) cost() int64 {
 	n := answerOverhead + len(a.message) + 2*len(a.ttls)
 	for i := range a.aliases {

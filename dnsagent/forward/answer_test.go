@@ -69,7 +69,7 @@ func TestAnAnswerThatIsNotKeptIsNotStale(t *testing.T) {
 	require.Zero(t, m.Answer[0].Header().Ttl)
 }
 
-// TestRecordsHaveTheCaseOfTheClient writes the client's question over that of the answer, as the caller does.
+// TestRecordsHaveTheCaseOfTheClient overwrites the question of the answer with the client's, as the caller does.
 func TestRecordsHaveTheCaseOfTheClient(t *testing.T) {
 	c, err := clean(asking(t, "a.example", dns.TypeA), message(t, dns.RcodeSuccess, []string{"A.EXAMPLE. 60 IN A 192.0.2.1"}, nil))
 	require.NoError(t, err)
@@ -82,8 +82,8 @@ func TestRecordsHaveTheCaseOfTheClient(t *testing.T) {
 	require.Equal(t, "a.eXamplE.", m.Answer[0].Header().Name)
 }
 
-// FuzzResponse lets an upstream say anything. Whatever is made of it can be read, is about what was asked, and has TTLs within bounds
-// that become less.
+// FuzzResponse lets an upstream say anything: every answer made of it can be read, is about what was asked, and has TTLs that stay within
+// bounds and decrease.
 func FuzzResponse(f *testing.F) {
 	for _, answer := range [][]string{
 		{"a.example. 60 IN A 192.0.2.1", "x.test. 60 IN A 192.0.2.1"},
@@ -165,7 +165,7 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
-// FuzzMatch lets anybody send anything: only what begins like the response counts.
+// FuzzMatch feeds arbitrary messages: only one that begins like the response counts.
 func FuzzMatch(f *testing.F) {
 	f.Add([]byte{0, 0, 0x80}, true)
 	f.Add(newQuery(asking(f, "a.example", dns.TypeA), 0, false, false).message(), false)
@@ -190,7 +190,7 @@ func TestRecordsThatEndEarlyAreNotPassedOn(t *testing.T) {
 	raw, err := m.Pack()
 	require.NoError(t, err)
 	raw = raw[:len(raw)-21] // after the first name of the SOA
-	raw[len(raw)-2] = 1     // the size of its data
+	raw[len(raw)-2] = 1     // RDLENGTH of the SOA
 	cut, err := decode(raw)
 	require.NoError(t, err, "the library reads it")
 	c, err := clean(asking(t, "a.example", dns.TypeA), cut)

@@ -11,10 +11,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// errServfail is for an upstream that says SERVFAIL.
+// errServfail is the error for an upstream that responds with SERVFAIL.
 var errServfail = errors.New("the upstream says SERVFAIL")
 
-// Outcomes of asking an upstream, in metrics.
+// Outcomes of asking an upstream, as metrics label them.
 const (
 	outcomeAnswer   = "answer"
 	outcomeServfail = "servfail"
@@ -31,7 +31,7 @@ func isTimeout(err error) bool {
 	return ok && network.Timeout()
 }
 
-// unanswered is the error of an upstream that did not answer in the time it had, whatever it is that was waited for.
+// unanswered is the error for an upstream that did not answer in time, whatever the wait was for.
 type unanswered struct {
 	after time.Duration
 	cause error
@@ -43,7 +43,7 @@ func (s *unanswered) Error() string {
 
 func (s *unanswered) Unwrap() error { return s.cause }
 
-// outcomeOf is the outcome in metrics of asking an upstream.
+// outcomeOf returns the outcome, for metrics, of asking an upstream.
 func outcomeOf(err error) string {
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func outcomeOf(err error) string {
 	}
 }
 
-// answerOf asks an upstream and says what its response is worth. With errServfail there is an answer that says so.
+// answerOf asks an upstream and makes an answer of its response. Together with errServfail it returns an answer that says SERVFAIL.
 func (f *Forwarder) answerOf(ctx context.Context, s *settings, x *exchanger) (*Answer, error) {
 	u, q, began := x.upstream, x.question, time.Now()
 	resp, err := x.do(ctx)
@@ -99,12 +99,12 @@ func (f *Forwarder) answerOf(ctx context.Context, s *settings, x *exchanger) (*A
 	return answer, nil
 }
 
-// rejectsEDNS reports whether the code is what servers say that do not know EDNS (RFC 6891 7).
+// rejectsEDNS reports whether servers that do not support EDNS respond with this code (RFC 6891 7).
 func rejectsEDNS(rcode int) bool {
 	return rcode == dns.RcodeFormatError || rcode == dns.RcodeNotImplemented || rcode == dns.RcodeBadVers
 }
 
-// failed is the answer SERVFAIL.
+// failed returns the answer SERVFAIL to a question.
 func failed(q *Question, now time.Time) (*Answer, error) {
 	return newAnswer(&dns.Msg{
 		MsgHdr:   dns.MsgHdr{Response: true, Rcode: dns.RcodeServerFailure},
@@ -122,7 +122,7 @@ func rcodeName(rcode int) string {
 // maxInfoText bounds the text of an Info.
 const maxInfoText = 128
 
-// infoOf is the first extended error of a response.
+// infoOf returns the first extended error of a response, or nil.
 func infoOf(msg *dns.Msg) *Info {
 	opt := msg.IsEdns0()
 	if opt == nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// portOfNobody is an address where nobody listens.
+// portOfNobody is an address at which nobody listens.
 var portOfNobody = netip.MustParseAddrPort("127.0.0.1:1")
 
-// borrowed is a name that shares its memory, as those of queries do.
+// borrowed returns a name that shares memory with b, as the names of queries do.
 func borrowed(b []byte) wire.Name { return wire.Name(unsafe.String(&b[0], len(b))) }
 
 // shortTimeout is for tests in which an upstream does not answer.
@@ -172,7 +172,7 @@ func TestZonesHaveUpstreamsOfTheirOwn(t *testing.T) {
 	}
 }
 
-// The forwarder may end in the moment in which an answer has come.
+// The forwarder may end at the moment an answer arrives.
 func TestAnAnswerThatComesAtTheEndIsGiven(t *testing.T) {
 	up := newFake(t, nil, nil)
 	s := newSubject(t, Config{Zones: rootZone(up.upstream())})

@@ -3,33 +3,34 @@ package forward
 import "time"
 
 const (
-	// caseLosses is after how many responses in a row that lost the capitals of the query an upstream is asked without.
+	// caseLosses is the number of responses in a row that must lose the capitals of the query before an upstream is asked without
+	// capitals.
 	caseLosses = 3
-	// caseRest is for how long. One more such response then begins the next rest.
+	// caseRest is how long the upstream is then asked without them. Afterwards, a single further loss begins the next rest.
 	caseRest = time.Hour
 )
 
-// capitals is what became of the capitals of a query.
+// capitals says whether a response preserves the capitals of the query.
 type capitals uint8
 
 const (
-	// capitalsUnknown is for queries without any, and for what may be forged.
+	// capitalsUnknown is for queries without capitals, and for responses that may be forged.
 	capitalsUnknown capitals = iota
 	capitalsKept
 	capitalsLost
 )
 
-// casing is what is known of how an upstream treats capitals. What comes over UDP may be forged by somebody who wants the capitals to
-// go: only responses over TCP show that they are lost.
+// casing is what is known about how an upstream treats capitals. A response over UDP may be forged by an attacker who wants capitals to
+// be given up, so only responses over TCP show that they are lost.
 type casing struct {
 	losses int       // in a row
-	until  time.Time // asked without until then
+	until  time.Time // asked without capitals until then
 	said   bool
 }
 
 // randomCase reports whether an upstream is to be asked with random capitals.
 func (f *Forwarder) randomCase(s *settings, u *upstream) bool {
-	if !s.RandomCase || u.TLS { // where nobody can forge
+	if !s.RandomCase || u.TLS { // nobody can forge responses over TLS
 		return false
 	}
 	u.mu.Lock()
@@ -37,7 +38,7 @@ func (f *Forwarder) randomCase(s *settings, u *upstream) bool {
 	return !f.now().Before(u.casing.until)
 }
 
-// noteCase takes note of what became of the capitals of a query.
+// noteCase records whether a response preserved the capitals of its query.
 func (f *Forwarder) noteCase(u *upstream, c capitals) {
 	if c == capitalsUnknown {
 		return

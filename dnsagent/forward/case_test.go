@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lowered answers with an address, and the name of the question in lower case.
+// lowered answers with an address, and with the name of the question in lower case.
 func lowered(t *testing.T) answers {
 	return func(r received) [][]byte {
 		m := r.reply(t, r.Question[0].Name+" 0 A 192.0.2.1")
@@ -57,7 +57,7 @@ func TestAnUpstreamThatLosesCapitalsIsAskedWithoutThem(t *testing.T) {
 	require.NotEqual(t, manyLetters+".", queries[len(queries)-1].Question[0].Name)
 }
 
-// Whoever forges answers over UDP cannot have the capitals left out.
+// An attacker who forges answers over UDP cannot make the forwarder give up capitals.
 func TestCapitalsLostOverUDPAloneAreNoProof(t *testing.T) {
 	up := newFake(t, nil, nil)
 	up.say(func(r received) [][]byte {

@@ -19,44 +19,45 @@ const (
 	DefaultMaxNegativeTTL = time.Hour
 )
 
-// Bounds of what a UDP response may have.
+// Bounds of Config.UDPSize.
 const (
 	minUDPSize = 512
 	maxUDPSize = 4096
 )
 
-// maxZoneName is how long the name of a zone may be in octets, so that names below it can be asked for to find loops.
+// maxZoneName is the maximum length of a zone's name in octets. It leaves room for the names below the zone that probes for loops ask
+// for.
 const maxZoneName = 180
 
-// maxTTL is the greatest TTL there is (RFC 2181 8).
+// maxTTL is the greatest TTL (RFC 2181 8).
 const maxTTL = time.Duration(1<<31-1) * time.Second
 
-// tries is how often upstreams that do not answer are asked in the time for a question.
+// tries is how many times silent upstreams are asked within the timeout of a question.
 const tries = 4
 
-// Config is the settings of a forwarder.
+// Config holds the settings of a Forwarder.
 type Config struct {
-	// Zones say whom to ask for what; a name belongs to the zone that has most labels in common with it. The root is that of all names
-	// that are in no other.
+	// Zones say which upstreams to ask for which names. A name belongs to the zone that has most labels in common with it; names in no
+	// other zone belong to the root.
 	Zones []Zone
-	// Timeout is how long a question may take in all; 0 or less counts as DefaultTimeout. When an upstream has not answered after a quarter
-	// of it the next one is asked, too; its answer still counts.
+	// Timeout is how long a question may take in all; 0 or less means DefaultTimeout. When an upstream has not answered after a quarter
+	// of it, the next one is asked too; the answer of the first still counts.
 	Timeout time.Duration
-	// Pending is how many questions may be under way at most; 0 or less counts as DefaultPending. Further ones fail at once.
+	// Pending is the maximum number of questions in flight; 0 or less means DefaultPending. Further questions fail at once.
 	Pending int
-	// RandomCase mixes capitals into the names that are asked for and expects to see them again, which makes answers harder to forge.
-	// Where they are lost the question is asked again over TCP; an upstream that loses them there, too, is asked without before long.
+	// RandomCase sends names with random capitals and expects the response to preserve them, which makes answers harder to forge. When
+	// they are lost, the question is asked again over TCP; an upstream that loses them there too is soon asked without.
 	RandomCase bool
-	// UDPSize is the size offered in EDNS in octets, 512 to 4096; 0 counts as DefaultUDPSize.
+	// UDPSize is the size offered in EDNS in octets, 512 to 4096; 0 means DefaultUDPSize.
 	UDPSize int
-	// CacheBytes is how much memory may be taken by answers in octets; at 0 or less none is kept.
+	// CacheBytes is how much memory, in octets, answers may take; at 0 or less none is kept.
 	CacheBytes int64
-	// MaxTTL and MaxNegativeTTL are how long answers are good at most, and those that something does not exist; 0 or less counts as
-	// DefaultMaxTTL and DefaultMaxNegativeTTL.
+	// MaxTTL bounds the lifetime of answers, MaxNegativeTTL that of negative answers; 0 or less means DefaultMaxTTL and
+	// DefaultMaxNegativeTTL.
 	MaxTTL, MaxNegativeTTL time.Duration
-	// Stale is how much longer an answer is kept for the case that no upstream answers; 0 or less is not at all.
+	// Stale is how much longer an answer is kept in case no upstream answers; 0 or less means not at all.
 	Stale time.Duration
-	// OwnAddr reports whether this server itself is reached at an address: such an upstream is an error. Nil: none is.
+	// OwnAddr reports whether an address is one of this server's own; an upstream at such an address is an error. If nil, no address is.
 	OwnAddr func(netip.AddrPort) bool
 }
 
@@ -64,11 +65,11 @@ type Config struct {
 type Zone struct {
 	// Name is in lower case.
 	Name wire.Name
-	// Upstreams are asked in this order. A zone without any is never forwarded.
+	// Upstreams are asked in this order, healthy ones first. A zone without upstreams is never forwarded.
 	Upstreams []Upstream
 }
 
-// check finds faults and fills in defaults.
+// check fills in defaults and reports faults.
 func (c *Config) check() error {
 	if c.Timeout <= 0 {
 		c.Timeout = DefaultTimeout
@@ -124,15 +125,15 @@ func unique(list []Upstream) []Upstream {
 	return kept
 }
 
-// settings is a Config in force. It does not change.
+// settings is a Config in force. It is immutable.
 type settings struct {
 	Config
 	zones   map[wire.Name]*zone
-	longest int   // the longest name of a zone
-	root    *zone // nil when there is none for all names
+	longest int   // length of the longest zone name
+	root    *zone // nil when there is no root zone
 }
 
-// perZone is how many questions may be under way to one zone: one whose upstreams are silent leaves some to the others.
+// perZone returns how many questions may be in flight for one zone. A zone whose upstreams are silent thus leaves some to the others.
 func (s *settings) perZone() int {
 	if len(s.zones) < 2 {
 		return s.Pending
@@ -150,7 +151,7 @@ func (z *zone) answers() bool {
 	return z != nil && slices.ContainsFunc(z.upstreams, func(u *upstream) bool { return u.health() == healthy })
 }
 
-// zoneOf finds the zone a name belongs to, nil when there is none. It does not allocate.
+// zoneOf returns the zone a name belongs to, or nil. It does not allocate.
 func (s *settings) zoneOf(name wire.Name) *zone {
 	if s.longest > 1 {
 		for ; len(name) > 1; name = name.Parent() {
@@ -180,7 +181,7 @@ func (z *zone) same(other *zone) bool {
 	return true
 }
 
-// shares reports whether an upstream of one is asked by the other too.
+// shares reports whether the two zones have an upstream in common.
 func (z *zone) shares(other *zone) bool {
 	return z != nil && other != nil && slices.ContainsFunc(z.upstreams, func(u *upstream) bool {
 		return slices.Contains(other.upstreams, u)

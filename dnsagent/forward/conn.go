@@ -10,49 +10,49 @@ import (
 )
 
 const (
-	// maxSaid is how many messages with the id of a question wait to be looked at.
+	// maxSaid is the maximum number of messages with the ID of a question that wait to be examined.
 	maxSaid = 4
-	// maxLate is how many answers a connection may owe to questions whose time is over. One that owes more gets no more questions.
+	// maxLate is how many answers a connection may owe to questions that have timed out. One that owes more gets no more questions.
 	maxLate = 128
 )
 
 var (
-	// errBroken is for a connection that ended before the answer came.
+	// errBroken is the error for a connection that ended before the answer came.
 	errBroken = errors.New("the connection has ended")
-	// errStrays is for a connection that was ended because of what came on it.
+	// errStrays is the error for a connection closed because too many messages on it answered no question.
 	errStrays = errors.New("too many messages answer nothing")
 )
 
-// conn is a connection that can carry several questions at a time, whose answers come in any order.
+// conn is a connection that can carry several questions at a time. Answers may come in any order.
 type conn struct {
 	pool   *pool
 	end    context.CancelFunc
-	ready  chan struct{} // closed when it is open
-	broken chan struct{} // closed when it is open no more, or never was
-	err    error         // why; set before broken is closed
+	ready  chan struct{} // closed when the connection is open
+	broken chan struct{} // closed when the connection has ended or could not be opened
+	err    error         // why it ended; set before broken is closed
 	stream net.Conn      // set before ready is closed
 	out    chan outgoing
 
-	// Under the lock of the pool:
+	// The lock of the pool guards the following fields.
 	calls   map[uint16]*call
-	late    map[uint16]*call // those whose time was over before the answer came
-	sent    int              // questions
-	latest  int              // the number of the last question sent that is answered
-	heard   int              // messages for somebody
-	since   time.Time        // nobody has used it
-	doubted bool             // an answer is late and nothing has come since it was asked for: others are better off elsewhere
-	removed bool             // it gets no more questions
+	late    map[uint16]*call // calls that timed out before their answer came
+	sent    int              // number of questions sent
+	latest  int              // highest number of an answered call
+	heard   int              // number of messages passed to a call
+	since   time.Time        // when it was last used
+	doubted bool             // an answer is late and nothing has come since its question: others prefer other connections
+	removed bool             // it takes no more questions
 }
 
-// call is a question under way.
+// call is a question in flight.
 type call struct {
-	number   int // in the order they are sent in; 0 before that
+	number   int // position in the order of sending; 0 before it is sent
 	answered bool
-	heard    int // how many messages there were for anybody on the connection before
+	heard    int // value of conn.heard when the call was added
 	said     chan []byte
 }
 
-// outgoing is a question that is sent next.
+// outgoing is a question to be sent next.
 type outgoing struct {
 	*call
 	framed []byte
@@ -65,11 +65,11 @@ func newConn(p *pool) *conn {
 	}
 }
 
-// load is how many answers are waited for, even if nobody wants them any more: where questions are answered in turn, these hold up others.
-// It is called with the lock held.
+// load returns the number of outstanding answers, including those that nobody wants any more: an upstream that answers in order delays
+// the others by these. It is called with the lock held.
 func (c *conn) load() int { return len(c.calls) + len(c.late) }
 
-// add takes a question in, which gets an id that no other has. It is called with the lock held.
+// add adds a question and gives it an ID that no other has. It is called with the lock held.
 func (c *conn) add(q *query) *call {
 	for c.calls[q.id()] != nil || c.late[q.id()] != nil {
 		q.renewID()
@@ -79,7 +79,7 @@ func (c *conn) add(q *query) *call {
 	return own
 }
 
-// run opens the connection, and reads from it until it ends.
+// run opens the connection and reads from it until it ends.
 func (c *conn) run(ctx context.Context, limit time.Duration) {
 	defer c.end()
 	opening, cancel := context.WithTimeout(ctx, limit)
@@ -110,8 +110,8 @@ func (c *conn) run(ctx context.Context, limit time.Duration) {
 	c.fail(errStrays)
 }
 
-// send writes questions until the connection ends. The time a write has is not that of its question: one that goes out in part is the end
-// of the connection for all who use it.
+// send writes questions until the connection ends. The time limit of a write is not that of its question: a partial write ends the
+// connection for everyone who uses it.
 func (c *conn) send(ctx context.Context, limit time.Duration) {
 	for {
 		select {
@@ -122,7 +122,7 @@ func (c *conn) send(ctx context.Context, limit time.Duration) {
 			c.sent++
 			next.number = c.sent
 			c.pool.mu.Unlock()
-			_ = c.stream.SetWriteDeadline(time.Now().Add(limit)) // fails only when closed, as Write does then
+			_ = c.stream.SetWriteDeadline(time.Now().Add(limit)) // fails only when closed, and then Write fails too
 			if _, err := c.stream.Write(next.framed); err != nil {
 				c.fail(fmt.Errorf("%w: %w", errBroken, err))
 				c.end()
@@ -132,7 +132,7 @@ func (c *conn) send(ctx context.Context, limit time.Duration) {
 	}
 }
 
-// fail tells those who wait that nothing more comes, and why. Where several did, questions do not share connections any more.
+// fail tells the waiting calls that nothing more comes, and why. If there were several, questions no longer share connections.
 func (c *conn) fail(err error) {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
@@ -147,7 +147,7 @@ func (c *conn) fail(err error) {
 	close(c.broken)
 }
 
-// deliver gives a message to the question that has its id, and reports whether there is or was one.
+// deliver passes a message to the call that has its ID, and reports whether the call took it. Late answers count as taken.
 func (c *conn) deliver(msg []byte) bool {
 	if len(msg) < 2 {
 		return false
@@ -176,8 +176,8 @@ func (c *conn) deliver(msg []byte) bool {
 	}
 }
 
-// compare looks at whether the answer to an earlier question comes after that to a later one: an upstream that lets one overtake the
-// other works on several at a time. One that leaves a question out may not. It is called with the lock held.
+// compare checks whether the answer to an earlier question came after the answer to a later one: an upstream that lets one overtake
+// another works on several at a time. One that leaves a question unanswered may not. It is called with the lock held.
 func (c *conn) compare(own *call) {
 	if own.answered {
 		return
@@ -189,7 +189,7 @@ func (c *conn) compare(own *call) {
 	c.latest = max(c.latest, own.number)
 }
 
-// ask sends a question, waits for its answer, and leaves the connection.
+// ask sends a question, waits for its answer and leaves the connection.
 func (c *conn) ask(ctx context.Context, x *exchanger, q *query, own *call) (resp *response, err error) {
 	wrong := false
 	defer func() { c.pool.leave(c, q, wrong) }()
@@ -201,7 +201,7 @@ func (c *conn) ask(ctx context.Context, x *exchanger, q *query, own *call) (resp
 		wrong = true
 		return nil, context.Cause(ctx)
 	}
-	if ctx.Err() != nil { // it was ready as well
+	if ctx.Err() != nil { // both were ready
 		return nil, context.Cause(ctx)
 	}
 	select {
@@ -219,7 +219,7 @@ func (c *conn) ask(ctx context.Context, x *exchanger, q *query, own *call) (resp
 		case msg = <-own.said:
 		case <-c.broken:
 			select {
-			case msg = <-own.said: // which came before the end
+			case msg = <-own.said: // it came before the end
 			default:
 				return nil, c.err
 			}
@@ -234,8 +234,8 @@ func (c *conn) ask(ctx context.Context, x *exchanger, q *query, own *call) (resp
 	}
 }
 
-// doubt takes note that the answer to a question is late. When nobody on the connection has heard anything since it was asked, the other end
-// may be gone: others do not join then, but an answer that comes all the same counts.
+// doubt notes that the answer to a question is late. If no call on the connection has received anything since the question was asked, the
+// other end may be gone: other questions then avoid the connection, but a late answer still counts.
 func (c *conn) doubt(own *call) {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
@@ -248,9 +248,9 @@ func (c *conn) doubt(own *call) {
 	}
 }
 
-// giveUp takes note that the answer to a question may still come, when nobody wants it any more. It reports whether the connection is not
-// to be used again: when nobody on it has heard anything since the question was asked, or it owes too much. Silence for several means
-// that one holds up the others.
+// giveUp notes that an answer may still come, though nobody wants it any more. It reports whether the connection must not be used again:
+// no call on it has received anything since the question was asked, or it owes too many answers. If several calls met with silence, one
+// holds up the others.
 func (c *conn) giveUp(q *query, own *call) (wrong bool) {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()

@@ -23,21 +23,21 @@ func (p *pool) sharing() bool {
 	return p.shares()
 }
 
-// learn is what happens when an answer has overtaken another.
+// learn does what happens when one answer has overtaken another.
 func (p *pool) learn() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.share(true)
 }
 
-// exchanger asks the only upstream.
+// exchanger returns one that asks the only upstream.
 func (s *subject) exchanger(t require.TestingT, name string) *exchanger {
 	return &exchanger{
 		upstream: s.settings.Load().upstreams()[0], question: asking(t, name, dns.TypeA), udpSize: 1232, limit: waitTime, metrics: s.metrics,
 	}
 }
 
-// askOn asks on a connection, whatever else is asked on it.
+// askOn asks on a connection, regardless of what else is asked on it.
 func (c *conn) askOn(ctx context.Context, x *exchanger) error {
 	q := x.query()
 	c.pool.mu.Lock()
@@ -47,7 +47,7 @@ func (c *conn) askOn(ctx context.Context, x *exchanger) error {
 	return err
 }
 
-// desk keeps queries until the test has them answered.
+// desk keeps queries until the test answers them.
 type desk struct {
 	mu   sync.Mutex
 	kept []received
@@ -60,7 +60,7 @@ func (d *desk) keep(r received) [][]byte {
 	return [][]byte{}
 }
 
-// clear answers all that was kept, the last first.
+// clear answers all kept queries, the last one first.
 func (d *desk) clear(a answers) (all [][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,7 +71,7 @@ func (d *desk) clear(a answers) (all [][]byte) {
 	return all
 }
 
-// An upstream may close a connection at any time, whoever waits on it (RFC 7766 6.2.4).
+// An upstream may close a connection at any time, even while questions wait on it (RFC 7766 6.2.4).
 func TestWhatAConnectionDidNotAnswerIsAskedAgain(t *testing.T) {
 	const rounds, atOnce = 10, 8
 	tests := map[string]struct {
@@ -92,7 +92,7 @@ func TestWhatAConnectionDidNotAnswerIsAskedAgain(t *testing.T) {
 			if p, answer := s.pool(), address(t, "192.0.2.1", "0"); tt.shared {
 				p.learn()
 				up.say(func(r received) [][]byte {
-					p.learn() // whatever was closed
+					p.learn() // regardless of what was closed
 					return answer(r)
 				})
 			}
@@ -123,7 +123,7 @@ func TestAnUpstreamThatClosesEveryConnectionFails(t *testing.T) {
 	require.EqualValues(t, 1, s.Upstreams()[0].Unanswered)
 }
 
-// The last try is on a connection that nobody joins, and that ends with it.
+// The last try uses a connection that no other question joins, and that ends with it.
 func TestTheLastTryIsOnAConnectionOfItsOwn(t *testing.T) {
 	s, up := secureSubject(t)
 	p, answer := s.pool(), address(t, "192.0.2.1", "0")
@@ -146,7 +146,7 @@ func TestTheLastTryIsOnAConnectionOfItsOwn(t *testing.T) {
 	require.Zero(t, s.Upstreams()[0].Unanswered)
 }
 
-// Many that share connections, when these are closed, are not all let loose on the upstream.
+// When shared connections are closed, their many questions do not all hit the upstream at once.
 func TestConnectionsOfQuestionsThatAreAloneAreBounded(t *testing.T) {
 	s, _ := secureSubject(t)
 	p := s.pool()
@@ -163,7 +163,7 @@ func TestConnectionsOfQuestionsThatAreAloneAreBounded(t *testing.T) {
 	require.NoError(t, err, "who shares needs none")
 }
 
-// Names that take long hold up nobody, though this upstream answers each connection's questions in turn.
+// Slow names hold up no other question, though this upstream answers the questions of each connection in turn.
 func TestSlowNamesHoldUpNobody(t *testing.T) {
 	s, up := secureSubject(t)
 	g, open := newGate(t)
@@ -193,7 +193,7 @@ func TestSlowNamesHoldUpNobody(t *testing.T) {
 	}
 }
 
-// When all connections are in use one question shares one. If its answer comes first, others do as well.
+// When all connections are in use, one question shares a connection. If its answer comes first, others share too.
 func TestConnectionsAreSharedWithWhoAnswersInAnyOrder(t *testing.T) {
 	s, up := secureSubject(t)
 	answer := address(t, "192.0.2.1", "0")
@@ -280,7 +280,7 @@ func TestConnectionsAreNotSharedAnyMore(t *testing.T) {
 	}
 }
 
-// A question whose time is over is not sent, and leaves the others of its connection alone.
+// A question that has timed out is not sent, and does not affect others on its connection.
 func TestAQuestionThatIsTooLateBreaksNothing(t *testing.T) {
 	s, up := secureSubject(t)
 	g, open := newGate(t)
@@ -304,7 +304,7 @@ func TestAQuestionThatIsTooLateBreaksNothing(t *testing.T) {
 	require.Equal(t, 1, up.asked())
 }
 
-// Answers to questions whose time is over are nothing to be suspicious of, however many come.
+// Answers to questions that have timed out are no reason for suspicion, however many come.
 func TestLateAnswersBreakNothing(t *testing.T) {
 	s, up := secureSubject(t)
 	answer := address(t, "192.0.2.1", "0")
@@ -340,7 +340,7 @@ func TestLateAnswersBreakNothing(t *testing.T) {
 	require.Empty(t, c.late)
 }
 
-// A connection that owes an answer is not used while that may hold up others, and not at all when it owes too many.
+// A connection that owes an answer is not used while it may hold up others, and not at all when it owes too many.
 func TestAConnectionOwesOnlySoMuch(t *testing.T) {
 	s, _ := secureSubject(t)
 	p := s.pool()
@@ -365,7 +365,7 @@ func TestAConnectionOwesOnlySoMuch(t *testing.T) {
 	require.True(t, c.giveUp(q, own))
 }
 
-// The time a write may take is the connection's, not that of a question, which waits for it no longer than it has time.
+// The time limit of a write is the connection's, not the question's: the question waits for the write only as long as it has time.
 func TestAWriteHasATimeOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = time.Minute

@@ -1,9 +1,9 @@
-// Package forward answers DNS questions by asking other servers, and remembers what they said.
+// Package forward answers DNS questions by asking upstream servers, and caches their answers.
 //
-// A [Forwarder] knows upstreams by zone and asks them in order, those in good health first, over UDP with TCP behind it or over TLS
-// (RFC 7858). It believes little: an answer counts only when it is for the very question that was sent, and of an answer only what
-// follows from the question is kept. Equal questions that come at the same time are asked once. Answers are kept as long as they are
-// good, and for some time longer for the case that no upstream answers (RFC 8767).
+// A [Forwarder] knows upstreams by zone and asks them in order, healthy ones first, over UDP with fallback to TCP, or over TLS (RFC
+// 7858). It trusts little: a response counts only when it is for the very question that was sent, and only what follows from the question
+// is kept of it. Equal questions in flight are asked once. Answers are kept for their lifetime, and for some time longer in case no
+// upstream answers (RFC 8767).
 //
-// It does not know who asks, what the server knows by itself, nor how a response is framed.
+// The package does not know who the client is, what the server knows locally, or how a response is framed.
 package forward

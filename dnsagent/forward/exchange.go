@@ -13,10 +13,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// response is what an upstream said to a query.
+// response is an upstream's response to a query.
 type response struct {
 	msg  *dns.Msg
-	sent string // the name as it was asked for
+	sent string // the name as it was sent
 	capitals
 }
 
@@ -24,37 +24,37 @@ type response struct {
 type exchanger struct {
 	upstream   *upstream
 	question   *Question
-	udpSize    int // 0 is without EDNS
+	udpSize    int // 0: without EDNS
 	randomCase bool
 	limit      time.Duration // for each transport that is tried
 	metrics    *metrics
-	route      atomic.Pointer[route] // nil before the question is sent, and where nothing can be done about a late answer
+	route      atomic.Pointer[route] // nil before the question is sent, and when nothing can be done about a late answer
 }
 
-// route is the way a question has gone, for when its answer is late.
+// route is how a question was sent, for use when its answer is late.
 type route struct {
-	// again sends the same question the same way once more; nil where it is asked on another connection instead.
+	// again resends the question the same way; nil if the question is asked on another connection instead.
 	again func()
-	// overdue takes note that the answer should have come by now; it may be nil.
+	// overdue notes that the answer should have come by now; it may be nil.
 	overdue func()
 }
 
-// sent says how the question went out. What it returns takes that back.
+// sent records how the question was sent. forget takes that back.
 func (x *exchanger) sent(r *route) (forget func()) {
 	x.route.Store(r)
 	return func() { x.route.Store(nil) }
 }
 
-// overdue takes note that the answer is late.
+// overdue notes that the answer is late.
 func (x *exchanger) overdue() {
 	if r := x.route.Load(); r != nil && r.overdue != nil {
 		r.overdue()
 	}
 }
 
-// again asks once more without a further socket: over UDP with the same message, so that whoever guesses ids and ports has no more to hit,
-// and the answer to either counts. Over TCP, and while a connection is being opened, the kernel sees to it. It reports false where only
-// asking on another connection helps.
+// again asks once more without another socket. Over UDP it sends the same message, so that an attacker guessing IDs and ports has no more
+// to hit, and the answer to either counts. Over TCP, and while a connection is being opened, the kernel retransmits. again reports false
+// if only asking on another connection helps.
 func (x *exchanger) again() bool {
 	r := x.route.Load()
 	if r == nil {
@@ -90,27 +90,27 @@ func (x *exchanger) bounded(ctx context.Context, exchange func(context.Context) 
 	return exchange(ctx)
 }
 
-// overTCP is the error of a response over UDP that gives reason to ask again over TCP.
+// overTCP is the error for a response over UDP that is a reason to ask again over TCP.
 type overTCP string
 
 func (e overTCP) Error() string { return "the response over UDP is not enough: " + string(e) }
 
-// Reasons to ask over TCP. A response to the right question that has not the capitals of the query may be forged, or the upstream
-// does not keep them; one without a question may be forged as well, or the upstream did not understand EDNS; many that are no response at
-// all come from somebody who guesses.
+// Reasons to ask over TCP. A response to the right question that lacks the capitals of the query may be forged, or the upstream does not
+// preserve them; one without a question may also be forged, or the upstream did not understand EDNS; many messages that are not a
+// response at all come from an attacker who guesses.
 const (
 	wasTruncated = overTCP("truncated")
 	wasDoubtful  = overTCP("doubtful")
 )
 
-// buffers are for responses over UDP. One that is larger than what was offered is cut off, and so not decodable.
+// buffers are for responses over UDP. A response that is larger than its buffer is cut off, and so cannot be decoded.
 var buffers = sync.Pool{New: func() any { return new([maxUDPSize]byte) }}
 
-// maxIgnored is how many messages that are no response may come to a socket: more look as if somebody guesses.
+// maxIgnored is how many messages other than the response a socket may receive: more suggest that somebody is guessing.
 const maxIgnored = 32
 
-// overUDP uses a socket of its own for each query: the kernel gives it a port that nobody can know, and drops what comes from elsewhere
-// than the upstream.
+// overUDP uses a new socket for each query: the kernel gives it a port that nobody can know, and drops packets that do not come from the
+// upstream.
 func (x *exchanger) overUDP(ctx context.Context) (*response, error) {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(x.upstream.Addr))
 	if err != nil {
@@ -122,7 +122,7 @@ func (x *exchanger) overUDP(ctx context.Context) (*response, error) {
 	if _, err := conn.Write(q.message()); err != nil {
 		return nil, err
 	}
-	// An error of the second time is no loss: it is that of the socket, which who reads from it is told, or the answer has come.
+	// An error of the second write does no harm: either it is one of the socket, which Read returns too, or the answer has come.
 	defer x.sent(&route{again: func() { _, _ = conn.Write(q.message()) }})()
 	buf := buffers.Get().(*[maxUDPSize]byte)
 	defer buffers.Put(buf)
@@ -133,7 +133,7 @@ func (x *exchanger) overUDP(ctx context.Context) (*response, error) {
 		}
 		packed := buf[:n]
 		mismatch := q.match(packed)
-		if mismatch == otherCase && !x.randomCase { // which says nothing then (RFC 4343)
+		if mismatch == otherCase && !x.randomCase { // case is insignificant then (RFC 4343)
 			mismatch = matches
 		}
 		switch mismatch {
@@ -170,7 +170,7 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-// over sends the question on a stream that nobody else uses.
+// over sends the question on a stream that nobody else uses, and waits for the response.
 func (x *exchanger) over(ctx context.Context, conn net.Conn) (*response, error) {
 	defer obey(ctx, conn)()
 	q := x.query()
@@ -188,11 +188,11 @@ func (x *exchanger) over(ctx context.Context, conn net.Conn) (*response, error) 
 	}
 }
 
-// judge reads a message that came on a stream. Both results are nil when it is not the response.
+// judge examines a message received on a stream. Both results are nil when it is not the response.
 func (x *exchanger) judge(q *query, packed []byte) (*response, error) {
 	mismatch := q.match(packed)
 	switch mismatch {
-	case matches, otherCase: // whoever answers here has been reached, and is not blind
+	case matches, otherCase: // the other end of a stream has been reached, and is no blind attacker
 		msg, err := decode(packed)
 		if err != nil {
 			return nil, err
@@ -207,7 +207,7 @@ func (x *exchanger) judge(q *query, packed []byte) (*response, error) {
 	return nil, nil //nolint:nilnil // go on reading
 }
 
-// capitals is what became of those of the query in a response that matches, but perhaps for them.
+// capitals says whether a response that matches, except perhaps in case, preserves the capitals of the query.
 func (x *exchanger) capitals(q *query, mismatch string) capitals {
 	switch {
 	case !x.randomCase || !q.hasCapitals():
@@ -218,7 +218,7 @@ func (x *exchanger) capitals(q *query, mismatch string) capitals {
 	return capitalsKept
 }
 
-// readFramed reads a message after its length.
+// readFramed reads a message preceded by its length.
 func readFramed(r io.Reader) ([]byte, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
@@ -229,9 +229,9 @@ func readFramed(r io.Reader) ([]byte, error) {
 	return msg, err
 }
 
-// obey ends what waits on the connection when the context ends. What it returns ends that.
+// obey makes reads and writes on conn end when ctx ends. release stops the watch on ctx.
 func obey(ctx context.Context, conn net.Conn) (release func() bool) {
 	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline) // fails only when closed, which is then seen by others
+	_ = conn.SetDeadline(deadline) // fails only when closed, and then reads and writes fail too
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 }

@@ -17,7 +17,7 @@ func tContext(t require.TestingT) context.Context {
 	return context.Background()
 }
 
-// TestLiesAreIgnored has an upstream, or somebody who sends in its name, say something wrong before what is right.
+// TestLiesAreIgnored has the upstream, or a spoofer, send something wrong before the right response.
 func TestLiesAreIgnored(t *testing.T) {
 	tests := map[string]struct {
 		lie    func(m *dns.Msg) []byte
@@ -61,7 +61,7 @@ func TestLiesAreIgnored(t *testing.T) {
 	}
 }
 
-// TestOthersAreNotHeard answers first from a socket that is not the upstream's, knowing everything else.
+// TestOthersAreNotHeard first answers from a socket that is not the upstream's, with full knowledge of the query.
 func TestOthersAreNotHeard(t *testing.T) {
 	forger, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
@@ -77,7 +77,7 @@ func TestOthersAreNotHeard(t *testing.T) {
 	require.Equal(t, []string{"192.0.2.1"}, addresses(m))
 }
 
-// TestDoubtsAreAskedAboutOverTCP is about messages over UDP that are nearly right, or cut off on purpose.
+// TestDoubtsAreAskedAboutOverTCP covers messages over UDP that are nearly right, or truncated on purpose.
 func TestDoubtsAreAskedAboutOverTCP(t *testing.T) {
 	tests := map[string]struct {
 		overUDP func(m *dns.Msg) [][]byte
@@ -118,7 +118,7 @@ func TestDoubtsAreAskedAboutOverTCP(t *testing.T) {
 				}
 				m := r.reply(t, r.Question[0].Name+" 60 A 192.0.2.1")
 				m.Question = append([]dns.Question(nil), m.Question...)
-				m.Question[0].Name = strings.ToLower(m.Question[0].Name) // over TCP this is no matter
+				m.Question[0].Name = strings.ToLower(m.Question[0].Name) // over TCP this does not matter
 				return packed(t, m)
 			})
 			s := newSubject(t, Config{Zones: rootZone(up.upstream()), RandomCase: true})
@@ -225,7 +225,7 @@ func TestWhatIsSent(t *testing.T) {
 	}
 }
 
-// TestQueriesCannotBeGuessed looks at ids, ports and capitals of many queries. That half of so many random values are equal does not
+// TestQueriesCannotBeGuessed checks the IDs, ports and capitals of many queries. That half of so many random values are equal does not
 // happen.
 func TestQueriesCannotBeGuessed(t *testing.T) {
 	up := newFake(t, nil, code(t, dns.RcodeSuccess)) // without SOA, so that it is not kept

@@ -6,21 +6,21 @@ import (
 	"github.com/miekg/dns"
 )
 
-// What keeps a question from being answered; the Cause of a Failure.
+// Causes of a Failure: why a question was not answered.
 var (
-	// ErrOverload is for a question that was not asked because too many others are under way.
+	// ErrOverload means that the question was not asked because too many others are in flight.
 	ErrOverload = errors.New("too many questions are under way")
-	// ErrLoop is for a name whose upstreams all ask this server in turn.
+	// ErrLoop means that all upstreams for the name ask this server in turn.
 	ErrLoop = errors.New("the upstreams ask this server in turn")
-	// ErrNoUpstream is for a name that is not forwarded.
+	// ErrNoUpstream means that the name is not forwarded.
 	ErrNoUpstream = errors.New("there is no upstream for the name")
-	// ErrClosed is for questions after the end of Run.
+	// ErrClosed means that Run is ending or has ended.
 	ErrClosed = errors.New("the forwarder has ended")
-	// ErrTimeout is for a question that no upstream answered in time.
+	// ErrTimeout means that no upstream answered in time.
 	ErrTimeout = errors.New("no upstream answered in time")
-	// ErrUnusable is for a question to which no upstream had an answer that can be used.
+	// ErrUnusable means that no upstream had a usable answer.
 	ErrUnusable = errors.New("no upstream had an answer")
-	// ErrNetwork is for upstreams that cannot be reached.
+	// ErrNetwork means that the upstreams cannot be reached.
 	ErrNetwork = errors.New("no upstream can be reached")
 )
 
@@ -28,11 +28,11 @@ var (
 type Failure struct {
 	// Code is the INFO-CODE of RFC 8914.
 	Code uint16
-	// Text may be told to the client.
+	// Text may be sent to the client.
 	Text string
 	// Cause is one of the errors of this package.
 	Cause error
-	// Detail is for the log: what the upstream asked last did wrong. It may be nil.
+	// Detail is for the log: what the last upstream asked did wrong. It may be nil.
 	Detail error
 }
 
@@ -51,7 +51,7 @@ func newFailure(cause, detail error) *Failure {
 	return &Failure{Code: code, Text: cause.Error(), Cause: cause, Detail: detail}
 }
 
-// Error joins the text and the detail.
+// Error returns the text and the detail.
 func (f *Failure) Error() string {
 	if f.Detail != nil {
 		return f.Text + ": " + f.Detail.Error()
@@ -62,7 +62,7 @@ func (f *Failure) Error() string {
 // Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Cause }
 
-// passing reports whether the failure says nothing about the question, so that it is not remembered.
+// passing reports whether the failure says nothing about the question, and so is not remembered.
 func (f *Failure) passing() bool {
 	return errors.Is(f.Cause, ErrOverload) || errors.Is(f.Cause, ErrClosed) || errors.Is(f.Cause, ErrNoUpstream)
 }

@@ -21,10 +21,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// waitTime is how long tests wait for what is bound to happen.
+// waitTime is how long tests wait for what must happen.
 const waitTime = 20 * time.Second
 
-// fake is an upstream on sockets of its own. What it says to a query is up to the test: any number of messages, which may be none.
+// fake is an upstream with its own sockets. The test decides what it sends in response to a query: any number of messages, or none.
 type fake struct {
 	addr     netip.AddrPort
 	udp      *net.UDPConn
@@ -34,7 +34,7 @@ type fake struct {
 	accepted atomic.Int64
 	work     sync.WaitGroup
 	answers  atomic.Pointer[answers]
-	most     atomic.Int64 // queries of a connection that are answered before it is closed; 0 is all
+	most     atomic.Int64 // queries answered on a connection before it is closed; 0: all
 
 	mu      sync.Mutex
 	queries []received
@@ -51,7 +51,7 @@ type received struct {
 	tcp  bool
 }
 
-// newFake starts an upstream. With a TLS configuration it takes nothing else on its TCP port.
+// newFake starts an upstream. With a TLS configuration, its TCP port accepts nothing but TLS.
 func newFake(t *testing.T, secure *tls.Config, say answers) *fake {
 	t.Helper()
 	f := &fake{conns: make(map[net.Conn]bool)}
@@ -87,7 +87,7 @@ func (f *fake) close() {
 	f.work.Wait()
 }
 
-// hangUp closes the connections there are.
+// hangUp closes all open connections.
 func (f *fake) hangUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -170,7 +170,7 @@ func (f *fake) serveStreams() {
 					return
 				}
 				said := f.take(raw, conn.RemoteAddr(), true)
-				if said == nil { // hang up without a word
+				if said == nil { // hang up without a response
 					return
 				}
 				for _, msg := range said {
@@ -187,7 +187,7 @@ func (f *fake) serveStreams() {
 	}
 }
 
-// reply is the response to a query, with records in the format of zone files.
+// reply returns a response to a query, with records in zone file format.
 func (r received) reply(t require.TestingT, records ...string) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(r.Msg)
@@ -217,7 +217,7 @@ func packed(t require.TestingT, msgs ...*dns.Msg) [][]byte {
 	return all
 }
 
-// address answers with an address of the name that is asked for.
+// address answers with an address for the name in the question.
 func address(t require.TestingT, ip string, ttl string) answers {
 	return func(r received) [][]byte {
 		return packed(t, r.reply(t, r.Question[0].Name+" "+ttl+" A "+ip))
@@ -235,7 +235,7 @@ func code(t require.TestingT, rcode int) answers {
 
 func silence(received) [][]byte { return nil }
 
-// clock can be put forward.
+// clock is a clock that can be put forward.
 type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
@@ -250,7 +250,7 @@ type subject struct {
 
 func rootZone(upstreams ...Upstream) []Zone { return []Zone{{Name: wire.Root, Upstreams: upstreams}} }
 
-// newSubject makes a forwarder that has much time for a question, unless the test says otherwise. It is not run.
+// newSubject returns a forwarder with a long timeout, unless the test says otherwise. It is not run.
 func newSubject(t testing.TB, cfg Config) *subject {
 	t.Helper()
 	if cfg.Timeout == 0 {
@@ -289,7 +289,7 @@ func asking(t require.TestingT, name string, qtype uint16) *Question {
 	return &Question{Name: n, Type: qtype, Class: dns.ClassINET}
 }
 
-// count is the value of a counter or gauge, 0 when it is not there.
+// count returns the value of a counter or gauge, or 0 if it does not exist.
 func (s *subject) count(t require.TestingT, name string, labels ...string) float64 {
 	families, err := s.reg.Gather()
 	require.NoError(t, err)

@@ -6,28 +6,28 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// flights are the questions under way. Whoever has the same question waits for the same answer.
+// flights holds the questions in flight. Callers with the same question wait for the same answer.
 type flights struct {
 	mu     sync.Mutex
 	under  map[Question]*flight
-	count  int               // with those that are forgotten
-	zones  map[wire.Name]int // the same by zone
+	count  int               // including forgotten flights
+	zones  map[wire.Name]int // count by zone
 	closed bool
 	work   sync.WaitGroup
 }
 
-// flight is one question under way. It belongs to nobody who waits for it.
+// flight is one question in flight. It belongs to none of the callers waiting for it.
 type flight struct {
 	question  Question
 	zone      wire.Name
-	forgotten bool          // its answer is not kept; under the lock of flights
+	forgotten bool          // its answer is not kept; guarded by the lock of flights
 	done      chan struct{} // closed when answer and failure are set
 	answer    *Answer
 	failure   *Failure
 }
 
-// join returns the flight of a question. When there is none it starts one, which calls run, unless there are as many as may be,
-// in all or to one zone.
+// join returns the flight of a question. If there is none, join starts one, which calls run, unless the maximum is in flight, in all or
+// for one zone.
 func (f *flights) join(q *Question, s *settings, run func(*flight)) (*flight, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -56,7 +56,7 @@ func (f *flights) join(q *Question, s *settings, run func(*flight)) (*flight, er
 	return fl, nil
 }
 
-// land ends a flight. The answer is kept by keep, unless it has been forgotten meanwhile.
+// land ends a flight. It calls keep to keep the answer, unless the flight was forgotten meanwhile.
 func (f *flights) land(fl *flight, keep func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,7 +71,7 @@ func (f *flights) land(fl *flight, keep func()) {
 	close(fl.done)
 }
 
-// forget has the answers of flights not kept, and nobody join them any more.
+// forget makes flights for matching names forgotten: their answers are not kept, and no further caller joins them.
 func (f *flights) forget(which func(wire.Name) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,7 +89,7 @@ func (f *flights) len() int {
 	return f.count
 }
 
-// close starts no more flights and waits for those under way.
+// close prevents further flights and waits for those under way.
 func (f *flights) close() {
 	f.mu.Lock()
 	f.closed = true

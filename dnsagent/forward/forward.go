@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// sweepInterval is how often the cache is rid of what is of no use any more. What it holds is bounded all the time.
+	// sweepInterval is how often useless answers are removed from the cache. The size of the cache is bounded at all times.
 	sweepInterval = time.Minute
-	// idleSweepInterval is how often connections that nobody uses are closed.
+	// idleSweepInterval is how often unused connections are closed.
 	idleSweepInterval = idleTime / 2
 )
 
-// Forwarder asks upstreams.
+// Forwarder answers questions by asking upstreams.
 type Forwarder struct {
 	log      *slog.Logger
 	metrics  *metrics
@@ -33,20 +33,20 @@ type Forwarder struct {
 	settings atomic.Pointer[settings]
 	cache    *cache.Cache[*Answer]
 	flights  flights
-	life     context.Context // of all that is asked
+	life     context.Context // of all requests to upstreams
 	end      context.CancelFunc
 
-	process    string // names this process in probes
+	process    string // identifies this process in probes
 	loopLabels string
 
-	mu       sync.Mutex // for what follows, and for changing settings
-	numbered int        // upstreams
+	mu       sync.Mutex // guards the fields below, and changes of settings
+	numbered int        // number of upstreams created
 	watching context.Context
 	watchers sync.WaitGroup
-	streams  sync.WaitGroup // connections over TLS
+	streams  sync.WaitGroup // goroutines of TLS connections
 }
 
-// New makes a forwarder. It answers at once; Run is needed for upstreams that were down to be used first again, for finding loops, and
+// New returns a Forwarder that answers at once. Run is needed for upstreams that were down to be used first again, to detect loops, and
 // to end. Without a logger or a registerer there are no messages or metrics.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Forwarder, error) {
 	if err := cfg.check(); err != nil {
@@ -73,8 +73,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Forwarder, e
 	return f, nil
 }
 
-// Prepare checks new settings; apply brings them into force. Answers are kept, except those below zones whose upstreams are others
-// now (of the root: none of which stays); so is what is known of upstreams that stay in their zone.
+// Prepare checks new settings; apply brings them into force. Answers are kept, except those at or below zones whose upstreams have
+// changed (for the root: unless one of its upstreams stays). What is known about upstreams that stay in their zone is kept as well.
 func (f *Forwarder) Prepare(cfg Config) (apply func(), err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -115,8 +115,8 @@ func (f *Forwarder) apply(cfg Config) {
 	f.flushChanged(old, next)
 }
 
-// flushChanged forgets what was learnt from others than those who are asked now. Upstreams of the root tell of the same public tree, so
-// what they said is kept as long as one of them stays: who replaces all of them may want other answers.
+// flushChanged forgets answers learnt from upstreams other than those asked now. Upstreams of the root serve the same public tree, so
+// their answers are kept as long as one of them stays: an operator who replaces all of them may want other answers.
 func (f *Forwarder) flushChanged(old, next *settings) {
 	changed := make(map[wire.Name]bool)
 	for _, s := range []*settings{old, next} {
@@ -140,7 +140,7 @@ func (f *Forwarder) flushChanged(old, next *settings) {
 	})
 }
 
-// find returns the upstream of a zone, nil when there is none.
+// find returns the upstream of a zone that equals u, or nil.
 func (s *settings) find(name wire.Name, u Upstream) *upstream {
 	if z := s.zones[name]; z != nil {
 		for _, known := range z.upstreams {
@@ -160,7 +160,7 @@ func (s *settings) upstreams() []*upstream {
 	return all
 }
 
-// introduce shows an upstream in the metrics.
+// introduce adds an upstream to the metrics.
 func (f *Forwarder) introduce(u *upstream) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -192,8 +192,8 @@ func (f *Forwarder) startWatching(u *upstream) {
 	f.watchers.Go(func() { f.watch(ctx, u) })
 }
 
-// Run looks after upstreams and the cache until the context ends; then it ends what is under way, and waits for it. It is called once,
-// and returns nil.
+// Run maintains the upstreams and the cache until ctx ends; then it ends everything in flight and waits for it. It is called once, and
+// returns nil.
 func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.close()
 	f.mu.Lock()
@@ -224,7 +224,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 }
 
-// sweep removes answers that are of no use any more.
+// sweep removes answers that are no longer of use.
 func (f *Forwarder) sweep() {
 	now, stale := f.now(), f.settings.Load().Stale
 	f.cache.DeleteFunc(func(_ *Question, a *Answer) bool { return !a.fresh(now) && !a.usable(now, stale) })
@@ -244,7 +244,7 @@ func (f *Forwarder) close() {
 	f.streams.Wait()
 }
 
-// Handles reports whether there are upstreams for a name, which is in lower case. It does not allocate.
+// Handles reports whether there are upstreams for a name, which must be in lower case. It does not allocate.
 func (f *Forwarder) Handles(name wire.Name) bool {
 	z := f.settings.Load().zoneOf(name)
 	return z != nil && len(z.upstreams) > 0

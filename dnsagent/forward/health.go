@@ -16,39 +16,39 @@ import (
 )
 
 const (
-	// failuresToDown is after how many failures in a row an upstream is down. When it is silent they must be spread over at least half
-	// the time a question may take, too: names that take long, asked for at once, are no sign. Nor is a single name, however often it is
-	// asked for: then it is down when it does not answer a probe either.
+	// failuresToDown is the number of failures in a row after which an upstream is down. Failures by silence must also spread over at
+	// least half the timeout of a question: slow names that are asked for at once are no sign. Nor is a single name, however often it is
+	// asked for: the upstream is then down only if it does not answer a probe either.
 	failuresToDown = 3
-	// probeFirst and probeMost are the times between probes of an upstream that is down: they double from one to the other.
+	// probeFirst and probeMost bound the time between probes of an upstream that is down, which doubles from the first to the second.
 	probeFirst, probeMost = 500 * time.Millisecond, 30 * time.Second
 )
 
 // upstream is an upstream of one zone, with its health.
 //
-// One that is down is asked after the others, so that being down costs it nothing when it is alone or all are down: whoever can make it
-// fail, by asking for names that take long, wins little. One that leads back here is not asked.
+// An upstream that is down is asked after the others, so that being down costs it nothing when it is alone or all are down: an attacker
+// who makes it fail, by asking for slow names, gains little. An upstream that leads back to this server is not asked.
 type upstream struct {
 	Upstream
-	zone, label string // for people
+	zone, label string // for display
 	probeName   wire.Name
-	pool        *pool // with TLS
+	pool        *pool // nil without TLS
 	wake        chan struct{}
-	stop        context.CancelFunc // ends the goroutine that watches it; nil before there is one
+	stop        context.CancelFunc // stops the goroutine that watches the upstream; nil before there is one
 
 	mu       sync.Mutex
 	failures int       // in a row
-	failing  time.Time // since when
-	failed   wire.Name // the name asked for first of these
-	several  bool      // it was not the only one
-	suspect  bool      // a probe is to say whether it is down
+	failing  time.Time // when the first of them began
+	failed   wire.Name // name of the first of them
+	several  bool      // they concern other names too
+	suspect  bool      // a probe is to decide whether the upstream is down
 	state    health
 	reason   string // why the last question was not answered; empty once one is
 	since    time.Time
 	rest     time.Duration // until the next probe
-	retired  bool          // it is not in the settings any more; who asks it still is not counted
+	retired  bool          // no longer in the settings; its requests are not counted any more
 	nonce    string        // of the last probe
-	returned bool          // the last probe came back here
+	returned bool          // the last probe came back to this server
 	latency  time.Duration // smoothed
 	casing   casing
 	asked    uint64
@@ -63,12 +63,12 @@ const (
 	looping
 )
 
-// newUpstream makes the upstream of a zone. Its number is that in the names of its probes.
+// newUpstream creates the upstream of a zone. Its number is part of the names of its probes.
 func (f *Forwarder) newUpstream(z Zone, u Upstream) *upstream {
 	f.numbered++
 	name := z.Name
 	for _, label := range []string{"mep-loop", f.process, fmt.Sprint(f.numbered)} {
-		name, _ = name.Child(label) // the names of zones are short enough
+		name, _ = name.Child(label) // zone names are short enough
 	}
 	up := &upstream{
 		Upstream: u, zone: z.Name.String(), label: u.String(), probeName: name, wake: make(chan struct{}, 1), since: f.now(),
@@ -79,7 +79,7 @@ func (f *Forwarder) newUpstream(z Zone, u Upstream) *upstream {
 	return up
 }
 
-// inOrder is the upstreams in the order they are to be asked in.
+// inOrder returns the upstreams to ask, in the order in which to ask them.
 func inOrder(upstreams []*upstream) []*upstream {
 	var up, rest []*upstream
 	for _, u := range upstreams {
@@ -99,7 +99,7 @@ func (u *upstream) health() health {
 	return u.state
 }
 
-// note takes note of what came of asking an upstream for a name; err is what went wrong when it had no answer.
+// note records the outcome of asking an upstream for a name; err is what went wrong if it had no answer.
 func (f *Forwarder) note(u *upstream, name wire.Name, outcome string, took time.Duration, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -109,7 +109,7 @@ func (f *Forwarder) note(u *upstream, name wire.Name, outcome string, took time.
 	f.metrics.requests.WithLabelValues(u.zone, u.label, outcome).Inc()
 	u.asked++
 	switch {
-	case u.state == looping: // which is the reason
+	case u.state == looping: // the loop remains the reason
 	case err == nil:
 		u.reason = ""
 	default:
@@ -131,7 +131,7 @@ func (f *Forwarder) note(u *upstream, name wire.Name, outcome string, took time.
 	}
 }
 
-// noteFailure takes note that an upstream did not respond. It is called with the lock of the upstream held.
+// noteFailure records that an upstream did not respond. It is called with the lock of the upstream held.
 func (f *Forwarder) noteFailure(u *upstream, name wire.Name, outcome string, took time.Duration) {
 	if u.failures == 0 {
 		u.failing = f.now().Add(-took)
@@ -153,7 +153,7 @@ func (f *Forwarder) noteFailure(u *upstream, name wire.Name, outcome string, too
 	}
 }
 
-// countName takes note of a name that was not answered. It is called with the lock held, when the failure has been counted.
+// countName records a name that was not answered. It is called with the lock held, after the failure has been counted.
 func (u *upstream) countName(name wire.Name) {
 	if u.failures == 1 || u.failed == "" {
 		u.failed, u.several = name, false
@@ -161,7 +161,7 @@ func (u *upstream) countName(name wire.Name) {
 	u.several = u.several || name != u.failed
 }
 
-// awaken has whoever watches the upstream look at it.
+// awaken wakes the goroutine that watches the upstream.
 func (u *upstream) awaken() {
 	select {
 	case u.wake <- struct{}{}:
@@ -185,8 +185,8 @@ func (f *Forwarder) changeState(u *upstream, state health, reason string) {
 	u.awaken()
 }
 
-// watch looks after an upstream until the context ends: it looks once whether it leads back here, and whenever it is not well, when it
-// is again.
+// watch monitors an upstream until ctx ends: it probes once whether the upstream leads back to this server, and whenever the upstream is
+// in doubt, until it is well again.
 func (f *Forwarder) watch(ctx context.Context, u *upstream) {
 	f.probe(ctx, u)
 	for {
@@ -215,8 +215,8 @@ func (u *upstream) inDoubt() bool {
 	return u.state != healthy || u.suspect
 }
 
-// nextRest is how long to wait for the next probe: not at all for the first, then longer and longer. It begins anew when the upstream
-// has answered a question: one that answers probes and nothing else is not believed so soon again.
+// nextRest returns how long to wait before the next probe: not at all for the first, then longer and longer. It starts over only after
+// the upstream has answered a question: one that answers nothing but probes is not soon trusted again.
 func (u *upstream) nextRest() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -225,7 +225,7 @@ func (u *upstream) nextRest() time.Duration {
 	return rest
 }
 
-// probe asks for a name that does not exist, below the zone, because there may be no upstream for others.
+// probe asks for a name that does not exist, below the zone because the upstream may know no others.
 func (f *Forwarder) probe(ctx context.Context, u *upstream) {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // it does not fail
@@ -248,7 +248,7 @@ func (f *Forwarder) probe(ctx context.Context, u *upstream) {
 	defer u.mu.Unlock()
 	switch {
 	case ctx.Err() != nil || u.retired:
-	case u.returned: // LoopProbe has seen to it
+	case u.returned: // LoopProbe has changed the state
 	case err != nil && u.suspect:
 		f.changeState(u, down, err.Error())
 	case err != nil:
@@ -259,13 +259,14 @@ func (f *Forwarder) probe(ctx context.Context, u *upstream) {
 	case u.state != healthy:
 		u.failures, u.failed = failuresToDown-1, "" // on probation
 		f.changeState(u, healthy, "")
-	case u.suspect: // it is the name that takes long
+	case u.suspect: // the name is slow, not the upstream
 		u.failures, u.suspect = 0, false
 	}
 }
 
-// LoopProbe reports whether a query that came to this server is one of those by which a forwarder looks for loops. The upstream it was
-// sent to is not asked any more, until a later probe does not come back. The name is in lower case. Answer such a query as you like.
+// LoopProbe reports whether a query that came to this server is one that the forwarder sent to detect loops. The upstream it was sent to
+// is not asked any more, until a later probe does not come back. The name must be in lower case. The response to such a query does not
+// matter.
 func (f *Forwarder) LoopProbe(name wire.Name) bool {
 	if !strings.Contains(string(name), f.loopLabels) {
 		return false

@@ -73,7 +73,7 @@ func TestOneThatIsAloneIsAskedEvenWhenItIsDown(t *testing.T) {
 	require.Equal(t, StateUp, s.state(0))
 }
 
-// TestASingleNameThatIsNotAnsweredIsNoSign has an upstream that is asked for one name only, and never answers that.
+// TestASingleNameThatIsNotAnsweredIsNoSign asks an upstream for a single name, which it never answers.
 func TestASingleNameThatIsNotAnsweredIsNoSign(t *testing.T) {
 	tests := map[string]struct {
 		probes answers
@@ -144,7 +144,7 @@ func TestTheLastErrorIsShownUntilThereIsAnAnswer(t *testing.T) {
 	}
 }
 
-// TestOneThatAnswersProbesOnlyIsNotBelievedForLong looks at the times between probes.
+// TestOneThatAnswersProbesOnlyIsNotBelievedForLong checks the times between probes.
 func TestOneThatAnswersProbesOnlyIsNotBelievedForLong(t *testing.T) {
 	s := newSubject(t, Config{Zones: rootZone(Upstream{Addr: portOfNobody})})
 	u := s.settings.Load().upstreams()[0]
@@ -159,7 +159,7 @@ func TestOneThatAnswersProbesOnlyIsNotBelievedForLong(t *testing.T) {
 	require.Zero(t, u.nextRest())
 }
 
-// TestAnUpstreamThatAsksUsIsFound has an upstream that asks whoever listens here, which recognises the probe.
+// TestAnUpstreamThatAsksUsIsFound has an upstream that asks this server, which recognises the probe.
 func TestAnUpstreamThatAsksUsIsFound(t *testing.T) {
 	zoneName, err := wire.ParseName("corp.example")
 	require.NoError(t, err)

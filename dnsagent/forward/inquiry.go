@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// inquiry is a question under way to the upstreams of a zone. They are asked one after the other: one that has not answered within a
-// quarter of the time gives way to the next, and is asked again after the others; those that had an answer, or none, have said what they
-// know. Who is late is listened to until the end.
+// inquiry is a question in flight to the upstreams of a zone. They are asked one after the other: an upstream that has not answered
+// within a quarter of the timeout gives way to the next, and is asked again after the others; one that has responded or failed is not.
+// Late answers count until the end.
 type inquiry struct {
 	forwarder *Forwarder
 	settings  *settings
 	question  *Question
-	closed    chan struct{} // nobody takes note of what ends any more
+	closed    chan struct{} // closed when nobody receives from ended any more
 	ended     chan *attempt
 	work      sync.WaitGroup
 
 	left    []*upstream // not asked yet
 	silent  []*upstream // to be asked again
 	running []*attempt
-	current *attempt // the one whose answer is not late yet; nil when there is none
+	current *attempt // the attempt whose answer is not late yet; may be nil
 
 	servfail *Answer
 	cause    error
 	detail   error
 }
 
-// attempt is what one upstream is asked.
+// attempt is the question put to one upstream.
 type attempt struct {
 	exchanger
 	began  time.Time
@@ -38,7 +38,8 @@ type attempt struct {
 	err    error
 }
 
-// ask asks the upstreams of a zone until one has an answer or the time is over. Once one says SERVFAIL nobody is asked again.
+// ask asks the upstreams of a zone until one has an answer or the time is over. Once one says SERVFAIL, no upstream is asked a second
+// time.
 func (f *Forwarder) ask(ctx context.Context, s *settings, z *zone, q *Question) (*Answer, *Failure) {
 	in := &inquiry{
 		forwarder: f, settings: s, question: q, closed: make(chan struct{}), ended: make(chan *attempt),
@@ -53,7 +54,7 @@ func (f *Forwarder) ask(ctx context.Context, s *settings, z *zone, q *Question) 
 		close(in.closed)
 		in.work.Wait()
 	}()
-	// By the clock, which sockets go by: the context's timer may fire a moment later, in which every attempt fails at once.
+	// Go by the clock, as sockets do: the context's timer may fire a moment later, and until then every attempt fails at once.
 	deadline, _ := ctx.Deadline()
 	over := func() bool { return ctx.Err() != nil || !time.Now().Before(deadline) }
 	late := time.NewTimer(in.turn())
@@ -84,7 +85,7 @@ func (f *Forwarder) ask(ctx context.Context, s *settings, z *zone, q *Question) 
 	return nil, newFailure(in.cause, in.detail)
 }
 
-// turn is how long an upstream is asked before the next one is, too.
+// turn returns how long an upstream is asked before the next one is asked too.
 func (in *inquiry) turn() time.Duration { return in.settings.Timeout / tries }
 
 // next asks the upstream whose turn it is, and reports whether there is one.
@@ -98,7 +99,7 @@ func (in *inquiry) next(ctx context.Context) bool {
 	}
 	u := (*queue)[0]
 	*queue = (*queue)[1:]
-	for _, a := range slices.Backward(in.running) { // the last one first, whose way is the best known
+	for _, a := range slices.Backward(in.running) { // the latest first: its route is the best known
 		if a.upstream == u && a.again() {
 			in.current = a
 			return true
@@ -121,8 +122,8 @@ func (in *inquiry) next(ctx context.Context) bool {
 	return true
 }
 
-// hopeful reports whether there is something to wait for. Where there is SERVFAIL to be given, that is not the late answer of an upstream
-// that is down.
+// hopeful reports whether there is anything to wait for. If there is a SERVFAIL to return, the late answer of an upstream that is down is
+// not worth waiting for.
 func (in *inquiry) hopeful() bool {
 	if in.servfail == nil || in.current != nil {
 		return len(in.running) > 0
@@ -144,7 +145,7 @@ func (in *inquiry) giveWay() {
 	in.forwarder.note(a.upstream, in.question.Name, outcomeTimeout, in.turn(), err)
 }
 
-// noteSilence takes note that there is no answer yet.
+// noteSilence records that there is no answer yet.
 func (in *inquiry) noteSilence(a *attempt, err error) {
 	in.detail = fmt.Errorf("%s: %w", a.upstream, err)
 	if !errors.Is(in.cause, ErrUnusable) {
@@ -152,7 +153,7 @@ func (in *inquiry) noteSilence(a *attempt, err error) {
 	}
 }
 
-// take takes note of how an attempt ended.
+// take records how an attempt ended.
 func (in *inquiry) take(a *attempt) {
 	f, u := in.forwarder, a.upstream
 	in.running = slices.DeleteFunc(in.running, func(other *attempt) bool { return other == a })
@@ -160,11 +161,11 @@ func (in *inquiry) take(a *attempt) {
 	if waited {
 		in.current = nil
 	}
-	if f.life.Err() != nil { // which says nothing of the upstream
+	if f.life.Err() != nil { // this says nothing about the upstream
 		return
 	}
 	silent := a.err != nil && isTimeout(a.err)
-	if waited || !silent { // that the answer is late has been noted
+	if waited || !silent { // giveWay has noted a late answer already
 		f.note(u, in.question.Name, outcomeOf(a.err), time.Since(a.began), a.err)
 	}
 	if silent {

@@ -10,7 +10,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// slowly answers after more than a quarter of DefaultTimeout, which is how long an upstream is waited for before the next one is asked.
+// slowly answers after more than a quarter of DefaultTimeout, which is how long an upstream has before the next one is asked.
 func slowly(a answers) answers {
 	return func(r received) [][]byte {
 		time.Sleep(1200 * time.Millisecond)
@@ -61,7 +61,7 @@ func TestALateAnswerCounts(t *testing.T) {
 	}
 }
 
-// Who is far away is asked over a connection that lasts.
+// A distant upstream is asked over a connection that lasts.
 func TestALateAnswerOverTLSCountsAndTheConnectionIsKept(t *testing.T) {
 	t.Parallel()
 	s, up := secureSubject(t)
@@ -77,7 +77,7 @@ func TestALateAnswerOverTLSCountsAndTheConnectionIsKept(t *testing.T) {
 	require.NotZero(t, s.pool().idleCount())
 }
 
-// Each question to an upstream leaves from one port with one id, however often it is sent: whoever guesses has no more to hit.
+// Each question to an upstream leaves from one port with one ID, however often it is sent, so that an attacker has no more to guess.
 func TestAQuestionThatIsSentAgainIsTheSame(t *testing.T) {
 	up := newFake(t, nil, silence)
 	s := newSubject(t, Config{Zones: rootZone(up.upstream()), Timeout: shortTimeout, RandomCase: true})
@@ -107,7 +107,7 @@ func TestServfailIsNotKeptFromClientsForAnUpstreamThatIsDown(t *testing.T) {
 	require.EqualValues(t, failuresToDown+1, s.Upstreams()[0].Unanswered)
 }
 
-// A connection on which nothing comes gets no more questions while there is another, until something does come.
+// A connection that delivers nothing gets no more questions while there is another, until it delivers something.
 func TestAConnectionThatIsSilentIsNotJoined(t *testing.T) {
 	s, up := secureSubject(t)
 	g, open := newGate(t)

@@ -68,7 +68,7 @@ func newMetrics(f *Forwarder, reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// setUp shows the state of an upstream. It is called with the upstream's lock held.
+// setUp publishes the state of an upstream. It is called with the upstream's lock held.
 func (m *metrics) setUp(u *upstream) {
 	up := 0.0
 	if u.state == healthy {
@@ -77,7 +77,7 @@ func (m *metrics) setUp(u *upstream) {
 	m.up.WithLabelValues(u.zone, u.label).Set(up)
 }
 
-// setCase shows whether an upstream loses capitals. It is called with the upstream's lock held.
+// setCase publishes whether an upstream loses capitals. It is called with the upstream's lock held.
 func (m *metrics) setCase(u *upstream) {
 	lost := 0.0
 	if u.casing.losses >= caseLosses {
@@ -94,7 +94,7 @@ func (m *metrics) forget(u *upstream) {
 	m.caseLost.DeleteLabelValues(u.zone, u.label)
 }
 
-// reasons are the labels of failures.
+// reasons maps the causes of failures to their label values.
 var reasons = map[error]string{
 	ErrOverload: "overload", ErrLoop: "loop", ErrClosed: "closed", ErrTimeout: "timeout", ErrUnusable: "unusable", ErrNetwork: "network",
 }

@@ -10,31 +10,31 @@ import (
 )
 
 const (
-	// maxConns is how many connections to an upstream take questions at a time.
+	// maxConns is the maximum number of connections to an upstream that take questions at a time.
 	maxConns = 64
 	// spread is how many questions share a connection before another one is opened, to an upstream that answers in any order (RFC 7766
-	// 6.2.1.1). To others there is one question at a time on each.
+	// 6.2.1.1). To other upstreams, each connection carries one question at a time.
 	spread = 16
-	// maxBusy is how many questions are under way on all connections.
+	// maxBusy is the maximum number of questions in flight on all connections.
 	maxBusy = maxConns * spread
-	// maxIdle is how many connections are kept open while nobody uses them, for idleTime. Servers close them at their own discretion
+	// maxIdle is the maximum number of unused connections that are kept open, for idleTime. Servers close them at their own discretion
 	// (RFC 7766 6.2.3).
 	maxIdle  = 16
 	idleTime = 10 * time.Second
-	// connTries is on how many connections a question is asked when the upstream closes one after the other.
+	// connTries is on how many connections a question is asked if the upstream closes one after the other.
 	connTries = 3
 )
 
-// pool keeps connections over TLS to one upstream.
+// pool holds the TLS connections to one upstream.
 type pool struct {
 	addr    string
 	config  *tls.Config
-	life    context.Context // of all connections
+	life    context.Context // context of all connections
 	work    *sync.WaitGroup // their goroutines
 	metrics *metrics
 	busy    chan struct{}
-	// turns has room for one more than there are connections: when all are in use, one question shares one, which shows whether the
-	// upstream answers in any order. If it does not, nobody else is held up.
+	// turns has one slot more than there may be connections: when all are in use, one question shares a connection, which shows whether
+	// the upstream answers in any order. If it does not, no other question is held up.
 	turns chan struct{}
 
 	mu       sync.Mutex
@@ -58,7 +58,7 @@ func (f *Forwarder) newPool(u Upstream) *pool {
 	}
 }
 
-// acquire waits until the caller may ask. Everyone who may calls release.
+// acquire waits until the caller may ask. Every successful call must be followed by release.
 func (p *pool) acquire(ctx context.Context) error {
 	select {
 	case p.busy <- struct{}{}:
@@ -70,8 +70,8 @@ func (p *pool) acquire(ctx context.Context) error {
 
 func (p *pool) release() { <-p.busy }
 
-// turn waits until there is a connection for one more question, and returns what says that it is over. There always is where questions
-// share them, but not for one that is to be alone.
+// turn waits until there is a connection for one more question; the caller calls done when the question is over. It does not wait while
+// questions share connections, unless the question is to be alone.
 func (p *pool) turn(ctx context.Context, alone bool) (done func(), err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -112,7 +112,7 @@ func (p *pool) shares() bool {
 	}
 }
 
-// share takes note of whether the upstream answers in any order, so that sharing does no harm. It is called with the lock held.
+// share records whether the upstream answers in any order, in which case sharing does no harm. It is called with the lock held.
 func (p *pool) share(anyOrder bool) {
 	switch known := p.shares(); {
 	case anyOrder && !known:
@@ -135,9 +135,9 @@ func (p *pool) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// join finds a connection for a question: one that has room, or else a new one, which has so much time to come about. When there are as
-// many as there may be it is the one with the fewest questions. One that is to be alone gets a connection that nobody else joins. Everyone
-// who joins leaves.
+// join finds a connection for a question: one that has room, or else a new one, which has limit to open. At the maximum number of
+// connections it is the one with the fewest questions. A question that is to be alone gets a connection that no other joins. Every join
+// must be followed by leave.
 func (p *pool) join(q *query, alone bool, limit time.Duration) (*conn, *call) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -156,8 +156,8 @@ func (p *pool) join(q *query, alone bool, limit time.Duration) (*conn, *call) {
 	return c, c.add(q)
 }
 
-// fewest is the connection with the fewest questions, and of those that have none the one used last: others may be closed in time. One that
-// is doubted comes after all that are not. It is nil when there is none, and called with the lock held.
+// fewest returns the connection with the fewest questions and, of unused ones, the one used last, so that the others can be closed in
+// time. Doubted connections come after all others. It returns nil if there are none. It is called with the lock held.
 func (p *pool) fewest() (c *conn) {
 	for _, other := range p.conns {
 		if c == nil || other.better(c) {
@@ -187,7 +187,7 @@ func (p *pool) open(alone bool, limit time.Duration) *conn {
 	return c
 }
 
-// leave ends a question. A connection with which something is wrong gets no more of them.
+// leave ends a question. A connection with which something is wrong gets no more questions.
 func (p *pool) leave(c *conn, q *query, wrong bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,7 +205,7 @@ func (p *pool) leave(c *conn, q *query, wrong bool) {
 	}
 }
 
-// idle is how many connections nobody uses. It is called with the lock held.
+// idle returns the number of unused connections. It is called with the lock held.
 func (p *pool) idle() (n int) {
 	for _, c := range p.conns {
 		if len(c.calls) == 0 {
@@ -226,7 +226,7 @@ func (p *pool) remove(c *conn) {
 	}
 }
 
-// drop closes the connections that nobody has used since.
+// drop closes the connections that nobody has used since then.
 func (p *pool) drop(since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -243,7 +243,7 @@ func (p *pool) closeUnused(since time.Time) {
 	}
 }
 
-// close closes all connections once nobody uses them.
+// close closes every connection once nobody uses it.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -251,9 +251,9 @@ func (p *pool) close() {
 	p.drop(time.Now().Add(time.Hour))
 }
 
-// overTLS asks again, on another connection, when the upstream closes one before the answer comes: it may do so at any time, and what it
-// has not answered is to be asked anew (RFC 7766 6.2.4). How many questions it takes on a connection is its own affair, so the last try
-// is on one that nobody else uses.
+// overTLS asks again, on another connection, if the upstream closes one before the answer comes: it may do so at any time, and unanswered
+// questions are to be asked anew (RFC 7766 6.2.4). The upstream decides how many questions it takes on a connection, so the last try has
+// a connection to itself.
 func (x *exchanger) overTLS(ctx context.Context) (*response, error) {
 	p := x.upstream.pool
 	if err := p.acquire(ctx); err != nil {
@@ -265,7 +265,7 @@ func (x *exchanger) overTLS(ctx context.Context) (*response, error) {
 		if try == connTries || !errors.Is(err, errBroken) {
 			return resp, err
 		}
-		p.drop(time.Now()) // the server was likely started anew
+		p.drop(time.Now()) // the server has probably restarted
 	}
 }
 

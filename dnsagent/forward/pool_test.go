@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// certificate is one for a name or an address, with the CAs that vouch for it.
+// certificate returns a certificate for a name or an address, with the CAs that vouch for it.
 func certificate(t *testing.T, host string, until time.Time) (*tls.Config, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -88,7 +88,7 @@ func TestTheCertificateMustBeRight(t *testing.T) {
 	}
 }
 
-// secureSubject is a forwarder with one upstream over TLS that answers what may not be kept.
+// secureSubject returns a forwarder with one TLS upstream, whose answers may not be kept.
 func secureSubject(t *testing.T) (*subject, *fake) {
 	server, cas := certificate(t, "127.0.0.1", tomorrow)
 	up := newFake(t, server, address(t, "192.0.2.1", "0"))
@@ -158,7 +158,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	require.False(t, p.sharing(), "each question was answered before the next one")
 }
 
-// pool is the connections to the only upstream.
+// pool returns the connections to the only upstream.
 func (s *subject) pool() *pool { return s.settings.Load().upstreams()[0].pool }
 
 func (p *pool) idleCount() int {

@@ -12,23 +12,23 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// query is a question as it is sent once: each try has an id and capitals of its own.
+// query is a question as sent once: each try has its own ID and capitals.
 type query struct {
-	framed []byte // the message after its length, as it is sent over TCP (RFC 1035 4.2.2)
-	name   int    // the length of the name
+	framed []byte // the message preceded by its length, as sent over TCP (RFC 1035 4.2.2)
+	name   int    // length of the name
 }
 
-// Flags of a query: recursion is desired, and with AD the upstream says whether it vouches for what it answers (RFC 6840 5.7).
+// Flags of a query: RD, and AD, which has the upstream say whether it vouches for its answer (RFC 6840 5.7).
 const (
 	flagsOfQuery = 1<<8 | flagAD
 	flagCD       = 1 << 4
 	flagDO       = 1 << 15
 )
 
-// queryBlock is what the size of padded queries is a multiple of, in octets (RFC 8467 4.1).
+// queryBlock is the block length, in octets, to which queries are padded (RFC 8467 4.1).
 const queryBlock = 128
 
-// newQuery makes a query. The size is that offered in EDNS; 0 is for a query without EDNS, which cannot be padded.
+// newQuery creates a query. udpSize is the size offered in EDNS; 0 means no EDNS, and so no padding.
 func newQuery(q *Question, udpSize int, randomCase, padded bool) *query {
 	const lengthSize, afterName, opt, option = 2, 4, 11, 4
 	buf := make([]byte, lengthSize+wire.HeaderSize, lengthSize+wire.HeaderSize+len(q.Name)+afterName+opt+option+queryBlock)
@@ -77,7 +77,7 @@ func (q *query) renewID() {
 	_, _ = rand.Read(q.message()[:2]) // it does not fail
 }
 
-// mixCase makes capitals of about half the letters of a name in wire form. No length of a label is a letter.
+// mixCase capitalises about half the letters of a name in wire form. The length of a label is never a letter.
 func mixCase(name []byte) {
 	var coins [wire.MaxName]byte
 	_, _ = rand.Read(coins[:len(name)]) // it does not fail
@@ -90,17 +90,17 @@ func mixCase(name []byte) {
 
 func (q *query) message() []byte { return q.framed[2:] }
 
-// question is the question as it was sent, with type and class.
+// question returns the question as it was sent, with type and class.
 func (q *query) question() []byte {
 	return q.message()[wire.HeaderSize : wire.HeaderSize+q.name+4]
 }
 
-// sentName is the name as it was sent.
+// sentName returns the name as it was sent.
 func (q *query) sentName() string {
 	return wire.Name(q.question()[:q.name]).String()
 }
 
-// Why a message is not the response that is waited for.
+// Reasons why a message is not the expected response.
 const (
 	matches      = ""
 	tooShort     = "short"
@@ -112,7 +112,7 @@ const (
 	notDecodable = "undecodable"
 )
 
-// match says what is wrong with a message that came in response to the query; matches when nothing is.
+// match returns why a message is not the response to the query; matches if it is.
 func (q *query) match(msg []byte) (mismatch string) {
 	if len(msg) < wire.HeaderSize {
 		return tooShort
@@ -168,10 +168,10 @@ func lower(c byte) byte {
 	return c
 }
 
-// truncated reports whether the message says that it is cut off.
+// truncated reports whether the TC flag of the message is set.
 func truncated(msg []byte) bool { return msg[2]&2 != 0 }
 
-// decode takes a message apart. One that ends before the records it counts is an error.
+// decode unpacks a message. One that ends before the records it counts is an error.
 func decode(packed []byte) (*dns.Msg, error) {
 	msg := new(dns.Msg)
 	if err := msg.Unpack(packed); err != nil {

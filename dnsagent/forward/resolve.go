@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// patience is how long a client waits for an answer when there is one past its time (RFC 8767 5, the client response timer).
+	// patience is how long a client waits for an answer when there is a stale one (RFC 8767 5, the client response timer).
 	patience = 1800 * time.Millisecond
-	// recheckInterval is how long no upstream is asked again after they had no answer, when there is one past its time (RFC 8767 5, the
-	// failure recheck timer).
+	// recheckInterval is how long upstreams that had no answer are not asked again when there is a stale one (RFC 8767 5, the failure
+	// recheck timer).
 	recheckInterval = 30 * time.Second
-	// prefetchHits is how often an answer must have been asked for to be renewed before its time is over, in the last tenth of it.
+	// prefetchHits is how often an answer must have been asked for to be renewed early, in the last tenth of its lifetime.
 	prefetchHits, prefetchShare = 3, 10
 )
 
-// Cached returns the answer to a question if there is one that can be given at once: one whose time is not over, or an older one while
-// it is known that upstreams have none. It asks nobody, does not wait and allocates nothing; nothing of the question is kept. An answer
-// that is in demand is renewed in the background.
+// Cached returns the answer to a question if there is one that can be given at once: a fresh one, or a stale one while upstreams are
+// known to have none. It does not ask upstreams, wait or allocate, and retains nothing of q. An answer in demand is renewed in the
+// background.
 func (f *Forwarder) Cached(q *Question, now time.Time) (*Answer, bool) {
 	a, ok := f.cache.Get(q)
 	if !ok || a.failure != nil {
@@ -38,15 +38,15 @@ func (f *Forwarder) Cached(q *Question, now time.Time) (*Answer, bool) {
 	}
 	f.metrics.hits.Inc()
 	if n := a.hits.Load(); n < prefetchHits {
-		a.hits.Store(n + 1) // one that is lost is no matter
+		a.hits.Store(n + 1) // a lost increment does not matter
 	} else if a.ttl-a.age(now) < a.ttl/prefetchShare && a.refreshing.CompareAndSwap(false, true) {
 		f.prefetch(q)
 	}
 	return a, true
 }
 
-// Known returns an answer to a question even if its time is over, as long as it may be used at all: for those who cannot be made to wait
-// for a better one. It asks nobody and does not wait.
+// Known returns the answer to a question even if it is stale, as long as it may be used at all: for clients that cannot be made to wait
+// for a better one. It does not ask upstreams or wait.
 func (f *Forwarder) Known(q *Question, now time.Time) (*Answer, bool) {
 	a, ok := f.cache.Get(q)
 	if !ok || a.failure != nil || !a.fresh(now) && !a.usable(now, f.settings.Load().Stale) {
@@ -60,7 +60,7 @@ func (f *Forwarder) Known(q *Question, now time.Time) (*Answer, bool) {
 	return a, true
 }
 
-// prefetch renews an answer, as long as there is room for the questions of clients too.
+// prefetch renews an answer, provided that this leaves room for clients' questions.
 func (f *Forwarder) prefetch(q *Question) {
 	s := f.settings.Load()
 	if f.flights.len() >= s.Pending/2 {
@@ -71,10 +71,11 @@ func (f *Forwarder) prefetch(q *Question) {
 	}
 }
 
-// Resolve answers a question: from the cache, or by asking upstreams. An answer past its time is given when no upstream has another,
-// or none within 1.8 s; the upstreams are asked on then. Equal questions are asked once, and to the end even if nobody waits any more.
+// Resolve answers a question from the cache or by asking upstreams. It returns a stale answer if no upstream has another, or none within
+// 1.8 s; the upstreams are still asked then. Equal questions are asked once, and to the end even if nobody waits any more.
 //
-// The error is a *Failure, or that of the context when it ends first. The name of the question may change once Resolve has returned.
+// The error is a *Failure, or that of the context when it ends first. The caller may reuse the memory of q.Name once Resolve has
+// returned.
 func (f *Forwarder) Resolve(ctx context.Context, q *Question) (*Answer, error) {
 	now, s := f.now(), f.settings.Load()
 	if a, ok := f.Cached(q, now); ok {
@@ -96,7 +97,7 @@ func (f *Forwarder) Resolve(ctx context.Context, q *Question) (*Answer, error) {
 	return a, err
 }
 
-// errImpatient is for who has another answer and does not wait any longer.
+// errImpatient is the error for a caller that has another answer and waits no longer.
 var errImpatient = errors.New("there is another answer")
 
 // wait waits for the answer of the upstreams.
@@ -113,7 +114,7 @@ func (f *Forwarder) wait(ctx context.Context, s *settings, q *Question, impatien
 	if impatient {
 		patience := f.patience
 		if z := s.zoneOf(q.Name); !z.answers() {
-			patience = 0 // it is known how that would end
+			patience = 0 // no answer is to be expected
 		}
 		timer := time.NewTimer(patience)
 		defer timer.Stop()
@@ -156,14 +157,14 @@ func (f *Forwarder) fly(fl *flight) {
 	f.flights.land(fl, func() { f.keep(fl, s) })
 }
 
-// keep puts what became of a question into the cache.
+// keep caches the outcome of a flight.
 func (f *Forwarder) keep(fl *flight, s *settings) {
 	q, now := &fl.question, f.now()
 	if fl.failure == nil && fl.answer.rcode != dns.RcodeServerFailure {
 		if fl.answer.ttl > 0 {
 			f.cache.Put(q, fl.answer, fl.answer.cost())
 		} else {
-			f.cache.Delete(q) // what was known before is not so any more
+			f.cache.Delete(q) // the previous answer no longer holds
 		}
 		return
 	}
@@ -181,8 +182,8 @@ func (f *Forwarder) keep(fl *flight, s *settings) {
 	f.cache.Put(q, a, a.cost())
 }
 
-// Flush forgets the answers for a name, or for all names below it too, and returns how many there were. Below the root is everything.
-// What is under way is not kept either.
+// Flush removes the answers for a name, or also those for all names below it, and returns how many there were. Below the root is
+// everything. Answers to questions in flight are not kept either.
 func (f *Forwarder) Flush(name wire.Name, below bool) int {
 	return f.flush(func(n wire.Name) bool {
 		if below {

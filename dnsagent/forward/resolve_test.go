@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// gate holds queries until it is opened, or the test ends.
+// gate holds queries until it is opened or the test ends.
 type gate struct{ closed context.Context }
 
 func newGate(t *testing.T) (g gate, open func()) {
@@ -421,7 +421,7 @@ func TestTheSweepTakesWhatIsOfNoUse(t *testing.T) {
 	require.Zero(t, entries())
 }
 
-// TestAnswersTakeWhatTheyAreCountedAs compares with the growth of the heap.
+// TestAnswersTakeWhatTheyAreCountedAs compares the counted memory with the growth of the heap.
 func TestAnswersTakeWhatTheyAreCountedAs(t *testing.T) {
 	heap := func() int64 {
 		var m runtime.MemStats

@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	// maxChain is how many aliases an answer may go through.
+	// maxChain is the maximum number of aliases that an answer may go through.
 	maxChain = 16
-	// maxProofs is how many signed records may show that something does not exist: three names for each zone (RFC 5155 7.2).
+	// maxProofs is how many signed records may prove that something does not exist: three names for each zone (RFC 5155 7.2).
 	maxProofs = 32
 )
 
-// errUnusable is for responses that are no answer: another upstream may know more.
+// errUnusable is the error for responses that are no answer: another upstream may know more.
 var errUnusable = errors.New("the response is no answer")
 
-// cleaned is a response of which only what follows from the question is left.
+// cleaned is a response reduced to what follows from the question.
 type cleaned struct {
 	msg *dns.Msg
 	ttl time.Duration // 0 when it must not be kept
 }
 
-// sanitiser picks from a response what follows from the question. Whatever else is in it may be an attempt to have somebody believe
-// it (RFC 5452 6, RFC 2181 5.4.1).
+// sanitiser picks from a response what follows from the question. Anything else in it may be an attempt to plant false data (RFC 5452 6,
+// RFC 2181 5.4.1).
 type sanitiser struct {
 	question *Question
 	response *response
@@ -38,8 +38,8 @@ type sanitiser struct {
 	negative *dns.SOA
 }
 
-// sanitise returns what is left of a response with the codes NOERROR, NXDOMAIN or YXDOMAIN. Its TTLs are in their bounds. The error
-// is errUnusable when it answers nothing.
+// sanitise returns what is left of a response with the code NOERROR, NXDOMAIN or YXDOMAIN, with TTLs within their bounds. The error is
+// errUnusable if the response answers nothing.
 func sanitise(q *Question, resp *response, longest, longestNegative time.Duration) (*cleaned, error) {
 	s := &sanitiser{question: q, response: resp, names: []string{q.Name.String()}}
 	s.restoreCase()
@@ -68,8 +68,8 @@ func sanitise(q *Question, resp *response, longest, longestNegative time.Duratio
 	return &cleaned{msg: msg, ttl: s.boundTTLs(longest, longestNegative, found)}, nil
 }
 
-// nothing says why a response without the records that were asked for, and without a SOA, does not even say that there are none; "" when
-// it may. What is truncated has come over TCP then, where there is no more to be had.
+// nothing returns why a response with neither the requested records nor a SOA does not even say that there are none; "" if it may. A
+// truncated response has come over TCP by then, where no more is to be had.
 func (s *sanitiser) nothing() string {
 	msg := s.response.msg
 	switch alias := len(s.names) > 1; {
@@ -85,7 +85,7 @@ func (s *sanitiser) nothing() string {
 	return ""
 }
 
-// isReferral tells a response that names servers to ask from one that says that there is no such record.
+// isReferral reports whether a response names servers to ask, rather than saying that there is no such record.
 func isReferral(msg *dns.Msg) bool {
 	for _, rr := range msg.Ns {
 		if rr.Header().Rrtype == dns.TypeNS {
@@ -95,7 +95,7 @@ func isReferral(msg *dns.Msg) bool {
 	return false
 }
 
-// followChain keeps what is asked for, and the aliases that lead to it. It reports whether there is what is asked for.
+// followChain keeps the requested records and the aliases that lead to them. It reports whether there are requested records.
 func (s *sanitiser) followChain() bool {
 	for {
 		name := s.names[len(s.names)-1]
@@ -113,8 +113,8 @@ func (s *sanitiser) followChain() bool {
 	}
 }
 
-// keep keeps the records of a name and type, with their signatures. No two of a set are equal (RFC 2181 5), and the least TTL is that
-// of all (RFC 2181 5.2).
+// keep keeps the records of a name and type, with their signatures. An RRset has no duplicates (RFC 2181 5), and all its records get its
+// lowest TTL (RFC 2181 5.2).
 func (s *sanitiser) keep(name string, rtype uint16) (found bool) {
 	var set []dns.RR
 	least := uint32(math.MaxUint32)
@@ -137,12 +137,12 @@ func (s *sanitiser) keep(name string, rtype uint16) (found bool) {
 	return true
 }
 
-// is reports whether the record is one of the name that can be kept.
+// is reports whether rr has the given owner name and can be kept.
 func (s *sanitiser) is(rr dns.RR, name string) bool {
 	return s.proper(rr) && strings.EqualFold(rr.Header().Name, name)
 }
 
-// proper reports whether the record is one that belongs into an answer, of the right class, and has data. The library takes records
+// proper reports whether rr is a record that belongs in an answer, has the right class, and has data. The library mistakes records
 // without data for those of updates (RFC 2136).
 func (s *sanitiser) proper(rr dns.RR) bool {
 	h := rr.Header()
@@ -169,7 +169,7 @@ func (s *sanitiser) appendSignatures(kept, section []dns.RR, name string, rtype 
 	return kept
 }
 
-// keepAlias keeps the CNAME of a name, with the DNAME it comes from. It returns what the name is an alias of, nothing when it is none.
+// keepAlias keeps the CNAME of a name, with the DNAME it comes from. It returns the name's target, or "" if the name is no alias.
 func (s *sanitiser) keepAlias(name string) (target string) {
 	var alias *dns.CNAME
 	for _, rr := range s.response.msg.Answer {
@@ -215,7 +215,7 @@ func (s *sanitiser) keepOrigin(name, target string) {
 	}
 }
 
-// findSOA keeps the SOA record that says how long something does not exist (RFC 2308 3): that of a zone the name is in.
+// findSOA keeps the SOA record that says how long something does not exist (RFC 2308 3): that of a zone that one of the names is in.
 func (s *sanitiser) findSOA() {
 	for _, rr := range s.response.msg.Ns {
 		if soa, ok := rr.(*dns.SOA); ok && s.proper(rr) && s.above(soa.Hdr.Name) {
@@ -239,8 +239,8 @@ func (s *sanitiser) above(zone string) bool {
 	return false
 }
 
-// keepProofs keeps the records by which a validator sees that names or types do not exist, or where a zone is not signed (RFC 4035
-// 3.1.3, 3.1.4). Their owners are elsewhere in the zone, but those who signed them are above a name of the answer.
+// keepProofs keeps the records that prove to a validator that names or types do not exist, or where a zone is not signed (RFC 4035 3.1.3,
+// 3.1.4). Their owner names are elsewhere in the zone, but their signers' names are at or above a name of the answer.
 func (s *sanitiser) keepProofs() {
 	section := s.response.msg.Ns
 	signatures := 0
@@ -277,8 +277,8 @@ func (s *sanitiser) keepProofs() {
 	}
 }
 
-// boundTTLs brings the TTLs into their bounds and returns the least, 0 for what must not be kept: without records there is nothing
-// that says for how long. A TTL whose first bit is set is a large one, and cut like others (RFC 8767 4).
+// boundTTLs bounds the TTLs and returns the lowest, or 0 for what must not be kept: without records nothing says for how long. A TTL
+// whose first bit is set is a large one, and is cut like others (RFC 8767 4).
 func (s *sanitiser) boundTTLs(longest, longestNegative time.Duration, found bool) time.Duration {
 	least := uint32(maxTTL / time.Second)
 	bound := func(section []dns.RR, most uint32) {
@@ -300,8 +300,8 @@ func (s *sanitiser) boundTTLs(longest, longestNegative time.Duration, found bool
 	return time.Duration(least) * time.Second
 }
 
-// restoreCase takes back the capitals that names in the response have from the query, so that they are nobody's to see. Names that
-// are compressed take theirs from it.
+// restoreCase removes the capitals of the query from names in the response, so that nobody sees them. Compressed names take theirs from
+// the question.
 func (s *sanitiser) restoreCase() {
 	sent, asked := s.response.sent, s.names[0]
 	starts := dns.Split(sent)

@@ -11,7 +11,7 @@ import (
 
 const sigOf = " IN RRSIG %T 13 2 60 20300101000000 20200101000000 1 %S c2lnbmF0dXJl"
 
-// sig is a signature of a type, signed by a zone.
+// sig returns a signature of the records of a type, signed by a zone.
 func sig(owner, covered, signer string) string {
 	return owner + " 60" + strings.NewReplacer("%T", covered, "%S", signer).Replace(sigOf)
 }
@@ -23,7 +23,7 @@ func clean(q *Question, m *dns.Msg) (*cleaned, error) {
 func message(t require.TestingT, rcode int, answer, authority []string) *dns.Msg {
 	m := &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: rcode}}
 	m.Answer, m.Ns = parse(t, answer...), parse(t, authority...)
-	raw, err := m.Pack() // so that all is as if it came over the network
+	raw, err := m.Pack() // as if the message came over the network
 	require.NoError(t, err)
 	m = new(dns.Msg)
 	require.NoError(t, m.Unpack(raw))
@@ -295,7 +295,7 @@ func TestAliasesAreFollowedSoFar(t *testing.T) {
 	require.Len(t, got.msg.Answer, maxChain+1)
 }
 
-// TestTheCapitalsOfTheQueryAreNobodysBusiness has a response that refers to its question, as all do.
+// TestTheCapitalsOfTheQueryAreNobodysBusiness uses a response whose names point into its question, as all responses do.
 func TestTheCapitalsOfTheQueryAreNobodysBusiness(t *testing.T) {
 	q := asking(t, "www.a.example", dns.TypeA)
 	m := message(t, dns.RcodeSuccess, []string{"wWw.A.eXample. 60 IN CNAME Server.A.eXample.", "Server.A.eXample. 60 IN A 192.0.2.1"}, nil)

@@ -13,23 +13,23 @@ const (
 	StateLooping = "looping"
 )
 
-// Status is what is known of an upstream of a zone.
+// Status is what is known about an upstream of a zone.
 type Status struct {
-	// Zone and Upstream are the zone and the upstream as they are written.
+	// Zone and Upstream are the text forms of the zone and the upstream.
 	Zone, Upstream string
-	// State is one of the states. Reason is why it is not StateUp, or why the last question was not answered when it is; empty when it was.
+	// State is one of the states. Reason is why it is not StateUp or, if it is, why the last question was not answered; empty if it was.
 	State, Reason string
-	// Since is since when it has been in this state.
+	// Since is when the upstream entered this state.
 	Since time.Time
-	// Asked is how often it was asked, Unanswered how often it did not respond.
+	// Asked is how often the upstream was asked, Unanswered how often it did not respond.
 	Asked, Unanswered uint64
-	// Latency is about how long it took to respond lately; 0 when it has not yet.
+	// Latency is about how long recent responses took; 0 before the first.
 	Latency time.Duration
-	// CaseLost says that it does not keep the capitals of names, and is asked without.
+	// CaseLost says that the upstream does not preserve the capitals of names, and is asked without.
 	CaseLost bool
 }
 
-// Upstreams lists the upstreams in the order of their zones, and within a zone in that of the settings.
+// Upstreams lists the upstreams ordered by zone, and within a zone in the order of the settings.
 func (f *Forwarder) Upstreams() []Status {
 	var list []Status
 	for _, u := range f.settings.Load().upstreams() {

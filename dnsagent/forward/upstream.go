@@ -10,23 +10,23 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Ports of upstreams when none is named.
+// Default ports of upstreams.
 const (
 	portDNS = 53
 	portTLS = 853
 )
 
-// Upstream is a server that is asked.
+// Upstream is a server to ask.
 type Upstream struct {
 	Addr netip.AddrPort
-	// TLS asks over TLS only (RFC 7858). The server's certificate must be for ServerName, or for the address when that is empty, and
-	// issued by one of CAs, or one the operating system trusts when that is nil.
+	// TLS means that the server is asked over TLS only (RFC 7858). Its certificate must be for ServerName, or for the address if that is
+	// empty, and issued by one of CAs, or by one that the operating system trusts if CAs is nil.
 	TLS        bool
 	ServerName string
 	CAs        *x509.CertPool
 }
 
-// String is the upstream as ParseUpstreams reads it.
+// String returns the upstream in the form that ParseUpstreams reads.
 func (u Upstream) String() string {
 	switch {
 	case !u.TLS:
@@ -57,10 +57,10 @@ func (u Upstream) check() error {
 	}
 }
 
-// ParseUpstreams reads a list of upstreams. Each is one of
+// ParseUpstreams parses a list of upstreams. Each is one of
 //
 //   - an address, with or without a port: 192.0.2.1, 192.0.2.1:5353, 2001:db8::1, [2001:db8::1]:5353
-//   - the same for TLS, with the name that the server's certificate is for unless that is its address: tls://192.0.2.1#dns.example
+//   - the same for TLS, with the name in the server's certificate unless that is its address: tls://192.0.2.1#dns.example
 //   - the path of a file in the format of resolv.conf, for the servers it names: /etc/resolv.conf
 func ParseUpstreams(list []string) ([]Upstream, error) {
 	var upstreams []Upstream

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// conns is the connections there are, TCP and TLS together.
+// conns holds the open connections, TCP and TLS together.
 type conns struct {
 	most, perSource int
 
@@ -14,19 +14,19 @@ type conns struct {
 	from map[netip.Prefix]int
 }
 
-// sourceOf is what counts as one client: an IPv4 address, or the /64 of an IPv6 address, because whoever has one address there has
-// all of them (RFC 7934). Link-local addresses, which have the prefix in common, count each.
+// sourceOf returns the prefix that counts as one client: an IPv4 address, or the /64 of an IPv6 address, because a host with one
+// address in it can use all of them (RFC 7934). Link-local addresses, which share a prefix, count separately.
 func sourceOf(a netip.Addr) netip.Prefix {
 	bits := a.BitLen()
 	if a.Is6() && !a.IsLinkLocalUnicast() {
 		bits = 64
 	}
-	p, _ := a.Prefix(bits) // refuses only more bits than there are
+	p, _ := a.Prefix(bits) // fails only for more bits than the address has
 	return p
 }
 
-// admit takes a connection in. Where there are too many the one longest idle makes room; when there is none idle the new one is
-// refused for the reason returned.
+// admit adds a connection. At a limit it evicts the longest idle connection, or, if none is idle, refuses the new one and returns
+// the reason.
 func (t *conns) admit(c *conn) (reason ending, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -41,8 +41,8 @@ func (t *conns) admit(c *conn) (reason ending, ok bool) {
 	return endNot, true
 }
 
-// evict closes the connection longest idle among those wanted; false when none is idle. A connection with a part of a message is
-// idle: whoever opens many and sends little is the first to go.
+// evict closes the longest idle connection among those wanted; it returns false if none is idle. A connection with an incomplete
+// message is idle: a client that opens many and sends little loses them first.
 func (t *conns) evict(wanted func(*conn) bool) bool {
 	var victim *conn
 	for c := range t.all {
@@ -54,7 +54,7 @@ func (t *conns) evict(wanted func(*conn) bool) bool {
 		return false
 	}
 	t.forget(victim)
-	_ = victim.raw.Close() // TLS would first say so to the client, and wait
+	_ = victim.raw.Close() // TLS would first send an alert, and may block
 	return true
 }
 
@@ -65,7 +65,7 @@ func (t *conns) forget(c *conn) {
 	}
 }
 
-// remove forgets a connection; false when it was evicted.
+// remove removes a connection; it returns false if it was evicted.
 func (t *conns) remove(c *conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -76,7 +76,7 @@ func (t *conns) remove(c *conn) bool {
 	return known
 }
 
-// interruptAll ends the reading of all connections.
+// interruptAll interrupts reading on all connections.
 func (t *conns) interruptAll() {
 	t.each(func(c *conn) { _ = c.raw.SetReadDeadline(past) })
 }

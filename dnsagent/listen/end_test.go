@@ -45,7 +45,7 @@ func TestAnswersUnderWayAreSentAtTheEnd(t *testing.T) {
 		h := newEcho()
 		s, err := open(t, listen.Config{Addr: loopback})
 		require.NoError(t, err)
-		s.SetGrace(2 * patience) // that it was not used up is seen at the end of the test
+		s.SetGrace(2 * patience) // the cleanup of the test fails if this is used up
 		s.run(t, h)
 		c := dial(t, network, s.Addr())
 		c.send("wait: a")
@@ -74,7 +74,7 @@ func TestAnswersThatTakeTooLongAreGivenUp(t *testing.T) {
 		if network == "tcp" {
 			c.closed()
 		}
-		// Run returns without an error, which start looks at.
+		// Run returns without an error, which start checks.
 	})
 }
 
@@ -90,7 +90,7 @@ func TestAHandlerThatDoesNotEndIsAnError(t *testing.T) {
 	s.stop()
 	require.ErrorContains(t, <-s.ended, "do not end")
 	h.release <- struct{}{}
-	s.ended <- nil // for what waits for the end of all servers
+	s.ended <- nil // for the cleanup that waits for all servers
 }
 
 func TestConnectionsOfAllKindsEndWithTheServer(t *testing.T) {

@@ -2,5 +2,5 @@ package listen
 
 import "time"
 
-// SetGrace sets how long answers under way may take when the server ends.
+// SetGrace sets how long messages in flight may take when the server stops.
 func (s *Server) SetGrace(d time.Duration) { s.grace = d }

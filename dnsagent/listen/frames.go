@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The memory of a connection for what it reads, in octets: at first, and what is kept for the next message.
+// Sizes of a connection's read buffer in octets: the initial size, and the largest kept for the next message.
 const firstRead, keptRead = 512, 4096
 
 var (
@@ -16,22 +16,22 @@ var (
 	errNoMessage = errors.New("a message of length 0")
 )
 
-// frames takes messages from a stream, each after its length in two octets (RFC 1035 4.2.2, RFC 7766 8).
+// frames reads messages from a stream, each preceded by its length in two octets (RFC 1035 4.2.2, RFC 7766 8).
 type frames struct {
 	conn net.Conn
-	// whole is how long a message may take to come once its first octet is here.
+	// whole is how long a message may take to arrive once its first octet is here.
 	whole   time.Duration
 	stopped *atomic.Bool
 
 	buf      []byte
-	from, to int // what was read and not yet taken
+	from, to int // buf[from:to] has been read but not yet returned
 }
 
-// empty says that nothing of a further message is here.
+// empty reports whether nothing of a further message has been read.
 func (f *frames) empty() bool { return f.from == f.to }
 
-// next returns the next message, which is valid until the next call. The stream may be idle for the given time before it begins.
-// The error is os.ErrDeadlineExceeded when that is over, and when a message does not end in time.
+// next returns the next message, valid until the next call. The stream may be idle for the given time before the message
+// begins. The error is os.ErrDeadlineExceeded if it is idle for longer, or if the message is not complete in time.
 func (f *frames) next(idle time.Duration) ([]byte, error) {
 	waiting, begun := false, false
 	for {
@@ -46,7 +46,7 @@ func (f *frames) next(idle time.Duration) ([]byte, error) {
 				return have[prefix:need], nil
 			}
 		}
-		// Set once for a message, or else one octet now and then would keep a connection for ever.
+		// Each deadline is set once per message, or an octet now and then would keep a connection open for ever.
 		var err error
 		switch {
 		case !f.empty() && !begun:
@@ -68,8 +68,8 @@ func (f *frames) next(idle time.Duration) ([]byte, error) {
 	}
 }
 
-// deadline sets the deadline of reading. The server sets one that is over after it said that it ends: whichever comes last, the
-// reading ends.
+// deadline sets the read deadline to d from now. The server sets stopped, then a deadline in the past: whichever deadline is
+// set last, reading ends.
 func (f *frames) deadline(d time.Duration) error {
 	if err := f.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return err
@@ -80,8 +80,8 @@ func (f *frames) deadline(d time.Duration) error {
 	return nil
 }
 
-// makeRoom makes room for an octet at least of a message that needs so many. The memory grows with what has come, not with
-// what was announced.
+// makeRoom makes room for at least one more octet of a message that takes need octets. The buffer grows with what has arrived,
+// not with the announced length.
 func (f *frames) makeRoom(need int) {
 	if f.empty() {
 		f.from, f.to = 0, 0

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stream gives out octets in pieces.
+// stream returns data in pieces.
 type stream struct {
 	net.Conn
 	data   []byte
@@ -44,7 +44,7 @@ func (s *stream) Read(p []byte) (int, error) {
 // SetReadDeadline implements net.Conn.
 func (*stream) SetReadDeadline(time.Time) error { return nil }
 
-// FuzzFrames compares the messages taken from a stream with those that are in it, in whatever pieces it comes.
+// FuzzFrames compares the messages read from a stream, in any pieces, with those that are in it.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte("\x00\x01a\x00\x02bc"), []byte{0})
 	f.Add([]byte("\x00\x01a\x00\x00\x00\x01b"), []byte{2})

@@ -7,13 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// infoSize is room for the control messages of a packet in octets; 40 are needed for the one asked for.
+// infoSize is the size of the buffer for control messages of a packet in octets; the requested one takes 40.
 const infoSize = 128
 
-// tune sets what the socket needs besides its address, and asks for the address packets were sent to when there may be more
-// than one.
+// tune sets the options of the socket, and requests the destination address of packets if there may be more than one.
 func (p *packets) tune() error {
-	// Where the system allows less, less is had.
+	// The system may grant less.
 	_ = p.conn.SetReadBuffer(receiveBuffer)
 	addr := unmapped(p.conn.LocalAddr().(*net.UDPAddr).AddrPort()).Addr()
 	return control(p.conn, func(fd int) error {
@@ -21,8 +20,8 @@ func (p *packets) tune() error {
 		if err != nil {
 			return err
 		}
-		// A forged report of a small path MTU must not make answers come in fragments, into which others can be put
-		// (RFC 9715). It is a protection more where the kernel knows it.
+		// A forged report of a small path MTU must not cause responses to be fragmented: fragments can be replaced (RFC 9715).
+		// This is an additional protection where the kernel supports it.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
 		if domain == unix.AF_INET6 {
 			_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
@@ -31,15 +30,15 @@ func (p *packets) tune() error {
 			return nil
 		}
 		if domain == unix.AF_INET6 {
-			// Where the socket serves IPv4 too, its addresses come and go mapped.
+			// If the socket also serves IPv4, the addresses are IPv4-mapped in both directions.
 			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 		}
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	})
 }
 
-// source makes of the control messages of a packet the one that sends its answer from the address the packet was sent to. It is
-// part of what it is given; nil when the kernel has to choose the address.
+// source picks from info, the control messages of a packet, the one that makes the response leave from the address the packet
+// was sent to. The result is part of info; it is nil if the kernel has to choose the address.
 func source(info []byte) []byte {
 	for len(info) >= unix.SizeofCmsghdr {
 		hdr, data, rest, err := unix.ParseOneSocketControlMessage(info)
@@ -49,8 +48,8 @@ func source(info []byte) []byte {
 		message := info[:len(info)-len(rest)]
 		switch {
 		case hdr.Level == unix.IPPROTO_IP && hdr.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			// The index of the interface comes first. Without it the kernel routes the answer like every other packet. The
-			// local address follows, which is one of this machine's also when the packet was sent to a broadcast address.
+			// The interface index comes first. Without it the kernel routes the response like any other packet. The local
+			// address follows, which belongs to this machine even if the packet was sent to a broadcast address.
 			clear(data[:4])
 			return message
 		case hdr.Level == unix.IPPROTO_IPV6 && hdr.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:

@@ -10,17 +10,17 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
-// Names of the sockets that systemd may hand over, its FileDescriptorName.
+// Names (FileDescriptorName) of the sockets that systemd may pass to the process.
 const (
 	SocketDNS = "dns"
 	SocketTLS = "dns-tls"
 )
 
-// Inherits reports whether systemd has handed over sockets of a name, which then stand in for an address that is configured.
+// Inherits reports whether systemd has passed sockets with a name, which then stand in for a configured address.
 func Inherits(name string) bool { return slices.Contains(handed().names, name) }
 
-// handed is what systemd handed to the process. It is one for the process, as the descriptors are: those of other names stay
-// open and belong to whoever knows them.
+// handed returns the sockets that systemd has passed. There is one set per process, as there is of descriptors: those with
+// other names stay open for the code that knows them.
 var handed = sync.OnceValue(func() *sockets {
 	s := &sockets{files: activation.Files(true)}
 	for _, f := range s.files {
@@ -30,12 +30,12 @@ var handed = sync.OnceValue(func() *sockets {
 })
 
 type sockets struct {
-	names []string // of all that there were
+	names []string // of all sockets passed
 	mu    sync.Mutex
-	files []*os.File // those that nobody has claimed
+	files []*os.File // those not yet claimed
 }
 
-// claim gives out the sockets of a name, once.
+// claim returns the sockets with a name, once.
 func (s *sockets) claim(name string) []*os.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,12 +50,12 @@ func (s *sockets) claim(name string) []*os.File {
 	return claimed
 }
 
-// inherit takes the sockets of a name; false when there are none. Streams are of the given transport.
+// inherit takes over the sockets with a name; it returns false if there are none. Stream sockets serve the given transport.
 func (s *Server) inherit(name string, t Transport) (bool, error) {
 	files := handed().claim(name)
 	defer func() {
 		for _, f := range files {
-			_ = f.Close() // what was made of it has its own descriptor
+			_ = f.Close() // net has duplicated the descriptor
 		}
 	}()
 	streams := 0

@@ -7,25 +7,25 @@ import (
 )
 
 const (
-	// prefix is the octets of a message's length in a stream (RFC 1035 4.2.2).
+	// prefix is the size of the length before a message in a stream in octets (RFC 1035 4.2.2).
 	prefix = 2
-	// room is for the responses nearly all messages have; longer ones are allocated.
+	// room is the size in octets that nearly all responses fit in; longer ones are allocated.
 	room = 4096
-	// maxMessage is the longest message in octets.
+	// maxMessage is the maximum length of a message in octets.
 	maxMessage = 1<<16 - 1
-	// keptMessage is how long the memory of a message may be to be used again.
+	// keptMessage is the size of the largest message buffer that is reused, in octets.
 	keptMessage = 4096
 )
 
-// buffer is memory for a response, with room for its length before it.
+// buffer is memory for a response, preceded by room for its length.
 type buffer [prefix + room]byte
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// response is where the handler puts it.
+// response returns the empty slice that the handler appends the response to.
 func (b *buffer) response() []byte { return b[prefix:prefix] }
 
-// frame puts the length before a response, which stays where it is when the handler had enough room for it.
+// frame returns a response preceded by its length, without copying it if the handler put it into b.
 func (b *buffer) frame(resp []byte) []byte {
 	f := b[:]
 	if &resp[0] != &b[prefix] {
@@ -36,7 +36,7 @@ func (b *buffer) frame(resp []byte) []byte {
 	return f[:prefix+len(resp)]
 }
 
-// pending counts the messages that wait, so that neither all clients together nor one of them has too many.
+// pending counts the messages that wait, and limits them in total and for each client.
 type pending struct {
 	most, perSource int
 
@@ -45,7 +45,7 @@ type pending struct {
 	from map[netip.Prefix]int
 }
 
-// add counts a message, unless there are too many.
+// add counts a message; it returns false if there are too many.
 func (p *pending) add(source netip.Prefix) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,7 +82,7 @@ type job struct {
 	out    buffer
 	peer   Peer
 
-	// Where the answer goes: either from a UDP socket, with what says from which address, or into a connection.
+	// Where the response goes: out of a UDP socket, with info for the source address, or into a connection.
 	packets *packets
 	to      netip.AddrPort
 	info    []byte
@@ -92,7 +92,7 @@ type job struct {
 
 var jobs = sync.Pool{New: func() any { return new(job) }}
 
-// newJob copies a message. It is false when too many wait already.
+// newJob returns a job with a copy of the message, or false if too many messages wait already.
 func (s *Server) newJob(msg []byte, peer *Peer) (*job, bool) {
 	if !s.pending.add(sourceOf(peer.AddrPort.Addr())) {
 		s.figures.of[peer.Transport].overloaded.Add(1)
@@ -104,8 +104,8 @@ func (s *Server) newJob(msg []byte, peer *Peer) (*job, bool) {
 	return j, true
 }
 
-// resolve waits for the answer. The message no longer counts as pending then: that an answer cannot be sent must not keep others
-// from theirs.
+// resolve waits for the answer. The message then no longer counts as pending: an unsent response must not hold up
+// others.
 func (j *job) resolve() (resp []byte) {
 	defer j.server.pending.done(sourceOf(j.peer.AddrPort.Addr()))
 	defer func() {
@@ -117,7 +117,7 @@ func (j *job) resolve() (resp []byte) {
 	return j.server.handler.Resolve(j.server.ctx, j.out.response(), j.msg, &j.peer)
 }
 
-// overloaded asks for the answer to a message that cannot wait.
+// overloaded asks the handler for the response to a message that cannot wait.
 func (s *Server) overloaded(buf, msg []byte, peer *Peer) (resp []byte) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -128,7 +128,7 @@ func (s *Server) overloaded(buf, msg []byte, peer *Peer) (resp []byte) {
 	return s.handler.Overloaded(buf, msg, peer)
 }
 
-// free lets others use the job's memory.
+// free returns the job to the pool.
 func (j *job) free() {
 	j.server, j.packets, j.conn, j.info = nil, nil, nil, nil
 	if cap(j.msg) > keptMessage {

@@ -1,5 +1,5 @@
-// Package listen is the sockets of a DNS server: UDP, TCP (RFC 7766) and TLS (RFC 7858). Of DNS it knows the two octets before
-// each message of a stream and nothing else.
+// Package listen implements the sockets of a DNS server: UDP, TCP (RFC 7766) and TLS (RFC 7858). All it knows of DNS is the
+// two-octet length before each message of a stream.
 package listen
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Transport is how a message came.
+// Transport is the transport by which a message arrived.
 type Transport uint8
 
 // The transports.
@@ -24,64 +24,63 @@ const (
 	transports = iota
 )
 
-// String is the transport's name in metrics.
+// String returns the name of the transport in metrics.
 func (t Transport) String() string { return [transports]string{"udp", "tcp", "tls"}[t] }
 
-// Peer is who sent a message.
+// Peer is the sender of a message.
 type Peer struct {
-	// AddrPort is the address the message came from; IPv4 is never mapped into IPv6, and there is no zone: prefixes contain
-	// no address with one.
+	// AddrPort is the source address. It is never IPv4-mapped, and has no zone: prefixes contain no address with one.
 	AddrPort  netip.AddrPort
 	Transport Transport
 }
 
-// Handler answers messages. Its methods are called from many goroutines; msg, buf and peer are theirs until they return. A panic
-// is logged and counted, and its message is not answered.
+// Handler answers messages. Its methods are called concurrently, and must not use msg, buf or peer after they return. A panic is
+// logged and counted, and its message is not answered.
 type Handler interface {
-	// Answer appends the response to msg to buf, which is empty but has room for most responses, and returns it; an empty one
-	// is not sent. wait says that the answer is not at hand: then what it returns is dropped, and Resolve is asked. Answer does
+	// Answer appends the response to msg to buf, which is empty but has room for most responses, and returns it; an empty one is
+	// not sent. wait reports that the answer is not at hand: the response is then discarded, and Resolve is called. Answer must
 	// not block: the messages of a socket are answered one after the other.
 	Answer(buf, msg []byte, peer *Peer) (resp []byte, wait bool)
-	// Resolve does what Answer does, and may take its time. It returns soon after ctx ended.
+	// Resolve does what Answer does, but may block. It returns soon after ctx is done.
 	Resolve(ctx context.Context, buf, msg []byte, peer *Peer) []byte
-	// Overloaded is Resolve when too many messages wait already. It does not block.
+	// Overloaded is called instead of Resolve when too many messages wait already. It must not block.
 	Overloaded(buf, msg []byte, peer *Peer) []byte
 }
 
-// Config is the settings of a server.
+// Config holds the settings of a server.
 type Config struct {
-	// Addr is the host:port of UDP and TCP. With port 0 both have the same free one. An empty host is all addresses of
-	// both families, 0.0.0.0 all of IPv4. Empty means neither UDP nor TCP.
+	// Addr is the host:port of UDP and TCP. With port 0 both use the same free one. An empty host means all addresses of both
+	// families, 0.0.0.0 all of IPv4. An empty Addr means neither UDP nor TCP.
 	Addr string
 	// TLSAddr is the host:port of DNS over TLS; empty means none.
 	TLSAddr string
-	// TLS is the configuration of DNS over TLS. Its NextProtos, and those of what its GetConfigForClient returns, become "dot".
+	// TLS is the configuration of DNS over TLS. The server sets NextProtos to "dot" in copies of it and of what its
+	// GetConfigForClient returns.
 	TLS *tls.Config
-	// Sockets is how many UDP sockets share the address; default one for each CPU, 2 at least and 16 at most.
+	// Sockets is the number of UDP sockets that share the address; default one per CPU, at least 2 and at most 16.
 	Sockets int
-	// Connections is how many connections, TCP and TLS together, there are at a time; over it the one longest idle is closed,
-	// or else the new one. Default 2048.
+	// Connections is the maximum number of connections, TCP and TLS together. Beyond it the longest idle one is closed, or, if
+	// none is idle, the new one. Default 2048.
 	Connections int
-	// ConnectionsPerAddr is the same for each IPv4 address and IPv6 /64. Default 64.
+	// ConnectionsPerAddr is the same limit for each IPv4 address and IPv6 /64. Default 64.
 	ConnectionsPerAddr int
-	// Idle is how long a connection may be without a message; default 10 s.
+	// Idle is how long a connection may go without a message; default 10 s.
 	Idle time.Duration
-	// ReadTimeout is how long a client may take to send the whole of a message once it began, to take an answer, and for the
-	// TLS handshake; default 3 s.
+	// ReadTimeout is how long a client may take to send a message once it has begun, to accept a response, and for the TLS
+	// handshake; default 3 s.
 	ReadTimeout time.Duration
-	// Pending is how many messages of all transports are in Resolve at a time; default 4096.
+	// Pending is the maximum number of messages in Resolve, of all transports; default 4096.
 	Pending int
-	// PendingPerAddr is the same for each IPv4 address and IPv6 /64; default a quarter of Pending,
-	// but no less than 16.
+	// PendingPerAddr is the same limit for each IPv4 address and IPv6 /64; default Pending/4, at least 16, at most Pending.
 	PendingPerAddr int
-	// PerConnection is how many messages of one connection are in Resolve or have their answers sent at a time; no more are read
-	// while there are as many. Default 64.
+	// PerConnection is the maximum number of messages of one connection that are in Resolve or whose response from it is being
+	// sent. At the limit, reading stops at the next message that needs Resolve. Default 64.
 	PerConnection int
-	// LameDuck is how long Run goes on answering after its context ended; nil means not at all.
+	// LameDuck returns how long Run goes on answering after its context is done; nil means not at all.
 	LameDuck func() time.Duration
-	// Log takes what the operator should know.
+	// Log receives what the operator should know.
 	Log *slog.Logger
-	// Registerer takes the metrics.
+	// Registerer registers the metrics.
 	Registerer prometheus.Registerer
 }
 

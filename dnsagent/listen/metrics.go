@@ -7,35 +7,35 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// drop is why a message has no answer.
+// drop is the reason why a message has no response.
 type drop int
 
 const (
-	dropRead     drop = iota // the system failed to give it out
-	dropPortZero             // nobody can be answered there
-	dropTooLong              // the message, or its answer in a stream
-	dropSilent               // the handler gave no answer
-	dropWrite                // the answer could not be sent
+	dropRead     drop = iota // the system failed to deliver it
+	dropPortZero             // a response to port 0 would go nowhere
+	dropTooLong              // the message, or its response in a stream, is too long
+	dropSilent               // the handler returned no response
+	dropWrite                // the response could not be sent
 	drops        = iota
 )
 
 var dropNames = [drops]string{"read", "port_zero", "too_long", "silent", "write"}
 
-// ending is why a connection ended.
+// ending is the reason why a connection ended.
 type ending int
 
 const (
-	endNot         ending = iota // it goes on
+	endNot         ending = iota // still open
 	endClient                    // the client closed it
-	endReset                     // the client, or something between, reset it
+	endReset                     // the client, or a middlebox, reset it
 	endIdle                      // no message for too long
-	endTimeout                   // a message that did not end
+	endTimeout                   // a message was not complete in time
 	endMalformed                 // a message of length 0
-	endHandshake                 // TLS failed
-	endEvicted                   // made room for another
-	endLimit                     // refused: too many
-	endSourceLimit               // refused: too many from that address
-	endShutdown                  // the server ends
+	endHandshake                 // the TLS handshake failed
+	endEvicted                   // closed to make room for another connection
+	endLimit                     // refused: too many connections
+	endSourceLimit               // refused: too many connections from that address
+	endShutdown                  // the server stops
 	endings        = iota
 )
 
@@ -43,19 +43,19 @@ var endNames = [endings]string{
 	"", "client", "reset", "idle", "timeout", "malformed", "handshake", "evicted", "limit", "address_limit", "shutdown",
 }
 
-// counts is what happened. Each reader of a UDP socket has its own, so that nobody waits for another to count.
+// counts holds counters. Each reader of a UDP socket has its own, so that readers do not contend for them.
 type counts struct {
 	received, sent, overloaded, opened, acceptErrors atomic.Uint64
 
 	dropped [drops]atomic.Uint64
 	ended   [endings]atomic.Uint64
-	_       [64]byte // the next one is in another cache line
+	_       [64]byte // keeps the next counts in another cache line
 }
 
 func (c *counts) drop(why drop)  { c.dropped[why].Add(1) }
 func (c *counts) end(why ending) { c.ended[why].Add(1) }
 
-// add adds what others counted. Of opened and ended the latter are read first, so that there are never more.
+// add adds the counters of o. It reads ended before opened, so that never more connections ended than were opened.
 func (c *counts) add(o *counts) {
 	for i := range o.ended {
 		c.ended[i].Add(o.ended[i].Load())
@@ -70,7 +70,7 @@ func (c *counts) add(o *counts) {
 	c.acceptErrors.Add(o.acceptErrors.Load())
 }
 
-// figures is a prometheus.Collector of what a server counts.
+// figures is a prometheus.Collector of the counters of a server.
 type figures struct {
 	server *Server
 	of     [transports]*counts
@@ -87,7 +87,7 @@ func newFigures(s *Server) *figures {
 	return f
 }
 
-// forReader makes the counts of a reader.
+// forReader returns new counts for a reader.
 func (f *figures) forReader() *counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -96,7 +96,7 @@ func (f *figures) forReader() *counts {
 	return c
 }
 
-// total is the counts of a transport.
+// total returns the sum of all counts of a transport.
 func (f *figures) total(t Transport) *counts {
 	sum := new(counts)
 	sum.add(f.of[t])

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open binds the addresses, or takes the sockets systemd has bound (systemd.socket(5)): those with FileDescriptorName=dns, UDP and
-// TCP, stand in for Addr, those named dns-tls for TLSAddr. An error of binding says what to do.
+// Open binds the addresses, or takes over the sockets systemd has bound (systemd.socket(5)): those with FileDescriptorName=dns,
+// UDP and TCP, stand in for Addr, those named dns-tls for TLSAddr. If it cannot bind, the error says what to do.
 func Open(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg.withDefaults(), began: time.Now(), grace: defaultGrace}
 	s.pending.most, s.pending.perSource = s.cfg.Pending, s.cfg.PendingPerAddr
@@ -66,7 +66,7 @@ func (s *Server) open() error {
 	return s.cfg.Registerer.Register(s.figures)
 }
 
-// release closes the sockets. Connections are none of its business.
+// release closes the sockets and unregisters the metrics. It leaves connections alone.
 func (s *Server) release() error {
 	var errs []error
 	for _, p := range s.packets {
@@ -89,7 +89,7 @@ func (s *Server) addStreams(ln *net.TCPListener, t Transport) {
 	s.streams = append(s.streams, l)
 }
 
-// bind binds TCP and UDP at the same port. When the system is to choose it, it chooses for TCP, and the port may be taken for UDP.
+// bind binds TCP and UDP to the same port. A port chosen by the system is free for TCP; if it is taken for UDP, bind tries again.
 func (s *Server) bind(addr string) error {
 	const attempts = 64
 	for left := attempts; ; left-- {
@@ -102,7 +102,7 @@ func (s *Server) bind(addr string) error {
 }
 
 func (s *Server) bindOnce(addr string) error {
-	// TCP goes first: UDP sockets that share an address would share it with those of another process of the same user too.
+	// TCP goes first: UDP sockets that share an address would share it with another process of the same user, too.
 	ln, err := net.Listen("tcp"+family(addr), addr)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (s *Server) bindOnce(addr string) error {
 	return nil
 }
 
-// bindUDP returns the sockets it could bind.
+// bindUDP binds the UDP sockets. On error it returns those bound so far.
 func (s *Server) bindUDP(addr string, port int) ([]*packets, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *Server) bindUDP(addr string, port int) ([]*packets, error) {
 	return sockets, nil
 }
 
-// family keeps 0.0.0.0 to IPv4, for which the net package would listen at all addresses of both families.
+// family returns "4" for IPv4, else "". Without it, the net package listens on all addresses of both families for 0.0.0.0.
 func family(addr string) string {
 	host, _, err := net.SplitHostPort(addr)
 	if a, e := netip.ParseAddr(host); err == nil && e == nil && a.Is4() {
@@ -153,7 +153,7 @@ func reusePort(_, _ string, c syscall.RawConn) error {
 	return controlRaw(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 }
 
-// control does something with a socket.
+// control calls do with the file descriptor of a socket.
 func control(conn syscall.Conn, do func(fd int) error) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -168,7 +168,7 @@ func controlRaw(c syscall.RawConn, do func(fd int) error) error {
 	return errors.Join(err, failed)
 }
 
-// explain says what to do about an address that cannot be bound.
+// explain adds advice to the error of an address that cannot be bound.
 func explain(err error, setting string) error {
 	var advice string
 	switch {

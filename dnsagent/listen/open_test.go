@@ -38,7 +38,7 @@ func TestAnAddressThatIsTaken(t *testing.T) {
 		require.ErrorContains(t, err, "systemd-resolved")
 	})
 	t.Run("for UDP", func(t *testing.T) {
-		s, err := open(t, listen.Config{Addr: loopback, Sockets: 1}) // has a port that is free for TCP
+		s, err := open(t, listen.Config{Addr: loopback, Sockets: 1}) // finds a port that is free for TCP
 		require.NoError(t, err)
 		addr := s.Addr().String()
 		require.NoError(t, s.Close())
@@ -83,12 +83,12 @@ func TestAddressesThatAreNone(t *testing.T) {
 	})
 }
 
-// asChild tells the test's program that it is the server that systemd started.
+// asChild is an environment variable that tells the test binary to be the server that systemd started.
 const asChild = "MEP_TEST_CHILD"
 
-// child is that server. It says where it listens, and serves until its input ends.
+// child runs that server. It prints the address it listens on, and serves until its standard input ends.
 func child() int {
-	// systemd writes it between fork and exec, which a Go program cannot.
+	// systemd sets this between fork and exec, which a Go program cannot do.
 	_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := listen.Open(listen.Config{Addr: os.Getenv(asChild), Registerer: prometheus.NewRegistry(), Log: log, Sockets: 3})
@@ -109,7 +109,8 @@ func child() int {
 	return 0
 }
 
-// handOver starts the server with sockets, and returns what it says first, and a function that ends it and returns what it logged.
+// handOver starts the server with sockets. It returns its first line of output, and a function that stops it and returns its
+// log.
 func handOver(t *testing.T, names string, files ...*os.File) (says string, stop func() string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
@@ -136,7 +137,7 @@ func handOver(t *testing.T, names string, files ...*os.File) (says string, stop 
 
 type withFile interface{ File() (*os.File, error) }
 
-// handed are sockets as systemd makes them.
+// handed returns the file of a socket, as systemd would pass it.
 func handed(t *testing.T, socket io.Closer) *os.File {
 	t.Helper()
 	f, err := socket.(withFile).File()

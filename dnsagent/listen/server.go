@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// defaultGrace is how long answers under way may take when the server ends, and once more after they were told to.
+// defaultGrace is how long messages in flight may take when the server stops, and again after their context is cancelled.
 const defaultGrace = 500 * time.Millisecond
 
-// Server is the sockets of a DNS server.
+// Server serves DNS on its sockets.
 type Server struct {
 	cfg     Config
 	began   time.Time
@@ -24,7 +24,7 @@ type Server struct {
 	conns   conns
 
 	handler Handler
-	// ctx is that of Resolve. It outlasts that of Run.
+	// ctx is for Resolve and TLS handshakes. It outlives the context of Run.
 	ctx      context.Context
 	cancel   context.CancelFunc
 	stopping atomic.Bool
@@ -32,12 +32,12 @@ type Server struct {
 
 	pending  pending
 	panics   atomic.Uint64
-	loggedAt atomic.Int64 // since began, when a panic was logged last
+	loggedAt atomic.Int64 // time since began at which a panic was last logged
 	figures  *figures
 	close    func() error
 }
 
-// Addr is the address of UDP and TCP, with the real port; the zero AddrPort when there is neither.
+// Addr returns the actual address of UDP and TCP, or the zero AddrPort if there is neither.
 func (s *Server) Addr() netip.AddrPort {
 	if len(s.packets) > 0 {
 		return unmapped(s.packets[0].conn.LocalAddr().(*net.UDPAddr).AddrPort())
@@ -45,7 +45,7 @@ func (s *Server) Addr() netip.AddrPort {
 	return s.addrOf(TCP)
 }
 
-// TLSAddr is the address of DNS over TLS, with the real port; the zero AddrPort when there is none.
+// TLSAddr returns the actual address of DNS over TLS, or the zero AddrPort if there is none.
 func (s *Server) TLSAddr() netip.AddrPort { return s.addrOf(TLS) }
 
 func (s *Server) addrOf(t Transport) netip.AddrPort {
@@ -57,9 +57,9 @@ func (s *Server) addrOf(t Transport) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// Run answers with h until ctx ends and the lame-duck time is over. Then it closes the sockets, waiting for answers under way
-// for at most 500 ms, and cancels the context of those that are left. It is an error when they do not end then either. Run is
-// called once.
+// Run answers messages with h until ctx is done and the lame-duck time is over. It then stops reading, waits at most 500 ms
+// for messages in flight, cancels the context of the rest, and closes the sockets. It returns an error if the rest does not
+// end within another 500 ms. Run must be called only once.
 func (s *Server) Run(ctx context.Context, h Handler) error {
 	defer func() { _ = s.Close() }()
 	s.handler = h
@@ -93,7 +93,8 @@ func (s *Server) Run(ctx context.Context, h Handler) error {
 	return errors.New("answers under way do not end")
 }
 
-// stop lets no more messages in. Deadlines rather than closed sockets end the reading: answers under way are still sent.
+// stop lets no more messages in. It ends reading by deadlines rather than by closing the sockets, so that responses in
+// flight are still sent.
 func (s *Server) stop() {
 	s.stopping.Store(true)
 	for _, p := range s.packets {
@@ -105,7 +106,7 @@ func (s *Server) stop() {
 	s.conns.interruptAll()
 }
 
-// past is a deadline that is over.
+// past is a deadline that has already passed.
 var past = time.Unix(1, 0)
 
 func within(done <-chan struct{}, d time.Duration) bool {
@@ -119,13 +120,13 @@ func within(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// Close releases the addresses of a server that is not run. Further calls do nothing.
+// Close releases the addresses of a server that is not run. Further calls have no effect.
 func (s *Server) Close() error { return s.close() }
 
-// sinceBegin is a clock that does not jump.
+// sinceBegin returns the monotonic time since the server was opened.
 func (s *Server) sinceBegin() time.Duration { return time.Since(s.began) }
 
-// answer asks the handler for what is at hand.
+// answer calls the handler's Answer. After a panic there is no response.
 func (s *Server) answer(buf, msg []byte, peer *Peer) (resp []byte, wait bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -136,7 +137,8 @@ func (s *Server) answer(buf, msg []byte, peer *Peer) (resp []byte, wait bool) {
 	return s.handler.Answer(buf, msg, peer)
 }
 
-// panicked logs a panic of the handler, one in a second: whoever found a message that makes it panic sends it again and again.
+// panicked counts a panic of the handler, and logs at most one per second: a client may send a message that causes panics
+// again and again.
 func (s *Server) panicked(p any, peer *Peer) {
 	s.panics.Add(1)
 	now, last := int64(s.sinceBegin()), s.loggedAt.Load()
@@ -148,7 +150,7 @@ func (s *Server) panicked(p any, peer *Peer) {
 
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// plain is an address without a zone, and not mapped.
+// plain returns the address without a zone, and unmapped.
 func plain(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }

@@ -29,13 +29,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience is how long is waited for what has to come.
+// patience is how long tests wait for what must happen.
 const patience = 20 * time.Second
 
-// echo answers a message with itself. What comes before a colon in it says how.
+// echo answers a message with the message itself. A prefix up to a colon selects another behaviour.
 type echo struct {
-	entered chan string   // has each message that is in Resolve
-	release chan struct{} // ends one Resolve
+	entered chan string   // receives each message that enters Resolve
+	release chan struct{} // ends one call of Resolve
 	seen    func(peer listen.Peer)
 }
 
@@ -88,7 +88,7 @@ func (e *echo) Overloaded(buf, msg []byte, _ *listen.Peer) []byte {
 	return append(append(buf, "overloaded "...), msg...)
 }
 
-// server is a server that runs.
+// server is a running server.
 type server struct {
 	*listen.Server
 	metrics *prometheus.Registry
@@ -97,7 +97,7 @@ type server struct {
 	ended   chan error
 }
 
-// lines is a log.
+// lines collects a log.
 type lines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -125,7 +125,7 @@ func open(tb testing.TB, cfg listen.Config) (*server, error) {
 	return s, err
 }
 
-// start runs a server until the test is over.
+// start runs a server until the end of the test.
 func start(tb testing.TB, cfg listen.Config, h listen.Handler) *server {
 	tb.Helper()
 	s, err := open(tb, cfg)
@@ -150,7 +150,7 @@ func (s *server) run(tb testing.TB, h listen.Handler) {
 	})
 }
 
-// metric is the sum of a metric's values that have all the labels given, each as name=value.
+// metric returns the sum of the values of a metric that have all the given labels, each as name=value.
 func (s *server) metric(tb testing.TB, name string, labels ...string) float64 {
 	tb.Helper()
 	families, err := s.metrics.Gather()
@@ -177,14 +177,14 @@ func (s *server) metric(tb testing.TB, name string, labels ...string) float64 {
 	return sum
 }
 
-// becomes waits until a metric has a value.
+// becomes waits until a metric has the wanted value.
 func (s *server) becomes(tb testing.TB, want float64, name string, labels ...string) {
 	tb.Helper()
 	require.Eventually(tb, func() bool { return s.metric(tb, name, labels...) == want }, patience, time.Millisecond,
 		"%s%v never was %g", name, labels, want)
 }
 
-// client is one end of a UDP socket or a connection.
+// client is the client end of a UDP socket or a connection.
 type client struct {
 	tb testing.TB
 	net.Conn
@@ -239,7 +239,7 @@ func (c *client) ask(msg string) string {
 	return c.receive()
 }
 
-// closed waits until the server closed the connection.
+// closed waits until the server closes the connection.
 func (c *client) closed() {
 	c.tb.Helper()
 	_, err := c.Read(make([]byte, 1))

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// streams is a listener of TCP or TLS.
+// streams is a TCP or TLS listener.
 type streams struct {
 	server    *Server
 	ln        *net.TCPListener
@@ -21,7 +21,7 @@ type streams struct {
 	tls       *tls.Config // nil for TCP
 }
 
-// accept takes connections until the listener is closed.
+// accept accepts connections until the listener is closed.
 func (l *streams) accept() {
 	const least, most = 5 * time.Millisecond, time.Second
 	pause := least
@@ -30,7 +30,7 @@ func (l *streams) accept() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // too many open files, most likely: it passes
+		if err != nil { // most likely too many open files, which passes
 			l.server.figures.of[l.transport].acceptErrors.Add(1)
 			time.Sleep(pause)
 			pause = min(2*pause, most)
@@ -48,22 +48,22 @@ func (l *streams) accept() {
 	}
 }
 
-// conn is a connection.
+// conn is a TCP or TLS connection.
 type conn struct {
 	server *Server
 	raw    *net.TCPConn
-	stream net.Conn // raw, or TLS on it
+	stream net.Conn // raw, or TLS over it
 	source netip.Prefix
 	peer   Peer
 	counts *counts
 	in     frames
 
-	write sync.Mutex    // held while an answer is sent
-	slots chan struct{} // has one for each message that waits for its answer
+	write sync.Mutex    // held while a response is sent
+	slots chan struct{} // one element for each message that waits for its answer
 	jobs  sync.WaitGroup
 
-	busy      atomic.Int32 // messages whose answer is not known yet
-	idleSince atomic.Int64 // since the server began; what is not a whole message does not count
+	busy      atomic.Int32 // number of messages whose answer is not known yet
+	idleSince atomic.Int64 // time since began; an incomplete message does not reset it
 }
 
 func (l *streams) newConn(raw *net.TCPConn) *conn {
@@ -86,7 +86,7 @@ func (c *conn) serve() {
 	if reason == endNot {
 		reason = c.read()
 	}
-	// Whoever closed his half of the connection still waits for the answers.
+	// A client that has closed its half of the connection still waits for the responses.
 	c.jobs.Wait()
 	_ = c.stream.Close()
 	if !c.server.conns.remove(c) {
@@ -95,13 +95,13 @@ func (c *conn) serve() {
 	c.counts.end(reason)
 }
 
-// handshake makes a TLS connection what it is to be.
+// handshake performs the TLS handshake, if any. It returns endNot if the connection goes on.
 func (c *conn) handshake() ending {
 	secure, ok := c.stream.(*tls.Conn)
 	if !ok {
 		return endNot
 	}
-	if c.server.stopping.Load() { // nobody interrupts it any more
+	if c.server.stopping.Load() { // interruptAll may have missed this connection
 		return endShutdown
 	}
 	ctx, cancel := context.WithTimeout(c.server.ctx, c.server.cfg.ReadTimeout)
@@ -112,7 +112,7 @@ func (c *conn) handshake() ending {
 	return endNot
 }
 
-// read reads messages and has them answered. It returns why it ended.
+// read reads messages and has them answered. It returns the reason why it stopped.
 func (c *conn) read() ending {
 	idle := c.server.cfg.Idle
 	for {
@@ -127,7 +127,7 @@ func (c *conn) read() ending {
 		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.in.empty() {
 			return endingOf(err)
 		}
-		// The time without a message begins with the last answer.
+		// The idle time begins with the last response.
 		idle = c.server.cfg.Idle
 		if c.busy.Load() == 0 {
 			idle -= c.server.sinceBegin() - time.Duration(c.idleSince.Load())
@@ -153,7 +153,7 @@ func endingOf(err error) ending {
 	}
 }
 
-// take answers a message, or has it answered. It is false when the server ends.
+// take answers a message, or starts a goroutine that does. It returns false if the server stops.
 func (c *conn) take(msg []byte) bool {
 	c.counts.received.Add(1)
 	c.busy.Add(1)
@@ -176,7 +176,7 @@ func (c *conn) take(msg []byte) bool {
 	return true
 }
 
-// message answers a message that waited.
+// message answers a message that has to wait for its answer.
 func (j *job) message() {
 	resp := j.resolve()
 	j.conn.send(&j.out, resp)
@@ -184,7 +184,7 @@ func (j *job) message() {
 	j.free()
 }
 
-// reserve waits until the connection may have a message more that waits. It is false when the server ends meanwhile.
+// reserve waits until the connection may have one more waiting message. It returns false if the server stops first.
 func (c *conn) reserve() bool {
 	if c.slots == nil { // few connections need it
 		c.slots = make(chan struct{}, c.server.cfg.PerConnection)
@@ -203,9 +203,9 @@ func (c *conn) release() {
 	c.jobs.Done()
 }
 
-// send sends an answer. A connection that does not take it in time is of no more use.
+// send sends a response. A connection that does not accept it in time is closed.
 func (c *conn) send(b *buffer, resp []byte) {
-	// Before it is sent: whoever does not take his answers may as well make room for others.
+	// Set before sending: a connection whose client does not read its responses may be evicted.
 	c.idleSince.Store(int64(c.server.sinceBegin()))
 	c.busy.Add(-1)
 	switch {

@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/dnsagent/listen"
 )
 
-// short is a time-out that has to be over at some time.
+// short is a timeout for tests that have to wait until it expires.
 const short = 50 * time.Millisecond
 
 func TestMessagesInAStream(t *testing.T) {
@@ -96,7 +96,7 @@ func TestPipelinedMessagesComeBackInAnyOrder(t *testing.T) {
 	}
 }
 
-// TestAConnectionWaitsForAFew counts the messages of a connection in Resolve.
+// TestAConnectionWaitsForAFew counts how many messages of a connection are in Resolve.
 func TestAConnectionWaitsForAFew(t *testing.T) {
 	const few = 3
 	h := &counting{echo: newEcho()}
@@ -161,7 +161,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		c := dial(t, "tcp", s.Addr())
 		c.send("wait: long")
 		<-h.entered
-		dial(t, "tcp", s.Addr()).closed() // idle for as long and longer
+		dial(t, "tcp", s.Addr()).closed() // by now, c has waited longer than Idle
 		require.Equal(t, "x", c.ask("x"))
 		h.release <- struct{}{}
 		require.Equal(t, "wait: long", c.receive())
@@ -249,7 +249,7 @@ func TestManyConnectionsComeAndGo(t *testing.T) {
 	require.Equal(t, "x", dial(t, "tcp", s.Addr()).ask("x"))
 }
 
-// counting counts the messages in Resolve at a time.
+// counting counts the messages in Resolve, and records their maximum.
 type counting struct {
 	*echo
 	now, most atomic.Int64

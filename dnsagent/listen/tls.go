@@ -5,8 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// dot is a TLS configuration for DNS over TLS, of which the application protocol is "dot" (RFC 7858, IANA). A client need not
-// name one.
+// dot returns a copy of config for DNS over TLS, with the ALPN protocol "dot" (RFC 7858, IANA). A client need not offer one.
 func dot(config *tls.Config) *tls.Config {
 	named := func(c *tls.Config) *tls.Config {
 		c = c.Clone()

@@ -21,7 +21,7 @@ import (
 
 type configs struct{ server, client *tls.Config }
 
-// certificate makes a server with a certificate of its own, and a client that trusts it.
+// certificate returns the configurations of a server with a self-signed certificate, and of a client that trusts it.
 func certificate(t *testing.T, name string) configs {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)

@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// longestQuery is the longest message taken over UDP in octets; queries have less than 600.
+	// longestQuery is the longest message accepted over UDP in octets; queries have fewer than 600.
 	longestQuery = 4096
-	// receiveBuffer is what is asked for to hold packets that wait, in octets.
+	// receiveBuffer is the requested size of the receive buffer of a socket in octets.
 	receiveBuffer = 4 << 20
-	// readPause is waited after a read that failed, so that a lasting fault does not take a CPU.
+	// readPause is the pause after a failed read, so that a lasting fault does not take up a CPU.
 	readPause = 10 * time.Millisecond
 )
 
 // packets is a UDP socket.
 type packets struct {
 	conn *net.UDPConn
-	// readers is how many goroutines read it: several where it stands for several sockets.
+	// readers is the number of goroutines that read the socket: several if it stands in for several sockets.
 	readers int
-	// info says that packets come with the address they were sent to, which answers have to leave from.
+	// info reports whether packets come with the address they were sent to, which responses have to be sent from.
 	info bool
 }
 
-// reader reads a socket and answers what can be answered at once. Nobody else uses its fields.
+// reader reads a socket and sends the answers that are at hand. Only one goroutine uses its fields.
 type reader struct {
 	server  *Server
 	packets *packets
@@ -58,11 +58,11 @@ func (r *reader) run() {
 	}
 }
 
-// take answers a packet, or has it answered.
+// take answers a packet, or starts a goroutine that does.
 func (r *reader) take(n, infoLen, flags int, from netip.AddrPort) {
 	r.counts.received.Add(1)
 	switch {
-	case from.Port() == 0: // an answer would go nowhere; only forged packets have it
+	case from.Port() == 0: // a response would go nowhere; only forged packets have this port
 		r.counts.drop(dropPortZero)
 		return
 	case flags&unix.MSG_TRUNC != 0:
@@ -88,14 +88,14 @@ func (r *reader) take(n, infoLen, flags int, from netip.AddrPort) {
 	r.packets.send(resp, info, from, r.counts)
 }
 
-// packet answers a packet that waited.
+// packet answers a packet that has to wait for its answer.
 func (j *job) packet() {
 	resp := j.resolve()
 	j.packets.send(resp, j.info, j.to, j.server.figures.of[UDP])
 	j.free()
 }
 
-// send sends an answer. Whatever the fault, it is the client that asks again.
+// send sends a response. After an error it is up to the client to ask again.
 func (p *packets) send(resp, info []byte, to netip.AddrPort, c *counts) {
 	if len(resp) == 0 {
 		c.drop(dropSilent)

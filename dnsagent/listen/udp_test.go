@@ -12,8 +12,8 @@ import (
 	"github.com/openmep/mep/dnsagent/listen"
 )
 
-// TestAnswersLeaveFromWhereTheQueryCame asks through sockets that take nothing from any other address than the one asked. The
-// kernel by itself would answer from another: from that of the client, which is as local.
+// TestAnswersLeaveFromWhereTheQueryCame uses client sockets that accept packets only from the queried address. Otherwise
+// the kernel would send from another one: that of the client, which is local, too.
 func TestAnswersLeaveFromWhereTheQueryCame(t *testing.T) {
 	cases := map[string]struct{ bind, client, server string }{
 		"one address":            {"127.0.0.3:0", "127.0.0.1", "127.0.0.3"},
@@ -84,7 +84,7 @@ func TestMessagesTooLongAreNotTaken(t *testing.T) {
 	require.InDelta(t, 1, s.metric(t, "mep_dns_dropped_total", "reason=too_long"), 0)
 }
 
-// asker asks over UDP without allocating.
+// asker sends queries over UDP without allocating.
 type asker struct {
 	conn *net.UDPConn
 	buf  [512]byte

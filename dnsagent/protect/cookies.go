@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Lengths of the data of the option in octets (RFC 7873 4, RFC 9018 4).
+// Lengths of the data of the COOKIE option in octets (RFC 7873 4, RFC 9018 4).
 const (
 	// ClientCookieSize is the length of a client cookie.
 	ClientCookieSize = 8
-	// CookieSize is the length of what Append makes: the client cookie and that of the server.
+	// CookieSize is the length of what Append appends: a client cookie and a server cookie.
 	CookieSize = ClientCookieSize + serverCookieSize
 
 	serverCookieSize = 16
@@ -19,51 +19,51 @@ const (
 	mostServer       = 32
 )
 
-// The one version of a server cookie there is (RFC 9018 4.1).
+// cookieVersion is the only version of server cookies (RFC 9018 4.1).
 const cookieVersion = 1
 
-// How old a server cookie may be, and how far ahead the clock that stamped it (RFC 9018 4.3).
+// The maximum age of a server cookie, its age for renewal, and how far ahead its time stamp may be (RFC 9018 4.3).
 const (
 	oldestCookie = time.Hour
 	renewCookie  = 30 * time.Minute
 	newestCookie = 5 * time.Minute
 )
 
-// Verdict is what a query's cookie is worth.
+// Verdict is the result of checking the cookie of a query.
 type Verdict uint8
 
 // The verdicts.
 const (
-	// CookieNone is for a query without the option.
+	// CookieNone means that the query has no COOKIE option.
 	CookieNone Verdict = iota
-	// CookieMalformed is for data of a length there is not, which is answered with FORMERR (RFC 7873 5.2.2).
+	// CookieMalformed means that the data has an invalid length, which is answered with FORMERR (RFC 7873 5.2.2).
 	CookieMalformed
-	// CookieClientOnly is for a client that has no server cookie yet; it learns one from the answer.
+	// CookieClientOnly means that the client has no server cookie yet; it learns one from the response.
 	CookieClientOnly
-	// CookieBad is for a server cookie that is not ours, or too old, or not for this client; treated like CookieClientOnly.
+	// CookieBad means that the server cookie is not ours, too old, or not for this client; treated like CookieClientOnly.
 	CookieBad
-	// CookieValid says that the client receives what is sent to its address.
+	// CookieValid means that the client receives what is sent to its address.
 	CookieValid
-	// CookieRenew is CookieValid where the answer should bring a new server cookie: this one is getting old, or made with
-	// the previous secret.
+	// CookieRenew is CookieValid, but the response should carry a new server cookie: this one is getting old, or made with
+	// a previous secret.
 	CookieRenew
 )
 
 // Genuine reports whether the client is known to receive what is sent to its address.
 func (v Verdict) Genuine() bool { return v == CookieValid || v == CookieRenew }
 
-// Cookies makes server cookies and checks them (RFC 7873, in the form of RFC 9018, so that servers of different make at one
-// address understand each other's). It never changes.
+// Cookies makes and checks server cookies (RFC 7873) in the form of RFC 9018, so that different servers at one address
+// accept each other's. It never changes.
 type Cookies struct {
 	secrets []Secret
 }
 
-// NewCookies makes cookies with a secret; those made with one of the previous ones are taken, too (RFC 9018 5).
+// NewCookies returns Cookies that make cookies with secret, and also accept those made with a previous one (RFC 9018 5).
 func NewCookies(secret Secret, previous ...Secret) *Cookies {
 	return &Cookies{secrets: append([]Secret{secret}, previous...)}
 }
 
-// Check says what the data of a query's cookie option is worth; nil says that there was none.
+// Check returns the verdict on the data of a query's COOKIE option; nil means that there was none.
 func (c *Cookies) Check(option []byte, client netip.Addr, now time.Time) Verdict {
 	server := len(option) - ClientCookieSize
 	switch {
@@ -76,7 +76,7 @@ func (c *Cookies) Check(option []byte, client netip.Addr, now time.Time) Verdict
 	case server != serverCookieSize || option[ClientCookieSize] != cookieVersion:
 		return CookieBad
 	}
-	// The difference of serial numbers (RFC 1982): the time stamp goes round in 2106.
+	// Serial number arithmetic (RFC 1982): the time stamp wraps around in 2106.
 	stamp := binary.BigEndian.Uint32(option[ClientCookieSize+4:])
 	age := time.Duration(int32(uint32(now.Unix())-stamp)) * time.Second //nolint:gosec // see above
 	if age > oldestCookie || age < -newestCookie {
@@ -96,8 +96,8 @@ func (c *Cookies) Check(option []byte, client netip.Addr, now time.Time) Verdict
 	return CookieBad
 }
 
-// Append appends the data of an answer's cookie option, CookieSize octets: the client cookie, of which there have to be
-// ClientCookieSize octets, and a new server cookie.
+// Append appends the data of a response's COOKIE option, CookieSize octets: the client cookie, of which there must be at
+// least ClientCookieSize octets, and a new server cookie.
 func (c *Cookies) Append(buf, clientCookie []byte, client netip.Addr, now time.Time) []byte {
 	begin := len(buf)
 	buf = append(buf, clientCookie[:ClientCookieSize]...)
@@ -106,7 +106,7 @@ func (c *Cookies) Append(buf, clientCookie []byte, client netip.Addr, now time.T
 	return binary.LittleEndian.AppendUint64(buf, c.secrets[0].hash(buf[begin:], client))
 }
 
-// hash is that of RFC 9018 4.4: of the client cookie, the server cookie up to the hash, and the address.
+// hash returns the hash of RFC 9018 4.4 over the client cookie, the server cookie up to the hash, and the address.
 func (s *Secret) hash(made []byte, client netip.Addr) uint64 {
 	var input [ClientCookieSize + 8 + 16]byte
 	n := copy(input[:], made)

@@ -28,7 +28,7 @@ func secret(t testing.TB, s string) protect.Secret {
 	return protect.Secret(unhex(t, s))
 }
 
-// TestVectorsOfRFC9018 are those of its appendix A.
+// TestVectorsOfRFC9018 has the test vectors of appendix A.
 func TestVectorsOfRFC9018(t *testing.T) {
 	const first = "e5e973e5a6b2a43f48e7dc849e37bfcf"
 	for name, c := range map[string]struct {
@@ -46,8 +46,8 @@ func TestVectorsOfRFC9018(t *testing.T) {
 			first, "", "198.51.100.100", "2464c4abcf10c957010000005cf79f111f8130c3eee29480", 1559734385, protect.CookieRenew,
 			1559734385, "2464c4abcf10c957010000005cf7a871d4a564a1442aca77",
 		},
-		// The answer is made 1 h 51 min after the cookie of the query, which 4.3 says is too old. When that was made it was good: its
-		// reserved octets count.
+		// The response is made 1 h 51 min after the cookie of the query, which is too old by section 4.3. When new, the cookie
+		// was good: its reserved octets are hashed.
 		"A.3 another client": {
 			first, "", "203.0.113.203", "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5", 1559727985, protect.CookieValid,
 			1559734700, "fc93fc62807ddb86010000005cf7a9acf73a7810aca2381e",
@@ -140,7 +140,7 @@ func TestCookiesAllocateNothing(t *testing.T) {
 	}))
 }
 
-// FuzzCheck finds no cookie that is taken without having been made.
+// FuzzCheck checks that no cookie is accepted that was not made by the server.
 func FuzzCheck(f *testing.F) {
 	cookies, now := protect.NewCookies(protect.RandomSecret()), time.Now()
 	client := netip.MustParseAddr("192.0.2.1")

@@ -1,5 +1,5 @@
-// Package protect keeps a DNS server from being used against others and from being used up: who is who by address, cookies
-// (RFC 7873) and the limits to what is sent to one place.
+// Package protect keeps a DNS server from being abused against others and from being exhausted. It provides maps by client
+// address, DNS cookies (RFC 7873), and response rate limiting.
 package protect
 
 import (
@@ -10,17 +10,17 @@ import (
 	"slices"
 )
 
-// Map finds what belongs to an address: the value of the most specific prefix that contains it. It never changes, and may be
-// used by many goroutines. A nil Map is empty.
+// Map maps an address to the value of the most specific prefix that contains it. A Map never changes, and is safe for concurrent
+// use. A nil Map is empty.
 type Map[V any] struct {
 	values []V
-	// IPv4 and IPv6 by themselves: ::/0 is not for IPv4.
+	// IPv4 and IPv6 are kept apart: ::/0 does not contain IPv4 addresses.
 	v4, v6 []span
 }
 
-// Entry is the value of a prefix.
+// Entry is a prefix and its value.
 type Entry[V any] struct {
-	// Prefix is one of IPv4 or IPv6; an IPv4 one that is mapped into IPv6 is the IPv4 one. Bits beyond its length do not matter.
+	// Prefix is an IPv4 or IPv6 prefix; an IPv4-mapped one stands for the IPv4 one. Bits beyond its length are ignored.
 	Prefix netip.Prefix
 	Value  V
 }
@@ -40,13 +40,13 @@ func (n number) next() number {
 	return n
 }
 
-// span is the addresses from first up to the next span; value is an index, -1 when there is none.
+// span is the addresses from first up to the next span; value is an index into Map.values, or -1 for none.
 type span struct {
 	first number
 	value int
 }
 
-// NewMap makes a map. A prefix that is none, or comes twice, is an error.
+// NewMap returns a map of the entries. An invalid or duplicate prefix is an error.
 func NewMap[V any](entries []Entry[V]) (*Map[V], error) {
 	m := &Map[V]{values: make([]V, len(entries))}
 	var v4, v6 []netip.Prefix
@@ -70,27 +70,27 @@ func NewMap[V any](entries []Entry[V]) (*Map[V], error) {
 	return m, nil
 }
 
-// canonical is a prefix in the one form in which it is compared.
+// canonical returns the form of a prefix in which prefixes are compared.
 func canonical(p netip.Prefix) (netip.Prefix, error) {
 	if !p.IsValid() {
 		return p, fmt.Errorf("%s is not a prefix", p)
 	}
-	const mapped = 96 // the bits before an IPv4 address that is mapped
+	const mapped = 96 // the number of bits before the IPv4 address in a mapped one
 	if p.Addr().Is4In6() && p.Bits() >= mapped {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
 	}
 	return p.Masked(), nil
 }
 
-// spans turns prefixes, which lie one in another or apart, into spans, which do not overlap.
+// spans turns prefixes, which are nested or disjoint, into spans, which do not overlap.
 func spans(prefixes []netip.Prefix, index map[netip.Prefix]int) []span {
-	// By address, and where that is the same the one that contains the other first.
+	// Sort by address; at the same address, the prefix that contains the other comes first.
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	type open struct {
 		last  number
 		value int
 	}
-	var around []open // the prefixes that contain the present address
+	var around []open // the prefixes that contain the current address, outermost first
 	var list []span
 	begin := func(first number, value int) {
 		if n := len(list); n > 0 && list[n-1].first == first {
@@ -98,7 +98,7 @@ func spans(prefixes []netip.Prefix, index map[netip.Prefix]int) []span {
 		}
 		list = append(list, span{first, value})
 	}
-	// leave ends what ends before an address.
+	// leave closes prefixes, innermost first, while ends returns true for their last address.
 	leave := func(ends func(last number) bool) {
 		for n := len(around); n > 0 && ends(around[n-1].last); n-- {
 			after := around[n-1].last.next()
@@ -121,7 +121,7 @@ func spans(prefixes []netip.Prefix, index map[netip.Prefix]int) []span {
 	return list
 }
 
-// last is the last address of a prefix.
+// last returns the last address of a prefix.
 func last(p netip.Prefix) number {
 	n := numberOf(p.Addr())
 	rest := p.Addr().BitLen() - p.Bits()
@@ -129,7 +129,7 @@ func last(p netip.Prefix) number {
 		n.high |= 1<<(rest-64) - 1
 		n.low = ^uint64(0)
 	} else {
-		n.low |= 1<<rest - 1 // all of it when rest is 64
+		n.low |= 1<<rest - 1 // all ones if rest is 64
 	}
 	return n
 }
@@ -143,8 +143,8 @@ func numberOf(a netip.Addr) number {
 	return number{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
 }
 
-// Lookup returns the value of the most specific prefix that contains the address; false when none does. An IPv4 address that is
-// mapped into IPv6 is the IPv4 address, and a zone does not matter.
+// Lookup returns the value of the most specific prefix that contains the address, or false if there is none. An IPv4-mapped
+// address stands for the IPv4 one, and a zone is ignored.
 func (m *Map[V]) Lookup(a netip.Addr) (V, bool) {
 	var none V
 	if m == nil || !a.IsValid() {
@@ -156,7 +156,7 @@ func (m *Map[V]) Lookup(a netip.Addr) (V, bool) {
 		list = m.v4
 	}
 	n := numberOf(a)
-	low, high := 0, len(list) // the span looked for is the one before high
+	low, high := 0, len(list) // in the end, the span before low contains n
 	for low < high {
 		if mid := (low + high) / 2; list[mid].first.compare(n) <= 0 {
 			low = mid + 1

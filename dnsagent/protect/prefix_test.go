@@ -83,7 +83,7 @@ func TestPrefixesThatAreRefused(t *testing.T) {
 	}
 }
 
-// nearby are addresses of both families of which many lie in the same prefixes, and many at their ends.
+// nearby generates addresses of both families, many of which lie in the same prefixes or at their ends.
 func nearby() *rapid.Generator[netip.Addr] {
 	octet := rapid.SampledFrom([]byte{0, 0, 1, 127, 128, 255, 255})
 	return rapid.Custom(func(t *rapid.T) netip.Addr {
@@ -95,7 +95,7 @@ func nearby() *rapid.Generator[netip.Addr] {
 	})
 }
 
-// TestAMapIsWhatTheListIs compares it with a search through all prefixes.
+// TestAMapIsWhatTheListIs compares a map with a linear search through all prefixes.
 func TestAMapIsWhatTheListIs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		list := map[netip.Prefix]int{}

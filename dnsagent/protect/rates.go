@@ -12,53 +12,52 @@ import (
 	"time"
 )
 
-// Kind is what kind of response is to be sent, which says what is taken for the same response.
+// Kind is the kind of a response. It determines which responses count as the same.
 type Kind uint8
 
 // The kinds.
 const (
-	// Answers are responses with records; name and type tell them apart, or the wildcard's name when they were made from one.
+	// Answers are responses with records, distinguished by type and by name, or by wildcard if they were synthesised from one.
 	Answers Kind = iota
-	// Negatives are responses that there is no such name, or nothing of that type; the zone tells them apart: names that do
-	// not exist are not scarce.
+	// Negatives are responses that a name, or its records of a type, do not exist, distinguished by zone: there is no end of names
+	// that do not exist.
 	Negatives
-	// Errors are all others; they are taken for the same.
+	// Errors are all other responses; all of them count as the same.
 	Errors
 
 	kinds = iota
-	total = Kind(kinds) // all that is sent
+	total = Kind(kinds) // all responses together
 )
 
-// Action is what becomes of a response.
+// Action is what to do with a response.
 type Action uint8
 
 // The actions.
 const (
-	// Send is for a response within its limit.
+	// Send means that the response is within its limit.
 	Send Action = iota
-	// Drop is for a response that is not sent.
+	// Drop means that the response is not sent.
 	Drop
-	// Truncate is for a response of which only the header and the question are sent, with TC set: who really asked asks again
-	// over TCP.
+	// Truncate means that only the header and the question are sent, with TC set: a genuine client asks again over TCP.
 	Truncate
 )
 
-// RatesConfig is the settings of Rates. Rates are responses a second to one client prefix.
+// RatesConfig holds the settings of Rates. Rates are responses per second to one client prefix.
 type RatesConfig struct {
-	// PerSecond is how often the same answer may be sent. 0 or less is no limit.
+	// PerSecond is how often the same answer may be sent. 0 or less means no limit.
 	PerSecond float64
-	// Negatives and Errors are the same for those kinds. 0 is PerSecond, less than 0 is no limit.
+	// Negatives and Errors are the same for those kinds. 0 means PerSecond, less than 0 means no limit.
 	Negatives, Errors float64
-	// All is how many responses may be sent at all; those beyond are dropped, never truncated. 0 or less is no limit.
+	// All is how many responses of any kind may be sent; those beyond are dropped, never truncated. 0 or less means no limit.
 	All float64
-	// Window is how far an account may be overdrawn: to what it earns in that time. About so long after a flood is nothing sent.
-	// 1 s to 1 h; default 15 s.
+	// Window limits how far an account may be overdrawn: to what it earns in that time. After a flood, nothing is sent for about
+	// as long. 1 s to 1 h; default 15 s.
 	Window time.Duration
 	// Slip says which of the responses over their limit are truncated rather than dropped: 2 every second one, 1 all, 0 none.
 	Slip int
 	// IPv4Prefix and IPv6Prefix are the lengths of the prefixes that count as one client; default 24 and 56.
 	IPv4Prefix, IPv6Prefix int
-	// Entries is how many accounts there are, each of 16 octets, rounded up to a power of two; default 65,536, at most 16,777,216.
+	// Entries is the number of accounts, of 16 octets each, rounded up to a power of two; default 65,536, at most 16,777,216.
 	Entries int
 }
 
@@ -70,19 +69,19 @@ const (
 	defaultIPv6    = 56
 )
 
-// Rates limits responses over UDP as the response-rate limiting of BIND does: whoever forges the address of a victim cannot make
-// the server flood it.
+// Rates limits responses over UDP as the response rate limiting of BIND does, so that an attacker who forges a victim's address
+// cannot make the server flood it.
 //
 // Each response to each prefix has an account that earns its rate, and holds what it earns in a second, or one response if that is
-// more. Every response is debited, also one that is not sent; none is sent that overdraws the account. So the first of a flood
-// pass, and the others do not before it ends: in any time t no more than rate × (t + 1 s).
+// more. Every response is debited, even if not sent; none is sent that overdraws the account. So the first of a flood pass, and
+// the others do not before it ends: in any time t no more than rate × (t + 1 s), or rate × t + 1 if that is more.
 //
-// Accounts are found by a hash with a secret seed in two tables of fixed size. They are never given up: whoever asks for many
-// names, or forges many addresses, frees nobody from his debts. Instead accounts are shared, and whoever shares one pays for
-// others. Therefore each has one in both tables, with different neighbours, and a response is over its limit only where it
-// overdraws both. An account is overdrawn at least as far as it would be by any one of those who share it.
+// Accounts are found by a hash with a secret seed in two tables of fixed size. They are never discarded: asking for many names, or
+// forging many addresses, clears nobody's debts. Instead accounts are shared, and those who share one pay for each other.
+// Therefore each response has an account in both tables, with different neighbours, and is over its limit only if it overdraws
+// both. An account is overdrawn at least as far as it would be by any one of those who share it.
 //
-// A nil Rates limits nothing. Other settings need other Rates.
+// A nil Rates limits nothing. New settings need new Rates.
 type Rates struct {
 	began    time.Time
 	seed     maphash.Seed
@@ -91,27 +90,27 @@ type Rates struct {
 	slip     uint32
 	overdraw int64 // nanoseconds
 	costs    [kinds + 1]cost
-	tables   [2][]atomic.Int64 // of nanoseconds since began when an account holds all it can
+	tables   [2][]atomic.Int64 // the time at which each account is full, in nanoseconds since began
 	mask     uint64
 	stripes  [stripes]stripe
 }
 
-// cost is what a response costs, and what an account holds, in the nanoseconds it takes to earn it. 0 is no limit.
+// cost is the price of one response, and the most an account holds, in the nanoseconds it takes to earn them. 0 means no limit.
 type cost struct{ one, most int64 }
 
-// stripes is how many responses can be debited at the same time.
+// stripes is the number of responses that can be debited concurrently.
 const stripes = 64
 
-// stripe is held while both accounts of a response are debited: two that are sent at the same time could otherwise each find the
-// last credit, the one in one table and the other in the other.
+// stripe is locked while both accounts of a response are debited. Otherwise each of two concurrent responses could find the last
+// credit, one in the first table and one in the second.
 type stripe struct {
 	mu sync.Mutex
-	// over counts responses over their limit.
+	// over counts the responses over their limit.
 	over uint32
-	_    [48]byte // the next one is in another cache line
+	_    [48]byte // keeps the next stripe in another cache line
 }
 
-// NewRates makes limits; nil when the settings limit nothing. It is an error when one is out of its range.
+// NewRates returns Rates with the given settings, or nil if they limit nothing. A setting out of range is an error.
 func NewRates(cfg RatesConfig) (*Rates, error) {
 	for _, rate := range []*float64{&cfg.Negatives, &cfg.Errors} {
 		if *rate == 0 {
@@ -143,7 +142,7 @@ func NewRates(cfg RatesConfig) (*Rates, error) {
 		if rate > 0 {
 			one := min(max(float64(time.Second)/rate, 1), float64(time.Hour)) // so that sums do not overflow
 			r.costs[kind] = cost{int64(one), max(int64(one), int64(time.Second))}
-			// The same for all, or one kind would forgive the debts of another with which it shares an account.
+			// The same for all kinds, or one kind would forgive the debts of another that shares its account.
 			r.overdraw = max(r.overdraw, r.costs[kind].most+int64(cfg.Window))
 		}
 	}
@@ -158,7 +157,7 @@ func NewRates(cfg RatesConfig) (*Rates, error) {
 	return r, nil
 }
 
-// Allow says what becomes of a response to a client. nameHash is of what tells it apart from others of its kind.
+// Allow returns what to do with a response to a client. nameHash is of what distinguishes it from others of its kind.
 func (r *Rates) Allow(client netip.Addr, kind Kind, nameHash uint64, now time.Time) Action {
 	if r == nil {
 		return Send
@@ -174,21 +173,21 @@ func (r *Rates) Allow(client netip.Addr, kind Kind, nameHash uint64, now time.Ti
 		}
 		return Drop
 	}
-	// What is not sent does not count for the total, or a flood of one answer would keep all others from its prefix.
+	// Responses not sent do not count towards the total, or a flood of one answer would keep all others from its prefix.
 	if r.debit(r.hash(&prefix, total, 0), total, at) > 0 {
 		return Drop
 	}
 	return Send
 }
 
-// prefix is what counts as one client.
+// prefix returns the prefix that counts as one client.
 func (r *Rates) prefix(client netip.Addr) [16]byte {
 	client = client.Unmap()
 	length := r.prefix6
 	if client.Is4() {
 		length = r.prefix4
 	}
-	p, _ := client.Prefix(length) // refuses only lengths there are not
+	p, _ := client.Prefix(length) // fails only for invalid lengths
 	return p.Addr().As16()
 }
 
@@ -200,7 +199,8 @@ func (r *Rates) hash(prefix *[16]byte, kind Kind, nameHash uint64) uint64 {
 	return maphash.Bytes(r.seed, key[:])
 }
 
-// debit debits both accounts of a response. It returns 0 when one of them had enough, or else which one over its limit it is.
+// debit debits both accounts of a response. It returns 0 if either had enough, otherwise how many responses of its stripe were
+// over their limit so far.
 func (r *Rates) debit(hash uint64, kind Kind, at int64) uint32 {
 	c := r.costs[kind]
 	if c.one == 0 {
@@ -218,7 +218,7 @@ func (r *Rates) debit(hash uint64, kind Kind, at int64) uint32 {
 	return s.over
 }
 
-// debitOne debits an account, which those of other stripes may do at the same time.
+// debitOne debits an account and reports whether it had enough. Responses of other stripes may debit it concurrently.
 func (r *Rates) debitOne(account *atomic.Int64, c cost, at int64) bool {
 	for {
 		was := account.Load()

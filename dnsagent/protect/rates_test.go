@@ -22,7 +22,7 @@ func newRates(t require.TestingT, cfg protect.RatesConfig) *protect.Rates {
 	return r
 }
 
-// sent counts of n responses those that are sent.
+// sent returns how many of n responses are sent.
 func sent(r *protect.Rates, n int, client netip.Addr, kind protect.Kind, name uint64, now time.Time) int {
 	count := 0
 	for range n {
@@ -134,7 +134,7 @@ func address(i int) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// TestAFloodOfNamesFreesNobody has many more names and prefixes than accounts.
+// TestAFloodOfNamesFreesNobody uses many more names and prefixes than there are accounts.
 func TestAFloodOfNamesFreesNobody(t *testing.T) {
 	const accounts = 64
 	r, now := newRates(t, protect.RatesConfig{PerSecond: 5, Entries: accounts}), time.Now()
@@ -147,8 +147,7 @@ func TestAFloodOfNamesFreesNobody(t *testing.T) {
 	}
 }
 
-// TestAFloodHarmsFewOthers has a flood of 2,000 names; of those who have nothing to do with it one in a thousand shares both accounts
-// with it on average.
+// TestAFloodHarmsFewOthers makes a flood of 2,000 names: on average one in a thousand other responses shares both accounts with it.
 func TestAFloodHarmsFewOthers(t *testing.T) {
 	r, now := newRates(t, protect.RatesConfig{PerSecond: 5}), time.Now()
 	for i := range 2000 {
@@ -163,15 +162,15 @@ func TestAFloodHarmsFewOthers(t *testing.T) {
 	require.Less(t, harmed, 50)
 }
 
-// query is one of a random sequence.
+// query is a query of a random sequence.
 type query struct {
 	client netip.Addr
 	kind   protect.Kind
 	name   uint64
 }
 
-// TestWhatPassesIsBounded holds random traffic to the bound that the documentation of Rates names, in tables of all sizes. In a large
-// one it also is exactly what accounts kept one by one would say.
+// TestWhatPassesIsBounded checks random traffic against the bound in the documentation of Rates, in tables of all sizes. In a large
+// one the result is exactly that of separate accounts.
 func TestWhatPassesIsBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rate := rapid.Float64Range(0.2, 50).Draw(t, "rate")

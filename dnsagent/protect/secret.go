@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// Secret is what server cookies are made with. It does not show itself.
+// Secret is the key of server cookies. It hides itself when formatted.
 type Secret [16]byte
 
 // String implements fmt.Stringer, and hides the secret.
@@ -19,24 +19,24 @@ func (Secret) String() string { return "[secret]" }
 // GoString implements fmt.GoStringer, and hides the secret.
 func (Secret) GoString() string { return "[secret]" }
 
-// Format implements fmt.Formatter, and hides the secret whatever the verb.
+// Format implements fmt.Formatter, and hides the secret for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // MarshalText implements encoding.TextMarshaler, and hides the secret.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// RandomSecret makes a secret that nobody else has.
+// RandomSecret returns a new random secret.
 func RandomSecret() Secret {
 	var s Secret
 	_, _ = rand.Read(s[:]) // never fails
 	return s
 }
 
-// The most a file of secrets may have in octets; it needs 66.
+// maxSecretFile is the maximum size of a file of secrets in octets; it needs 66.
 const maxSecretFile = 4096
 
-// LoadSecret reads the secret of a file: 32 hexadecimal digits. A second line has the previous secret, with which clients may
-// still come while they learn of the new one. Blank lines and those that begin with # do not count.
+// LoadSecret reads the secret from a file: 32 hexadecimal digits. An optional second line holds the previous secret, whose
+// cookies clients may still present while they learn new ones. Blank lines and lines that begin with # are ignored.
 func LoadSecret(path string) (secret Secret, previous []Secret, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -55,7 +55,7 @@ func LoadSecret(path string) (secret Secret, previous []Secret, err error) {
 
 var errSecrets = errors.New("it has to be one line of 32 hexadecimal digits, and a second one for the previous secret if there is any")
 
-// parseSecrets says nothing of what it read in its errors.
+// parseSecrets parses the contents of a file of secrets. Its errors reveal none of them.
 func parseSecrets(data []byte) (secret Secret, previous []Secret, err error) {
 	if len(data) > maxSecretFile {
 		return secret, nil, errSecrets

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// sipHash is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF"), which RFC 9018 4.4 asks for.
+// sipHash is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF"), as required by RFC 9018 4.4.
 func sipHash(key *[16]byte, msg []byte) uint64 {
 	k0, k1 := binary.LittleEndian.Uint64(key[:8]), binary.LittleEndian.Uint64(key[8:])
 	// The constants spell "somepseudorandomlygeneratedbytes".

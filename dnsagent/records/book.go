@@ -1,7 +1,7 @@
-// Package records stores the DNS records that come over the management of the DNS server.
+// Package records stores the DNS records that arrive over the DNS server's management API.
 //
-// A record has all values of a name and type, for everybody or for the clients of one view. Reads come from the watched copy. A write
-// is one transaction that only succeeds if nothing it was decided on has changed, and returns when this process's own copy shows it.
+// A record holds all values of a name and type, for everybody or for the clients of one view. Reads come from the watched copy. A write
+// is one transaction that succeeds only if nothing it was based on has changed. It returns once this process's own copy shows it.
 package records
 
 import (
@@ -22,21 +22,21 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// DefaultMaxRecords is how many records there may be unless the policy says otherwise.
+// DefaultMaxRecords is the maximum number of records unless the policy says otherwise.
 const DefaultMaxRecords = 1_000_000
 
-// Policy is what an operator decides about records. It may change while the book is used.
+// Policy holds the operator's decisions about records. It may change while the book is in use.
 type Policy struct {
-	// MaxRecords is how many records there may be; 0 counts as DefaultMaxRecords.
+	// MaxRecords is the maximum number of records; 0 means DefaultMaxRecords.
 	MaxRecords int
-	// Views are the names of the views that are configured.
+	// Views are the names of the configured views.
 	Views []string
 }
 
-// Item is a record in its normal form with its revisions.
+// Item is a record in normal form, with its revisions.
 type Item = watched.Item[*dns.Record]
 
-// ETag is the entity-tag of a record, with quotes.
+// ETag returns the entity-tag of a record, with quotes.
 func ETag(item *Item) string { return `"` + strconv.FormatInt(item.ModRevision, 36) + `"` }
 
 // Book holds the records.
@@ -49,11 +49,11 @@ type Book struct {
 
 	mu     sync.Mutex
 	stored int
-	// pending are the keys of those being created, which are not among the stored yet.
+	// pending holds the keys of records being created that stored does not count yet.
 	pending map[string]struct{}
 }
 
-// New adds the collection of the records to the mirror. Call it before the mirror runs.
+// New returns a Book and adds its collection to the mirror. Call it before the mirror runs.
 func New(m *watched.Mirror, store *etcd.Store, policy func() Policy) *Book {
 	b := &Book{
 		mirror: m, store: store, policy: policy, items: watched.Add(m, "dns_records", state.PrefixDNSRecords, Decode),
@@ -63,19 +63,20 @@ func New(m *watched.Mirror, store *etcd.Store, policy func() Policy) *Book {
 	return b
 }
 
-// Served is what the DNS server answers from: besides the records of the book, the rules of app instances.
+// Served is what the DNS server answers from: the records of the book and the rules of app instances.
 type Served interface {
-	// Displaced says, in sentences, which records would not be answered any more, or not at all, if those given were there, each in
-	// the place of the one of its name, type and view. They are in their normal form.
+	// Displaced returns a sentence for each record that would not, or no longer, be answered if recs, in normal form, took the place of
+	// the records of their names, types and views.
 	Displaced(recs []dns.Record) []string
-	// CatchUp waits until it is up to date with a revision of etcd.
+	// CatchUp waits until Served is up to date with a revision of etcd.
 	CatchUp(ctx context.Context, revision int64) error
 }
 
-// Beside has records refused that could not be answered beside what is served, as far as that is known. Call it before the book is used.
+// Beside makes the book refuse records that could not be answered beside what is served, as far as is known. Call it before using the
+// book.
 func (b *Book) Beside(served Served) { b.served = served }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (b *Book) Collection() *watched.Collection[*dns.Record] { return b.items }
 
 func (b *Book) count(c watched.Change[*dns.Record]) {
@@ -90,7 +91,7 @@ func (b *Book) count(c watched.Change[*dns.Record]) {
 	}
 }
 
-// reserve claims places for new records until release is called. The error is of the kind errs.Forbidden.
+// reserve claims room for new records until release is called. The error is of the kind errs.Forbidden.
 func (b *Book) reserve(keys []string) (release func(), err error) {
 	limit := b.policy().MaxRecords
 	if limit == 0 {
@@ -113,7 +114,7 @@ func (b *Book) reserve(keys []string) (release func(), err error) {
 	}, nil
 }
 
-// Check records everything that is wrong with a record.
+// Check adds to faults everything that is wrong with a record.
 func (b *Book) Check(rec *dns.Record, faults *problem.InvalidParams) {
 	before := len(*faults)
 	rec.Check(faults)
@@ -129,15 +130,15 @@ func (b *Book) Check(rec *dns.Record, faults *problem.InvalidParams) {
 	}
 }
 
-// maxTries bounds how often a write is repeated because another one came first.
+// maxTries bounds how often a write is attempted when other writes overtake it.
 const maxTries = 16
 
-// errContended is what remains when every try was overtaken.
+// errContended returns the error of a write whose every attempt was overtaken.
 func errContended() error {
 	return errs.New(errs.Unavailable, "others keep changing the same names: try again").After(time.Second)
 }
 
-// fresh waits until the copy holds what was committed before the call, in any process.
+// fresh waits until the copy, and what is served, hold everything that any process committed before the call.
 func (b *Book) fresh(ctx context.Context) error {
 	revision, err := b.store.Revision(ctx, state.PrefixDNSRecords)
 	if err != nil {
@@ -151,8 +152,7 @@ func (b *Book) fresh(ctx context.Context) error {
 	return etcd.Error(b.served.CatchUp(ctx, revision))
 }
 
-// txn runs a transaction and waits until the copy shows it, or what came in its way when the comparisons did not hold: done is false
-// then.
+// txn runs a transaction and waits until the copy shows it. If the comparisons fail, done is false and the copy shows why.
 func (b *Book) txn(ctx context.Context, cmps []clientv3.Cmp, ops []clientv3.Op) (revision int64, done bool, err error) {
 	resp, err := b.store.Txn(ctx, cmps, ops, nil)
 	if err != nil {
@@ -161,7 +161,7 @@ func (b *Book) txn(ctx context.Context, cmps []clientv3.Cmp, ops []clientv3.Op) 
 	revision = resp.Header.Revision
 	err = b.mirror.CatchUp(ctx, revision)
 	if resp.Succeeded {
-		return revision, true, nil // what is durable is done, though the copy may lag behind it
+		return revision, true, nil // the write is durable, although the copy may lag behind
 	}
 	return revision, false, err
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Get finds a record by its canonical name, its type and its view, which may be empty. The error is of the kind errs.NotFound.
+// Get returns the record with a canonical name, a type and a view, which may be empty. The error is of the kind errs.NotFound.
 func (b *Book) Get(name, rrtype, view string) (*Item, error) {
 	if item, ok := b.items.Snapshot().Get(state.DNSRecordKey(name, rrtype, view)); ok {
 		return item, nil
@@ -19,11 +19,11 @@ func (b *Book) Get(name, rrtype, view string) (*Item, error) {
 	return nil, errs.New(errs.NotFound, "there is no record %s", what(name, rrtype, view))
 }
 
-// Precondition refuses the present state of a record, as If-Match does.
+// Precondition checks the current state of a record and returns an error to refuse it, as If-Match does.
 type Precondition func(*Item) error
 
-// find returns the record that is to be changed, or why it may not be. What the copy refuses is looked at again when that holds what
-// other processes did before.
+// find returns the record to be changed, or why it may not be. Before it refuses, it checks again with a copy that holds the earlier
+// changes of other processes.
 func (b *Book) find(ctx context.Context, name, rrtype, view string, pre Precondition) (*Item, error) {
 	look := func() (*Item, error) {
 		item, err := b.Get(name, rrtype, view)
@@ -42,9 +42,9 @@ func (b *Book) find(ctx context.Context, name, rrtype, view string, pre Precondi
 	return look()
 }
 
-// Replace puts rec, which has passed Check, in the place of the record of its name, type and view, and returns it as it is stored.
-// Replacing a record by itself changes nothing. Errors are of the kind errs.NotFound, when there is no such record, those of pre, which
-// may be nil, errs.Conflict, when it could not be answered beside what is served, and those of etcd.Store.Txn.
+// Replace replaces the record of the same name, type and view with rec, which must have passed Check, and returns it as stored.
+// Replacing a record with itself changes nothing. Errors are of the kinds errs.NotFound, if there is no such record, and errs.Conflict,
+// if rec could not be answered beside what is served, and those of pre, which may be nil, and of etcd.Store.Txn.
 func (b *Book) Replace(ctx context.Context, rec dns.Record, pre Precondition) (*Item, error) {
 	rec.Normalise()
 	value, err := state.Encode(state.DNSRecord{Version: state.Current(), Record: rec})
@@ -76,7 +76,7 @@ func (b *Book) Replace(ctx context.Context, rec dns.Record, pre Precondition) (*
 	return nil, errContended()
 }
 
-// Delete removes a record and returns the revision of that. Errors are those of Replace.
+// Delete removes a record and returns the revision of the removal. Errors are those of Replace.
 func (b *Book) Delete(ctx context.Context, name, rrtype, view string, pre Precondition) (revision int64, err error) {
 	for range maxTries {
 		item, err := b.find(ctx, name, rrtype, view, pre)
@@ -91,9 +91,8 @@ func (b *Book) Delete(ctx context.Context, name, rrtype, view string, pre Precon
 	return 0, errContended()
 }
 
-// DeleteAll removes the records that match the filter, as many as dns.MaxBatch in one transaction, and returns how many that were and
-// the revision of the last transaction. What is created meanwhile may stay. Errors are those of etcd.Store.Txn; the number says how
-// many records were removed all the same.
+// DeleteAll removes the records that match the filter, up to dns.MaxBatch in one transaction. It returns their number and the revision
+// of the last transaction. Records created in the meantime may stay. Errors are those of etcd.Store.Txn; the number is valid even then.
 func (b *Book) DeleteAll(ctx context.Context, f Filter) (n int, revision int64, err error) {
 	if err := b.fresh(ctx); err != nil {
 		return 0, 0, err
@@ -115,7 +114,7 @@ func (b *Book) DeleteAll(ctx context.Context, f Filter) (n int, revision int64, 
 	return n, revision, nil
 }
 
-// deleteSome removes items in one transaction or, when one of them changed meanwhile, one after the other.
+// deleteSome removes items in one transaction or, if one of them has changed in the meantime, one by one.
 func (b *Book) deleteSome(ctx context.Context, f Filter, items []*Item) (n int, revision int64, err error) {
 	cmps, ops := make([]clientv3.Cmp, len(items)), make([]clientv3.Op, len(items))
 	for i, item := range items {

@@ -14,9 +14,10 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Create stores new records, all of them or none, and returns the revision they have. There are at most dns.MaxBatch, and they have
-// passed Check. Errors are of the kinds errs.Conflict, when one exists already, would stand beside a CNAME of the same name and view (RFC
-// 1034 3.6.2), or when not all could be answered beside what is served, errs.Forbidden, when there is no room for them, and those of etcd.Store.Txn.
+// Create stores 1 to dns.MaxBatch new records, all or none, and returns their revision. They must have passed Check. Errors are of the
+// kinds errs.Conflict, if a record exists already, would stand beside a CNAME of the same name and view (RFC 1034 3.6.2) or could not be
+// answered beside what is served, errs.Forbidden, if there is no room for them, errs.Invalid, if the number of records is out of range, and
+// those of etcd.Store.Txn.
 func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, err error) {
 	if len(recs) < 1 || len(recs) > dns.MaxBatch {
 		return 0, errs.New(errs.Invalid, "1 to %d records are created at a time, not %d", dns.MaxBatch, len(recs))
@@ -34,7 +35,7 @@ func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, 
 		ops[i] = clientv3.OpPut(keys[i], value)
 	}
 	for try := range maxTries {
-		at := b.mirror.Revision() // before the copy is looked at, which is then at least as new
+		at := b.mirror.Revision() // read before the copy, which is then at least as new
 		conflict, err := b.conflict(keys)
 		if err == nil && conflict == nil {
 			conflict = b.displaced(recs)
@@ -43,7 +44,7 @@ func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, 
 			return 0, err
 		}
 		if conflict != nil {
-			// The copy may lag behind what another process removed, and the table behind the copy.
+			// The copy may not show another process's removals yet, and the table may lag behind the copy.
 			if try > 0 {
 				return 0, conflict
 			}
@@ -65,12 +66,12 @@ func (b *Book) Create(ctx context.Context, recs ...dns.Record) (revision int64, 
 	return 0, errContended()
 }
 
-// untouched are comparisons that hold as long as nothing was written to the names of the keys after a revision.
+// untouched returns comparisons that hold as long as nothing has been written to the names of the keys after a revision.
 func untouched(keys []string, revision int64) []clientv3.Cmp {
 	var cmps []clientv3.Cmp
 	seen := make(map[string]struct{}, len(keys))
 	for _, key := range keys {
-		// One for each name and not for each key: there may be 128 in a transaction.
+		// One per name, not per key: a transaction may have 128.
 		name := key[:len(state.PrefixDNSRecords)+strings.IndexByte(key[len(state.PrefixDNSRecords):], '/')+1]
 		if _, twice := seen[name]; twice {
 			continue
@@ -81,11 +82,11 @@ func untouched(keys []string, revision int64) []clientv3.Cmp {
 	return cmps
 }
 
-// maxConflicts is how many conflicts an error names.
+// maxConflicts is the maximum number of conflicts that an error names.
 const maxConflicts = 10
 
-// conflict says, with an error of the kind errs.Conflict, why records with the keys cannot be created beside those that exist and
-// beside each other.
+// conflict returns an error of the kind errs.Conflict if records with the keys cannot be created beside those that exist and beside each
+// other.
 func (b *Book) conflict(keys []string) (conflict, err error) {
 	snapshot := b.items.Snapshot()
 	wanted := make(map[string]struct{}, len(keys))
@@ -108,7 +109,7 @@ func (b *Book) conflict(keys []string) (conflict, err error) {
 	return conflictFor(reasons), nil
 }
 
-// displaced says, with an error of the kind errs.Conflict, which records would not be answered if those given were there.
+// displaced returns an error of the kind errs.Conflict that names the records that would not be answered if recs were stored.
 func (b *Book) displaced(recs []dns.Record) error {
 	if b.served == nil {
 		return nil
@@ -116,7 +117,7 @@ func (b *Book) displaced(recs []dns.Record) error {
 	return conflictFor(b.served.Displaced(recs))
 }
 
-// conflictFor is an error for the reasons; nil when there are none.
+// conflictFor returns an error with the reasons, or nil if there are none.
 func conflictFor(reasons []string) error {
 	switch n := len(reasons); {
 	case n == 0:

@@ -10,8 +10,8 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Decode reads a record of etcd; it is a watched.Decoder. There may be a million of them, which a start has to read in seconds: most
-// are read by quickly.
+// Decode decodes a record from etcd; it is a watched.Decoder. A start may have to read a million records within seconds, so quickly
+// decodes most of them.
 func Decode(key string, value []byte, _ int64) (*dns.Record, error) {
 	rec, ok := quickly(value)
 	if !ok {
@@ -34,17 +34,17 @@ func Decode(key string, value []byte, _ int64) (*dns.Record, error) {
 	return rec, nil
 }
 
-// single is a record with room for the one value that most have.
+// single is a record with room for one value, which is all that most records have.
 type single struct {
 	record dns.Record
 	value  [1]string
 }
 
-// head is how a record begins that this code writes.
+// head is how the records that this code writes begin.
 var head = `{"v":` + strconv.Itoa(state.SchemaVersion) + `,"record":{"name":`
 
-// quickly reads what state.Encode writes of a record in its normal form without escapes, several times as fast as package json does.
-// ok is false for everything else.
+// quickly decodes a record in normal form as state.Encode writes it, without escapes, several times as fast as package json. ok is
+// false for all other input.
 func quickly(value []byte) (rec *dns.Record, ok bool) {
 	r := scanner{rest: value, ok: true}
 	s := &single{}
@@ -70,7 +70,7 @@ func quickly(value []byte) (rec *dns.Record, ok bool) {
 	return rec, r.ok && len(r.rest) == 0
 }
 
-// scanner takes JSON of a known form apart. ok is false once it met another form.
+// scanner parses JSON of a known form. ok becomes false when the input has another form.
 type scanner struct {
 	rest []byte
 	ok   bool
@@ -86,7 +86,7 @@ func (r *scanner) optional(text string) bool {
 
 func (r *scanner) literal(text string) { r.ok = r.optional(text) }
 
-// text reads a string of plain ASCII that has no escapes in it.
+// text reads a string of printable ASCII without escapes.
 func (r *scanner) text() []byte {
 	r.literal(`"`)
 	end := bytes.IndexByte(r.rest, '"')

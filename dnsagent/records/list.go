@@ -11,17 +11,17 @@ import (
 type Filter struct {
 	// Name is a canonical name.
 	Name string
-	// Below is a canonical name: it and all names below it match.
+	// Below is a canonical name, which matches itself and all names below it.
 	Below string
-	// Type is a type of records in capitals.
+	// Type is a record type in capitals.
 	Type string
 	// Zone is a canonical zone.
 	Zone string
-	// View is the name of a view, or "" for the records that everyone sees; nil matches both.
+	// View is the name of a view, or "" for the records that everyone sees; nil matches all records.
 	View *string
 }
 
-// Matches reports whether the filter selects a record.
+// Matches reports whether the filter selects rec.
 func (f Filter) Matches(rec *dns.Record) bool {
 	return (f.Name == "" || rec.Name == f.Name) &&
 		(f.Below == "" || dns.Within(rec.Name, f.Below)) &&
@@ -30,10 +30,10 @@ func (f Filter) Matches(rec *dns.Record) bool {
 		(f.View == nil || rec.View == *f.View)
 }
 
-// List walks over the records that match the filter, in the order of their names, types and views.
+// List iterates over the records that match the filter, in the order of their names, types and views.
 func (b *Book) List(f Filter) iter.Seq[*Item] { return b.from(state.PrefixDNSRecords, f) }
 
-// from walks over those that match from a key on.
+// from iterates over the matching records whose keys are not below key.
 func (b *Book) from(key string, f Filter) iter.Seq[*Item] {
 	snapshot := b.items.Snapshot()
 	all := snapshot.From(key)
@@ -49,16 +49,16 @@ func (b *Book) from(key string, f Filter) iter.Seq[*Item] {
 	}
 }
 
-// Page is some of the records that match a filter.
+// Page is one page of the records that match a filter.
 type Page struct {
 	// Items are the records.
 	Items []*Item
-	// Next is where the next page begins, empty when this is the last one. It is the key of the last record without its prefix.
+	// Next is the key of the last record without its prefix, after which the next page begins; empty on the last page.
 	Next string
 }
 
-// Page returns at most limit records that match the filter, from after the place that an earlier page named; it may be empty. Records
-// that come and go between two pages may be missing, others are not.
+// Page returns at most limit records that match the filter, from after the place that an earlier page returned; after may be empty. A
+// record created or removed between two pages may be missing; no other record is.
 func (b *Book) Page(f Filter, after string, limit int) Page {
 	var p Page
 	from := state.PrefixDNSRecords + after

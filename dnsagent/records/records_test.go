@@ -28,14 +28,14 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 		goleak.IgnoreTopFunction("go.etcd.io/etcd/client/pkg/v3/fileutil.purgeFile.func1"),
 		goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))
 }
 
-// open makes a book on a store, with a mirror of its own as every process has one.
+// open returns a book on a store, with a mirror of its own, as in every process.
 func open(tb testing.TB, store *etcd.Store, policy records.Policy) (*records.Book, *watched.Mirror) {
 	tb.Helper()
 	m := watched.New(watched.Config{Source: store.Source, Prefix: state.Root, Logger: slog.New(slog.DiscardHandler)})
@@ -150,10 +150,10 @@ func TestWhatMayStandBesideAnother(t *testing.T) {
 	}
 }
 
-// served refuses names below a domain, and notes how far it was waited for.
+// served refuses names below a domain, and records the revision it was last asked to catch up with.
 type served struct {
 	refuses string
-	behind  int // how many waits it takes to answer by what is so now
+	behind  int // how many waits until it answers from the current state
 	waited  int64
 }
 
@@ -215,8 +215,8 @@ func TestAConflictNamesWhatIsInTheWay(t *testing.T) {
 	}
 }
 
-// Two processes race for one name: one with an alias, one with addresses. Whoever comes first keeps the other out, whatever their
-// copies show at the time.
+// Two processes race for one name: one with an alias, one with addresses. The first keeps the other out, whatever their copies
+// show at the time.
 func TestConcurrentCreatorsKeepTheRules(t *testing.T) {
 	store := etcdtest.Start(t).Store(t)
 	one, _ := open(t, store, records.Policy{})
@@ -363,7 +363,7 @@ func TestRecordsAreRemovedByAFilter(t *testing.T) {
 	require.Zero(t, n)
 }
 
-// While records are removed others are moved out of the way, removed and changed: what still matches goes, what does not stays.
+// While records are being removed, another process moves some to another zone: what still matches is removed, the rest stays.
 func TestRecordsThatChangeWhileTheyAreRemoved(t *testing.T) {
 	store := etcdtest.Start(t).Store(t)
 	b, _ := open(t, store, records.Policy{})

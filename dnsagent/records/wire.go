@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// Wire turns a record into those of the table. A record that passes Check has no error.
+// Wire converts a record into records of the table. It succeeds for every record that passes Check.
 func Wire(rec *dns.Record, view table.View) ([]table.Record, error) {
 	name, err := wire.ParseName(rec.Name)
 	if err != nil {
@@ -33,7 +33,7 @@ func Wire(rec *dns.Record, view table.View) ([]table.Record, error) {
 	return list, nil
 }
 
-// pack puts a value into wire form (RFC 1035 3.3, 3.4.1; RFC 2782; RFC 3596 2.2). The error ends a sentence.
+// pack returns a value in wire format (RFC 1035 3.3, 3.4.1; RFC 2782; RFC 3596 2.2). The error completes a sentence.
 func pack(rrtype, value string) (string, error) {
 	switch rrtype {
 	case dns.TypeA, dns.TypeAAAA:
@@ -55,7 +55,7 @@ func pack(rrtype, value string) (string, error) {
 	return packText(value), nil
 }
 
-// packText makes the character-strings of a TXT record: as many of 255 octets as it takes, and at least one.
+// packText returns the character-strings of a TXT record: as many of up to 255 octets as s needs, at least one.
 func packText(s string) string {
 	const most = 255
 	b := make([]byte, 0, len(s)+1+len(s)/most)

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/dnsagent/table"
 )
 
-// independently makes the record that miekg/dns makes of a value.
+// independently returns the record that miekg/dns makes of a value.
 func independently(t *testing.T, rec *dns.Record, value string) rr.RR {
 	t.Helper()
 	if rec.Type == dns.TypeTXT {
@@ -34,7 +34,7 @@ func independently(t *testing.T, rec *dns.Record, value string) rr.RR {
 	return r
 }
 
-// escaped writes octets as zone files and miekg/dns have them (RFC 1035 5.1).
+// escaped returns octets in the notation of zone files and miekg/dns (RFC 1035 5.1).
 func escaped(octets []byte) string {
 	var b strings.Builder
 	for _, c := range octets {
@@ -47,7 +47,7 @@ func escaped(octets []byte) string {
 	return b.String()
 }
 
-// rdata is the value of a record in wire form.
+// rdata returns the value of a record in wire format.
 func rdata(t *testing.T, r rr.RR) string {
 	t.Helper()
 	buf := make([]byte, 70000)
@@ -106,8 +106,8 @@ func TestRecordsThatHaveNoWireForm(t *testing.T) {
 	}
 }
 
-// FuzzWire checks that a record which is accepted has a wire form, that miekg/dns reads the same out of it, and that an answer with all
-// its values is no longer than a message may be.
+// FuzzWire checks that an accepted record has a wire format, that miekg/dns decodes it to the same values, and that an answer with all
+// its values fits into a message.
 func FuzzWire(f *testing.F) {
 	f.Add(`{"name":"www.example","type":"A","ttl":30,"rData":["192.0.2.1","192.0.2.2"]}`)
 	f.Add(`{"name":"*.example.","type":"SRV","ttl":1,"rData":["1 2 3 a.example","0 0 0 ."],"zone":"example"}`)
@@ -145,7 +145,7 @@ func FuzzWire(f *testing.F) {
 	})
 }
 
-// FuzzDecode checks that what is stored is read as package json reads it, quickly or not.
+// FuzzDecode checks that Decode accepts the same records as package json and returns the same values.
 func FuzzDecode(f *testing.F) {
 	f.Add("a.example.", "A", "", `{"v":1,"record":{"name":"a.example.","type":"A","ttl":30,"rData":["192.0.2.1"],"zone":"."}}`)
 	f.Add("a.example.", "TXT", "ue", `{"v":1,"record":{"name":"a.example.","type":"TXT","ttl":30,"rData":["a","","\"ü"],"zone":"example.","view":"ue"}}`)

@@ -22,23 +22,24 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Name is that of the reconciler in its status records. It is not "dns", which is who calls a webhook for DNS rules: there may be both.
+// Name is the reconciler's name in its status records. It is not "dns", the name of the reconciler that calls a webhook for DNS rules:
+// there may be both.
 const Name = "dnsagent"
 
-// maxBatch is how many status records one transaction writes at most, and maxBytes how large they are together, unless it is one: etcd
-// takes 128 operations and 1.5 MiB.
+// maxBatch is the maximum number of status records in one transaction. A transaction takes no more records once their size exceeds
+// maxBytes. etcd accepts 128 operations and 1.5 MiB.
 const (
 	maxBatch = 100
 	maxBytes = 512 << 10
 )
 
-// The bounds of the time between two tries when etcd does not answer.
+// The bounds of the time between two attempts while etcd does not answer.
 const (
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
 )
 
-// Reporter writes status records while this process leads.
+// Reporter writes status records while this process is the leader.
 type Reporter struct {
 	feed     *follow.Feed
 	mirror   *watched.Mirror
@@ -52,7 +53,7 @@ type Reporter struct {
 	wake chan struct{}
 }
 
-// New makes a reporter. It observes the feed, and adds a collection to the mirror.
+// New returns a Reporter that observes the feed. It adds a collection to the mirror.
 func New(feed *follow.Feed, m *watched.Mirror, store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Reporter {
 	r := &Reporter{
 		feed: feed, mirror: m, store: store, log: log, wake: make(chan struct{}, 1),
@@ -86,7 +87,7 @@ func (r *Reporter) mark(apps ...string) {
 	}
 }
 
-// take gives out some of what is to be looked at.
+// take removes up to maxBatch app instances from todo and returns them.
 func (r *Reporter) take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +103,7 @@ func (r *Reporter) take() []string {
 	return apps
 }
 
-// Run works for one term of leadership. It returns nil when ctx ends, or when a successor turns out to have taken over.
+// Run reports for one term of leadership. It returns nil when ctx ends, or when a successor turns out to have taken over.
 func (r *Reporter) Run(ctx context.Context, term leader.Term) error {
 	r.mu.Lock()
 	r.todo = make(map[string]struct{})
@@ -113,7 +114,7 @@ func (r *Reporter) Run(ctx context.Context, term leader.Term) error {
 		r.pending.Set(0)
 		r.mu.Unlock()
 	}()
-	// Whatever somebody else writes there is compared with what is so.
+	// If somebody else writes a status record, compare it with the actual state.
 	_, stop := r.statuses.Observe(func(c watched.Change[state.Status]) { r.mark(appOf(c.Key)) })
 	defer stop()
 	if err := r.feed.CatchUp(ctx, r.mirror.Revision()); err != nil {
@@ -153,10 +154,10 @@ func (r *Reporter) Run(ctx context.Context, term leader.Term) error {
 
 func appOf(key string) string { return strings.TrimPrefix(key, state.StatusKey(Name, "")) }
 
-// errSucceeded says that another process leads.
+// errSucceeded is returned when another process leads.
 var errSucceeded = errors.New("this process no longer leads")
 
-// write brings the records of some app instances up to date, and waits until this process reads what it wrote.
+// write updates the status records of some app instances, and waits until this process reads what it wrote.
 func (r *Reporter) write(ctx context.Context, term leader.Term, apps []string) error {
 	var ops []clientv3.Op
 	urgent, bytes := true, 0
@@ -169,7 +170,7 @@ func (r *Reporter) write(ctx context.Context, term leader.Term, apps []string) e
 		key := state.StatusKey(Name, app)
 		item, recorded := snapshot.Get(key)
 		served := r.feed.Served(app)
-		if served == nil || served.Generation == 0 { // there are none, or never were any in force
+		if served == nil || served.Generation == 0 { // no rules, or none were ever in force
 			if recorded {
 				ops = append(ops, clientv3.OpDelete(key))
 			}
@@ -193,7 +194,7 @@ func (r *Reporter) write(ctx context.Context, term leader.Term, apps []string) e
 	}
 	store := r.store
 	if urgent {
-		store = store.Urgent() // ends of app instances wait for it, and they make room
+		store = store.Urgent() // terminations of app instances wait for it, and they free space
 	}
 	fault.Point("dns.reporting")
 	resp, err := store.Txn(ctx, term.Fence(), ops, nil)
@@ -212,7 +213,7 @@ func statusOf(s *follow.Served) *state.Status {
 	return &state.Status{Version: state.Current(), Generation: s.Generation, Applied: applied, Failed: s.Failed}
 }
 
-// same reports whether two statuses say the same.
+// same reports whether two statuses agree on the generation and the rules.
 func same(a, b *state.Status) bool {
 	return a.Generation == b.Generation && slices.Equal(a.Applied, b.Applied) && maps.Equal(a.Failed, b.Failed)
 }

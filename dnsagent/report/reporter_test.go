@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 const app = "5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f"
 
-// run lets a reporter work for one term on an etcd, and returns what ends it.
+// run runs a reporter for one term on an etcd, and returns a function that stops it.
 func run(tb testing.TB, store *etcd.Store, elector *leader.Elector) (stop func()) {
 	tb.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -72,7 +72,8 @@ func rules(tb testing.TB, generation int64, running bool, ids ...string) string 
 	return s
 }
 
-// says waits until the status record of an app is of a generation with these rules; generation 0: until there is none.
+// says waits until the status record of an app has the generation and these rules; generation 0 means until there is no
+// record.
 func says(tb testing.TB, store *etcd.Store, app string, generation int64, applied ...string) {
 	tb.Helper()
 	var last string

@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// chains are what a forwarder says of names that lead to others.
+// chains are a forwarder's answers for names that lead to others.
 var chains = map[string][]string{
 	"www.cdn.test. A": {
 		"www.cdn.test. 300 IN CNAME a.edge.test.", "a.edge.test. 200 IN CNAME b.edge.test.", "b.edge.test. 100 IN A 198.51.100.1",
@@ -34,7 +34,7 @@ var chains = map[string][]string{
 	},
 }
 
-// chained is a fixture whose forwarder has chains, and a function that puts records of ours to use.
+// chained returns a fixture whose forwarder has chains, and a function that puts local records into use.
 func chained(tb testing.TB) (f *fixture, put func(records ...string)) {
 	tb.Helper()
 	f = newFixture(tb, nil)
@@ -153,7 +153,7 @@ func TestChainsOfForwardersLeadIntoOurNames(t *testing.T) {
 					m = new(dns.Msg)
 					peer := &listen.Peer{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(c.from), 5), Transport: listen.TCP}
 					if c.aa {
-						continue // what begins in the table is not answered any faster
+						continue // chains that begin in the table are not answered any faster
 					}
 					require.NoError(t, m.Unpack(f.r.Overloaded(nil, must(c.q.Pack()), peer)))
 				} else {
@@ -192,7 +192,7 @@ func TestChainsAreBounded(t *testing.T) {
 	f, put := chained(t)
 	var ours []string
 	f.up.mu.Lock()
-	for i := range 20 { // each leads to the other's next
+	for i := range 20 { // each leads to the next of the other side
 		f.up.zone[fmt.Sprintf("theirs%d.test. A", i)] = []string{fmt.Sprintf("theirs%d.test. 60 IN CNAME ours%d.test.", i, i)}
 		ours = append(ours, fmt.Sprintf("ours%d.test. 60 IN CNAME theirs%d.test.", i, i+1))
 	}
@@ -219,7 +219,7 @@ func TestTraceOfAChainThatLeadsToOurNames(t *testing.T) {
 	require.False(t, tr.Authoritative)
 }
 
-// FuzzChains checks that no chain of a forwarder's answer makes an answer that cannot be read.
+// FuzzChains checks that no chain in a forwarder's answer leads to an unreadable answer.
 func FuzzChains(f *testing.F) {
 	fix, put := chained(f)
 	put("b.edge.test. 60 IN A 192.0.2.1", "x.mec.cdn.test. 60 IN CNAME other.test.")

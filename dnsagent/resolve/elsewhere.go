@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// elsewhere answers what the table knows nothing of.
+// elsewhere answers what the table does not.
 func (x *exchange) elsewhere(ctx context.Context, buf []byte) (resp []byte, wait bool) {
 	name := x.q.Name()
 	if !x.recursive || !x.q.RD || !x.r.forward.Handles(name) {
@@ -44,12 +44,12 @@ func (x *exchange) elsewhere(ctx context.Context, buf []byte) (resp []byte, wait
 	return x.forwarded(ctx, buf, answer)
 }
 
-// question is what is asked of forwarders about a name.
+// question returns the question about a name to ask the forwarders.
 func (x *exchange) question(name wire.Name) forward.Question {
 	return forward.Question{Name: name, Type: x.q.Type, Class: x.q.Class, DO: x.q.DO, CD: x.q.CD}
 }
 
-// failed answers what the forwarders do not.
+// failed responds to a question that the forwarders did not answer.
 func (x *exchange) failed(buf []byte, err error) []byte {
 	x.failure = err
 	info, text := int(dns.ExtendedErrorCodeOther), ""
@@ -59,7 +59,7 @@ func (x *exchange) failed(buf []byte, err error) []byte {
 	return x.fail(buf, dns.RcodeServerFailure, info, text)
 }
 
-// forwarded answers with what a forwarder said, as far as that does not lead to a name the table knows of.
+// forwarded responds with a forwarder's answer, as far as it does not lead to a name that the table knows.
 func (x *exchange) forwarded(ctx context.Context, buf []byte, answer *forward.Answer) (resp []byte, wait bool) {
 	x.kind, x.subject = protect.Answers, x.q.Name()
 	x.inform(answer)
@@ -81,7 +81,7 @@ func (x *exchange) forwarded(ctx context.Context, buf []byte, answer *forward.An
 	return x.finish(buf), false
 }
 
-// inform tells the client what is to be said about an answer of a forwarder.
+// inform sets the extended error that goes with a forwarder's answer.
 func (x *exchange) inform(answer *forward.Answer) {
 	switch {
 	case answer.Stale(x.now):
@@ -92,8 +92,8 @@ func (x *exchange) inform(answer *forward.Answer) {
 	}
 }
 
-// own is the first name of an answer's chain of aliases that the table knows of: what others say of it does not count. Answers that lead
-// to none, which are nearly all, are looked at once for each table.
+// own returns the first name in an answer's chain of aliases that the table knows: what others say about that name does not count.
+// Answers that lead to no such name, which are nearly all, are checked once for each table.
 func (x *exchange) own(answer *forward.Answer) *forward.Alias {
 	aliases := answer.Aliases()
 	if len(aliases) == 0 || answer.Apart(x.table.generation) {
@@ -113,7 +113,7 @@ func (x *exchange) own(answer *forward.Answer) *forward.Alias {
 	return nil
 }
 
-// chase continues a chain of aliases that leads out of the table. buf holds what there is of the answer.
+// chase continues a chain of aliases that leads out of the table. buf holds the response so far.
 func (x *exchange) chase(ctx context.Context, buf []byte, target wire.Name) (resp []byte, wait bool) {
 	if !x.recursive || !x.q.RD || !x.r.forward.Handles(target) || x.r.forward.LoopProbe(target) {
 		return x.finish(buf), false
@@ -142,7 +142,7 @@ func (x *exchange) chase(ctx context.Context, buf []byte, target wire.Name) (res
 	return x.finish(buf), false
 }
 
-// append appends the records of an answer, up to those that lead to the alias unless that is nil, and returns where that is.
+// append appends the records of an answer or, if until is not nil, only those that lead to that alias, and returns the alias's offset.
 func (x *exchange) append(buf []byte, answer *forward.Answer, until *forward.Alias) (longer []byte, at int, err error) {
 	var m dns.Msg
 	if err := m.Unpack(answer.Append(nil, x.now)); err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// maxChain bounds how many names a chain of CNAMEs may have, not counting those that forwarders followed by themselves.
+// maxChain is the maximum number of names in a chain of CNAMEs, not counting those that forwarders followed themselves.
 const maxChain = 8
 
-// minimalANY answers questions for all types: a record that says that there is no such answer (RFC 8482 4.2).
+// minimalANY answers questions of type ANY with a record that says that there is no such answer (RFC 8482 4.2).
 var minimalANY = table.Set{
 	Type: dns.TypeHINFO, Count: 1, TTL: 3600,
 	Wire: []byte("\xc0\x0c\x00\x0d\x00\x01\x00\x00\x0e\x10\x00\x09\x07RFC8482\x00"),
@@ -26,7 +26,7 @@ var minimalANY = table.Set{
 func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp []byte, wait bool) {
 	name := x.q.Name()
 	x.resp.AA, x.kind, x.subject = true, protect.Answers, name
-	if a.Wildcard { // names below are many, the wildcard is one
+	if a.Wildcard { // it covers many names, but is one
 		x.subject = a.Above
 	}
 	buf = x.q.Begin(buf)
@@ -37,15 +37,15 @@ func (x *exchange) local(ctx context.Context, buf []byte, a *table.Answer) (resp
 	return x.along(ctx, buf, a, name, wire.HeaderSize)
 }
 
-// follow continues a chain of aliases with a name, which is at a place in the message.
+// follow continues a chain of aliases with name, which is at offset at of the message.
 func (x *exchange) follow(ctx context.Context, buf []byte, name wire.Name, at int) (resp []byte, wait bool) {
 	a := x.table.Lookup(name, x.q.Type, x.view)
 	return x.along(ctx, buf, &a, name, at)
 }
 
-// along goes along a chain of aliases, given what the table knows of the next name of it.
+// along follows a chain of aliases from name on; a is what the table knows about name.
 func (x *exchange) along(ctx context.Context, buf []byte, a *table.Answer, name wire.Name, at int) (resp []byte, wait bool) {
-	for x.seen(name) { // else the chain is a circle: what there is of it has been said
+	for x.seen(name) { // else the chain is a loop or too long: buf has what there is of it
 		switch {
 		case a.Kind == table.NotLocal:
 			return x.chase(ctx, buf, name)
@@ -67,7 +67,7 @@ func (x *exchange) along(ctx context.Context, buf []byte, a *table.Answer, name 
 	return x.finish(buf), false
 }
 
-// seen takes note of a name of the chain. It returns false when that was there before, or the chain is too long.
+// seen records a name of the chain. It returns false if the name was there before or the chain is too long.
 func (x *exchange) seen(name wire.Name) bool {
 	if x.links == maxChain || slices.Contains(x.names[:x.links], name) {
 		return false
@@ -77,20 +77,20 @@ func (x *exchange) seen(name wire.Name) bool {
 	return true
 }
 
-// rrHeader is the size of what precedes the data of a packed record.
+// rrHeader is the size of what precedes the data of a record whose owner name is a pointer.
 const rrHeader = 12
 
-// maxPointer is the last place in a message where a pointer can lead to every part of a name (RFC 1035 4.1.4). What comes from forwarders
-// may be longer.
+// maxPointer is the last offset in a message at which pointers can reach every part of a name (RFC 1035 4.1.4). Records from forwarders
+// may make a message longer.
 const maxPointer = 0x3fff - wire.MaxName
 
-// tooLarge is said of what does not fit into a message.
+// tooLarge is the text for answers that do not fit into a message.
 const tooLarge = "the answer is too large"
 
-// pointer is a pointer to a name in the message.
+// pointer returns a compression pointer to the name at an offset of the message.
 func pointer(at int) uint16 { return 0xc000 | uint16(at) } //nolint:gosec // see maxPointer
 
-// ancestor is where the name is in a message that is left of the name at a place without its first labels. That may be compressed.
+// ancestor returns the offset of what is left of the name at offset at without its first labels. The name may be compressed.
 func ancestor(msg []byte, at, labels int) int {
 	for {
 		if msg[at] >= 0xc0 {
@@ -104,12 +104,12 @@ func ancestor(msg []byte, at, labels int) int {
 	}
 }
 
-// nothing appends the SOA that goes with an answer without records.
+// nothing appends the SOA record that goes with an answer without records.
 func (x *exchange) nothing(buf []byte, a *table.Answer, name wire.Name, at int) []byte {
 	if a.Kind == table.NXDomain {
 		x.resp.RCode = dns.RcodeNameError
 	}
-	x.kind, x.subject = protect.Negatives, "" // names that do not exist are many, too, and zones few
+	x.kind, x.subject = protect.Negatives, "" // names that do not exist are many too, but zones are few
 	if a.Zone != nil {
 		x.subject = a.Zone.Name
 	}
@@ -120,7 +120,7 @@ func (x *exchange) nothing(buf []byte, a *table.Answer, name wire.Name, at int) 
 	return a.SOA.Append(buf, pointer(at), 0)
 }
 
-// first is the number of the record to begin with.
+// first returns the index of the record to begin with.
 func (x *exchange) first(set *table.Set) int {
 	if !x.policy.Rotate || set.Count < 2 {
 		return 0
@@ -130,7 +130,7 @@ func (x *exchange) first(set *table.Set) int {
 
 var rateSeed = maphash.MakeSeed()
 
-// rateLimited is what a client gets that may have had too much.
+// rateLimited returns what the rate limit leaves of a response.
 func (x *exchange) rateLimited(resp []byte) []byte {
 	client := x.peer.AddrPort.Addr()
 	if x.policy.Unlimited != nil && within(x.policy.Unlimited, client) {

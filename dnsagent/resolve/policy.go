@@ -7,18 +7,18 @@ import (
 	"github.com/openmep/mep/dnsagent/table"
 )
 
-// Policy says who is answered how. It is replaced as a whole.
+// Policy says which clients are answered, and how. It is replaced as a whole.
 type Policy struct {
-	// Query are the networks whose clients may ask at all; nil: every client. Recursion are those whose clients may have questions
-	// forwarded.
+	// Query holds the networks whose clients may ask at all, Recursion those whose clients may have questions forwarded; nil: every
+	// client.
 	Query, Recursion *protect.Map[struct{}]
-	// Rotate lets the records of an RRset take turns in being the first.
+	// Rotate makes the records of an RRset take turns at coming first.
 	Rotate bool
-	// UDPSize is the largest answer over UDP in octets.
+	// UDPSize is the largest response over UDP in octets.
 	UDPSize uint16
-	// Cookies are given and checked; nil: they are ignored.
+	// Cookies creates and checks DNS cookies; if nil, cookies are ignored.
 	Cookies *protect.Cookies
-	// Rates limits responses over UDP, except to the networks of Unlimited; nil: there is no limit.
+	// Rates limits responses over UDP, except to the networks in Unlimited; if nil, there is no limit.
 	Rates     *protect.Rates
 	Unlimited *protect.Map[struct{}]
 }
@@ -31,17 +31,17 @@ func within(m *protect.Map[struct{}], addr netip.Addr) bool {
 	return ok
 }
 
-// Records are what is answered from, and who sees what of it. They are replaced together.
+// Records are the records to answer from, and who sees which of them. They are replaced together.
 type Records struct {
 	*table.Table
-	// Clients says which view a client belongs to; nil: none. Views are the names of the views; that of number 1 comes first.
+	// Clients says which view a client belongs to; if nil, none. Views are the names of the views, beginning with that of number 1.
 	Clients *protect.Map[table.View]
 	Views   []string
 
 	generation uint64 // set by SetRecords
 }
 
-// view is the view a client belongs to.
+// view returns the view a client belongs to.
 func (r *Records) view(addr netip.Addr) table.View {
 	if r.Clients == nil {
 		return table.Everyone

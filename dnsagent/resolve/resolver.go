@@ -20,7 +20,7 @@ import (
 // Resolver answers messages. It implements listen.Handler.
 type Resolver struct {
 	records atomic.Pointer[Records]
-	// generation is how many records there were.
+	// generation is the number of SetRecords calls so far.
 	generation uint64
 	policy     atomic.Pointer[Policy]
 	forward    *forward.Forwarder
@@ -29,7 +29,7 @@ type Resolver struct {
 	stats      stats
 }
 
-// New makes a resolver that has no table yet: until it gets one, it answers SERVFAIL.
+// New returns a Resolver that has no table yet: until it gets one, it answers SERVFAIL.
 func New(policy *Policy, f *forward.Forwarder, reg prometheus.Registerer) *Resolver {
 	r := &Resolver{forward: f}
 	r.pool.New = func() any { return &exchange{r: r} }
@@ -38,14 +38,14 @@ func New(policy *Policy, f *forward.Forwarder, reg prometheus.Registerer) *Resol
 	return r
 }
 
-// SetRecords puts records to use. One goroutine calls it at a time.
+// SetRecords puts records into use. It must not be called concurrently.
 func (r *Resolver) SetRecords(records *Records) {
 	r.generation++
 	records.generation = r.generation
 	r.records.Store(records)
 }
 
-// Table is the table in use, nil before the first.
+// Table returns the table in use; nil before the first.
 func (r *Resolver) Table() *table.Table {
 	if records := r.records.Load(); records != nil {
 		return records.Table
@@ -53,14 +53,14 @@ func (r *Resolver) Table() *table.Table {
 	return nil
 }
 
-// SetPolicy puts a policy to use.
+// SetPolicy puts a policy into use.
 func (r *Resolver) SetPolicy(p *Policy) { r.policy.Store(p) }
 
 // Answer implements listen.Handler.
 func (r *Resolver) Answer(buf, msg []byte, peer *listen.Peer) (resp []byte, wait bool) {
 	x := r.begin(peer)
 	defer r.pool.Put(x)
-	resp, wait = x.run(nil, buf, msg) //nolint:staticcheck // nil says that there is to be no waiting
+	resp, wait = x.run(nil, buf, msg) //nolint:staticcheck // nil: do not wait
 	if wait {
 		return nil, true
 	}
@@ -88,7 +88,7 @@ func (r *Resolver) Overloaded(buf, msg []byte, peer *listen.Peer) []byte {
 	question := x.question(x.q.Name())
 	if answer, ok := r.forward.Known(&question, x.now); ok && x.recursive && x.table.Lookup(question.Name, question.Type, x.view).Kind == table.NotLocal {
 		x.source = sourceCache
-		if resp, wait := x.forwarded(nil, buf, answer); !wait { //nolint:staticcheck // nil says that there is to be no waiting
+		if resp, wait := x.forwarded(nil, buf, answer); !wait { //nolint:staticcheck // nil: do not wait
 			return x.limited(resp)
 		}
 	}
@@ -96,7 +96,7 @@ func (r *Resolver) Overloaded(buf, msg []byte, peer *listen.Peer) []byte {
 	return x.limited(x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeNotReady), "too many questions are under way"))
 }
 
-// exchange is a message and its answer in the making.
+// exchange is a query and its response in the making.
 type exchange struct {
 	r      *Resolver
 	q      wire.Query
@@ -106,17 +106,17 @@ type exchange struct {
 	peer   *listen.Peer
 	now    time.Time
 	view   table.View
-	// recursive says that the client may have questions forwarded, trusted that it has shown a cookie of ours.
+	// recursive says that the client may have questions forwarded, trusted that it has presented a cookie of this server.
 	recursive, trusted bool
 	cookie             [protect.CookieSize]byte
 	source             source
-	// failure is why no forwarder had an answer; stale says that one past its time was given instead.
+	// failure is why no forwarder had an answer; stale says that a stale answer was given instead.
 	failure error
 	stale   bool
-	// names are those of the chain of aliases so far, of which there are links.
+	// names holds the names in the chain of aliases so far; links is their number.
 	names [maxChain]wire.Name
 	links int
-	// kind and subject say which responses are taken for the same where they are limited.
+	// kind and subject determine which responses are the same to the rate limit.
 	kind    protect.Kind
 	subject wire.Name
 }
@@ -130,14 +130,14 @@ func (r *Resolver) begin(peer *listen.Peer) *exchange {
 	return x
 }
 
-// run answers a message. With a nil context it does not wait, and says when that would be needed.
+// run answers a message. With a nil context it does not wait, and reports whether it would have to.
 func (x *exchange) run(ctx context.Context, buf, msg []byte) (resp []byte, wait bool) {
 	switch x.q.Parse(msg) {
 	case wire.Ignored:
 		x.r.stats.ignored.Add(1)
 		return nil, false
 	case wire.Malformed:
-		x.q.EDNS = false // it cannot be known what of it is right
+		x.q.EDNS = false // nothing in the message can be relied on
 		return x.fail(buf, dns.RcodeFormatError, wire.NoInfo, ""), false
 	case wire.Fine:
 	}
@@ -152,17 +152,17 @@ func (x *exchange) run(ctx context.Context, buf, msg []byte) (resp []byte, wait 
 	return x.elsewhere(ctx, buf)
 }
 
-// delegation reports whether the question is for what the zone above says about a zone of the platform's (RFC 4035 3.1.4.1), and there is
-// somebody to ask.
+// delegation reports whether the question is for what the parent zone says about a zone of the platform (RFC 4035 3.1.4.1), and there is
+// an upstream to ask.
 func (x *exchange) delegation(a *table.Answer) bool {
 	return x.q.Type == dns.TypeDS && a.Zone != nil && a.Kind == table.NoData && x.q.Name() == a.Zone.Name &&
 		x.recursive && x.q.RD && len(a.Zone.Name) > 1 && x.table.ZoneOf(a.Zone.Name.Parent()) == nil && x.r.forward.Handles(a.Zone.Name.Parent())
 }
 
-// responseBlock is what the size of responses over TLS to padded queries is a multiple of, in octets (RFC 8467 4.1).
+// responseBlock is the block length, in octets, to which responses over TLS to padded queries are padded (RFC 8467 4.1).
 const responseBlock = 468
 
-// screen answers what is not worth a lookup.
+// screen answers messages that need no lookup.
 func (x *exchange) screen(buf []byte) (resp []byte, done bool) {
 	p, q, client := x.policy, &x.q, x.peer.AddrPort.Addr()
 	if q.Padded && x.peer.Transport == listen.TLS {
@@ -193,13 +193,13 @@ func (x *exchange) screen(buf []byte) (resp []byte, done bool) {
 	return nil, false
 }
 
-// The types that are no types of records (RFC 6895 3.1), such as those of transfers. Of these ANY is answered.
+// The types that are not types of records (RFC 6895 3.1), such as those of zone transfers. Of these, only ANY is answered.
 const (
 	firstMetaType = 128
 	lastMetaType  = 255
 )
 
-// checkCookie reads the cookie, and reports whether its form is right.
+// checkCookie checks the client's cookie and reports whether it is well formed.
 func (x *exchange) checkCookie(client netip.Addr) bool {
 	if x.policy.Cookies == nil || x.q.Cookie == nil {
 		return true
@@ -220,10 +220,10 @@ func (x *exchange) fail(buf []byte, rcode, info int, text string) []byte {
 	return x.q.Finish(x.q.Begin(buf[:0]), &x.resp)
 }
 
-// finish ends the exchange with the records in buf, or without any when they are too many for the client.
+// finish ends the exchange with the records in buf, or without any if they are too large for the client.
 func (x *exchange) finish(buf []byte) []byte {
 	if len(buf)+x.q.OPTSize(&x.resp) > x.room() {
-		if x.peer.Transport != listen.UDP { // there is no way to ask that has more room
+		if x.peer.Transport != listen.UDP { // no transport has more room
 			return x.fail(buf, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeOther), tooLarge)
 		}
 		return x.truncated(buf)
@@ -236,7 +236,7 @@ func (x *exchange) truncated(buf []byte) []byte {
 	return x.q.Finish(buf[:x.q.BodySize()], &x.resp)
 }
 
-// room is how large the response may be.
+// room returns how large the response may be.
 func (x *exchange) room() int {
 	switch {
 	case x.peer.Transport != listen.UDP:
@@ -247,7 +247,7 @@ func (x *exchange) room() int {
 	return int(min(max(x.q.UDPSize, dns.MinMsgSize), max(x.policy.UDPSize, dns.MinMsgSize)))
 }
 
-// limited is the response, unless the client has had too many.
+// limited returns what the rate limit leaves of a response, and counts the response unless it is dropped.
 func (x *exchange) limited(resp []byte) []byte {
 	if len(resp) == 0 {
 		return nil

@@ -61,7 +61,7 @@ func networks(list ...string) *protect.Map[struct{}] {
 	return m
 }
 
-// upstream is a DNS server that answers by what it was given, and counts what it is asked.
+// upstream is a DNS server that answers from the zone it was given, and counts the queries.
 type upstream struct {
 	addr  string
 	asked atomic.Int64
@@ -504,7 +504,7 @@ func TestRecordsTakeTurns(t *testing.T) {
 	require.Len(t, first, 2)
 }
 
-// FuzzAnswer sends anything: what comes back is a response to it, or nothing.
+// FuzzAnswer sends arbitrary messages: what comes back is a response to the message, or nothing.
 func FuzzAnswer(f *testing.F) {
 	fix := newFixture(f, nil)
 	for _, q := range []*dns.Msg{query("www.mec.example.", dns.TypeA), query("second.mec.example.", dns.TypeA).SetEdns0(700, true), query("x.example.com.", dns.TypeANY)} {

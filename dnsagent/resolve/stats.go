@@ -24,7 +24,7 @@ const (
 
 var sourceNames = [sources]string{"none", "table", "cache", "upstream", "overload"}
 
-// rcodes is how many response codes are told apart; the others count as the last.
+// rcodes is how many response codes are counted separately; higher ones count as the last.
 const rcodes = 24
 
 const transports = 3

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Trace answers a question as a client would get it answered over TCP, and says how that comes about. It counts as nobody's question.
+// Trace answers a question as a client would get it answered over TCP, and explains the answer. It is not counted as a client's question.
 func (r *Resolver) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace, error) {
 	client, err := netip.ParseAddr(req.Client)
 	if err != nil {
@@ -61,7 +61,7 @@ func (r *Resolver) Trace(ctx context.Context, req api.TraceRequest) (*api.Trace,
 	return t, nil
 }
 
-// explain says how an answer came about.
+// explain adds to t how an answer came about.
 func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *dns.Msg) {
 	say := func(format string, args ...any) { t.Steps = append(t.Steps, fmt.Sprintf(format, args...)) }
 	if t.View != "" {
@@ -92,7 +92,7 @@ func (x *exchange) explain(t *api.Trace, name wire.Name, rrtype uint16, answer *
 	}
 }
 
-// explainForwarding says what became of a question that the table does not answer.
+// explainForwarding explains what became of a question that the table does not answer.
 func (x *exchange) explainForwarding(say func(string, ...any), t *api.Trace, name wire.Name) {
 	switch {
 	case x.failure != nil:
@@ -110,7 +110,7 @@ func (x *exchange) explainForwarding(say func(string, ...any), t *api.Trace, nam
 	}
 }
 
-// chain goes along the names that lead to the answer, and returns those that were found in the table.
+// chain follows the names that lead to the answer, and returns those that were found in the table.
 func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name, rrtype uint16, answer *dns.Msg) map[wire.Name]wire.Name {
 	names := make(map[wire.Name]wire.Name)
 	var seen []wire.Name
@@ -170,7 +170,7 @@ func (x *exchange) chain(say func(string, ...any), t *api.Trace, name wire.Name,
 	return names
 }
 
-// aliasIn is what a name is an alias of in an answer.
+// aliasIn returns what a name is an alias of in an answer.
 func aliasIn(answer *dns.Msg, name wire.Name) (target wire.Name, ok bool) {
 	for _, rr := range answer.Answer {
 		cname, isAlias := rr.(*dns.CNAME)
@@ -186,7 +186,7 @@ func aliasIn(answer *dns.Msg, name wire.Name) (target wire.Name, ok bool) {
 	return "", false
 }
 
-// originOf says where a record of an answer comes from.
+// originOf returns where a record of an answer comes from.
 func (x *exchange) originOf(rr dns.RR, names map[wire.Name]wire.Name, elsewhere string) string {
 	owner, err := wire.ParseName(rr.Header().Name)
 	if err != nil {
@@ -197,13 +197,13 @@ func (x *exchange) originOf(rr dns.RR, names map[wire.Name]wire.Name, elsewhere 
 		return "zone"
 	}
 	if !local {
-		if elsewhere == string(api.SourceTable) { // at the end of a chain that leads out of it
+		if elsewhere == string(api.SourceTable) { // at the end of a chain that leads out of the table
 			return string(api.SourceUpstream)
 		}
 		return elsewhere
 	}
 	buf := make([]byte, dns.Len(rr)+wire.MaxName)
-	end, err := dns.PackRR(rr, buf, 0, nil, false) // which fills in the length of the data
+	end, err := dns.PackRR(rr, buf, 0, nil, false) // PackRR sets Rdlength
 	if err != nil {
 		return ""
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/query"
 )
 
-// adopt makes the zone and view of the query those of a record that names none, and refuses a record that names others.
+// adopt gives rec the zone and view of the query if rec names none, and adds a fault if rec names others.
 func (p params) adopt(rec *dns.Record, faults *problem.InvalidParams) {
 	if zone := p.zone("zone"); zone != "" {
 		if own, _ := dns.CanonicalZone(rec.Zone); rec.Zone != "" && own != zone {
@@ -32,7 +32,7 @@ func (p params) adopt(rec *dns.Record, faults *problem.InvalidParams) {
 	}
 }
 
-// record reads the request's body, one record.
+// record decodes the request's body, one record.
 func (a *API) record(c *gin.Context, p params) (dns.Record, error) {
 	var rec dns.Record
 	err := httpx.BodyFunc(c, &rec, func(faults *problem.InvalidParams) {
@@ -42,7 +42,7 @@ func (a *API) record(c *gin.Context, p params) (dns.Record, error) {
 	return rec, err
 }
 
-// records reads the request's body: a record, or an array of 1 to dns.MaxBatch of them.
+// records decodes the request's body: one record, or an array of 1 to dns.MaxBatch records.
 func (a *API) records(c *gin.Context, p params) ([]dns.Record, error) {
 	body, err := httpx.ReadBody(c)
 	if err != nil {
@@ -63,7 +63,7 @@ func (a *API) records(c *gin.Context, p params) ([]dns.Record, error) {
 	list := make([]dns.Record, len(elements))
 	var faults problem.InvalidParams
 	for i, element := range elements {
-		// Each is read as if it were the body.
+		// Decode each element as if it were the body.
 		replay(c, element)
 		if list[i], err = a.record(c, p); err == nil {
 			continue
@@ -86,10 +86,10 @@ func (a *API) records(c *gin.Context, p params) ([]dns.Record, error) {
 	return list, errs.Params(faults)
 }
 
-// maxFaults is about how many faults are reported of the records of one request.
+// maxFaults is roughly the maximum number of faults reported for the records of one request.
 const maxFaults = 50
 
-// replay makes a part of the request's body the whole of it.
+// replay makes body the request's body.
 func replay(c *gin.Context, body []byte) {
 	c.Request.Body, c.Request.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 }

@@ -15,16 +15,16 @@ import (
 	"github.com/openmep/mep/kit/query"
 )
 
-// params are the query parameters of a request, which say what of the DNS server is meant.
+// params are the query parameters of a request.
 type params struct{ *query.Params }
 
-// read reads the query parameters, of which each of those named may be there once.
+// read reads the query parameters. Each of names may be given once.
 func read(c *gin.Context, names ...string) (params, error) {
 	p, err := query.Read(c, names...)
 	return params{p}, err
 }
 
-// record is the name of a record that a parameter holds, "" without one.
+// record returns the name of a record from a parameter, "" without one.
 func (p params) record(param string) string {
 	if !p.Has(param) {
 		return ""
@@ -36,7 +36,7 @@ func (p params) record(param string) string {
 	return name
 }
 
-// zone is the zone of a record that a parameter holds, "" without one.
+// zone returns the zone of a record from a parameter, "" without one.
 func (p params) zone(param string) string {
 	if !p.Has(param) {
 		return ""
@@ -48,7 +48,7 @@ func (p params) zone(param string) string {
 	return zone
 }
 
-// view is the view that the parameter of that name holds, nil without one.
+// view returns the view from the parameter view, nil without one.
 func (p params) view() *string {
 	const param = "view"
 	if !p.Has(param) {
@@ -61,7 +61,7 @@ func (p params) view() *string {
 	return &view
 }
 
-// filter reads the parameters that select records. There must be none of them that a handler does not take.
+// filter reads the parameters that select records. read has refused those that the handler does not support.
 func (p params) filter() records.Filter {
 	f := records.Filter{Name: p.record("name"), Below: p.zone("below"), Zone: p.zone("zone"), View: p.view()}
 	if p.Has("type") {
@@ -72,8 +72,8 @@ func (p params) filter() records.Filter {
 	return f
 }
 
-// asked is a name that may be asked for, in lower case with the dot at its end; "" without one. That is more than what a record may
-// be called.
+// asked returns the name of a query from a parameter, in lower case with a trailing dot; "" without one. More names are allowed
+// than for records.
 func (p params) asked(param string) string {
 	if !p.Has(param) {
 		return ""
@@ -86,7 +86,7 @@ func (p params) asked(param string) string {
 	return name.String()
 }
 
-// askedType is a type that may be asked for, A without one.
+// askedType returns the type of a query, A without one.
 func (p params) askedType() string {
 	const param = "type"
 	if !p.Has(param) {
@@ -101,13 +101,13 @@ func (p params) askedType() string {
 	if !generic || err != nil || n == 0 {
 		p.Refuse(param, "a type of records such as A, or TYPE and a number", p.Get(param))
 	}
-	if n == uint64(rr.TypeReserved) { // whose name in the library is none
+	if n == uint64(rr.TypeReserved) { // its name in the library is no type
 		return rrtype
 	}
 	return rr.Type(uint16(n)).String()
 }
 
-// client is the address that a parameter holds, that of the caller without one.
+// client returns the address from a parameter, or that of the caller without one.
 func (p params) client(c *gin.Context) string {
 	const param = "client"
 	if !p.Has(param) {
@@ -120,7 +120,7 @@ func (p params) client(c *gin.Context) string {
 	return a.Unmap().String()
 }
 
-// path is the name and type that a path names.
+// path returns the name and type from the request's path.
 func (p params) path(c *gin.Context) (name, rrtype string) {
 	name, ok := dns.CanonicalName(c.Param("fqdn"), true)
 	if !ok {

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// create takes one record or several, all of which are created or none.
+// create creates one record or several, all or none.
 func (a *API) create(c *gin.Context) (string, error) {
 	p, err := read(c, "zone", "view")
 	if err != nil {
@@ -40,7 +40,7 @@ func (a *API) create(c *gin.Context) (string, error) {
 	return summary(list), nil
 }
 
-// summary names records.
+// summary lists the names, types and views of records.
 func summary(list []dns.Record) string {
 	var b strings.Builder
 	for i := range list {
@@ -55,7 +55,7 @@ func summary(list []dns.Record) string {
 	return b.String()
 }
 
-// address is the record that the path and the view of the query name.
+// address identifies a record by the path and the view in the query.
 type address struct{ name, rrtype, view string }
 
 func (p params) address(c *gin.Context) address {
@@ -67,7 +67,7 @@ func (p params) address(c *gin.Context) address {
 	return a
 }
 
-// detail is what a line of the audit stream says of the record besides its name.
+// detail returns what an audit line says of the record besides its name.
 func (a address) detail() string {
 	if a.view == "" {
 		return a.rrtype
@@ -100,7 +100,7 @@ func (a *API) get(c *gin.Context) error {
 	return httpx.JSON(c, http.StatusOK, rec)
 }
 
-// shown is a record with what is said of it.
+// shown returns a record as it is shown: with the reason if it is not answered.
 func (a *API) shown(item *records.Item) *dns.Record {
 	why := a.Server.Unanswered(item.Value)
 	if why == "" {
@@ -111,7 +111,7 @@ func (a *API) shown(item *records.Item) *dns.Record {
 	return &rec
 }
 
-// unservedTag is the entity-tag of a record that is not answered, of which something else is told then. No other begins with 0.
+// unservedTag returns the entity-tag of a record that is not answered and so is shown differently. No other begins with 0.
 func unservedTag(item *records.Item) string { return `"0` + records.ETag(item)[1:] }
 
 func (a *API) replace(c *gin.Context) (string, error) {
@@ -156,7 +156,7 @@ func (a *API) ifMatch(c *gin.Context) records.Precondition {
 	return func(item *records.Item) error { return ifMatch(c, item) }
 }
 
-// ifMatch is for records that are answered or not: the same one is stored.
+// ifMatch accepts both entity-tags of a record, answered or not: the stored record is the same.
 func ifMatch(c *gin.Context, item *records.Item) error {
 	err := httpx.IfMatch(c, records.ETag(item))
 	if err != nil && httpx.IfMatch(c, unservedTag(item)) == nil {
@@ -191,7 +191,7 @@ func (a *API) delete(c *gin.Context) (string, error) {
 	return at.detail(), nil
 }
 
-// filters are the query parameters that select records.
+// filters lists the query parameters that select records.
 var filters = []string{"name", "below", "type", "zone", "view"}
 
 func (a *API) deleteAll(c *gin.Context) (string, error) {
@@ -222,7 +222,7 @@ func (a *API) deleteAll(c *gin.Context) (string, error) {
 	return fmt.Sprintf("%s: %d records", p.Encode(), n), httpx.JSON(c, http.StatusOK, dns.Deleted{Records: n})
 }
 
-// list answers an array; a header field Link says where it goes on (RFC 8288).
+// list responds with an array of records; a Link header field points to the next page (RFC 8288).
 func (a *API) list(c *gin.Context) error {
 	p, err := read(c, append([]string{"limit", "after"}, filters...)...)
 	if err != nil {

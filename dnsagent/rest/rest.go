@@ -1,8 +1,8 @@
-// Package rest speaks HTTP for the management of the DNS server: records, and what the server knows and does.
+// Package rest implements the HTTP API that manages the DNS server: its records, its state and its actions.
 //
-// The requests and the texts of success are those of EdgeGallery's DNS server, which tells its failures apart by 400 and 500 only: it
-// answers 400 to a record that exists already (409 here) and to the replacement of one that does not (404), and 500 to a removal of
-// one that does not (404) and to types and classes it does not have (400).
+// Requests and success texts are those of EdgeGallery's DNS server. That server reports failures as 400 or 500 only: 400 for creating
+// a record that exists (409 here) and for replacing one that does not (404), 500 for removing one that does not (404) and for types
+// and classes it does not have (400).
 package rest
 
 import (
@@ -23,32 +23,32 @@ import (
 
 // Server is the DNS server.
 type Server interface {
-	// Zones lists the zones it is authoritative for.
+	// Zones lists the zones that the server is authoritative for.
 	Zones() []dns.Zone
-	// Upstreams lists the servers it forwards to.
+	// Upstreams lists the servers that the server forwards to.
 	Upstreams() []dns.Upstream
-	// Flush removes what the cache holds of a canonical name and, if below is true, of all names below it; of all names when it is
-	// empty. It returns how many entries that were.
+	// Flush removes the cache entries of a canonical name and, if below is true, of all names below it. An empty name means all
+	// names. Flush returns the number of removed entries.
 	Flush(name string, below bool) (int, error)
-	// Trace explains the answer to a question.
+	// Trace explains the answer to a query.
 	Trace(ctx context.Context, req dns.TraceRequest) (*dns.Trace, error)
-	// Unanswered says why a record, in its normal form, is not answered; nothing when it is.
+	// Unanswered returns why a record, in its normal form, is not answered, or "" if it is.
 	Unanswered(rec *dns.Record) string
-	// Served waits until it answers from what the records were at the revision of etcd.
+	// Served waits until the server answers from the records as of the etcd revision.
 	Served(ctx context.Context, revision int64) error
 }
 
-// API holds what the handlers need.
+// API holds the dependencies of the handlers.
 type API struct {
-	// Book changes and finds records.
+	// Book finds and changes records.
 	Book *records.Book
-	// Server is the DNS server that answers from them.
+	// Server is the DNS server that answers from the records.
 	Server Server
-	// Audit takes who changed what.
+	// Audit records who changed what.
 	Audit *audit.Log
 }
 
-// Mount adds the resources. Whoever gets to them may manage the DNS server.
+// Mount adds the resources to r. Every caller that reaches them may manage the DNS server.
 func (a *API) Mount(r gin.IRouter) {
 	g := r.Group(dns.Base)
 	g.POST("/rrecord", a.audited("dns.record.create", a.create))
@@ -64,12 +64,12 @@ func (a *API) Mount(r gin.IRouter) {
 	g.GET("/trace", httpx.Handle(a.trace))
 }
 
-// audited writes down who did what, with what result. The handler returns what the line says besides.
+// audited makes a handler that records in the audit log who did what, with what result. h returns further details.
 func (a *API) audited(action string, h func(*gin.Context) (detail string, err error)) gin.HandlerFunc {
 	return identity.Audited(a.Audit, action, "fqdn", h)
 }
 
-// served waits until the DNS server answers from a change that is stored: what is answered with success is in force.
+// served waits until the DNS server answers from a stored change: a change reported as successful is in force.
 func (a *API) served(ctx context.Context, revision int64) error {
 	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()
@@ -80,5 +80,5 @@ func (a *API) served(ctx context.Context, revision int64) error {
 	return errs.Wrap(errs.Unavailable, err, "the change is stored, but the DNS server does not answer from it yet: read it back").After(time.Second)
 }
 
-// done answers what EdgeGallery answers with a text.
+// done responds with 200 and text, where EdgeGallery responds with a text.
 func done(c *gin.Context, text string) { c.String(http.StatusOK, "%s\n", text) }

@@ -30,7 +30,7 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// server stands for the DNS server: it notes what is asked of it.
+// server is a fake DNS server that records its calls.
 type server struct {
 	zones     []dns.Zone
 	upstreams []dns.Upstream
@@ -76,7 +76,7 @@ func (s *server) Served(ctx context.Context, revision int64) error {
 	return nil
 }
 
-// agent is the management of a DNS server.
+// agent is the management API of a DNS server.
 type agent struct {
 	server  *server
 	book    *records.Book
@@ -115,7 +115,7 @@ type answer struct {
 	body   string
 }
 
-// ask makes a request; header has names and values in turn.
+// ask sends a request; header holds names and values in turn.
 func (a *agent) ask(method, path, body string, header ...string) answer {
 	var r io.Reader
 	if body != "" {
@@ -134,7 +134,7 @@ func (a *agent) rrecord(method, rest, body string, header ...string) answer {
 	return a.ask(method, dns.Base+"/rrecord"+rest, body, header...)
 }
 
-// refused checks that an answer is a problem document of its status, and returns that.
+// refused checks that an answer is a problem document with status, and returns the document.
 func (x answer) refused(t *testing.T, status int) problem.Details {
 	t.Helper()
 	require.Equal(t, status, x.status, x.body)
@@ -158,7 +158,7 @@ func (x answer) json(t *testing.T, into any) {
 	require.NoError(t, json.Unmarshal([]byte(x.body), into))
 }
 
-// What EdgeGallery's mepserver sends, as it sends it.
+// The requests of EdgeGallery's mepserver, as it sends them.
 func TestRequestsOfEdgeGallery(t *testing.T) {
 	a := start(t)
 	const body = `{"name":"www.example.com.","type":"A","class":"IN","ttl":30,"rData":["192.0.2.1"]}`
@@ -452,7 +452,7 @@ func TestChangesAreInTheAuditStream(t *testing.T) {
 	}
 }
 
-// FuzzBody checks that no body upsets the management, and that what it takes can be read back.
+// FuzzBody checks that no body upsets the management API, and that accepted records can be read back.
 func FuzzBody(f *testing.F) {
 	f.Add(`{"name":"www.example","type":"A","ttl":30,"rData":["192.0.2.1"]}`)
 	f.Add(`[{"name":"*.example.","type":"SRV","class":"IN","ttl":1,"rData":["1 2 3 a.example"],"zone":"example"}, null]`)

@@ -24,7 +24,7 @@ func (a *API) upstreams(c *gin.Context) error {
 	return httpx.JSON(c, http.StatusOK, list(a.Server.Upstreams()))
 }
 
-// list makes an array of none, which null is not.
+// list turns nil into an empty slice, so that JSON has an empty array instead of null.
 func list[T any](elements []T) []T {
 	if elements == nil {
 		return []T{}
@@ -32,7 +32,7 @@ func list[T any](elements []T) []T {
 	return elements
 }
 
-// flush removes entries of the cache: those of a name, those of a name and all below it, or all.
+// flush removes the cache entries of a name, of a name and all names below it, or of all names.
 func (a *API) flush(c *gin.Context) (string, error) {
 	p, err := read(c, "name", "below")
 	if err != nil {

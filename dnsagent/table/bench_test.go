@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// filled holds n names with an address each, of origins of 1,000.
+// filled returns a writer with n names of one address each, from origins of 1,000 names.
 func filled(n int) (*table.Writer, []wire.Name) {
 	w := table.NewWriter(zones("mec.example."))
 	names := make([]wire.Name, 0, n)
@@ -52,7 +52,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkChange is what one rule that changes costs among many.
+// BenchmarkChange measures the change of one rule among many.
 func BenchmarkChange(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		w, _ := filled(n)
@@ -69,7 +69,7 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// spell makes the name of a host without looking for it in memory.
+// spell builds the name of a host without a lookup in memory.
 func spell(buf *[64]byte, i int) string {
 	label := strconv.AppendInt(append(buf[:1], "host-"...), int64(i), 10)
 	buf[0] = byte(len(label) - 1)

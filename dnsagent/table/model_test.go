@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// model answers by walking through all records.
+// model looks up names by walking through all records.
 type model struct {
 	zones   []wire.Name
 	origins map[string][]table.Record
@@ -29,7 +29,7 @@ func (m *model) zoneOf(n wire.Name) (zone wire.Name, ok bool) {
 	return zone, ok
 }
 
-// at are the records of a name that a view sees, and whether a name below it in its zone has any.
+// at returns the records of a name that a view sees, and whether a name below it in its zone has any.
 func (m *model) at(n wire.Name, view table.View) (types map[uint16][]string, below bool) {
 	types = make(map[uint16][]string)
 	zone, inZone := m.zoneOf(n)
@@ -128,7 +128,7 @@ func TestAnswersAsTheModelDoes(t *testing.T) {
 			w.Put(origin, list)
 			m.origins[origin] = list
 			if rapid.Bool().Draw(t, "publish") {
-				w.Publish(int64(step)) // what follows must not be lost on maps that are shared
+				w.Publish(int64(step)) // later changes must not be lost in shared branches or shards
 			}
 		}
 		tab := w.Publish(99)
@@ -156,7 +156,7 @@ func TestAnswersAsTheModelDoes(t *testing.T) {
 	})
 }
 
-// The empty table forgets nothing of what was in it.
+// Once everything is removed, nothing of it is left.
 func TestWhatIsTakenBackLeavesNothing(t *testing.T) {
 	w := table.NewWriter(zones("zone."))
 	before := w.Publish(1)

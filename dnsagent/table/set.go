@@ -12,18 +12,18 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// Set is an RRset, packed. The owner of its records is a pointer to the question.
+// Set is an RRset in packed form. The owner name of its records is a pointer to the question.
 type Set struct {
 	Type  uint16
 	Count uint16
-	// Each is the size of every record when all have the same, else 0.
+	// Each is the size of each record in octets if all have the same size, else 0.
 	Each uint16
 	// TTL is in seconds.
 	TTL  uint32
 	Wire []byte
 }
 
-// maxSet bounds an RRset in octets, so that it fits into a message with what else there is to say.
+// maxSet is the maximum size of an RRset in octets, so that it fits into a message with everything else.
 const maxSet = api.MaxSize
 
 // rrHeader is the size of what precedes the data of a packed record: owner, type, class, TTL and length.
@@ -38,8 +38,8 @@ func appendRR(buf []byte, rrtype uint16, ttl uint32, data string) []byte {
 	return append(buf, data...)
 }
 
-// Append appends the records to a message. owner is a pointer to their owner; first is the number of the record to begin with, for
-// sets whose records are all of one size.
+// Append appends the records to a message. owner is a pointer to their owner name; first is the index of the record to begin with,
+// for sets whose records are all of one size.
 func (s *Set) Append(buf []byte, owner uint16, first int) []byte {
 	start := len(buf)
 	if first > 0 && s.Each > 0 {
@@ -56,16 +56,16 @@ func (s *Set) Append(buf []byte, owner uint16, first int) []byte {
 	return buf
 }
 
-// Target is the name a CNAME leads to.
+// Target returns the target of a CNAME.
 func (s *Set) Target() wire.Name { return wire.Name(s.Wire[rrHeader:]) }
 
-// entry is a record of an origin.
+// entry is a record and its origin.
 type entry struct {
 	Record
 	origin *string
 }
 
-// pack makes the RRsets of one name out of its records, in the order of their types.
+// pack returns the RRsets of one name, sorted by type.
 func pack(entries []*entry) []Set {
 	var types []uint16
 	for _, e := range entries {
@@ -84,16 +84,16 @@ func pack(entries []*entry) []Set {
 	return sets
 }
 
-// maxDerived bounds how many records are derived for one name: there may be thousands of names at one address.
+// maxDerived is the maximum number of records derived for one name: an address may have thousands of names.
 const maxDerived = 16
 
-// several is from how many records on a map is worth its while.
+// several is the number of records from which a map pays off.
 const several = 8
 
-// chosen appends the records of a type that make up its RRset: those that were given, else the first of those that were derived; equal
-// ones once (RFC 2181 5).
+// chosen appends the records that make up the RRset of a type: those given, or else the first of those derived; equal ones once
+// (RFC 2181 5).
 func chosen(used, entries []*entry, rrtype uint16) []*entry {
-	var seen map[string]bool // only where there are many
+	var seen map[string]bool // only for many records
 	if rrtype == dns.TypeCNAME {
 		return append(used, slices.MinFunc(entries, aliasOrder))
 	}
@@ -137,7 +137,7 @@ func chosen(used, entries []*entry, rrtype uint16) []*entry {
 	return used
 }
 
-// aliasOrder puts the CNAME first that counts of several: that of the view before that of everyone.
+// aliasOrder sorts the CNAME that counts before others: one of a view comes before one for everyone.
 func aliasOrder(a, b *entry) int {
 	rank := func(e *entry) int {
 		switch {
@@ -151,7 +151,7 @@ func aliasOrder(a, b *entry) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Data, b.Data))
 }
 
-// fitting is as many records as fit into an RRset, and their size in octets. Which these are of too many does not depend on the order.
+// fitting returns the records that fit into an RRset, and their size in octets. The selection does not depend on their order.
 func fitting(used []*entry) (kept []*entry, size int) {
 	for _, e := range used {
 		size += rrHeader + len(e.Data)
@@ -172,7 +172,7 @@ func fitting(used []*entry) (kept []*entry, size int) {
 	return used, size
 }
 
-// packType makes the RRset of a type, in buf as far as that goes.
+// packType returns the RRset of a type, in buf if there is room.
 func packType(buf []byte, entries []*entry, rrtype uint16) Set {
 	set := Set{Type: rrtype}
 	var few [several]*entry

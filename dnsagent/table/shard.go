@@ -7,7 +7,7 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// The names are spread over shards, small enough to be copied when one of their names changes, behind two levels of arrays.
+// Names are spread over shards behind two levels of arrays. A shard is small enough to be copied when one of its names changes.
 const (
 	fanout = 128
 	shards = fanout * fanout
@@ -15,30 +15,30 @@ const (
 
 type branch = [fanout]shard
 
-// The seed is that of the process, so that names that share a shard cannot be chosen from outside.
+// seed is random in each process, so that names that share a shard cannot be chosen from outside.
 var seed = maphash.MakeSeed()
 
 func hashOf(name wire.Name) uint64 { return maphash.String(seed, string(name)) }
 
-// place divides a hash into the numbers of a branch and of a shard in it. What is left tells where in the shard to look.
+// place splits a hash into the indexes of a branch and of a shard in it. The rest determines the position in the shard.
 func place(hash uint64) (branch, shard int) { return int(hash % fanout), int(hash / fanout % fanout) }
 
-// shard is a hash table with open addressing and linear probing. A name is compared in the node, where the answer is, too: among a
-// million names every other place in memory that has to be looked at costs as much as all the rest.
+// shard is a hash table with open addressing and linear probing. Names are compared in the nodes, which also hold the answers:
+// among a million names, every further access to memory costs as much as all the rest.
 type shard struct {
-	slots []slot // a power of two, at most three quarters of them in use; nil when there is no name
+	slots []slot // a power of two, at most three quarters of them in use; nil until the first write
 	used  int
 }
 
 type slot struct {
 	hash uint64
-	node *node // nil when the slot is free
+	node *node // nil if the slot is free
 }
 
-// home is where a name is to be, if that is free.
-func (s *shard) home(hash uint64) int { return int(hash / shards % uint64(len(s.slots))) } //nolint:gosec // a place in slots
+// home returns the index of the slot in which a name belongs, if that is free.
+func (s *shard) home(hash uint64) int { return int(hash / shards % uint64(len(s.slots))) } //nolint:gosec // an index of slots
 
-// find returns the slot of a name, or the free one where it would be.
+// find returns the index of the slot of a name, or of the free slot where it would go.
 func (s *shard) find(hash uint64, name wire.Name) int {
 	i := s.home(hash)
 	for {
@@ -59,7 +59,7 @@ func (s *shard) get(hash uint64, name wire.Name) *node {
 	return s.slots[s.find(hash, name)].node
 }
 
-// copied is a copy with room for one name more.
+// copied returns a copy with room for one more name.
 func (s *shard) copied() shard {
 	if (s.used+1)*4 <= len(s.slots)*3 {
 		return shard{slots: append([]slot(nil), s.slots...), used: s.used}
@@ -78,7 +78,7 @@ func (s *shard) copied() shard {
 	return larger
 }
 
-// set puts a node in its place, or removes it when it is nil. There is room for it.
+// set stores the node of a name, or removes it if n is nil. There must be room for it.
 func (s *shard) set(hash uint64, name wire.Name, n *node) {
 	i := s.find(hash, name)
 	switch was := s.slots[i].node; {
@@ -93,11 +93,11 @@ func (s *shard) set(hash uint64, name wire.Name, n *node) {
 	}
 }
 
-// free empties a slot, and moves those into it that are not where they would be but for it.
+// free empties a slot, and fills the gap with nodes that were placed further on because of it.
 func (s *shard) free(i int) {
 	s.slots[i] = slot{}
 	for j := (i + 1) % len(s.slots); s.slots[j].node != nil; j = (j + 1) % len(s.slots) {
-		// Whether the way from its home to j leads over i.
+		// Whether probing from its home to j passes i.
 		if home := s.home(s.slots[j].hash); (j-home+len(s.slots))%len(s.slots) >= (j-i+len(s.slots))%len(s.slots) {
 			s.slots[i], s.slots[j] = s.slots[j], slot{}
 			i = j
@@ -105,7 +105,7 @@ func (s *shard) free(i int) {
 	}
 }
 
-// shortName is how long names are that are kept in their nodes.
+// shortName is the maximum length of names that are stored in their nodes.
 const shortName = 39
 
 // named sets the name of a new node.
@@ -124,7 +124,7 @@ func (n *node) is(name wire.Name) bool {
 	return n.long == name
 }
 
-// get finds the node of a name in branches.
+// get returns the node of a name in branches, or nil.
 func get(branches *[fanout]*branch, name wire.Name) *node {
 	hash := hashOf(name)
 	b, s := place(hash)
@@ -134,10 +134,10 @@ func get(branches *[fanout]*branch, name wire.Name) *node {
 	return branches[b][s].get(hash, name)
 }
 
-// starred calls fn with the wildcard below a name, which must not keep it.
+// starred calls fn with the wildcard below a name. fn must not keep it.
 func starred[T any](above wire.Name, fn func(wire.Name) T) T {
 	var buf [wire.MaxName]byte
 	buf[0], buf[1] = 1, '*'
 	n := copy(buf[2:], above) + 2
-	return fn(wire.Name(unsafe.String(&buf[0], n))) //nolint:gosec // it is not kept, see above
+	return fn(wire.Name(unsafe.String(&buf[0], n))) //nolint:gosec // fn does not keep it, see above
 }

@@ -7,44 +7,44 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// Table is what the server knows by itself, at one revision. It never changes.
+// Table holds what the server knows by itself at one revision. It never changes.
 type Table struct {
-	// Revision is the revision of the store up to which the records were read.
+	// Revision is the store revision up to which the records were read.
 	Revision int64
-	// Names and Records count what there is, Records without those that were derived.
+	// Names and Records count names and records. Records leaves out derived records and the NS records of zones.
 	Names, Records int
 
 	branches [fanout]*branch
 	zones    map[wire.Name]*Zone
-	longest  int // of the names of zones, at least that of the root
-	// wildcards counts the wildcards outside zones: without any there is no need to look for them.
+	longest  int // length of the names of zones, at least that of the root
+	// wildcards counts the wildcards outside zones; if there are none, lookups need not search for them.
 	wildcards int
-	// soa is that of overrides.
+	// soa is the SOA of overrides.
 	soa Set
 }
 
-// node is what there is at a name and below. What answers need comes first, and together.
+// node holds the records at a name and counts the names below it. What answers need comes first, close together in memory.
 type node struct {
-	// The name: short, of a length, or else long.
+	// The name is the first length octets of short, or long if length is 0.
 	length uint8
 	short  [shortName]byte
 
-	// sets are for everyone.
+	// sets are the RRsets for everyone.
 	sets []Set
-	// only and packed are where the RRset of a name with a single address is, so that finding it leads to one place in memory.
+	// only and packed hold the RRset of a name with a single address, so that finding it leads to one place in memory.
 	only   [1]Set
 	packed [rrHeader + net.IPv6len]byte
 
-	more    *more // nil for most
+	more    *more // nil for most nodes
 	entries []*entry
 	long    wire.Name
 }
 
-// more is what few nodes have.
+// more holds what only few nodes have.
 type more struct {
-	// views are for those who see more than everyone.
+	// views are the RRsets for clients who see more than everyone.
 	views []viewSets
-	// below counts the names below in the same zone that a view sees.
+	// below counts the names below in the same zone, by the view that sees them.
 	below []viewCount
 }
 
@@ -58,7 +58,7 @@ type viewCount struct {
 	n    int
 }
 
-// seen returns what a client sees of a name; nothing when the name has no records for it.
+// seen returns the RRsets of a name for clients of a view; nil if there are none.
 func (n *node) seen(view View) []Set {
 	if view != Everyone && n.more != nil {
 		for i := range n.more.views {
@@ -70,7 +70,7 @@ func (n *node) seen(view View) []Set {
 	return n.sets
 }
 
-// leads reports whether there are names below that a client sees.
+// leads reports whether clients of a view see names below this one.
 func (n *node) leads(view View) bool {
 	if n.more == nil {
 		return false
@@ -92,36 +92,36 @@ func (n *node) below() []viewCount {
 
 func (t *Table) node(name wire.Name) *node { return get(&t.branches, name) }
 
-// Kind says what the table knows of a name.
+// Kind is what the table knows about a name.
 type Kind uint8
 
 // The kinds.
 const (
-	// NotLocal: nothing, others may know.
+	// NotLocal means that the table knows nothing; others may.
 	NotLocal Kind = iota
-	// Found: there are records of the type, or a CNAME.
+	// Found means that there are records of the type, or a CNAME.
 	Found
-	// NoData: the name exists, without such records.
+	// NoData means that the name exists, without such records.
 	NoData
-	// NXDomain: the name does not exist (RFC 8020: nor does any below).
+	// NXDomain means that the name does not exist (RFC 8020: nor does any name below).
 	NXDomain
 )
 
-// Answer is what the table says to a question.
+// Answer is the answer of the table to a question.
 type Answer struct {
 	Kind Kind
-	// Set holds the records; nil when there are none.
+	// Set holds the records; nil if there are none.
 	Set *Set
-	// Zone is the zone of the name, nil outside.
+	// Zone is the zone of the name; nil outside zones.
 	Zone *Zone
-	// SOA goes with NoData and NXDomain. Outside zones its owner is the name itself.
+	// SOA is set for NoData and NXDomain. Outside zones its owner name is the name itself.
 	SOA *Set
-	// Wildcard says that the records are those of a wildcard, Above is the name it is below.
+	// Wildcard reports whether the records are those of a wildcard, which is below the name Above.
 	Wildcard bool
 	Above    wire.Name
 }
 
-// Lookup says what there is of a name, which is in lower case, for clients of a view.
+// Lookup looks up a name, which must be in lower case, for clients of a view.
 func (t *Table) Lookup(name wire.Name, rrtype uint16, view View) Answer {
 	n := t.node(name)
 	if n != nil {
@@ -142,7 +142,7 @@ func (t *Table) Lookup(name wire.Name, rrtype uint16, view View) Answer {
 				continue
 			}
 		}
-		// The closest encloser (RFC 4592 3.3.1).
+		// above is the closest encloser (RFC 4592 3.3.1).
 		if sets := t.wildcard(above, view); sets != nil {
 			a := t.answer(name, sets, rrtype)
 			a.Wildcard, a.Above = true, above
@@ -183,7 +183,7 @@ func (t *Table) wildcard(above wire.Name, view View) []Set {
 	})
 }
 
-// Knows reports whether there are clients to whom Lookup says something else of a name than NotLocal.
+// Knows reports whether Lookup returns anything but NotLocal about a name to any client.
 func (t *Table) Knows(name wire.Name) bool {
 	if n := t.node(name); n != nil && len(n.entries) > 0 || t.ZoneOf(name) != nil {
 		return true
@@ -200,7 +200,7 @@ func (t *Table) Knows(name wire.Name) bool {
 	return false
 }
 
-// answer is the answer from the RRsets of a name.
+// answer returns the answer from the RRsets of a name.
 func (t *Table) answer(name wire.Name, sets []Set, rrtype uint16) Answer {
 	for i := range sets {
 		if sets[i].Type == rrtype || sets[i].Type == typeCNAME {
@@ -217,7 +217,7 @@ func (t *Table) answer(name wire.Name, sets []Set, rrtype uint16) Answer {
 	return Answer{Kind: NoData, Zone: zone, SOA: &zone.SOA}
 }
 
-// ZoneOf is the zone a name lies in, nil when it lies in none.
+// ZoneOf returns the zone that contains a name, or nil.
 func (t *Table) ZoneOf(name wire.Name) *Zone {
 	for len(name) > t.longest {
 		name = name.Parent()
@@ -239,7 +239,7 @@ func zoneOf[Z any](zones map[wire.Name]*Z, name wire.Name) *Z {
 	}
 }
 
-// Zones walks over the zones.
+// Zones iterates over the zones.
 func (t *Table) Zones() iter.Seq[*Zone] {
 	return func(yield func(*Zone) bool) {
 		for _, z := range t.zones {
@@ -250,17 +250,17 @@ func (t *Table) Zones() iter.Seq[*Zone] {
 	}
 }
 
-// Shown is a record with where it comes from.
+// Shown is a record with its origin.
 type Shown struct {
 	Record
 	Origin string
-	// Derived says that it was made from a record of the origin.
+	// Derived reports whether the record was derived from another record of the origin.
 	Derived bool
-	// Unanswered is why the record is in no answer; empty when it is.
+	// Unanswered is the reason why the record is in no answer; empty if it is in one.
 	Unanswered string
 }
 
-// At lists all records of a name, whoever sees them.
+// At returns all records of a name, of all views.
 func (t *Table) At(name wire.Name) []Shown {
 	n := t.node(name)
 	if n == nil {

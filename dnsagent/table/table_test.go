@@ -47,7 +47,7 @@ func zones(names ...string) table.Config {
 	return cfg
 }
 
-// unpack reads what an RRset says about a name.
+// unpack returns the records of an RRset, with the given owner name.
 func unpack(tb testing.TB, set *table.Set, owner wire.Name) []dns.RR {
 	tb.Helper()
 	msg := append(make([]byte, wire.HeaderSize), owner...)

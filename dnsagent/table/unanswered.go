@@ -12,8 +12,8 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// unanswered are the records of a name that are in no answer to those they are for, with why; nil for nearly all names. Those that are
-// weak or derived, which give way as they are meant to, are not among them.
+// unanswered returns the records of a name that are in no answer to the clients they are for, with the reasons; nil for nearly all
+// names. It leaves out weak and derived records, which give way as intended.
 func unanswered(entries []*entry) map[*entry]string {
 	if !doubtful(entries) {
 		return nil
@@ -64,7 +64,7 @@ func doubtful(entries []*entry) bool {
 	return size > maxSet
 }
 
-// findCut adds the records that do not fit into their RRsets.
+// findCut adds the records that do not fit into their RRsets to lost.
 func findCut(seen []*entry, lost map[*entry]string) {
 	var types []uint16
 	for _, e := range seen {
@@ -93,7 +93,7 @@ func typeName(rrtype uint16) string {
 	return cmp.Or(dns.TypeToString[rrtype], fmt.Sprintf("TYPE%d", rrtype))
 }
 
-// source is where a record comes from, for people.
+// source describes the origin of a record to people.
 func source(e *entry) string {
 	if *e.origin == zoneOrigin {
 		return "the zone"
@@ -101,8 +101,8 @@ func source(e *entry) string {
 	return *e.origin
 }
 
-// Displaced says, in sentences, which records would not be answered any more, or not at all, if origins had the records given in the
-// place of those they have.
+// Displaced returns, in sentences, which records would no longer be answered, or not at all, if the origins in next had those records
+// instead of their present ones.
 func (t *Table) Displaced(next map[string][]Record) []string {
 	added := make(map[wire.Name][]*entry)
 	for origin, records := range next {
@@ -135,7 +135,7 @@ func (t *Table) Displaced(next map[string][]Record) []string {
 	return slices.Sorted(maps.Keys(sentences))
 }
 
-// Unanswered says why records that an origin has of a name are not answered; nothing when they are.
+// Unanswered returns why records of an origin at a name are not answered, or "" if all are.
 func (t *Table) Unanswered(origin string, name wire.Name) string {
 	n := t.node(name)
 	if n == nil {
@@ -150,10 +150,10 @@ func (t *Table) Unanswered(origin string, name wire.Name) string {
 	return least
 }
 
-// losses keeps account of what is not answered.
+// losses keeps track of the records that are not answered.
 type losses struct {
 	names map[wire.Name]map[*entry]string
-	// changed are the origins with records that are, since Changed, not answered any more, or answered again.
+	// changed holds the origins whose unanswered records have changed since Changed was last called.
 	changed map[string]struct{}
 }
 
@@ -161,7 +161,7 @@ func newLosses() losses {
 	return losses{names: make(map[wire.Name]map[*entry]string), changed: make(map[string]struct{})}
 }
 
-// set takes note of what is not answered of a name now.
+// set notes which records of a name are not answered now.
 func (l *losses) set(name wire.Name, now map[*entry]string) {
 	was := l.names[name]
 	if len(was)+len(now) == 0 {
@@ -184,7 +184,7 @@ func (l *losses) set(name wire.Name, now map[*entry]string) {
 	l.names[name] = now
 }
 
-// Changed returns the origins with records that are not answered any more, or answered again, since it was called last.
+// Changed returns the origins whose unanswered records have changed since its last call.
 func (w *Writer) Changed() []string {
 	if len(w.losses.changed) == 0 {
 		return nil
@@ -194,7 +194,7 @@ func (w *Writer) Changed() []string {
 	return changed
 }
 
-// Lost is how many records are not answered.
+// Lost returns the number of records that are not answered.
 func (w *Writer) Lost() int {
 	n := 0
 	for _, lost := range w.losses.names {
@@ -203,7 +203,7 @@ func (w *Writer) Lost() int {
 	return n
 }
 
-// LostOf says of records of an origin that are not answered, by their IDs, why; nil when all are.
+// LostOf returns the reasons why records of an origin are not answered, by record ID; nil if all are answered.
 func (w *Writer) LostOf(origin string) map[string]string {
 	if len(w.losses.names) == 0 {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/dnsagent/table"
 )
 
-// texts are TXT records of a name that take so many octets each in a message.
+// texts returns n TXT records of a name, each of which takes size octets in a message.
 func texts(owner string, n, size int) []table.Record {
 	list := make([]table.Record, 0, n)
 	for i := range n {
@@ -110,7 +110,7 @@ func keys(m map[string]string) []string {
 	return list
 }
 
-// Servers that learnt of records in different orders answer the same.
+// Servers that learnt of records in different orders give the same answers.
 func TestWhichRecordsFitDoesNotDependOnTheirOrder(t *testing.T) {
 	answer := func(list []table.Record) []byte {
 		w := table.NewWriter(zones("zone."))

@@ -11,10 +11,10 @@ import (
 
 const typeCNAME = dns.TypeCNAME
 
-// zoneOrigin is the origin of what makes a zone.
+// zoneOrigin is the origin of the NS records of zones.
 const zoneOrigin = "zone"
 
-// Writer makes tables. One goroutine uses it at a time.
+// Writer makes tables. It must not be used concurrently.
 type Writer struct {
 	cfg     Config
 	origins map[string][]entry
@@ -22,7 +22,7 @@ type Writer struct {
 	zones   map[wire.Name]*zoneCount
 
 	branches  [fanout]*branch
-	mine      [fanout]bool // branches, and shards, that no table shares
+	mine      [fanout]bool // branches and shards that no table shares
 	mineShard [shards]bool
 	names     int
 	records   int
@@ -35,7 +35,7 @@ type zoneCount struct {
 	names, records int
 }
 
-// NewWriter makes a writer of a table that holds nothing but its zones.
+// NewWriter returns a writer of a table that holds nothing but its zones.
 func NewWriter(cfg Config) *Writer {
 	w := &Writer{
 		cfg: cfg, origins: make(map[string][]entry), touched: make(map[wire.Name][]*entry), zones: make(map[wire.Name]*zoneCount),
@@ -51,7 +51,7 @@ func NewWriter(cfg Config) *Writer {
 	w.Put(zoneOrigin, apexes)
 	w.Settle()
 	for name := range w.zones {
-		// A zone within a zone is a name that exists there.
+		// The apex of a zone within another zone is a name that exists in the outer one.
 		if above := zoneOf(w.zones, name.Parent()); above != nil && above.cfg.Name != name {
 			w.below(name, above.cfg.Name, Everyone, 1)
 		}
@@ -59,7 +59,7 @@ func NewWriter(cfg Config) *Writer {
 	return w
 }
 
-// Put replaces the records of an origin. None removes it.
+// Put replaces the records of an origin. If there are none, it removes the origin.
 func (w *Writer) Put(origin string, records []Record) {
 	for i := range w.origins[origin] {
 		w.remove(&w.origins[origin][i])
@@ -86,7 +86,7 @@ func (w *Writer) Put(origin string, records []Record) {
 	}
 }
 
-// reverse makes the PTR record of an address, when a zone is there for it.
+// reverse returns the PTR record of an address record, if there is a zone for it.
 func (w *Writer) reverse(r *Record) (Record, bool) {
 	if r.Type != dns.TypeA && r.Type != dns.TypeAAAA || r.Name.IsWildcard() || r.Weak {
 		return Record{}, false
@@ -98,7 +98,7 @@ func (w *Writer) reverse(r *Record) (Record, bool) {
 	return Record{Name: name, Type: dns.TypePTR, Data: string(r.Name), TTL: r.TTL, View: r.View, ID: r.ID, derived: true}, true
 }
 
-// ReverseName is the name an address is looked up by, given the data of an A or AAAA record.
+// ReverseName returns the name for the reverse lookup of an address, given the data of its A or AAAA record.
 func ReverseName(addr string) wire.Name {
 	const hex = "0123456789abcdef"
 	var buf []byte
@@ -121,10 +121,10 @@ func ReverseName(addr string) wire.Name {
 	return wire.Name(buf) + "\x07in-addr\x04arpa\x00"
 }
 
-// Origins is the number of origins.
+// Origins returns the number of origins besides that of the zones, of which there must be one.
 func (w *Writer) Origins() int { return len(w.origins) - 1 }
 
-// touch makes a copy of the entries of a name that is about to change.
+// touch copies the entries of a name that is about to change.
 func (w *Writer) touch(name wire.Name) {
 	if _, ok := w.touched[name]; ok {
 		return
@@ -144,7 +144,7 @@ func (w *Writer) remove(e *entry) {
 	}
 }
 
-// Settle applies what was put. Publish does it, too; who puts a great deal settles in between, to bound what is kept for it.
+// Settle applies what was put. Publish calls it, too; callers that put a great deal call it in between to save memory.
 func (w *Writer) Settle() {
 	for name, entries := range w.touched {
 		w.rebuild(name, entries)
@@ -152,7 +152,7 @@ func (w *Writer) Settle() {
 	clear(w.touched)
 }
 
-// Publish makes a table of what was put, read up to the revision.
+// Publish returns a table of what was put, read up to the revision.
 func (w *Writer) Publish(revision int64) *Table {
 	w.Settle()
 	serial := uint32(revision & math.MaxUint32) // serials wrap around (RFC 1982)
@@ -181,7 +181,7 @@ func (w *Writer) Publish(revision int64) *Table {
 
 func (w *Writer) get(name wire.Name) *node { return get(&w.branches, name) }
 
-// set puts a node in its place, or removes it when it is nil, in shards that no table shares.
+// set stores the node of a name, or removes it if n is nil, in a branch and a shard that no table shares.
 func (w *Writer) set(name wire.Name, n *node) {
 	hash := hashOf(name)
 	b, s := place(hash)
@@ -223,7 +223,7 @@ func (w *Writer) rebuild(name wire.Name, entries []*entry) {
 	w.set(name, n)
 }
 
-// pack makes the RRsets of a node for everyone, and returns those for clients who see another selection of its records.
+// pack makes the RRsets of a node for everyone, and returns those for views that see other records of it.
 func (w *Writer) pack(n *node) (more []viewSets) {
 	var views []View
 	for _, e := range n.entries {
@@ -261,7 +261,7 @@ func (w *Writer) pack(n *node) (more []viewSets) {
 	return more
 }
 
-// strong leaves out what is weak beside what is not.
+// strong leaves out the weak entries if there are others.
 func strong(entries []*entry) []*entry {
 	weak := 0
 	for _, e := range entries {
@@ -281,7 +281,7 @@ func strong(entries []*entry) []*entry {
 	return kept
 }
 
-// count keeps the numbers right when a node takes the place of another.
+// count updates the counts when a node takes the place of another.
 func (w *Writer) count(name wire.Name, old, n *node) {
 	zone := zoneOf(w.zones, name)
 	names, records := 0, given(n)-given(old)
@@ -336,13 +336,13 @@ func viewsOf(n *node) []View {
 	return views
 }
 
-// below counts a name for those between it and the apex of its zone.
+// below adds by to the counts of the names between a name and the apex of its zone.
 func (w *Writer) below(name, apex wire.Name, view View, by int) {
 	for above := name.Parent(); above != apex; above = above.Parent() {
 		n := &node{}
 		n.named(above)
 		if old := w.get(above); old != nil {
-			*n = *old // which shares its RRsets
+			*n = *old // the copy shares the RRsets
 		}
 		m := more{below: slices.Clone(n.below())}
 		if n.more != nil {

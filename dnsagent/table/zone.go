@@ -8,25 +8,25 @@ import (
 	"github.com/openmep/mep/dnsagent/wire"
 )
 
-// ZoneConfig is a zone the server is authoritative for.
+// ZoneConfig configures a zone the server is authoritative for.
 type ZoneConfig struct {
 	Name wire.Name
-	// Nameservers are its name servers, the first of which is the primary.
+	// Nameservers are the name servers of the zone; the first one is the primary.
 	Nameservers []wire.Name
 }
 
-// Config says what applies to a table as a whole.
+// Config holds the settings of a table.
 type Config struct {
 	Zones []ZoneConfig
-	// Hostmaster is the mailbox of those who run the server (SOA RNAME); empty: hostmaster in each zone.
+	// Hostmaster is the mailbox of the operators of the server (SOA RNAME); if empty, it is hostmaster in each zone.
 	Hostmaster wire.Name
-	// NegativeTTL is how long it may be remembered that there is nothing, in seconds.
+	// NegativeTTL is how long negative answers may be cached, in seconds.
 	NegativeTTL uint32
-	// NameserverTTL is that of NS records, in seconds.
+	// NameserverTTL is the TTL of NS records in seconds.
 	NameserverTTL uint32
 }
 
-// What secondaries would go by; there are none.
+// SOA timers for secondary servers, of which there are none.
 const (
 	soaRefresh = 3600
 	soaRetry   = 600
@@ -36,15 +36,15 @@ const (
 // Zone is a zone the server is authoritative for.
 type Zone struct {
 	Name wire.Name
-	// SOA is its start of authority, as an RRset of one record.
+	// SOA is the SOA record of the zone, as an RRset of one record.
 	SOA Set
-	// Serial is that of the SOA.
+	// Serial is the serial number of the SOA.
 	Serial uint32
-	// Names and Records count what is in it, apart from SOA and NS.
+	// Names and Records count names and records in the zone. Records leaves out derived records, SOA and the zone's NS.
 	Names, Records int
 }
 
-// soaSet makes the SOA of a zone.
+// soaSet returns the SOA RRset of a zone.
 func soaSet(primary, hostmaster wire.Name, serial, negativeTTL uint32) Set {
 	data := append([]byte(primary), hostmaster...)
 	for _, v := range []uint32{serial, soaRefresh, soaRetry, soaExpire, negativeTTL} {

@@ -1,5 +1,5 @@
-// Package wire reads queries and writes responses in the form they have on the wire, without allocating.
+// Package wire parses queries and builds responses in wire form, without allocating.
 //
-// It knows just what a server needs to tell what is asked and to answer with records that are packed already. Whatever takes messages
-// apart beyond that uses miekg/dns.
+// It covers just what a server needs to understand the question and to answer with records that are already packed. Code that
+// parses messages beyond that uses miekg/dns.
 package wire

@@ -7,15 +7,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Name is a domain name in wire form (RFC 1035 3.1): labels, each after its length, and the root label. Those that are keys are in
-// lower case.
+// Name is a domain name in wire form (RFC 1035 3.1): labels, each preceded by its length, and the root label. Names used as keys
+// are in lower case.
 type Name string
 
-// Root is the name of the root.
+// Root is the root name.
 const Root Name = "\x00"
 
-// ParseName turns a name as it is written, with or without the dot at its end, into a key. It is an error when the name is not a
-// domain name, or longer than 255 octets.
+// ParseName converts a name in presentation format, with or without the trailing dot, into a key. It returns an error if s is
+// not a domain name or is longer than 255 octets.
 func ParseName(s string) (Name, error) {
 	var buf [256]byte
 	n, err := dns.PackDomainName(dns.CanonicalName(s), buf[:], 0, nil, false)
@@ -28,10 +28,10 @@ func ParseName(s string) (Name, error) {
 	return Name(buf[:n]), nil
 }
 
-// MaxName is the longest name in octets (RFC 1035 2.3.4).
+// MaxName is the maximum length of a name in octets (RFC 1035 2.3.4).
 const MaxName = 255
 
-// String is the name as it is written, with the dot at its end.
+// String returns the name in presentation format, with the trailing dot.
 func (n Name) String() string {
 	s, _, err := dns.UnpackDomainName([]byte(n), 0)
 	if err != nil {
@@ -40,7 +40,7 @@ func (n Name) String() string {
 	return s
 }
 
-// Parent is the name without its first label. The parent of the root is the root.
+// Parent returns the name without its first label. The parent of the root is the root.
 func (n Name) Parent() Name {
 	if len(n) <= 1 {
 		return Root
@@ -48,7 +48,7 @@ func (n Name) Parent() Name {
 	return n[1+int(n[0]):]
 }
 
-// Labels is the number of labels, without the root.
+// Labels returns the number of labels, without the root label.
 func (n Name) Labels() int {
 	labels := 0
 	for len(n) > 1 {
@@ -57,7 +57,7 @@ func (n Name) Labels() int {
 	return labels
 }
 
-// Within reports whether the name is zone or below it.
+// Within reports whether the name is zone or below zone.
 func (n Name) Within(zone Name) bool {
 	for len(n) > len(zone) {
 		n = n.Parent()
@@ -68,7 +68,7 @@ func (n Name) Within(zone Name) bool {
 // IsWildcard reports whether the first label is an asterisk (RFC 4592 2.1.1).
 func (n Name) IsWildcard() bool { return len(n) > 2 && n[0] == 1 && n[1] == '*' }
 
-// Wildcard is the wildcard below the name; false when that would be too long.
+// Wildcard returns the wildcard below the name, or false if it would be too long.
 func (n Name) Wildcard() (Name, bool) {
 	if len(n)+2 > MaxName {
 		return "", false
@@ -76,7 +76,7 @@ func (n Name) Wildcard() (Name, bool) {
 	return "\x01*" + n, true
 }
 
-// Child is the name with a label before it; false when that would be too long, or the label is none.
+// Child returns the name with a label prepended in lower case, or false if label is empty, or if it or the result is too long.
 func (n Name) Child(label string) (Name, bool) {
 	if label == "" || len(label) > 63 || len(n)+1+len(label) > MaxName {
 		return "", false

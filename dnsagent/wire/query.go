@@ -7,10 +7,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// HeaderSize is the size of a message's header in octets (RFC 1035 4.1.1).
+// HeaderSize is the size of a message header in octets (RFC 1035 4.1.1).
 const HeaderSize = 12
 
-// Bits of the header's flags.
+// Header flags.
 const (
 	flagQR = 1 << 15
 	flagAA = 1 << 10
@@ -21,45 +21,45 @@ const (
 	flagCD = 1 << 4
 )
 
-// Query is a message that asks something. It belongs to the message it was parsed from.
+// Query is a parsed query. It refers to the message it was parsed from.
 type Query struct {
 	ID     uint16
 	Opcode uint8
-	// RD, AD and CD are flags of the header, DO that of EDNS.
+	// RD, AD and CD are header flags, DO is an EDNS flag.
 	RD, AD, CD, DO bool
-	// Type and Class are what is asked; both zero when there is no question.
+	// Type and Class are those of the question; both are zero if there is none.
 	Type, Class uint16
-	// EDNS says that there was an OPT record (RFC 6891), of which the following is known.
+	// EDNS reports whether there was an OPT record (RFC 6891), which the fields below are from.
 	EDNS    bool
 	Version uint8
 	UDPSize uint16
-	// Padded says that there was a padding option (RFC 7830).
+	// Padded reports whether there was a padding option (RFC 7830).
 	Padded bool
-	// Cookie is the data of the cookie option (RFC 7873), nil when there is none.
+	// Cookie is the data of the COOKIE option (RFC 7873), or nil if there is none.
 	Cookie []byte
 
-	question []byte // as asked, with type and class; nil when there is no question
-	length   int    // of the name
+	question []byte // as asked, with type and class; nil if there is no question
+	length   int    // length of the name in key
 	key      [MaxName]byte
 }
 
-// Verdict is what becomes of a message.
+// Verdict is the result of parsing a message.
 type Verdict uint8
 
 // The verdicts.
 const (
-	// Fine is for a message that can be answered. One of another opcode than QUERY has been read no further than its header.
+	// Fine means that the message can be answered. If its opcode is not QUERY, only the header has been parsed.
 	Fine Verdict = iota
-	// Malformed is for a message that is answered with FORMERR.
+	// Malformed means that the message is answered with FORMERR.
 	Malformed
-	// Ignored is for what is not answered: a response, or too little to be a message.
+	// Ignored means that the message is not answered: it is a response, or too short.
 	Ignored
 )
 
-// The most records a query may have in its sections; those of known uses have one (IXFR, NOTIFY) or two (OPT and TSIG).
+// maxRecords is the maximum number of records in all sections of a query; known uses have one (IXFR, NOTIFY) or two (OPT and TSIG).
 const maxRecords = 4
 
-// Parse reads a message.
+// Parse parses a message into q.
 func (q *Query) Parse(msg []byte) Verdict {
 	q.question, q.length, q.Cookie = nil, 0, nil
 	q.Type, q.Class, q.EDNS, q.DO, q.Version, q.UDPSize, q.Padded = 0, 0, false, false, 0, 0, false
@@ -79,7 +79,7 @@ func (q *Query) Parse(msg []byte) Verdict {
 	questions := binary.BigEndian.Uint16(msg[4:])
 	off := HeaderSize
 	switch questions {
-	case 0: // to ask for a cookie (RFC 7873 5.4)
+	case 0: // asks for a server cookie (RFC 7873 5.4)
 	case 1:
 		if off = q.readQuestion(msg); off == 0 {
 			return Malformed
@@ -105,8 +105,8 @@ func (q *Query) Parse(msg []byte) Verdict {
 	return Fine
 }
 
-// readQuestion reads the question and returns where it ends, 0 when it is malformed. Its name cannot be compressed: there is nothing
-// before it.
+// readQuestion parses the question and returns the offset of its end, or 0 if it is malformed. Its name cannot be compressed: no
+// name precedes it.
 func (q *Query) readQuestion(msg []byte) int {
 	off := HeaderSize
 	for {
@@ -140,7 +140,7 @@ func (q *Query) readQuestion(msg []byte) int {
 	return off + 4
 }
 
-// readRecord reads over a record and takes note of OPT. It returns where the record ends, 0 when it is malformed.
+// readRecord skips a record, but parses an OPT record. It returns the offset of the end, or 0 if the record is malformed.
 func (q *Query) readRecord(msg []byte, off int, additional bool) int {
 	root := off < len(msg) && msg[off] == 0
 	if off = skipName(msg, off); off == 0 || off+10 > len(msg) {
@@ -158,7 +158,7 @@ func (q *Query) readRecord(msg []byte, off int, additional bool) int {
 	if !additional || !root || q.EDNS { // RFC 6891 6.1.1
 		return 0
 	}
-	q.EDNS, q.UDPSize, q.Version, q.DO = true, class, uint8(ttl>>16), ttl&(1<<15) != 0 //nolint:gosec // the third octet
+	q.EDNS, q.UDPSize, q.Version, q.DO = true, class, uint8(ttl>>16), ttl&(1<<15) != 0 //nolint:gosec // the version octet
 	for data := msg[off+10 : end]; len(data) > 0; {
 		if len(data) < 4 {
 			return 0
@@ -178,7 +178,7 @@ func (q *Query) readRecord(msg []byte, off int, additional bool) int {
 	return end
 }
 
-// skipName returns where a name ends, 0 when it is malformed.
+// skipName returns the offset of the end of a name, or 0 if the name is malformed.
 func skipName(msg []byte, off int) int {
 	for start := off; off < len(msg) && off-start < MaxName; {
 		switch n := int(msg[off]); {
@@ -198,9 +198,8 @@ func skipName(msg []byte, off int) int {
 	return 0
 }
 
-// HasQuestion reports whether something is asked.
+// HasQuestion reports whether there is a question.
 func (q *Query) HasQuestion() bool { return q.question != nil }
 
-// Name is the name that is asked for, in lower case. It is good until the query is parsed again or out of use: who keeps it keeps a
-// copy.
+// Name returns the queried name in lower case. It is valid while q is in use and not parsed again: copy it to keep it.
 func (q *Query) Name() Name { return Name(unsafe.String(&q.key[0], q.length)) } //nolint:gosec // see above

@@ -6,30 +6,29 @@ import (
 	"github.com/miekg/dns"
 )
 
-// QuestionPointer is the owner of records that are those of the name that is asked for, as a pointer to the question
-// (RFC 1035 4.1.4).
+// QuestionPointer is the owner name of records at the queried name: a pointer to the question (RFC 1035 4.1.4).
 const QuestionPointer = 0xc000 | HeaderSize
 
-// Response is what there is to say besides records.
+// Response holds everything in a response besides the records.
 type Response struct {
 	// RCode is the response code; those above 15 need EDNS.
 	RCode int
-	// AA, TC, RA and AD are flags of the header. RD and CD are those of the query.
+	// AA, TC, RA and AD are header flags. RD and CD are those of the query.
 	AA, TC, RA, AD bool
-	// Answers and Authority are the numbers of records in these sections.
+	// Answers and Authority are the numbers of records in those sections.
 	Answers, Authority int
-	// UDPSize is the size offered in EDNS.
+	// UDPSize is the UDP payload size announced in EDNS.
 	UDPSize uint16
-	// Cookie is the data of the cookie option; empty for none.
+	// Cookie is the data of the COOKIE option; empty means none.
 	Cookie []byte
-	// Info is a code of extended errors (RFC 8914) with a text; NoInfo for none.
+	// Info and Text are the code and text of an extended DNS error (RFC 8914); NoInfo means none.
 	Info int
 	Text string
-	// Block is what the size of the response is made a multiple of by padding (RFC 7830), in octets; 0: there is no padding.
+	// Block is the block size of padding in octets (RFC 7830); 0 means no padding.
 	Block int
 }
 
-// NoInfo says that there is no extended error.
+// NoInfo means that there is no extended DNS error.
 const NoInfo = -1
 
 // Begin starts the response to a query: it appends room for the header, and the question as it was asked.
@@ -38,11 +37,11 @@ func (q *Query) Begin(buf []byte) []byte {
 	return append(buf, q.question...)
 }
 
-// BodySize is how large the response is before the first record.
+// BodySize returns the size of the response in octets before the first record.
 func (q *Query) BodySize() int { return HeaderSize + len(q.question) }
 
-// Finish ends the response in buf, which begins with what Begin appended: it fills in the header and appends EDNS when the query
-// had it.
+// Finish completes the response in buf, which begins with what Begin appended: it fills in the header, and appends an OPT record
+// if the query had one.
 func (q *Query) Finish(buf []byte, r *Response) []byte {
 	flags := uint16(flagQR) | uint16(q.Opcode)<<11 | uint16(r.RCode&0xf)
 	for _, f := range [...]struct {
@@ -68,7 +67,7 @@ func (q *Query) Finish(buf []byte, r *Response) []byte {
 	return buf
 }
 
-// OPTSize is how many octets Finish appends, without padding.
+// OPTSize returns the number of octets that Finish appends, without padding.
 func (q *Query) OPTSize(r *Response) int {
 	if !q.EDNS {
 		return 0
@@ -112,8 +111,8 @@ func (q *Query) appendOPT(buf []byte, r *Response) []byte {
 	return buf
 }
 
-// paddingHead is the size of a padding option without any padding.
+// paddingHead is the size of an empty padding option in octets.
 const paddingHead = 4
 
-// Question copies the question into a response that was made for another query for the same name, type and class.
+// Question copies the question of q into a response made for another query for the same name, type and class.
 func (q *Query) Question(response []byte) { copy(response[HeaderSize:], q.question) }

@@ -1,5 +1,5 @@
-// Package authn finds out who calls: by a token, an API key or a client certificate. It takes the proof out of the request, so that
-// nothing behind the gateway can use it again unless a policy says so.
+// Package authn authenticates callers by a token, an API key or a client certificate. It removes API keys from the request, so that nothing
+// behind the gateway can use them again.
 package authn
 
 import (
@@ -15,26 +15,26 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// Authenticator finds out who calls.
+// Authenticator authenticates callers.
 type Authenticator struct {
 	// Guard checks tokens and certificates.
 	Guard *identity.Guard
-	// Key finds whom an API key that is in force stands for, and the services it is good for; none: no such bound.
+	// Key returns the caller that a valid API key stands for, and the services that the key is valid for; no services means no restriction.
 	Key func(key string) (*identity.Caller, []string, error)
-	// Open lets those in who prove nothing where the policy does not say how to prove it.
+	// Open admits callers without credentials if the policy does not name authentication methods.
 	Open bool
-	// Header and Query are the names of the header field, in its canonical form, and of the query parameter of API keys; "" is none.
+	// Header and Query are the names of the header field, in canonical form, and of the query parameter that carry API keys; "" means none.
 	Header, Query string
 }
 
-// Methods are the ways a policy allows, all when it does not say.
+// Methods are the authentication methods that a policy allows.
 type Methods struct {
 	Token, Key, Certificate, Anonymous bool
-	// Lenient takes who proves nothing that counts for nobody: what callers send may be meant for what is behind the gateway.
+	// Lenient treats callers with invalid credentials as anonymous: the credentials may be meant for the target.
 	Lenient bool
 }
 
-// MethodsOf reads what a policy says.
+// MethodsOf returns the methods that a policy allows. If it names none, all are allowed, but Anonymous only with Open.
 func (a *Authenticator) MethodsOf(p *gateway.Policy) Methods {
 	if len(p.Authentication) == 0 {
 		return Methods{Token: true, Key: true, Certificate: true, Anonymous: a.Open}
@@ -58,7 +58,7 @@ func (a *Authenticator) MethodsOf(p *gateway.Policy) Methods {
 	return m
 }
 
-// Take reports whether the methods let somebody in who proved who it is as the caller of c did.
+// Take reports whether the methods admit the caller of c, given how the caller authenticated.
 func (m Methods) Take(c *call.Call) bool {
 	switch {
 	case c.Caller == nil:
@@ -69,13 +69,13 @@ func (m Methods) Take(c *call.Call) bool {
 	return m.Certificate && c.Caller.Via == ViaCertificate
 }
 
-// ViaCertificate is how a caller with a client certificate proved who it is.
+// ViaCertificate is the value of Caller.Via for callers with a client certificate.
 const ViaCertificate = string(gateway.ByCertificate)
 
-// Recognise are the ways that count where it is decided elsewhere who may call.
+// Recognise are the methods for routes whose target decides by itself who may call.
 var Recognise = Methods{Token: true, Certificate: true, Anonymous: true, Lenient: true}
 
-// Identify finds out who makes the call, and writes it down in it. The error is an *identity.Refusal, or has a kind.
+// Identify authenticates the caller and records the result in c. The error is an *identity.Refusal or has a kind.
 func (a *Authenticator) Identify(c *call.Call, r *http.Request, m Methods) error {
 	err := a.identify(c, r, m)
 	if _, refusal := errors.AsType[*identity.Refusal](err); refusal && m.Lenient {
@@ -85,7 +85,7 @@ func (a *Authenticator) Identify(c *call.Call, r *http.Request, m Methods) error
 }
 
 func (a *Authenticator) identify(c *call.Call, r *http.Request, m Methods) error {
-	key, err := a.keyOf(r, m) // first, because it takes the key out whatever comes of the rest
+	key, err := a.keyOf(r, m) // first, because it removes the key even if the rest fails
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (a *Authenticator) identify(c *call.Call, r *http.Request, m Methods) error
 	return nil
 }
 
-// sendable reports whether a name can be told to what the call leads to (RFC 9110 5.5).
+// sendable reports whether a name can be sent to the target in a header field (RFC 9110 5.5).
 func sendable(name string) bool {
 	for _, b := range []byte(name) {
 		if b < ' ' || b == 0x7f {
@@ -143,7 +143,7 @@ func sendable(name string) bool {
 
 func refuse(why string) error { return &identity.Refusal{Code: "invalid_token", Description: why} }
 
-// tokenOf is the bearer token of the request. Another scheme is none of the gateway's business.
+// tokenOf returns the bearer token of the request. Other authentication schemes are ignored.
 func tokenOf(r *http.Request, m Methods) (string, error) {
 	fields := r.Header["Authorization"]
 	if len(fields) == 0 || !m.Token {
@@ -159,8 +159,8 @@ func tokenOf(r *http.Request, m Methods) (string, error) {
 	return token, err
 }
 
-// keyOf is the API key of the request, which it takes out. Where keys do not count, those of this platform are taken out nevertheless:
-// what is behind the gateway could call as their owners.
+// keyOf returns the API key of the request and removes it. If the policy does not accept keys, it still removes those of this platform: the
+// target could use them to call as their owners.
 func (a *Authenticator) keyOf(r *http.Request, m Methods) (string, error) {
 	own := func(key string) bool { return m.Key || strings.HasPrefix(key, keyPrefix) }
 	var keys []string
@@ -189,10 +189,10 @@ func (a *Authenticator) keyOf(r *http.Request, m Methods) (string, error) {
 	return keys[0], nil
 }
 
-// keyPrefix begins the API keys of the platform.
+// keyPrefix is the prefix of the platform's API keys.
 const keyPrefix = "mepk_"
 
-// without takes the parameter of a name out of a query and returns its values. The rest stays as it was spelt.
+// without removes all parameters of the given name from a query and returns their values. The rest of the query keeps its spelling.
 func without(query, name string) (rest string, values []string) {
 	var kept []string
 	for part := range strings.SplitSeq(query, "&") {
@@ -209,7 +209,7 @@ func without(query, name string) (rest string, values []string) {
 	return strings.Join(kept, "&"), values
 }
 
-// wanted says how to prove who one is.
+// wanted describes the credentials that the methods accept.
 func (a *Authenticator) wanted(m Methods) string {
 	var ways []string
 	if m.Token {

@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// keys is an authenticator that knows one key, which is good for the service "s".
+// keys returns an authenticator that knows one key, which is valid for the service "s".
 func keys(header, query string) *authn.Authenticator {
 	return &authn.Authenticator{
 		Guard: new(identity.Guard), Header: header, Query: query,
@@ -87,7 +87,7 @@ func TestKeysAreTakenOut(t *testing.T) {
 	}
 }
 
-// TestTheRestOfAQueryStays puts a key somewhere into a query of anything.
+// TestTheRestOfAQueryStays inserts a key into an arbitrary query.
 func TestTheRestOfAQueryStays(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

@@ -1,4 +1,4 @@
-// Package authz decides which of the instances of a service a caller may use.
+// Package authz decides which instances of a service a caller may use.
 package authz
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// The reasons for which calls are refused.
+// The reasons for refusing calls.
 const (
 	ReasonScope    = "scope"
 	ReasonRule     = "rule"
@@ -23,23 +23,23 @@ const (
 	ReasonOwner    = "owner"
 )
 
-// Settings are what an operator decides about who is who.
+// Settings are the operator's settings for authorisation.
 type Settings struct {
-	// Local are the networks whose clients are local to this MEC host, besides its app instances.
+	// Local are the networks whose clients are local to this MEC host, in addition to its app instances.
 	Local []netip.Prefix
-	// Open is development mode: any UUID is an app instance, and who proves nothing may call.
+	// Open is development mode: any UUID is an app instance, and anonymous callers are admitted.
 	Open bool
 }
 
-// Judge decides. It is replaced as a whole.
+// Judge authorises calls. It is replaced as a whole when settings change.
 type Judge struct {
 	Settings
-	// Granted reports whether the owner of a service granted a consumer access to it.
+	// Granted reports whether the owner of a service has granted a consumer access to it.
 	Granted func(owner, serName, consumer string) bool
 }
 
-// Admit decides about a call by the scopes and rules of its policy. explicit says that a rule allowed it that is
-// about who calls.
+// Admit decides about a call by the scopes and rules of its policy. explicit reports whether a rule about callers (see rule.Rule.Names)
+// allowed it.
 func (j *Judge) Admit(p *table.Policy, s *rule.Subject) (explicit bool, reason string, err error) {
 	if s.Caller != nil {
 		for _, scope := range p.Spec.Scopes {
@@ -58,7 +58,7 @@ func (j *Judge) Admit(p *table.Policy, s *rule.Subject) (explicit bool, reason s
 	return number >= 0 && p.Rules[number].Names(), "", nil
 }
 
-// Select finds the endpoints of a group that a call may go to. The error says why there are none.
+// Select returns the endpoints of a group that a call may go to. If there are none, the error says why.
 func (j *Judge) Select(c *call.Call, g *table.Group, explicit bool) ([]*upstream.Endpoint, string, error) {
 	if g.Uniform && len(c.Policy.Spec.Owners) == 0 {
 		reason, err := j.Permit(c, g.Instances[0], explicit)
@@ -80,7 +80,7 @@ func (j *Judge) Select(c *call.Call, g *table.Group, explicit bool) ([]*upstream
 	return nil, reason, why
 }
 
-// Permit decides whether a call may go to an instance. explicit says that a rule of the policy names the caller.
+// Permit decides whether a call may go to an instance. explicit is the result of Admit.
 func (j *Judge) Permit(c *call.Call, i *table.Instance, explicit bool) (reason string, err error) {
 	caller := c.Caller
 	if len(c.Services) > 0 && !slices.Contains(c.Services, i.Service) {
@@ -110,7 +110,7 @@ func (j *Judge) Permit(c *call.Call, i *table.Instance, explicit bool) (reason s
 	return "", nil
 }
 
-// conditional reports whether consumers need a grant. The policy decides where it says anything.
+// conditional reports whether consumers need a grant. The policy, if it sets Sharing, overrides the registration of the instance.
 func (j *Judge) conditional(p *table.Policy, i *table.Instance) bool {
 	if p.Spec.Sharing != "" {
 		return p.Spec.Sharing == gateway.SharingConditional
@@ -118,12 +118,12 @@ func (j *Judge) conditional(p *table.Policy, i *table.Instance) bool {
 	return i.Conditional
 }
 
-// errKey is what the holder of an API key is told that is good for other services.
+// errKey returns the error for a call with an API key that is valid for other services only.
 func errKey() error {
 	return errs.New(errs.Forbidden, "the API key is good for some services only, and this is none of them")
 }
 
-// Key decides whether the API key of a call, if it has one, is good for what is no service.
+// Key decides whether the API key of a call, if it has one, is valid for a target that is not a service.
 func (j *Judge) Key(c *call.Call) (reason string, err error) {
 	if len(c.Services) > 0 {
 		return ReasonEntitled, errKey()
@@ -131,8 +131,8 @@ func (j *Judge) Key(c *call.Call) (reason string, err error) {
 	return "", nil
 }
 
-// entitled applies decision 14: an app uses what it declared, or everything when it declared nothing. Who is no app instance must have an
-// API key, or be named by a rule.
+// entitled applies decision 14: an app instance may use the services it declared, or all if it declared none. Other callers need an API
+// key, or a rule that names them.
 func (j *Judge) entitled(c *call.Call, app *table.App, i *table.Instance, explicit bool) bool {
 	if app != nil {
 		return app.Declares(i.Service)
@@ -140,7 +140,7 @@ func (j *Judge) entitled(c *call.Call, app *table.App, i *table.Instance, explic
 	return explicit || c.Caller.Via == ViaAPIKey || j.Open
 }
 
-// ViaAPIKey is how a caller with an API key proved who it is.
+// ViaAPIKey is the value of Caller.Via for callers with an API key.
 const ViaAPIKey = string(gateway.ByAPIKey)
 
 func whyNot(app *table.App) string {

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// apps are those the table of these tests knows: one that declared nothing, and one that declared that it uses "hello".
+// apps returns a table with two apps: one that declared nothing, and one that declared that it uses "hello".
 func apps() *table.Table {
 	e := new(table.Table).Edit()
 	e.SetApp("free", &table.App{})
@@ -101,7 +101,7 @@ func TestWhoMayUseAnInstance(t *testing.T) {
 			} else {
 				require.ErrorIs(t, err, errs.Forbidden)
 			}
-			// A group of this one instance is judged alike.
+			// A group of this one instance gets the same decision.
 			c.instance.Endpoints = []*upstream.Endpoint{new(upstream.Endpoint)}
 			g := table.NewGroup("s", []*table.Instance{&c.instance})
 			for _, uniform := range []bool{true, false} {

@@ -15,21 +15,21 @@ import (
 
 // Offer is a service that an app instance offers.
 type Offer struct {
-	// Owner is the appInstanceId of who offers it.
+	// Owner is the appInstanceId of the app that offers it.
 	Owner string
-	// SerName is what it is called.
+	// SerName is the name of the service.
 	SerName string
 }
 
-// Services says which services there are. Those that a consumer may not know of are not among them.
+// Services looks up services. It hides services that a consumer may not know of.
 type Services interface {
-	// Offers lists the services of a name that the consumer may know of, each owner once.
+	// Offers lists the services with the given name that the consumer may know of, each owner once.
 	Offers(consumer, serName string) []Offer
 	// Instance finds a service by its serInstanceId.
 	Instance(consumer, serInstanceID string) (Offer, bool)
 }
 
-// Request is an access request as it is stored.
+// Request is an access request as stored.
 type Request struct {
 	// Info is the request. It is shared and must not be changed.
 	Info gateway.AccessRequest
@@ -37,14 +37,14 @@ type Request struct {
 	Revision int64
 }
 
-// ETag is the entity-tag of the request, with quotes.
+// ETag returns the entity-tag of the request, with quotes.
 func (r *Request) ETag() string { return ETag(r.Revision) }
 
-// Party is somebody who deals with access requests.
+// Party is an app or a manager that deals with access requests.
 type Party struct {
 	// Subject is the appInstanceId of an app, or the name of a manager.
 	Subject string
-	// Manager says that it may do everything.
+	// Manager says that the party may do everything.
 	Manager bool
 }
 
@@ -53,10 +53,10 @@ func (p Party) owns(r *gateway.AccessRequest) bool { return p.Manager || p.Subje
 // concerned reports whether the party may know of the request.
 func (p Party) concerned(r *gateway.AccessRequest) bool { return p.owns(r) || p.Subject == r.Consumer }
 
-// grant is what a granted request lets somebody do.
+// grant identifies the access given by a granted request.
 type grant struct{ owner, serName, consumer string }
 
-// Access are the access requests.
+// Access holds the access requests.
 type Access struct {
 	*ledger
 	services Services
@@ -121,14 +121,14 @@ func (a *Access) observe(c watched.Change[*Request]) {
 	}
 }
 
-// Granted reports whether a consumer was granted access to the services of a name that an app instance offers. It is asked for every
-// call, and neither locks nor allocates.
+// Granted reports whether a consumer was granted access to the services with the given name that an app instance offers. It is used for
+// every call, and neither locks nor allocates.
 func (a *Access) Granted(owner, serName, consumer string) bool {
 	_, ok := a.granted.get(grant{owner, serName, consumer})
 	return ok
 }
 
-// Collection is the watched copy of the requests.
+// Collection returns the watched copy of the requests.
 func (a *Access) Collection() *watched.Collection[*Request] { return a.items }
 
 func errNoRequest(id string) error {
@@ -139,7 +139,7 @@ func errNoRequest(id string) error {
 	return errs.New(errs.NotFound, "there is no access request %q", id)
 }
 
-// Get finds a request that concerns the party. The error is of the kind errs.NotFound.
+// Get returns a request that concerns the party. The error is of the kind errs.NotFound.
 func (a *Access) Get(id string, who Party) (*Request, error) {
 	for item := range a.items.Snapshot().Find(a.ids, id) {
 		if who.concerned(&item.Value.Info) {
@@ -159,8 +159,8 @@ func (f Filter) matches(r *gateway.AccessRequest) bool {
 	return (f.State == "" || r.State == f.State) && (f.Consumer == "" || r.Consumer == f.Consumer) && (f.Owner == "" || r.Owner == f.Owner)
 }
 
-// List walks over the requests that concern the party and match the filter, in the order of owner, service and consumer as they stand
-// in keys, from after the place that Request.Place of an earlier one named; it may be empty.
+// List iterates over the requests that concern the party and match the filter, in the order of owner, service and consumer as encoded in
+// keys. It starts after the place of an earlier request, as returned by Request.Place; an empty place means the beginning.
 func (a *Access) List(f Filter, who Party, after string) iter.Seq[*Request] {
 	snapshot := a.items.Snapshot()
 	from := state.PrefixAccess + after
@@ -178,11 +178,11 @@ func (a *Access) List(f Filter, who Party, after string) iter.Seq[*Request] {
 	}
 }
 
-// Place is where the request stands in a list.
+// Place returns the position of the request in a list.
 func (r *Request) Place() string { return strings.TrimPrefix(r.key(), state.PrefixAccess) }
 
-// resolve finds the service that is applied for. Errors are of the kinds errs.NotFound, errs.Invalid, when several app instances offer
-// the service, and errs.Conflict, when it is the consumer's own.
+// resolve finds the service applied for. Errors are of the kinds errs.NotFound, errs.Invalid, if several app instances offer the service,
+// and errs.Conflict, if it is the consumer's own.
 func (a *Access) resolve(consumer string, app *gateway.AccessApplication) (Offer, error) {
 	var offer Offer
 	if app.SerInstanceID != "" {

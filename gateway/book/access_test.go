@@ -187,7 +187,7 @@ func TestWhatAnAppLeavesBehindIsRemoved(t *testing.T) {
 		_, err := store.Do(t.Context(), clientv3.OpDelete(state.AppKey(app)))
 		require.NoError(t, err)
 	}
-	// One is there again before anybody swept.
+	// One app instance is back before anyone sweeps.
 	revision := put(t, store, state.AppKey(back), `{"v":1,"origin":"dev"}`)
 	require.NoError(t, b.Keys.mirror.WaitRevision(t.Context(), revision))
 	keptKeys = append(keptKeys, key(back))
@@ -220,7 +220,7 @@ func TestWhatAnAppLeavesBehindIsRemoved(t *testing.T) {
 			strings.Count(string(text), `"action":"gateway.api_key.delete"`) == len(goneKeys)
 	}, 10*time.Second, 5*time.Millisecond)
 
-	// The next one goes while it is swept.
+	// Another one ends while Sweep is running.
 	_, err = store.Do(t.Context(), clientv3.OpDelete(state.AppKey(stays)))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return b.Access.Collection().Snapshot().Len() == 0 }, 10*time.Second, 5*time.Millisecond)

@@ -13,10 +13,10 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Apply makes the access request of a consumer; the application has passed Check. One that was refused may be made again. Errors are of
-// the kinds errs.NotFound, when there is no such service, errs.Invalid, when several app instances offer it, errs.Conflict, when there
-// is a request that is pending or granted or the service is the consumer's own, errs.Forbidden, when there is no room for another
-// request, and those of etcd.Store.Txn.
+// Apply creates an access request of a consumer. The application must have passed Check. A request that was refused may be made again.
+// Errors are of the kinds errs.NotFound, if there is no such service, errs.Invalid, if several app instances offer it, errs.Conflict, if
+// a request is pending or granted or the service is the consumer's own, errs.Forbidden, if there is no room for another request, and
+// those of etcd.Store.Txn.
 func (a *Access) Apply(ctx context.Context, consumer string, app gateway.AccessApplication) (*Request, error) {
 	offer, err := a.resolve(consumer, &app)
 	if err != nil {
@@ -56,7 +56,7 @@ func (a *Access) Apply(ctx context.Context, consumer string, app gateway.AccessA
 
 func (a *Access) moment() time.Time { return a.now().UTC().Truncate(time.Millisecond) }
 
-// write puts a request in the place of an item; it returns nil when another change came first.
+// write replaces an item with a request. It returns nil if another change came first.
 func (a *Access) write(ctx context.Context, key string, item *watched.Item[*Request], info gateway.AccessRequest) (*Request, error) {
 	value, err := state.Encode(state.Access{Version: state.Current(), Request: info})
 	if err != nil {
@@ -87,9 +87,9 @@ func (a *Access) find(ctx context.Context, id string, who Party, check func(*Req
 	})
 }
 
-// Decide grants or refuses a request, also one that was decided before: what is refused from then on is not let through any more. The
-// decision has passed Check; the party is the owner of the service or a manager. Errors are of the kinds errs.NotFound, errs.Forbidden,
-// when it is the consumer's own, those of pre, which may be nil, and those of etcd.Store.Txn.
+// Decide grants or refuses a request, even one decided before: once refused, the consumer's calls are no longer let through. The decision
+// must have passed Check; the party must be the owner of the service or a manager. Errors are of the kinds errs.NotFound, errs.Forbidden,
+// if the party is the consumer, those of pre, which may be nil, and those of etcd.Store.Txn.
 func (a *Access) Decide(ctx context.Context, id string, who Party, decision gateway.AccessDecision, pre func(*Request) error) (*Request, error) {
 	check := func(r *Request) error {
 		if !who.owns(&r.Info) {
@@ -117,8 +117,8 @@ func (a *Access) Decide(ctx context.Context, id string, who Party, decision gate
 	return nil, errContended()
 }
 
-// Delete removes a request, and what it granted: the consumer withdraws it, the owner of the service or a manager revokes it. It returns
-// what was removed. Errors are of the kind errs.NotFound, those of pre, which may be nil, and those of etcd.Store.Txn.
+// Delete removes a request and the access it granted: the consumer withdraws a request, the owner of the service or a manager revokes it.
+// Delete returns the removed request. Errors are of the kind errs.NotFound, those of pre, which may be nil, and those of etcd.Store.Txn.
 func (a *Access) Delete(ctx context.Context, id string, who Party, pre func(*Request) error) (*Request, error) {
 	for range maxTries {
 		item, err := a.find(ctx, id, who, pre)

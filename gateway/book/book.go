@@ -1,8 +1,8 @@
-// Package book stores what comes over the management of the gateway: static routes, policies, API keys, and requests for access to
-// services that are shared on conditions.
+// Package book stores what is managed at the gateway: static routes, policies, API keys, and requests for access to services that are
+// shared on conditions.
 //
-// Reads come from the watched copy. A write is one transaction that only succeeds if nothing it was decided on has changed, and returns
-// when this process's own copy shows it.
+// Reads come from the watched copy. A write is one transaction that succeeds only if nothing it was decided on has changed, and returns
+// once this process's own copy shows the write.
 package book
 
 import (
@@ -18,26 +18,26 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// How many there may be of each. Those that several replicas make at the same moment may go beyond.
+// The maximum numbers of records. Replicas that create records at the same moment may exceed them.
 const (
 	MaxRoutes   = 10_000
 	MaxPolicies = 10_000
 	MaxAPIKeys  = 100_000
-	// MaxKeysOf is how many API keys a consumer may have.
+	// MaxKeysOf is the maximum number of API keys of a consumer.
 	MaxKeysOf   = 16
 	MaxRequests = 100_000
-	// MaxRequestsOf is how many access requests a consumer may have made.
+	// MaxRequestsOf is the maximum number of access requests of a consumer.
 	MaxRequestsOf = 1000
 )
 
 const (
-	// maxTries bounds how often a write is repeated because another one came first.
+	// maxTries limits how often a write is attempted when other writes keep coming first.
 	maxTries = 16
-	// leaseSpan is how far the ends of API keys may lie apart that share a lease.
+	// leaseSpan is how far apart the expiry times of API keys that share a lease may be.
 	leaseSpan = time.Hour
 )
 
-// Book holds all of it.
+// Book holds everything that is managed at the gateway.
 type Book struct {
 	// Routes are the static routes.
 	Routes *Routes
@@ -49,17 +49,17 @@ type Book struct {
 	Access *Access
 }
 
-// New adds the collections to the mirror, whose root has to be state.Root. Call it before the mirror runs. services says what consumers
-// may ask access to.
+// New returns a Book and adds its collections to the mirror, whose root must be state.Root. Call it before the mirror runs. services says
+// which services consumers may ask for access to.
 func New(m *watched.Mirror, store *etcd.Store, services Services) *Book {
 	l := &ledger{mirror: m, store: store}
 	return &Book{Routes: newRoutes(l), Policies: newPolicies(l), Keys: newKeys(l), Access: newAccess(l, services)}
 }
 
-// ETag is the entity-tag of a record that was last written at the revision, with quotes.
+// ETag returns the entity-tag, with quotes, of a record last written at the revision.
 func ETag(revision int64) string { return `"` + strconv.FormatInt(revision, 36) + `"` }
 
-// ledger writes.
+// ledger writes records to etcd.
 type ledger struct {
 	mirror *watched.Mirror
 	store  *etcd.Store
@@ -69,7 +69,7 @@ func errContended() error {
 	return errs.New(errs.Unavailable, "others keep changing the same: try again").After(time.Second)
 }
 
-// fresh waits until the copy holds what was committed before the call, in any process.
+// fresh waits until the copy holds everything that any process committed before the call.
 func (l *ledger) fresh(ctx context.Context) error {
 	revision, err := l.store.Revision(ctx, state.GatewayRoot)
 	if err != nil {
@@ -78,8 +78,8 @@ func (l *ledger) fresh(ctx context.Context) error {
 	return l.mirror.CatchUp(ctx, revision)
 }
 
-// put writes a value if the comparison holds, and waits until the copy shows it, or what came in its way when it did not hold: done is
-// false then.
+// put carries out an operation if the comparison holds, and waits until the copy shows it. If the comparison does not hold, done is
+// false, and put waits until the copy shows the conflicting write.
 func (l *ledger) put(ctx context.Context, cmp clientv3.Cmp, op clientv3.Op) (revision int64, done bool, err error) {
 	resp, err := l.store.Txn(ctx, []clientv3.Cmp{cmp}, []clientv3.Op{op}, nil)
 	if err != nil {
@@ -88,12 +88,12 @@ func (l *ledger) put(ctx context.Context, cmp clientv3.Cmp, op clientv3.Op) (rev
 	revision = resp.Header.Revision
 	err = l.mirror.CatchUp(ctx, revision)
 	if resp.Succeeded {
-		return revision, true, nil // what is durable is done, though the copy may lag behind it
+		return revision, true, nil // the write is durable, even if the copy lags behind
 	}
 	return revision, false, err
 }
 
-// unchanged holds as long as the record of a key is what the item says; nil says that there is none.
+// unchanged returns a comparison that holds as long as the record of a key is the item; a nil item means that there is no record.
 func unchanged[V any](key string, item *watched.Item[V]) clientv3.Cmp {
 	if item == nil {
 		return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
@@ -101,8 +101,8 @@ func unchanged[V any](key string, item *watched.Item[V]) clientv3.Cmp {
 	return item.Unchanged()
 }
 
-// settled decides by what the copy holds and, when that is refused, once more by what it holds after everything was read that other
-// processes did before.
+// settled decides on the basis of the copy. If decide fails, settled calls it again once the copy has caught up with all earlier writes
+// of other processes.
 func settled[T any](ctx context.Context, l *ledger, decide func() (T, error)) (T, error) {
 	v, err := decide()
 	if err == nil {

@@ -23,14 +23,14 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 		goleak.IgnoreTopFunction("go.etcd.io/etcd/client/pkg/v3/fileutil.purgeFile.func1"),
 		goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))
 }
 
-// registry stands for the services that are registered: by serName, who offers them.
+// registry stands in for the registered services: the owners by serName.
 type registry map[string][]string
 
 func (r registry) Offers(consumer, serName string) []Offer {
@@ -43,7 +43,7 @@ func (r registry) Offers(consumer, serName string) []Offer {
 	return list
 }
 
-// Instance knows the instances OWNER/NAME.
+// Instance finds instances with ids of the form OWNER/NAME.
 func (r registry) Instance(_, serInstanceID string) (Offer, bool) {
 	for serName, owners := range r {
 		for _, owner := range owners {
@@ -55,7 +55,7 @@ func (r registry) Instance(_, serInstanceID string) (Offer, bool) {
 	return Offer{}, false
 }
 
-// open makes a book on a store, with a mirror of its own as every process has one.
+// open opens a Book on a store, with its own mirror, as every process has.
 func open(tb testing.TB, store *etcd.Store, services Services) *Book {
 	tb.Helper()
 	m := watched.New(watched.Config{Source: store.Source, Prefix: state.Root, Logger: slog.New(slog.DiscardHandler)})
@@ -153,7 +153,7 @@ func TestThereIsRoomForSoManyDefinitions(t *testing.T) {
 
 func errOf2[A, B any](_ A, _ B, err error) error { return err }
 
-// Everybody increments a number in the same route, in two processes: none gets lost.
+// Concurrent writers in two processes increment a number in the same route: no increment is lost.
 func TestChangesAtTheSameTimeAreMadeOneAfterTheOther(t *testing.T) {
 	store := etcdtest.Start(t).Store(t)
 	books := []*Book{open(t, store, nil), open(t, store, nil)}

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Definition is a static route or a policy as it is stored.
+// Definition is a static route or a policy as stored.
 type Definition[V any] struct {
 	// ID is the id of the route or the name of the policy.
 	ID string
@@ -23,10 +23,10 @@ type Definition[V any] struct {
 	Revision int64
 }
 
-// ETag is the entity-tag of the definition, with quotes.
+// ETag returns the entity-tag of the definition, with quotes.
 func (d *Definition[V]) ETag() string { return ETag(d.Revision) }
 
-// Definitions are the static routes or the policies.
+// Definitions holds the static routes or the policies.
 type Definitions[V any] struct {
 	*ledger
 	what   string // the singular
@@ -93,10 +93,10 @@ func newDefinitions[V any](l *ledger, what, plural, prefix string, limit int, en
 
 func (d *Definitions[V]) key(id string) string { return d.prefix + state.KeyPart(id) }
 
-// Collection is the watched copy, in the order of the ids as they stand in keys.
+// Collection returns the watched copy, in the order of the ids as encoded in keys.
 func (d *Definitions[V]) Collection() *watched.Collection[*Definition[V]] { return d.items }
 
-// Get finds a definition. The error is of the kind errs.NotFound.
+// Get returns a definition. The error is of the kind errs.NotFound.
 func (d *Definitions[V]) Get(id string) (*Definition[V], error) {
 	if item, ok := d.items.Snapshot().Get(d.key(id)); ok {
 		return item.Value, nil
@@ -104,10 +104,10 @@ func (d *Definitions[V]) Get(id string) (*Definition[V], error) {
 	return nil, errs.New(errs.NotFound, "no %s %q is managed here", d.what, id)
 }
 
-// Precondition refuses the present state of a definition, as If-Match does; nil stands for none.
+// Precondition returns an error to refuse the current state of a definition, as If-Match does; nil stands for no definition.
 type Precondition[V any] func(*Definition[V]) error
 
-// find returns the item that is to be changed, nil when there is none, or why it may not be changed.
+// find returns the item to be changed, nil if there is none, or an error if it must not be changed.
 func (d *Definitions[V]) find(ctx context.Context, id string, pre Precondition[V]) (*watched.Item[*Definition[V]], error) {
 	return settled(ctx, d.ledger, func() (*watched.Item[*Definition[V]], error) {
 		item, ok := d.items.Snapshot().Get(d.key(id))
@@ -124,9 +124,9 @@ func (d *Definitions[V]) find(ctx context.Context, id string, pre Precondition[V
 	})
 }
 
-// Put creates or replaces a definition, which has passed Check and is in its normal form, and returns it as it is stored. Replacing a
-// definition by itself changes nothing. Errors are those of pre, which may be nil, of the kind errs.Forbidden when there is no room for
-// another one, and those of etcd.Store.Txn.
+// Put creates or replaces a definition and returns it as stored. The definition must have passed Check and be in its normal form.
+// Replacing a definition with an identical one changes nothing. Errors are those of pre, which may be nil, of the kind errs.Forbidden, if
+// there is no room for another definition, and those of etcd.Store.Txn.
 func (d *Definitions[V]) Put(ctx context.Context, id string, v V, pre Precondition[V]) (def *Definition[V], created bool, err error) {
 	key := d.key(id)
 	value, err := d.encode(id, v)
@@ -158,8 +158,8 @@ func (d *Definitions[V]) Put(ctx context.Context, id string, v V, pre Preconditi
 	return nil, false, errContended()
 }
 
-// Delete removes a definition and returns the revision of that. Errors are of the kind errs.NotFound, those of pre, which may be nil,
-// and those of etcd.Store.Txn.
+// Delete removes a definition and returns the revision of the deletion. Errors are of the kind errs.NotFound, those of pre, which may be
+// nil, and those of etcd.Store.Txn.
 func (d *Definitions[V]) Delete(ctx context.Context, id string, pre Precondition[V]) (revision int64, err error) {
 	present := func(def *Definition[V]) error {
 		if def == nil {

@@ -7,8 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// index finds values without a lock and without allocating: it is asked for every call. It is divided into small maps, of which a change
-// replaces one.
+// index finds values without locking or allocating, as every call uses it. It consists of small maps; a change replaces one of them.
 type index[K comparable, V any] struct {
 	seed    maphash.Seed
 	writing sync.Mutex

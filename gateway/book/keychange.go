@@ -15,13 +15,13 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// longestLease is less than the longest lease that etcd gives.
+// longestLease is less than the longest lease that etcd grants.
 const longestLease = 200 * 365 * 24 * time.Hour
 
-// Collection is the watched copy of the API keys.
+// Collection returns the watched copy of the API keys.
 func (k *Keys) Collection() *watched.Collection[*Key] { return k.items }
 
-// Get finds an API key by its id. The error is of the kind errs.NotFound.
+// Get returns an API key by its id. The error is of the kind errs.NotFound.
 func (k *Keys) Get(id string) (*Key, error) {
 	if n, ok := number(id); ok {
 		if key, ok := k.known.get(n); ok {
@@ -31,7 +31,7 @@ func (k *Keys) Get(id string) (*Key, error) {
 	return nil, errs.New(errs.NotFound, "there is no API key with this id")
 }
 
-// Of walks over the API keys of a consumer, or over all when it is "", in the order of their ids, from after an id on.
+// Of iterates over the API keys of a consumer, or over all keys if consumer is "", in the order of their ids, starting after the id after.
 func (k *Keys) Of(consumer, after string) iter.Seq[*Key] {
 	snapshot := k.items.Snapshot()
 	from := state.APIKeyKey(after)
@@ -48,8 +48,8 @@ func (k *Keys) Of(consumer, after string) iter.Seq[*Key] {
 	}
 }
 
-// Create makes an API key of what was asked for, which has passed Check, and returns it with the key itself: that is known to nobody
-// else from then on. Errors are of the kind errs.Forbidden, when the consumer has MaxKeysOf keys or there are MaxAPIKeys, and those of
+// Create creates an API key as requested and returns it with the key itself, which nobody else knows from then on. The request must have
+// passed Check. Errors are of the kind errs.Forbidden, if the consumer has MaxKeysOf keys or there are MaxAPIKeys, and those of
 // etcd.Store.Txn.
 func (k *Keys) Create(ctx context.Context, req gateway.APIKeyRequest) (*gateway.APIKey, error) {
 	now := k.now().UTC().Truncate(time.Millisecond)
@@ -89,7 +89,7 @@ func (k *Keys) create(ctx context.Context, info gateway.APIKey, secret string) (
 	defer release()
 	var opts []clientv3.OpOption
 	if !info.Expires.IsZero() && info.Expires.Sub(info.Created) < longestLease {
-		// Authenticate refuses it when its time is over; the lease clears it away after that.
+		// Authenticate rejects the key once it has expired; the lease removes it after that.
 		lease, err := k.leases.Until(ctx, info.Expires)
 		if err != nil {
 			return false, err
@@ -98,13 +98,13 @@ func (k *Keys) create(ctx context.Context, info gateway.APIKey, secret string) (
 	}
 	_, done, err = k.put(ctx, unchanged[*Key](key, nil), clientv3.OpPut(key, value, opts...))
 	if err != nil && k.leases.Lost(err) {
-		return false, nil // the next try has another lease
+		return false, nil // the next attempt gets another lease
 	}
 	return done, err
 }
 
-// Delete removes an API key, which is not taken from then on, and returns what it was. Errors are of the kind errs.NotFound and those
-// of etcd.Store.Txn.
+// Delete removes an API key, which is rejected from then on, and returns it. Errors are of the kind errs.NotFound and those of
+// etcd.Store.Txn.
 func (k *Keys) Delete(ctx context.Context, id string) (*Key, error) {
 	for range maxTries {
 		key, err := settled(ctx, k.ledger, func() (*Key, error) { return k.Get(id) })

@@ -29,30 +29,30 @@ const (
 	keyLength    = len(keyPrefix) + idLength + 1 + secretLength
 )
 
-// ViaAPIKey is identity.Caller.Via of callers that proved who they are with an API key.
+// ViaAPIKey is the identity.Caller.Via of callers authenticated by an API key.
 const ViaAPIKey = "apiKey"
 
-// Why an API key is not taken. Both are of the kind errs.Unauthenticated.
+// Reasons to reject an API key. Both are of the kind errs.Unauthenticated.
 var (
-	// ErrUnknownKey is a key there is not, or not any more.
+	// ErrUnknownKey means that the key does not exist, or no longer exists.
 	ErrUnknownKey error = errs.New(errs.Unauthenticated, "the API key is not known here")
-	// ErrExpiredKey is a key whose time is over.
+	// ErrExpiredKey means that the key has expired.
 	ErrExpiredKey error = errs.New(errs.Unauthenticated, "the API key has expired")
 )
 
 // Key is an API key without its secret.
 type Key struct {
-	// Info is what is shown of it. It is shared and must not be changed.
+	// Info is the public part of the key. It is shared and must not be changed.
 	Info gateway.APIKey
-	// Caller is who shows it: the consumer, with the scopes of the key. ClientID is the id of the key. It is shared, too.
+	// Caller is whoever presents the key: the consumer, with the scopes of the key. ClientID is the id of the key. Caller is shared, too.
 	Caller *identity.Caller
-	// Revision is the etcd revision at which it was made.
+	// Revision is the etcd revision at which the key was created.
 	Revision int64
 
 	hash [sha256.Size]byte
 }
 
-// Keys are the API keys.
+// Keys holds the API keys.
 type Keys struct {
 	*ledger
 	items     *watched.Collection[*Key]
@@ -91,7 +91,7 @@ func (k *Keys) observe(c watched.Change[*Key]) {
 	}
 }
 
-// number is the id of a key as a number.
+// number returns the id of a key as a number.
 func number(id string) (uint64, bool) {
 	if len(id) != idLength {
 		return 0, false
@@ -118,13 +118,13 @@ func decodeKey(key string, value []byte, revision int64) (*Key, error) {
 		return nil, errors.New("the record of an API key lacks its hash or its consumer")
 	}
 	k := &Key{Info: rec.Key, Revision: revision, hash: [sha256.Size]byte(rec.Hash)}
-	k.Info.Key = "" // is never stored
+	k.Info.Key = "" // never stored
 	k.Caller = &identity.Caller{Subject: rec.Key.Consumer, ClientID: id, Scopes: rec.Key.Scopes, Via: ViaAPIKey, Expires: rec.Key.Expires}
 	return k, nil
 }
 
-// Authenticate finds the key that a consumer shows. It does not allocate, and takes equally long whether there is a key of that id or
-// not. Errors are ErrUnknownKey and ErrExpiredKey.
+// Authenticate finds the key that a consumer presents. It does not allocate, and takes the same time whether or not there is a key with
+// that id. Errors are ErrUnknownKey and ErrExpiredKey.
 func (k *Keys) Authenticate(key string) (*Key, error) {
 	if len(key) != keyLength || key[:len(keyPrefix)] != keyPrefix || key[len(keyPrefix)+idLength] != '_' {
 		return nil, ErrUnknownKey
@@ -150,7 +150,7 @@ func (k *Keys) Authenticate(key string) (*Key, error) {
 	return known, nil
 }
 
-// generate makes an id and a secret.
+// generate returns a new id and a new secret.
 func generate() (id, secret string) {
 	var b [idLength/2 + secretBytes]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -134,7 +134,7 @@ func TestAConsumerMayHaveSeveralAPIKeys(t *testing.T) {
 	require.Equal(t, MaxKeysOf+1, n)
 }
 
-// FuzzAuthenticate checks that nothing but the key itself is taken for it.
+// FuzzAuthenticate checks that only the key itself is accepted.
 func FuzzAuthenticate(f *testing.F) {
 	store := etcdtest.Start(f).Store(f)
 	b := open(f, store, nil)

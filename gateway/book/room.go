@@ -6,15 +6,15 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// room counts records, and those of each consumer, so that there are not more than there may be.
+// room counts records, in total and per consumer, to enforce their limits.
 type room struct {
 	what      string // the plural of what is counted
 	limit     int
-	perHolder int // 0: as many as there is room for
+	perHolder int // 0 means no limit per holder
 	mu        sync.Mutex
 	stored    int
 	holders   map[string]int
-	pending   map[string]string // by key, the holders of those that are being created and are not among the stored yet
+	pending   map[string]string // by key, the holders of records being created that are not counted as stored yet
 	ofPending map[string]int
 }
 
@@ -25,7 +25,7 @@ func newRoom(what string, limit, perHolder int) *room {
 	}
 }
 
-// claim keeps a place for a new record until release is called. The error is of the kind errs.Forbidden.
+// claim reserves a place for a new record until release is called. The error is of the kind errs.Forbidden.
 func (r *room) claim(holder, key string) (release func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,7 +59,7 @@ func (r *room) settle(key string) {
 	}
 }
 
-// added counts a record that is stored.
+// added counts a record that was stored.
 func (r *room) added(holder, key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +68,7 @@ func (r *room) added(holder, key string) {
 	r.holders[holder]++
 }
 
-// removed counts one that no longer is.
+// removed uncounts a record that is no longer stored.
 func (r *room) removed(holder string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -15,20 +15,20 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// sweepAgain is when a sweep that failed is tried again.
+// sweepAgain is how long after a failure a sweep is tried again.
 const sweepAgain = 10 * time.Second
 
-// gone collects the app instances whose records vanished.
+// gone collects the app instances whose records were deleted.
 type gone struct {
 	apps *watched.Collection[struct{}]
 	some chan struct{}
 	mu   sync.Mutex
-	at   map[string]int64 // the revision of that
+	at   map[string]int64 // revisions of the deletions, by app instance
 }
 
 func (g *gone) follow(m *watched.Mirror) {
 	g.some, g.at = make(chan struct{}, 1), make(map[string]int64)
-	// Only whether they are there matters.
+	// Only the existence of the records matters.
 	g.apps = watched.Add(m, "gateway_apps", state.PrefixApps, func(string, []byte, int64) (struct{}, error) { return struct{}{}, nil })
 	g.apps.Observe(func(c watched.Change[struct{}]) {
 		if c.New == nil {
@@ -53,7 +53,7 @@ func (g *gone) list() map[string]int64 {
 	return maps.Clone(g.at)
 }
 
-// done forgets an app instance, unless it vanished once more.
+// done forgets an app instance, unless its record was deleted again.
 func (g *gone) done(app string, revision int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -62,9 +62,9 @@ func (g *gone) done(app string, revision int64) {
 	}
 }
 
-// Sweep removes what app instances leave behind that end: the access requests they made or had to decide about, and their API keys. What
-// was written after the end belongs to the next life of an instance, and stays. Any number of processes may sweep. It returns when ctx
-// ends.
+// Sweep removes what app instances leave behind when they end: the access requests they made or had to decide on, and their API keys.
+// Records written after the end belong to the next life of an instance, and stay. Any number of processes may sweep. Sweep returns when
+// ctx ends.
 func (b *Book) Sweep(ctx context.Context, trail *audit.Log, log *slog.Logger) error {
 	g := &b.Access.gone
 	for {
@@ -86,7 +86,7 @@ func (b *Book) sweep(ctx context.Context, trail *audit.Log) error {
 	g := &b.Access.gone
 	for app, revision := range g.list() {
 		until := revision
-		at := b.Access.mirror.Revision() // before it is looked whether the app is back
+		at := b.Access.mirror.Revision() // read before checking whether the app is back
 		if _, back := g.apps.Snapshot().Get(state.AppKey(app)); !back {
 			until = max(until, at)
 		}
@@ -98,7 +98,7 @@ func (b *Book) sweep(ctx context.Context, trail *audit.Log) error {
 	return nil
 }
 
-// leave removes what an app instance left that was not written after the revision.
+// leave removes what an app instance left behind, except what was written after the revision.
 func (b *Book) leave(ctx context.Context, app string, until int64, trail *audit.Log) error {
 	for item := range b.Access.items.Snapshot().Find(b.Access.parties, app) {
 		done, err := remove(ctx, b.Access.ledger, item, until)

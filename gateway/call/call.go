@@ -1,4 +1,4 @@
-// Package call is the state of one call on its way through the gateway.
+// Package call holds the state of one call on its way through the gateway.
 package call
 
 import (
@@ -16,55 +16,58 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// Call is a request that is being answered. It is the context of the request, too, and belongs to the request's goroutine.
+// Call is a request that the gateway is answering. It is also the context of the request, and belongs to the request's goroutine.
 type Call struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context //nolint:containedctx // a Call is a context
 
-	// Info is what filters are told.
+	// Info is what filters see of the call.
 	Info filter.Call
-	// Start is when the request was read; the rest are spans of time since then. Admitted is when it was let through, FirstByte when
-	// the header of the response came.
+	// Start is when the request was read. Admitted and FirstByte are the times from then until the call was let through, and until the
+	// header of the response arrived.
 	Start               time.Time
 	Admitted, FirstByte time.Duration
 	// Held is how long limits held the call back.
 	Held time.Duration
 
-	// Peer is the address of the connection's other end. Proxied says that it is a trusted proxy, and not the client.
+	// Peer is the address of the other end of the connection. Proxied reports whether that is a trusted proxy and not the client.
 	Peer    netip.Addr
 	Proxied bool
-	// Table is what the call is judged by.
+	// Table is the routing table that the call is judged by.
 	Table *table.Table
-	// Route, Group and Instance are what was matched: one of them, and with a Route that leads to a service its Group.
+	// Route, Group and Instance are what the call matched: one of them, or a Route that leads to a service together with its Group.
 	Route    *table.Route
 	Group    *table.Group
 	Instance *table.Instance
-	// Policy is the policy that holds.
+	// Policy is the policy in force for the call.
 	Policy *table.Policy
-	// Path is the path that is passed on, escaped.
+	// Path is the escaped path that is passed on.
 	Path string
-	// Caller is who calls; nil when nobody had to say.
+	// Caller is the authenticated caller; nil for an anonymous call.
 	Caller *identity.Caller
-	// Token is the token that says so, Key whom the API key of the call stands for: what lasts is looked at again (package tenure).
+	// Token is the token that proves who calls, Key the caller that the API key of the call stands for. Package tenure checks both again
+	// while a call lasts.
 	Token auth.Secret
 	Key   *identity.Caller
-	// Services are those an API key is good for; none: no such bound.
+	// Services are the services that the API key is valid for; when empty, the key is not limited to any.
 	Services []string
-	// Endpoints are what the call may go to, Attempt how it went.
+	// Endpoints are the endpoints that the call may go to. Attempt records how calling them went.
 	Endpoints []*upstream.Endpoint
 	Attempt   upstream.Attempt
-	// Quota is what was decided about the quotas of the call; nil when it has none.
+	// Quota is the verdict on the quotas of the call; nil when it has none.
 	Quota *quota.Verdict
-	// GRPC says that it is a call of gRPC, whose clients read errors in another way.
+	// GRPC reports whether this is a gRPC call: gRPC clients read errors in another way.
 	GRPC bool
-	// Reason is why the gateway answered by itself, one word for metrics and records; "" when it did not. Fault is the error behind it.
+	// Reason says in one word, for metrics and records, why the gateway answered the call itself, or why the answer broke off; ""
+	// otherwise. Fault is the error behind it.
 	Reason string
 	Fault  error
-	// Request is the request as it came to what passes it on, nil before that: the one that is passed on is another.
+	// Request is the request as it reached the proxy; nil before that. The request that is passed on is a different one.
 	Request *http.Request
-	// Seen is how many changes there had been when the call was judged last, Stay what package tenure notes of a call that lasts; nil for others.
+	// Seen is the number of changes there had been when the call was last judged. Stay is what package tenure keeps about a call that
+	// lasts; nil for other calls.
 	Seen uint64
 	Stay any
-	// Writer is what the response is written to, Body what the request's body is read from.
+	// Writer writes the response; Body reads the body of the request.
 	Writer Writer
 	Body   Body
 
@@ -90,5 +93,5 @@ func Of(r *http.Request) *Call {
 	return c
 }
 
-// Since is the time since the request was read.
+// Since returns the time since the request was read.
 func (c *Call) Since() time.Duration { return time.Since(c.Start) }

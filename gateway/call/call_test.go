@@ -78,7 +78,7 @@ func TestWhatIsReadIsCounted(t *testing.T) {
 	require.NoError(t, r.Body.Close())
 }
 
-// TestUpgradedConnectionsAreCounted takes a connection over and says something on it.
+// TestUpgradedConnectionsAreCounted hijacks a connection and writes to it.
 func TestUpgradedConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
 	counted := make(chan [2]int64, 1)

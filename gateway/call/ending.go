@@ -7,21 +7,21 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Ending is why the gateway ended a call that was under way.
+// Ending is why the gateway ended a call in flight.
 type Ending struct {
 	// Reason is one word for records.
 	Reason string
-	// Err says it to the client, as far as there is still a way to say anything.
+	// Err tells the client why, as far as the client can still be told.
 	Err error
 }
 
-// End notes that the gateway ends the call, and reports whether it had not been noted before. Any goroutine may call it.
+// End records e as the reason why the gateway ends the call, and reports whether it is the first one. Any goroutine may call it.
 func (c *Call) End(e *Ending) bool { return c.ending.CompareAndSwap(nil, e) }
 
-// Ending is why the gateway ended the call; nil when it did not. Any goroutine may call it.
+// Ending returns why the gateway ended the call; nil when it did not. Any goroutine may call it.
 func (c *Call) Ending() *Ending { return c.ending.Load() }
 
-// Target is what the call is for, as the audit stream names it: by the names the platform knows. What stands in paths is the caller's.
+// Target returns what the call is for, as the audit stream names it: by names that the platform knows, not by paths, which callers choose.
 func (c *Call) Target(method string) string {
 	switch {
 	case c.Instance != nil:
@@ -32,16 +32,16 @@ func (c *Call) Target(method string) string {
 	return method + " route " + c.Info.Route
 }
 
-// Tellable reports whether there is a way to tell the client why a call ends that has an answer: a close frame, or trailers of gRPC. Any
-// goroutine may ask.
+// Tellable reports whether the client of a call that has an answer can be told why the call ends: by a close frame, or by gRPC trailers.
+// Any goroutine may call it.
 func (c *Call) Tellable() bool { return c.GRPC || c.Writer.upgraded.Load() != nil }
 
-// sayWhy is how long a call of gRPC that is ended may take to be told why.
+// sayWhy is the time there is to tell a gRPC client why its call was ended.
 const sayWhy = time.Second
 
-// Cut makes the client see that the answer ends before it is whole: what is not written yet, is not. An answer of gRPC has a second left
-// for its trailers. Call it once, after End; any goroutine may, until the handler of the request returns. What it returns may come later:
-// it ends the connection of an upgraded call, for which it takes up to a second; nil: there is nothing left to do.
+// Cut makes the client see that the answer is incomplete: nothing more is written, except that a gRPC answer has one second left for its
+// trailers. Call it once, after End and before the handler of the request returns, from any goroutine. rest, which may be called later,
+// closes an upgraded connection within about a second; nil means that nothing is left to do.
 func (c *Call) Cut() (rest func()) {
 	w := &c.Writer
 	w.cut.Store(true)

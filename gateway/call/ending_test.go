@@ -40,7 +40,7 @@ func TestTargetsHaveNothingOfTheCallers(t *testing.T) {
 	}
 }
 
-// TestUpgradedConnectionsAreToldWhyTheyEnd ends them in the middle of all that a service may say.
+// TestUpgradedConnectionsAreToldWhyTheyEnd ends connections at every point of what a service may send.
 func TestUpgradedConnectionsAreToldWhyTheyEnd(t *testing.T) {
 	t.Parallel()
 	const told = "\x88\x27\x03\xf0the right to this call was taken back"
@@ -121,7 +121,7 @@ func TestUpgradedConnectionsAreToldWhyTheyEnd(t *testing.T) {
 	}
 }
 
-// TestConnectionsThatAreEndedBeforeTheyAreUpgraded close at once.
+// TestConnectionsThatAreEndedBeforeTheyAreUpgraded checks that such connections close at once.
 func TestConnectionsThatAreEndedBeforeTheyAreUpgraded(t *testing.T) {
 	t.Parallel()
 	wrote := make(chan error, 1)
@@ -145,7 +145,7 @@ func TestConnectionsThatAreEndedBeforeTheyAreUpgraded(t *testing.T) {
 	require.ErrorIs(t, <-wrote, net.ErrClosed)
 }
 
-// TestBodiesAreCut reads a body that does not come.
+// TestBodiesAreCut cuts a body that does not arrive.
 func TestBodiesAreCut(t *testing.T) {
 	t.Parallel()
 	for _, idle := range []time.Duration{0, time.Hour} {

@@ -2,29 +2,29 @@ package call
 
 import "encoding/binary"
 
-// frames follows the frames of a WebSocket that a server sends (RFC 6455 5.2), as far as it takes to know where one ends. The zero value
-// is the beginning.
+// frames tracks the WebSocket frames that a server sends (RFC 6455 5.2), as far as needed to know where each one ends. The zero value is at
+// the beginning of the stream.
 type frames struct {
-	header [10]byte // of the frame that begins
-	have   int      // how much of it came
-	left   uint64   // of the payload
-	last   bool     // the present frame is a close frame
-	over   bool     // nothing can follow: a close frame came, or what no server sends
+	header [10]byte // of the frame that is beginning
+	have   int      // how many bytes of the header have arrived
+	left   uint64   // payload bytes still to come
+	last   bool     // the current frame is a close frame
+	over   bool     // nothing can follow: a close frame was sent, or bytes that no server sends
 }
 
-// The bits of a frame's header, and its opcodes.
+// The bits of a frame header, and the opcodes.
 const (
 	opcodeBits = 0x0f
 	maskBit    = 0x80
 	lengthBits = 0x7f
 	length16   = 126
 	length64   = 127
-	opText     = 2 // the last of continuation, text and binary
+	opText     = 2 // the highest of continuation, text and binary
 	opClose    = 8
 	opPong     = 10
 )
 
-// pass follows bytes that are passed on.
+// pass tracks bytes that are passed on.
 func (f *frames) pass(p []byte) {
 	for len(p) > 0 && !f.over {
 		if f.left > 0 {
@@ -43,7 +43,7 @@ func (f *frames) pass(p []byte) {
 	}
 }
 
-// begin reads the header once all of it came.
+// begin parses the header once all of it has arrived.
 func (f *frames) begin() {
 	if f.have < 2 {
 		return
@@ -66,16 +66,16 @@ func (f *frames) begin() {
 	f.have, f.last = 0, opcode == opClose
 }
 
-// between reports whether a frame can be put in here.
+// between reports whether another frame can be inserted here.
 func (f *frames) between() bool { return f.have == 0 && f.left == 0 && !f.over }
 
-// The status codes of connections that the gateway closes (RFC 6455 7.4.1).
+// The status codes with which the gateway closes connections (RFC 6455 7.4.1).
 const (
 	goingAway       = 1001
 	policyViolation = 1008
 )
 
-// closeFrame makes a close frame, of which why may have up to 123 bytes (RFC 6455 5.5). It is not masked, because the gateway stands in for
+// closeFrame returns a close frame with at most 123 bytes of why (RFC 6455 5.5). The frame is not masked, because the gateway stands in for
 // the server.
 func closeFrame(code uint16, why string) []byte {
 	const final, most = 0x80, 123

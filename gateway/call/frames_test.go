@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzFrames cuts what a server sends into pieces in two ways: the pieces do not matter.
+// FuzzFrames splits what a server sends in two ways, which must not make a difference.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte("\x81\x02hi\x88\x02\x03\xe8\x81"), byte(1))
 	f.Add([]byte("\x82\x7e\x00\x03abc\x01\x00"), byte(3))

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Writer counts what is answered, and bounds how long the client may take for it.
+// Writer records the status and the size of the response, and bounds how long the client may take to receive it.
 //
-// HTTP/1.1 has a deadline that is moved on when something is written: what is silent for longer is not harmed by it. The deadline of
-// HTTP/2 ends a stream whenever it comes, so that there it only holds while somebody waits.
+// In HTTP/1.1, each write moves the deadline on, so a response may pause for longer than that without harm. In HTTP/2, a deadline that
+// expires ends the stream even if nobody is writing, so it is only in force while a write waits.
 type Writer struct {
 	http.ResponseWriter
-	// Status is the status of the final response, 0 before there is one. Bytes is the length of its body so far.
+	// Status is the status of the final response; 0 before there is one. Bytes is the length of its body so far.
 	Status int
 	Bytes  int64
 
@@ -29,12 +29,12 @@ type Writer struct {
 	watch    *time.Timer // ends a write that takes too long
 }
 
-// Reset makes the writer that of the response to a request. A client that takes nothing for the time idle is given up.
+// Reset prepares w for the response to r. A client that accepts nothing for the duration idle is given up.
 func (w *Writer) Reset(rw http.ResponseWriter, r *http.Request, idle time.Duration) {
 	*w = Writer{ResponseWriter: rw, idle: idle, streams: r.ProtoMajor > 1}
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap supports http.ResponseController.
 func (w *Writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
@@ -61,10 +61,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// longAgo is a deadline that has passed.
+// longAgo is a deadline in the past.
 var longAgo = time.Unix(1, 0)
 
-// begin bounds a write.
+// begin bounds the duration of a write.
 func (w *Writer) begin() {
 	switch {
 	case !w.streams:
@@ -85,7 +85,7 @@ func (w *Writer) begin() {
 	}
 }
 
-// End bounds what is written after the last Write. The next request of a connection has deadlines of its own.
+// End bounds what net/http still writes after the last Write. The next request of the connection has deadlines of its own.
 func (w *Writer) End() {
 	if t := w.upgraded.Load(); t != nil {
 		w.Bytes = t.written.Load()
@@ -100,7 +100,7 @@ func (w *Writer) End() {
 	}
 }
 
-// Hijack implements http.Hijacker: the bytes of an upgraded connection are counted, too.
+// Hijack implements http.Hijacker. The bytes of an upgraded connection are counted, too.
 func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
@@ -112,12 +112,12 @@ func (w *Writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		w.Status = http.StatusSwitchingProtocols // which httputil.ReverseProxy writes to the connection itself
 	}
 	if w.cut.Load() {
-		_ = t.Close() // what is written to it fails
+		_ = t.Close() // writes to it fail
 	}
 	return t, rw, nil
 }
 
-// Received is how much was read of the request's body, or of an upgraded connection.
+// Received returns how many bytes were read from the request body, or from an upgraded connection.
 func (c *Call) Received() int64 {
 	if t := c.Writer.upgraded.Load(); t != nil {
 		return t.read.Load()
@@ -125,8 +125,8 @@ func (c *Call) Received() int64 {
 	return c.Body.bytes.Load()
 }
 
-// Body counts what is read of a request's body, and bounds how long the client may be silent. What passes the call on may read it still
-// when the call has been answered.
+// Body counts the bytes read from a request body, and bounds how long the client may be silent. The proxy may still be reading it when the
+// call has been answered.
 type Body struct {
 	body    io.ReadCloser
 	w       http.ResponseWriter
@@ -136,7 +136,7 @@ type Body struct {
 	late    atomic.Bool
 	cut     atomic.Bool
 	trailer http.Header // of the request
-	// Trailer is what the trailer fields that were announced are copied to when the body has ended; nil: nothing.
+	// Trailer is where the announced trailer fields are copied to when the body has ended; nil: nowhere.
 	Trailer http.Header
 
 	idle     time.Duration
@@ -145,7 +145,7 @@ type Body struct {
 	watch    *time.Timer
 }
 
-// Reset makes the body that of a request. idle is how long the client may be silent, 0 for ever.
+// Reset prepares b for the body of r. idle is how long the client may be silent; 0 means for ever.
 func (b *Body) Reset(r *http.Request, w http.ResponseWriter, idle time.Duration) {
 	b.body, b.w, b.idle, b.streams, b.trailer = r.Body, w, idle, r.ProtoMajor > 1, r.Trailer
 }
@@ -175,18 +175,18 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end is called when all was read.
+// end is called when the whole body has been read.
 func (b *Body) end() {
 	for name := range b.Trailer {
 		b.Trailer[name] = b.trailer[name]
 	}
 	if !b.deadline.IsZero() && !b.closed.Load() {
-		// net/http goes on reading to see whether the client is still there.
+		// net/http keeps reading, to notice when the client goes away.
 		_ = http.NewResponseController(b.w).SetReadDeadline(time.Time{})
 	}
 }
 
-// begin bounds a read.
+// begin bounds the duration of a read.
 func (b *Body) begin() {
 	switch {
 	case !b.streams:
@@ -205,7 +205,7 @@ func (b *Body) begin() {
 	}
 }
 
-// Cut ends the body before it is whole. Any goroutine may call it, until the handler of the request returns.
+// Cut ends the body early. Any goroutine may call it until the handler of the request returns.
 func (b *Body) Cut() {
 	b.cut.Store(true)
 	if b.w != nil {
@@ -215,16 +215,16 @@ func (b *Body) Cut() {
 
 func (b *Body) expire() { _ = http.NewResponseController(b.w).SetReadDeadline(longAgo) }
 
-// Unread reports whether there is more of the body than was read, which HTTP/1.1 has to deal with before the next request.
+// Unread reports whether part of the body was not read. HTTP/1.1 has to deal with the rest before the next request.
 func (b *Body) Unread() bool { return b.body != nil && !b.streams && !b.ended.Load() }
 
-// Late reports whether the body did not come in time.
+// Late reports whether the body did not arrive in time.
 func (b *Body) Late() bool { return b.late.Load() }
 
-// remainder is how long net/http may read what is left of a body after the answer, before it gives the connection up.
+// remainder is how long net/http may read the rest of a body after the answer before it gives up the connection.
 const remainder = 2 * time.Second
 
-// Close implements io.Closer. net/http reads some of what is left, so that the connection can be used again: not for long.
+// Close implements io.Closer. net/http reads some of the rest so that the connection can be reused; Close bounds how long that takes.
 func (b *Body) Close() error {
 	if b.body == nil || b.closed.Swap(true) {
 		return nil

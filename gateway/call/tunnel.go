@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// tunnel is the connection of a client after an upgrade to WebSocket. It counts the bytes, and knows where frames of the service end, so
-// that the gateway can say in a frame of its own why it ends the connection.
+// tunnel is the connection of a client after an upgrade to WebSocket. It counts the bytes, and tracks where frames of the service end, so
+// that the gateway can insert a close frame that says why it ends the connection.
 type tunnel struct {
 	net.Conn
 	read, written atomic.Int64
 
-	begun atomic.Bool // the answer to the handshake is written
+	begun atomic.Bool // the answer to the handshake has been written
 	ended atomic.Bool // nothing is passed on any more
 	once  sync.Once
-	gone  chan struct{} // closed when the client is gone, or the connection closed
+	gone  chan struct{} // closed when the client is gone or the connection closed
 
 	writing sync.Mutex // also guards frames
 	frames  frames
 }
 
-// Read implements net.Conn. Once the gateway has ended the connection, it reads what the client still says, and passes on none of it.
+// Read implements net.Conn. Once the gateway has ended the connection, Read discards what the client still sends.
 func (t *tunnel) Read(p []byte) (int, error) {
 	t.begun.Store(true)
 	for {
@@ -38,7 +38,7 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	}
 }
 
-// Write implements net.Conn. Once the gateway has ended the connection, what the service still says goes nowhere.
+// Write implements net.Conn. Once the gateway has ended the connection, Write discards what the service still sends.
 func (t *tunnel) Write(p []byte) (int, error) {
 	t.begun.Store(true)
 	t.writing.Lock()
@@ -61,13 +61,13 @@ func (t *tunnel) Close() error {
 func (t *tunnel) leave() { t.once.Do(func() { close(t.gone) }) }
 
 const (
-	// closeWrite is how long the close frame may take to be sent, closeWait how long the client may take to answer it.
+	// closeWrite is how long sending the close frame may take, closeWait how long the client may take to answer it.
 	closeWrite = 100 * time.Millisecond
 	closeWait  = time.Second
 )
 
-// end closes the connection, once ended is set. A client that is not in the middle of a frame of the service's is told why first (RFC 6455 7.4.1), and has
-// closeWait to answer.
+// end closes the connection; ended must be set. Unless a frame of the service is incomplete, the client is first told why (RFC 6455 7.4.1),
+// and has closeWait to answer.
 func (t *tunnel) end(frame []byte) {
 	if t.sayWhy(frame) {
 		_ = t.SetReadDeadline(time.Now().Add(closeWait))
@@ -79,9 +79,9 @@ func (t *tunnel) end(frame []byte) {
 	_ = t.Close()
 }
 
-// sayWhy sends a close frame where one can stand, and reports whether it did.
+// sayWhy sends a close frame if one can be inserted, and reports whether it did.
 func (t *tunnel) sayWhy(frame []byte) bool {
-	if !t.begun.Load() || !t.writing.TryLock() { // a client that takes nothing takes no close frame either
+	if !t.begun.Load() || !t.writing.TryLock() { // a client that does not read cannot be sent a close frame either
 		return false
 	}
 	defer t.writing.Unlock()

@@ -9,11 +9,11 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Body reads the body of a request as far as the policy passes bodies, and puts it back, so that the request has all of it still and
-// can be repeated. ContentLength stays as it is. It waits for the end of the body.
+// Body reads the body of a request as far as the policy sends bodies, and restores it, so that the request still has its whole body and can
+// be repeated. ContentLength is unchanged. Body waits for the end of the body.
 //
-// It returns nothing when the policy passes none or there is none, errs.TooLarge when the body is larger than the policy says, and
-// errs.Invalid when it cannot be read.
+// It returns nil if the policy sends no bodies or the request has none, errs.TooLarge if the body is larger than the policy allows, and
+// errs.Invalid if it cannot be read.
 func (a *Authoriser) Body(r *http.Request) ([]byte, error) {
 	limit := a.policy.Body
 	if limit <= 0 || r.Body == nil || r.Body == http.NoBody {
@@ -36,7 +36,7 @@ func (a *Authoriser) Body(r *http.Request) ([]byte, error) {
 	if len(data) > limit {
 		return nil, tooLarge
 	}
-	// Reading on finds the end, and with it the trailers.
+	// Reading on from the original body reaches its end, and with it the trailers.
 	r.Body = &restored{Reader: io.MultiReader(bytes.NewReader(data), r.Body), Closer: r.Body}
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 	return data, nil

@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// tracked is a body that knows whether it was read and closed.
+// tracked is a body that records whether it was read and closed.
 type tracked struct {
 	io.Reader
 	read, closed bool

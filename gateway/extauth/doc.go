@@ -1,9 +1,10 @@
-// Package extauth asks somebody else whether a call may pass: the external authorisation of a policy.
+// Package extauth asks an external authorisation server whether a call may pass, as a policy demands.
 //
-// An answer 2xx lets the call pass, and may give header fields along; 401, 402 and 403 refuse it in the words of the answer. Anything
-// else is no answer, and neither are redirects, which are not followed: the policy says whether calls pass without one.
+// A 2xx response lets the call pass, and may add header fields to it; 401, 402 and 403 refuse the call, with the body of the response. Any
+// other response, including a redirect, is unusable. Redirects are not followed. The policy decides whether calls pass without a usable
+// response.
 //
-// Decisions can be remembered. What is compared is everything that was asked but the request id, so that a decision never counts for
-// another caller, path or header field than the one it was made for. Equal questions at the same time are asked once; one caller that
-// goes away takes nothing from the others that wait. Questions with a body are always asked, each for itself.
+// Decisions can be cached. The cache key is everything that was asked except the request id, so that a decision never applies to another
+// caller, path or header field than the one it was made for. Concurrent equal questions share one request; a caller that goes away does not
+// affect the others that wait. Questions with a body are never cached or shared.
 package extauth

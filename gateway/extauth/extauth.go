@@ -23,32 +23,32 @@ import (
 )
 
 const (
-	// DefaultTimeout bounds a question whose policy does not say how long it may take.
+	// DefaultTimeout bounds a question if the policy has no timeout.
 	DefaultTimeout = time.Second
-	// MaxAnswer is how large the body of a refusal may be. A larger one is left out.
+	// MaxAnswer is the maximum size of the body of a refusal. A larger body is dropped.
 	MaxAnswer = 64 << 10
-	// MaxReturn is how large the header fields may be, all together, that a 2xx answer gives along.
+	// MaxReturn is the maximum total size of the header fields that a 2xx response may add.
 	MaxReturn = 16 << 10
 )
 
-// Decision is what became of a question. It may be shared and must not be changed.
+// Decision is the result of a question. It may be shared and must not be modified.
 type Decision struct {
-	// Allowed lets the call pass.
+	// Allowed reports whether the call may pass.
 	Allowed bool
-	// Unanswered says that it passes since there was no usable answer and the policy says so.
+	// Unanswered reports whether the call passes only because there was no usable response and the policy fails open.
 	Unanswered bool
-	// Status, Body and Header answer a call that does not pass: 401, 402 or 403, what it said, at most MaxAnswer bytes and possibly
-	// nothing, and the fields Content-Type and WWW-Authenticate as far as there are such.
+	// Status, Body and Header are the response to a call that is refused: 401, 402 or 403; a body of at most MaxAnswer bytes, possibly
+	// none; and the fields Content-Type and WWW-Authenticate, if present.
 	Status int
 	Body   []byte
 	Header http.Header
 
-	names    []string      // of the header fields the policy passes on
-	lifetime time.Duration // for which the answer may be remembered
+	names    []string      // of the header fields that the policy forwards
+	lifetime time.Duration // for which the decision may be cached
 }
 
-// Apply gives a call that passes the header fields of the answer. Fields of these names that the client sent are removed, also when the
-// answer has none: what the call leads to takes them for the answer's.
+// Apply sets the header fields of the response in a request that passes. It removes fields of these names that the client sent, even if the
+// response has none: the target would take them for those of the response.
 func (d *Decision) Apply(request http.Header) {
 	for _, name := range d.names {
 		if values := d.Header[name]; len(values) > 0 {
@@ -59,7 +59,7 @@ func (d *Decision) Apply(request http.Header) {
 	}
 }
 
-// Authoriser asks what one policy says.
+// Authoriser asks the questions of one policy.
 type Authoriser struct {
 	policy    gateway.ExternalAuth
 	shown     string // its URL without the query, which may hold a secret
@@ -68,13 +68,13 @@ type Authoriser struct {
 	log       *slog.Logger
 	metrics   *Metrics
 
-	headers, returned []string // in their canonical form
-	memory            *memory  // nil: nothing is remembered
+	headers, returned []string // in canonical form
+	memory            *memory  // nil: nothing is cached
 	failing           atomic.Bool
 }
 
-// New makes an authoriser for a policy that has passed its Check. The transport may be shared; it bounds the header of answers, and says
-// which addresses may be called. New returns errs.Invalid for a policy without a usable URL.
+// New returns an authoriser for a policy that has passed its Check. The transport may be shared; it bounds the size of response headers and
+// decides which addresses may be called. New returns errs.Invalid for a policy without a usable URL.
 func New(policy *gateway.ExternalAuth, transport http.RoundTripper, log *slog.Logger, metrics *Metrics) (*Authoriser, error) {
 	if err := gateway.CheckURL(policy.URL, "http", "https"); err != nil {
 		return nil, errs.New(errs.Invalid, "externalAuth.url %s", err)
@@ -101,7 +101,7 @@ func canonical(names []string) []string {
 	return list
 }
 
-// Headers are the fields of a request that the question has: those the policy names. The values are the request's own.
+// Headers returns the fields of a request that a question includes: those that the policy names. The values are shared with the request.
 func (a *Authoriser) Headers(request http.Header) map[string][]string {
 	var picked map[string][]string
 	for _, name := range a.headers {
@@ -115,8 +115,8 @@ func (a *Authoriser) Headers(request http.Header) map[string][]string {
 	return picked
 }
 
-// Decide asks. The error is errs.Unavailable when there is no usable answer and the policy refuses calls then, and that of the context
-// when the context ends first.
+// Decide asks the question. It returns errs.Unavailable if there is no usable response and the policy does not fail open, and the error of
+// the context if the context ends first.
 func (a *Authoriser) Decide(ctx context.Context, question *gateway.ExternalAuthRequest) (*Decision, error) {
 	d, err := a.decide(ctx, question)
 	switch {
@@ -156,7 +156,7 @@ func (a *Authoriser) decide(ctx context.Context, question *gateway.ExternalAuthR
 	}
 	bare := *question
 	bare.RequestID = ""
-	asked, err := json.Marshal(&bare) // with the members of objects in a fixed order
+	asked, err := json.Marshal(&bare) // encoding/json writes the members in a fixed order
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (a *Authoriser) decide(ctx context.Context, question *gateway.ExternalAuthR
 	return d, err
 }
 
-// ask makes one request.
+// ask sends one request.
 func (a *Authoriser) ask(ctx context.Context, body []byte) (*Decision, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
@@ -177,7 +177,7 @@ func (a *Authoriser) ask(ctx context.Context, body []byte) (*Decision, error) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "mep-gateway")
-	resp, err := a.transport.RoundTrip(req) // and not a client's Do: redirects are not followed
+	resp, err := a.transport.RoundTrip(req) // not a client's Do, which would follow redirects
 	if err != nil {
 		return nil, err
 	}
@@ -214,12 +214,12 @@ func (a *Authoriser) allow(d *Decision, resp *http.Response) error {
 	if size > MaxReturn {
 		return fmt.Errorf("header fields of %d bytes", size)
 	}
-	// A body that is read to its end lets the connection be used again; what does not end soon is not worth waiting for.
+	// A body that is read to its end lets the connection be reused; a body that is not over soon is not worth waiting for.
 	_, _ = io.CopyN(io.Discard, resp.Body, MaxAnswer)
 	return nil
 }
 
-// refuse takes over what a refusal says. It is one whatever becomes of its body.
+// refuse copies the response into d. A body that is not usable is left out; the call is refused all the same.
 func refuse(d *Decision, resp *http.Response) {
 	d.Status = resp.StatusCode
 	if values := resp.Header["Www-Authenticate"]; len(values) > 0 {
@@ -235,13 +235,13 @@ func refuse(d *Decision, resp *http.Response) {
 		kind = "text/plain; charset=utf-8"
 	}
 	if _, _, err := mime.ParseMediaType(kind); err != nil {
-		return // a body of no known type is for the client to guess at, and better not shown
+		return // the client would have to guess the type of the body: better to leave it out
 	}
 	d.Body = body
 	d.Header.Set("Content-Type", kind)
 }
 
-// isText reports whether nothing in a body is anything else than text.
+// isText reports whether a body is plain text.
 func isText(body []byte) bool {
 	return utf8.Valid(body) && !bytes.ContainsFunc(body, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' })
 }

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is an authoriser and what it counts.
+// world is an authoriser and its metrics.
 type world struct {
 	*extauth.Authoriser
 	registry *prometheus.Registry
@@ -43,7 +43,7 @@ func newWorld(t *testing.T, policy gateway.ExternalAuth, transport http.RoundTri
 	return world{Authoriser: a, registry: registry}
 }
 
-// requireCounts checks what was counted; results that are not named must be 0.
+// requireCounts checks the counts of all results; results that are not named must be 0.
 func (w world) requireCounts(t *testing.T, want map[string]int) {
 	t.Helper()
 	var b strings.Builder
@@ -61,7 +61,7 @@ func serve(t *testing.T, handler http.HandlerFunc) string {
 	return s.URL
 }
 
-// speak is a server that says the same to every connection, whatever it is asked, and closes it.
+// speak starts a server that sends the same answer on every connection, whatever the request, and closes it.
 func speak(t *testing.T, answer string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// maxDecisions is how many decisions are remembered per policy, maxRemembered how large they are all together in bytes.
+	// maxDecisions is the maximum number of cached decisions per policy, maxRemembered their maximum total size in bytes.
 	maxDecisions  = 4096
 	maxRemembered = 4 << 20
-	overhead      = 256 // of a decision without body and header
+	overhead      = 256 // of a decision, in addition to its body and header
 )
 
-// key stands for a question. It is a hash, so that no header field of a caller is kept.
+// key identifies a question. It is a hash, so that no header field of a caller is kept.
 type key [sha256.Size]byte
 
-// memory remembers decisions, and lets equal questions wait for one answer.
+// memory caches decisions, and lets concurrent equal questions share one request.
 type memory struct {
 	lifetime time.Duration
 
@@ -39,23 +39,23 @@ type remembered struct {
 	size     int
 }
 
-// flight is a question under way.
+// flight is a question in flight.
 type flight struct {
 	cancel  context.CancelFunc
-	waiting int // callers; the last one to leave ends it
+	waiting int // number of callers; the last one to leave cancels the question
 	done    chan struct{}
 
-	decision *Decision // once done
+	decision *Decision // valid once done is closed
 	err      error
 }
 
 func newMemory(lifetime time.Duration) *memory {
 	m := &memory{lifetime: lifetime, flights: make(map[key]*flight)}
-	m.known, _ = simplelru.NewLRU(maxDecisions, func(_ key, e *remembered) { m.size -= e.size }) // refuses only sizes below 1
+	m.known, _ = simplelru.NewLRU(maxDecisions, func(_ key, e *remembered) { m.size -= e.size }) // fails only for sizes below 1
 	return m
 }
 
-// get returns the decision about a question, and whether another one was asked for it.
+// get returns the decision about a question, and whether it came from the cache or from the request of another caller.
 func (m *memory) get(ctx context.Context, question []byte, ask func(context.Context) (*Decision, error)) (d *Decision, known bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
@@ -80,14 +80,14 @@ func (m *memory) get(ctx context.Context, question []byte, ask func(context.Cont
 		return nil, false, err
 	}
 	if joined && f.err == nil && f.decision.lifetime == 0 {
-		// The answer is for the one that asked alone.
+		// The response must not be cached: it is for the caller that asked only.
 		d, err = ask(ctx)
 		return d, false, err
 	}
 	return f.decision, joined, f.err
 }
 
-// start asks on behalf of all who will wait, for as long as there is one. The mutex is held.
+// start asks the question on behalf of all callers that wait, for as long as there is one. The caller must hold m.mu.
 func (m *memory) start(ctx context.Context, k key, ask func(context.Context) (*Decision, error)) *flight {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{cancel: cancel, done: make(chan struct{})}
@@ -109,7 +109,7 @@ func (m *memory) start(ctx context.Context, k key, ask func(context.Context) (*D
 	return f
 }
 
-// wait waits for the answer. The last caller that goes away ends the question, and waits for its end.
+// wait waits for the decision. The last caller to go away cancels the question and waits for its end.
 func (m *memory) wait(ctx context.Context, k key, f *flight) error {
 	select {
 	case <-f.done:
@@ -120,7 +120,7 @@ func (m *memory) wait(ctx context.Context, k key, f *flight) error {
 	f.waiting--
 	last := f.waiting == 0
 	if last && m.flights[k] == f {
-		delete(m.flights, k) // whoever asks from now on asks anew
+		delete(m.flights, k) // later callers ask again
 	}
 	m.mu.Unlock()
 	if last {
@@ -130,7 +130,7 @@ func (m *memory) wait(ctx context.Context, k key, f *flight) error {
 	return ctx.Err()
 }
 
-// put remembers a decision for as long as the policy and the answer allow. The mutex is held.
+// put caches a decision for as long as both the policy and the response allow. The caller must hold m.mu.
 func (m *memory) put(k key, d *Decision) {
 	lifetime := min(m.lifetime, d.lifetime)
 	if lifetime <= 0 {
@@ -150,7 +150,7 @@ func (m *memory) put(k key, d *Decision) {
 	}
 }
 
-// lifetime is for how long an answer says it may be remembered (RFC 9111 5.2.2): as long as one likes when it does not say.
+// lifetime returns how long a response says that it may be cached (RFC 9111 5.2.2); the maximum if it says nothing.
 func lifetime(header http.Header) time.Duration {
 	longest := time.Duration(math.MaxInt64)
 	for _, line := range header["Cache-Control"] {

@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// roundTripper answers questions without a network, so that a test has the time for itself.
+// roundTripper answers questions without a network, as synctest requires.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -29,7 +29,7 @@ func answer(status int, header http.Header, body string) *http.Response {
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body))}
 }
 
-// counting answers with what respond returns, and counts.
+// counting answers with what respond returns, and counts the questions.
 func counting(asked *atomic.Int64, respond func() *http.Response) roundTripper {
 	return func(*http.Request) (*http.Response, error) {
 		asked.Add(1)
@@ -167,7 +167,7 @@ func TestEqualQuestionsAtATimeAreAskedOnce(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		leave() // which takes nothing from the others
+		leave() // does not affect the others
 		synctest.Wait()
 		close(release)
 		all.Wait()
@@ -234,7 +234,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		_, err := w.Decide(t.Context(), q)
 		require.NoError(t, err)
 	}
-	const many = 200 // of 60 KiB, which is more than is kept
+	const many = 200 // of 60 KiB each, more than the cache holds
 	for i := range many {
 		ask(i)
 	}

@@ -16,7 +16,7 @@ type Metrics struct {
 	byResult map[string]prometheus.Counter
 }
 
-// NewMetrics makes the metrics and registers them.
+// NewMetrics returns the metrics, registered with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mep_gateway_external_auth_total",

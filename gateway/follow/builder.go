@@ -18,19 +18,19 @@ import (
 
 // Platform is a route of the platform itself.
 type Platform struct {
-	// ID is gateway.RouteAuth or gateway.RouteMp1, or another name that begins with "platform.".
+	// ID is gateway.RouteAuth, gateway.RouteMp1 or another name that begins with "platform.".
 	ID string
 	// Paths are patterns as in gateway.Route.Paths.
 	Paths []string
-	// Local answers within this process; URLs are where calls go otherwise, through Upstream.
+	// Local answers calls within this process. Otherwise calls go to URLs, through Upstream.
 	Local http.Handler
-	// Guarded says that callers have to prove who they are before they get there. Otherwise that is decided there.
+	// Guarded says that callers must authenticate before a call gets there. Otherwise the target decides whether they must.
 	Guarded  bool
 	URLs     []string
 	Upstream *upstream.Manager
 }
 
-// builder makes one table after the other. It belongs to the feed's goroutine.
+// builder makes one table after another. It is confined to the goroutine of the feed.
 type builder struct {
 	feed *Feed
 	cfg  *Config
@@ -43,17 +43,17 @@ type builder struct {
 	platform []*static
 	refused  map[string]gateway.RefusedDefinition // by kind and id
 
-	drop []*upstream.Endpoint // what the table before the present one had
+	drop []*upstream.Endpoint // endpoints of the previous table
 }
 
 func newBuilder(f *Feed) *builder {
 	return &builder{feed: f, now: &table.Table{}, statics: make(map[string]*static), refused: make(map[string]gateway.RefusedDefinition)}
 }
 
-// restart makes everything be made anew, by another configuration.
+// restart sets another configuration, from which everything is rebuilt.
 func (b *builder) restart(cfg *Config) { b.cfg = cfg }
 
-// next makes the next table.
+// next returns the next table.
 func (b *builder) next(dirty [sources]map[string]bool, all bool, revision int64) *table.Table {
 	b.edit = b.now.Edit()
 	if all {
@@ -74,7 +74,7 @@ func (b *builder) next(dirty [sources]map[string]bool, all bool, revision int64)
 	return b.now
 }
 
-// retired lets go of what the former tables had.
+// retired releases the endpoints of former tables.
 func (b *builder) retired() {
 	for _, e := range b.drop {
 		e.Release()
@@ -82,7 +82,7 @@ func (b *builder) retired() {
 	b.drop = b.drop[:0]
 }
 
-// release lets go of everything.
+// release releases all endpoints.
 func (b *builder) release() {
 	b.retired()
 	for i := range b.now.Instances {
@@ -118,13 +118,12 @@ func (b *builder) setApp(key string) {
 	b.edit.SetApp(id, nil)
 }
 
-// everyService says that all services are concerned.
+// everyService stands for all services.
 const everyService = gateway.AnyService
 
-// setServices makes the instances anew whose records changed, and those whose policies did. It returns the groups that changed by their
-// names, nil for those that are gone.
+// setServices rebuilds the instances whose records or policies changed. It returns the changed groups by name, nil for those that are gone.
 func (b *builder) setServices(keys, touched map[string]bool, all bool) (groups map[string]*table.Group) {
-	next := make(map[string]*table.Instance, len(keys)) // by id; nil for those that are gone
+	next := make(map[string]*table.Instance, len(keys)) // by id; nil if gone
 	for key := range keys {
 		id := key[strings.LastIndexByte(key, '/')+1:]
 		next[id] = b.instance(key, id)
@@ -160,7 +159,7 @@ func (b *builder) setServices(keys, touched map[string]bool, all bool) (groups m
 	return groups
 }
 
-// setGroup makes the group of a serName anew, in which some instances changed.
+// setGroup rebuilds the group of a serName, given the instances that changed.
 func (b *builder) setGroup(name string, changed map[string]*table.Instance) *table.Group {
 	var list []*table.Instance
 	if was := b.now.Group(name); was != nil {
@@ -181,7 +180,7 @@ func (b *builder) setGroup(name string, changed map[string]*table.Instance) *tab
 	return group
 }
 
-// instance makes what is routed of the record of a service; nil when nothing is.
+// instance returns the instance for a service record, or nil if nothing is to be routed.
 func (b *builder) instance(key, id string) *table.Instance {
 	item, ok := b.feed.services.Snapshot().Get(key)
 	if !ok {
@@ -219,12 +218,11 @@ func (b *builder) instance(key, id string) *table.Instance {
 		i.Refused = append(i.Refused, gateway.TargetView{URL: redacted(u), Instance: id, Owner: owner, State: "refused", Reason: bad[u]})
 	}
 	if len(i.Endpoints) == 0 && len(i.Refused) == 0 {
-		return nil // it is reached in another way than through the gateway
+		return nil // it is not reached through the gateway
 	}
 	return i
 }
 
-// redacted is a URL without its password.
 func redacted(raw string) string {
 	if u, err := url.Parse(raw); err == nil {
 		return u.Redacted()
@@ -239,7 +237,7 @@ func (b *builder) policy(serName string) *table.Policy {
 	return b.anyone
 }
 
-// checked runs the checks of a definition that may come from an older or newer release.
+// checked runs the Check of a definition, which may come from an older or newer release.
 func checked(check func(*problem.InvalidParams)) error {
 	var faults problem.InvalidParams
 	check(&faults)
@@ -249,7 +247,7 @@ func checked(check func(*problem.InvalidParams)) error {
 	return nil
 }
 
-// closed is the policy in place of one that cannot be used and has none before it: calls are refused rather than let through by less.
+// closed returns the policy in place of one that cannot be used and has no predecessor: it refuses calls rather than apply a laxer policy.
 func (b *builder) closed(name, source string) *table.Policy {
 	p := *b.cfg.Compiler.Refusing
 	p.Name, p.Source, p.Closed = name, source, true

@@ -18,14 +18,13 @@ const (
 	kindRoute  = "route"
 )
 
-// definition is a policy or a route, and where it comes from.
 type definition[V any] struct {
 	value    V
 	source   string
 	revision int64
 }
 
-// definedPolicies are all policies there are: those of the configuration come first.
+// definedPolicies returns all defined policies. Those of the configuration take precedence.
 func (b *builder) definedPolicies() map[string]definition[gateway.Policy] {
 	all := make(map[string]definition[gateway.Policy])
 	for item := range b.feed.book.Policies.Collection().Snapshot().All() {
@@ -37,8 +36,8 @@ func (b *builder) definedPolicies() map[string]definition[gateway.Policy] {
 	return all
 }
 
-// setPolicies makes policies anew and returns the names of those that did change; everyService is among them when the one changed that
-// all others are built on.
+// setPolicies rebuilds policies and returns the names of those that changed. The names include everyService if the policy that all others
+// are built on changed.
 func (b *builder) setPolicies(keys map[string]bool, all bool) (touched map[string]bool) {
 	touched = make(map[string]bool)
 	for key := range keys {
@@ -64,7 +63,7 @@ func (b *builder) setPolicies(keys map[string]bool, all bool) (touched map[strin
 		}
 		was := b.anyone
 		if was != nil && was.Source == table.FromDefaults && base.source != table.FromDefaults {
-			was = nil // it was nobody's
+			was = nil // nobody had defined it
 		}
 		b.anyone = b.compile(gateway.AnyService, base, nil, was)
 	}
@@ -87,7 +86,7 @@ func (b *builder) setPolicies(keys map[string]bool, all bool) (touched map[strin
 // isPlatform reports whether a policy is for a route of the platform.
 func isPlatform(name string) bool { return strings.HasPrefix(name, "platform.") }
 
-// compile makes a policy of its definition. One that cannot be used leaves the former one in force.
+// compile compiles the definition of a policy. If the definition cannot be used, the former policy stays in force.
 func (b *builder) compile(name string, d definition[gateway.Policy], base, former *table.Policy) *table.Policy {
 	err := checked(d.value.Check)
 	var p *table.Policy
@@ -106,7 +105,7 @@ func (b *builder) compile(name string, d definition[gateway.Policy], base, forme
 	return b.closed(name, d.source)
 }
 
-// specOf is what a policy is built on; nil when it is on nothing.
+// specOf returns the specification of a base policy, or nil if there is none.
 func specOf(p *table.Policy) *gateway.Policy {
 	if p == nil {
 		return nil
@@ -114,15 +113,15 @@ func specOf(p *table.Policy) *gateway.Policy {
 	return &p.Spec
 }
 
-// static is a static route with its place in the router.
+// static is a static route and its entry in the router.
 type static struct {
 	route *table.Route
 	entry *match.Entry[*table.Route]
-	// reached says that Route.Group is made.
+	// reached says that route.Group is up to date.
 	reached bool
 }
 
-// setRoutes makes static routes anew, whose definitions changed or the policies they are built on.
+// setRoutes rebuilds the static routes whose definitions, or the policies they are built on, changed.
 func (b *builder) setRoutes(keys, touched map[string]bool, all bool) {
 	defined := make(map[string]definition[gateway.Route])
 	for item := range b.feed.book.Routes.Collection().Snapshot().All() {
@@ -159,7 +158,7 @@ func (b *builder) setRoutes(keys, touched map[string]bool, all bool) {
 		case was != nil && !was.route.Policy.Closed:
 			b.statics[id] = b.refusedRoute(was, err)
 		default:
-			// What it would have taken does not fall to a wider route.
+			// Its calls must not fall to a wider route.
 			if s := b.closedRoute(id, d, err); s != nil {
 				b.statics[id] = s
 			}
@@ -169,7 +168,7 @@ func (b *builder) setRoutes(keys, touched map[string]bool, all bool) {
 	b.publishRoutes()
 }
 
-// static makes a static route of its definition.
+// static builds a static route from its definition.
 func (b *builder) static(id string, d definition[gateway.Route]) (*static, error) {
 	if err := checked(d.value.Check); err != nil {
 		return nil, err
@@ -211,7 +210,7 @@ func (b *builder) static(id string, d definition[gateway.Route]) (*static, error
 	return &static{route: r, entry: entry}, nil
 }
 
-// forget lets go of what a route leads to.
+// forget marks the endpoints of a route for release.
 func (b *builder) forget(s *static) {
 	b.drop = append(b.drop, s.route.Endpoints...)
 	if s.route.Group != nil {
@@ -219,8 +218,8 @@ func (b *builder) forget(s *static) {
 	}
 }
 
-// closedRoute is a route that cannot be used and has no former version: it refuses its calls. It is nil when it is not even clear which
-// these are.
+// closedRoute returns a route that refuses its calls, for one that cannot be used and has no former version; nil if even its calls cannot
+// be determined.
 func (b *builder) closedRoute(id string, d definition[gateway.Route], reason error) *static {
 	def := d.value
 	def.ID = id
@@ -235,18 +234,17 @@ func (b *builder) closedRoute(id string, d definition[gateway.Route], reason err
 	return &static{route: r, entry: entry}
 }
 
-// refusedRoute is a route whose later definition is refused.
+// refusedRoute returns the route with the reason why a later definition is refused.
 func (b *builder) refusedRoute(was *static, err error) *static {
 	r := *was.route
 	r.Refused = err.Error()
 	entry, eerr := match.NewEntry(r.Definition, &r)
 	if eerr != nil {
-		return was // it could be made before
+		return was // the definition was valid before
 	}
 	return &static{route: &r, entry: entry, reached: was.reached}
 }
 
-// setPlatform makes the routes of the platform.
 func (b *builder) setPlatform(touched map[string]bool, all bool) {
 	if !all && !slices.ContainsFunc(b.cfg.Platform, func(p Platform) bool { return touched[p.ID] }) {
 		return
@@ -295,7 +293,7 @@ func (b *builder) platformRoute(p *Platform, d definition[gateway.Policy]) (*sta
 	return b.platformEntry(p, policy, d.revision)
 }
 
-// platformEntry makes a route of the platform with a policy.
+// platformEntry returns a route of the platform with the given policy.
 func (b *builder) platformEntry(p *Platform, policy *table.Policy, revision int64) (*static, error) {
 	r := &table.Route{
 		ID: p.ID, Kind: gateway.KindPlatform, Source: table.FromPlatform, Paths: p.Paths, Local: p.Local, Policy: policy,
@@ -318,7 +316,7 @@ func (b *builder) platformEntry(p *Platform, policy *table.Policy, revision int6
 	return &static{route: r, entry: entry}, nil
 }
 
-// publishRoutes puts all static routes in place.
+// publishRoutes puts all static routes into the next table.
 func (b *builder) publishRoutes() {
 	var entries []*match.Entry[*table.Route]
 	var list []*table.Route

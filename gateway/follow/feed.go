@@ -1,4 +1,4 @@
-// Package follow makes the route table of what is in etcd and in the configuration, and makes it anew as that changes.
+// Package follow builds the route table from etcd and the configuration, and rebuilds it as they change.
 package follow
 
 import (
@@ -19,16 +19,16 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Config is what does not come from etcd.
+// Config is the input that does not come from etcd.
 type Config struct {
-	// Compiler makes policies.
+	// Compiler compiles policies.
 	Compiler *pipeline.Compiler
-	// Routes and Policies are those of the configuration.
+	// Routes and Policies are those defined in the configuration.
 	Routes   []gateway.Route
 	Policies map[string]gateway.Policy
-	// Platform are the platform's own routes.
+	// Platform lists the platform's own routes.
 	Platform []Platform
-	// Domain is that of services.
+	// Domain is the domain of services.
 	Domain match.Domain
 }
 
@@ -56,22 +56,22 @@ type Feed struct {
 
 	mu       sync.Mutex
 	cfg      *Config
-	replaced bool // cfg is another one than that of the table
+	replaced bool // cfg is not yet that of the table
 	dirty    [sources]map[string]bool
-	revision int64 // of the last change
+	revision int64 // that of the last change
 
 	progress *watched.Progress
 	wake     chan struct{}
 }
 
-// New makes a feed and adds its collections to the mirror. publish is called with every table, by one goroutine.
+// New returns a Feed and adds its collections to the mirror. A single goroutine calls publish with every table.
 func New(m *watched.Mirror, b *book.Book, mt *meter.Meter, cfg *Config, publish func(*table.Table), log *slog.Logger, reg prometheus.Registerer) *Feed {
 	f := &Feed{
 		mirror: m, book: b, meter: mt, publish: publish, log: log, metrics: newMetrics(reg),
 		cfg: cfg, progress: watched.NewProgress(m), wake: make(chan struct{}, 1),
 	}
 	f.clean()
-	// What services are is taken apart by the feed's own goroutine, not where it holds up everybody.
+	// Service records are decoded by the feed's own goroutine: decoding them in the mirror would hold up everyone else.
 	f.services = watched.Add(m, "gateway_services", state.PrefixServices, func(_ string, value []byte, _ int64) ([]byte, error) { return value, nil })
 	f.apps = watched.Add(m, "gateway_apps", state.PrefixApps, func(_ string, value []byte, _ int64) (*table.App, error) {
 		rec, err := state.Decode[state.App](value)
@@ -86,7 +86,7 @@ func (f *Feed) clean() {
 	}
 }
 
-// Set puts another configuration to use: everything is made anew.
+// Set replaces the configuration and has everything rebuilt.
 func (f *Feed) Set(cfg *Config) {
 	f.mu.Lock()
 	f.cfg, f.replaced = cfg, true
@@ -111,12 +111,12 @@ func (f *Feed) mark(s source, key string, revision int64) {
 	f.ring()
 }
 
-// CatchUp returns when the table holds what was in etcd at the revision, and the configuration, or with the context's error.
+// CatchUp waits until the table reflects the configuration and etcd at the given revision, or ctx is done. It returns the error of ctx.
 func (f *Feed) CatchUp(ctx context.Context, revision int64) error {
 	return f.progress.CatchUp(ctx, revision)
 }
 
-// Run makes tables until ctx ends.
+// Run builds and publishes tables until ctx is done.
 func (f *Feed) Run(ctx context.Context) error {
 	select {
 	case <-f.mirror.Ready():
@@ -150,7 +150,7 @@ func observe[V any](f *Feed, s source, c *watched.Collection[V]) (stop func()) {
 	return stop
 }
 
-// step makes the next table.
+// step builds and publishes the next table.
 func (f *Feed) step(b *builder) {
 	start := time.Now()
 	f.mu.Lock()
@@ -160,7 +160,7 @@ func (f *Feed) step(b *builder) {
 	f.mu.Unlock()
 	if replaced {
 		b.restart(cfg)
-		// What was removed meanwhile is among the dirty keys already.
+		// Keys that were removed meanwhile are already dirty.
 		for item := range f.services.Snapshot().All() {
 			dirty[services][item.Key] = true
 		}
@@ -170,7 +170,7 @@ func (f *Feed) step(b *builder) {
 	}
 	t := b.next(dirty, replaced, revision)
 	f.publish(t)
-	b.retired() // nobody begins with the former table any more
+	b.retired() // no new call uses the former table
 	f.progress.Settle(marked)
 	f.metrics.published(t, time.Since(start))
 }

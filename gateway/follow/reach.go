@@ -9,8 +9,8 @@ import (
 	"github.com/openmep/mep/gateway/upstream"
 )
 
-// reach makes the endpoints of static routes that lead to services and reach them in another way than the policies of these do, with
-// time-outs or certificates of their own: of routes that were made anew, and of services that changed. groups are the latter.
+// reach rebuilds the endpoints of static routes that lead to services but whose profile differs from that of the service's policy, for
+// example in timeouts or certificates. It does so for routes that were rebuilt and for services that changed; groups are the latter.
 func (b *builder) reach(groups map[string]*table.Group) {
 	changed := false
 	for _, id := range slices.Sorted(maps.Keys(b.statics)) {
@@ -41,7 +41,7 @@ func (b *builder) reach(groups map[string]*table.Group) {
 	}
 }
 
-// reached is a route with the endpoints of a group as its own policy reaches them; nil when nothing changes.
+// reached returns the route with the endpoints of a group as its own policy reaches them, or nil if nothing changes.
 func (b *builder) reached(s *static, group *table.Group) *static {
 	s.reached = true
 	policy := s.route.Policy
@@ -56,12 +56,12 @@ func (b *builder) reached(s *static, group *table.Group) *static {
 	r.Group = own
 	entry, err := match.NewEntry(r.Definition, &r)
 	if err != nil {
-		return nil // it could be made before
+		return nil // the definition was valid before
 	}
 	return &static{route: &r, entry: entry, reached: true}
 }
 
-// ownGroup is a group whose endpoints are reached as a policy says.
+// ownGroup returns a copy of a group whose endpoints are reached as a policy says.
 func (b *builder) ownGroup(group *table.Group, policy *table.Policy) *table.Group {
 	instances := make([]*table.Instance, 0, len(group.Instances))
 	for _, i := range group.Instances {

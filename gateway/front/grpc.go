@@ -10,24 +10,24 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// grpcCodes are the codes of gRPC that clients are to see in place of statuses of HTTP, which they read otherwise: of a quota that is used
-// up they would make a service that is away, and try again at once.
+// grpcCodes are the gRPC codes that clients see in place of HTTP statuses. gRPC clients map HTTP statuses in another way: they would take a
+// quota that is used up for a service that is unavailable, and retry at once.
 var grpcCodes = map[errs.Kind]int{
 	errs.Invalid: 3, errs.Unauthenticated: 16, errs.Forbidden: 7, errs.NotFound: 5, errs.MethodNotAllowed: 12, errs.Conflict: 10,
 	errs.TooLarge: 8, errs.URITooLong: 8, errs.HeaderTooLarge: 8, errs.TooManyRequests: 8, errs.Unavailable: 14, errs.BadGateway: 14,
 	errs.GatewayTimeout: 4, errs.RequestTimeout: 4,
 }
 
-// internal is the code of what has none of its own.
+// internal is the code for errors that have none of their own.
 const internal = 13
 
-// isGRPC reports whether a media type is that of gRPC, and not that of grpc-web, which is spoken over HTTP/1.1, too.
+// isGRPC reports whether a media type is that of gRPC. That of grpc-web, which also works over HTTP/1.1, is not.
 func isGRPC(mediaType string) bool {
 	rest, ok := strings.CutPrefix(mediaType, "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// grpcProblem answers a gRPC call with an error: with trailers alone. The call counts as one of the status HTTP has for it.
+// grpcProblem answers a gRPC call with an error, as a trailers-only response. The call counts under the HTTP status of the error.
 func grpcProblem(c *call.Call, w http.ResponseWriter, err error) {
 	kind := errs.KindOf(err)
 	code, ok := grpcCodes[kind]
@@ -46,7 +46,7 @@ func grpcProblem(c *call.Call, w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// grpcText escapes a message as the protocol asks for.
+// grpcText escapes a message as the gRPC protocol requires.
 func grpcText(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {

@@ -30,7 +30,7 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// The reasons for which calls are answered before they have a policy.
+// The reasons that this package gives for answering a call itself, or for breaking it off.
 const (
 	ReasonConnections = "connections"
 	ReasonBounds      = "bounds"
@@ -42,25 +42,25 @@ const (
 	ReasonBrokeOff    = "broke-off"
 )
 
-// Settings may change while calls are answered. They are replaced as a whole.
+// Settings holds the settings that may change while calls are in flight. They are replaced as a whole.
 type Settings struct {
-	// URI and Header bound the request target and the header, in bytes.
+	// URI and Header are the maximum sizes of the request target and the header, in bytes.
 	URI, Header int
 	// Connections is how many connections there may be before calls get 429.
 	Connections int
-	// BodyIdle is how long a client may be silent in the middle of a body, or take nothing of the answer.
+	// BodyIdle is how long a client may be silent in the middle of a body, or accept nothing of the answer.
 	BodyIdle time.Duration
-	// Proxies are the networks of proxies that are believed what they say of the client's address.
+	// Proxies are the networks of proxies that are trusted to state the client's address.
 	Proxies []netip.Prefix
-	// RequestIDs lets clients name their requests.
+	// RequestIDs lets clients choose the ids of their requests.
 	RequestIDs bool
-	// Underscores keeps header fields that have "_" in their names.
+	// Underscores keeps header fields with "_" in their names.
 	Underscores bool
-	// Statistics says that calls are counted for them.
+	// Statistics says that calls are counted for the statistics.
 	Statistics bool
 }
 
-// Handler takes calls. Its fields are set before it serves.
+// Handler handles calls. Its fields are set before it serves.
 type Handler struct {
 	Settings atomic.Pointer[Settings]
 	Table    atomic.Pointer[table.Table]
@@ -101,8 +101,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.Policy.Handler.ServeHTTP(&c.Writer, r.WithContext(c))
 }
 
-// origin is the target of a request as a path (RFC 9112 3.2.2): clients that are told to use a proxy send all of the URL, whose host
-// net/http has taken for that of the request.
+// origin returns the target of a request as a path (RFC 9112 3.2.2): clients that are configured to use a proxy send the whole URL, whose
+// host net/http has taken as that of the request.
 func origin(r *http.Request) *url.URL {
 	if r.URL.Scheme != "" && r.URL.Host != "" && r.URL.User == nil {
 		r.URL = &url.URL{Path: cmp.Or(r.URL.Path, "/"), RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
@@ -112,7 +112,7 @@ func origin(r *http.Request) *url.URL {
 
 var paths = sync.Pool{New: func() any { return new(match.Path) }}
 
-// begin notes what is known of a call before anything is decided.
+// begin records what is known of a call before anything is decided.
 func (h *Handler) begin(c *call.Call, w http.ResponseWriter, r *http.Request, s *Settings) {
 	h.Meter.InFlight.Inc()
 	c.Writer.Reset(w, r, s.BodyIdle)
@@ -120,7 +120,7 @@ func (h *Handler) begin(c *call.Call, w http.ResponseWriter, r *http.Request, s 
 	if r.Body != nil && r.Body != http.NoBody {
 		idle := s.BodyIdle
 		if c.GRPC {
-			idle = 0 // a stream of messages may be silent; whether its connection lives is asked by pings
+			idle = 0 // a stream of messages may be silent; pings show whether its connection is alive
 		}
 		c.Body.Reset(r, w, idle)
 		r.Body = &c.Body
@@ -133,7 +133,7 @@ func (h *Handler) begin(c *call.Call, w http.ResponseWriter, r *http.Request, s 
 		id = httpx.NewRequestID()
 	}
 	c.Info.RequestID = id
-	r.Header[httpx.RequestIDHeader] = []string{id} // what answers in this process goes by it, too
+	r.Header[httpx.RequestIDHeader] = []string{id} // handlers in this process use it, too
 	w.Header()[httpx.RequestIDHeader] = []string{id}
 	c.Peer = addrOf(r.RemoteAddr)
 	c.Info.Client = c.Peer
@@ -154,7 +154,7 @@ func addrOf(remote string) netip.Addr {
 	return ap.Addr().WithZone("").Unmap()
 }
 
-// clientBehind is the last address of the chain that is no trusted proxy.
+// clientBehind returns the last address of the chain that is not a trusted proxy.
 func clientBehind(fields []string, peer netip.Addr, proxies []netip.Prefix) netip.Addr {
 	client := peer
 	chain := strings.Split(strings.Join(fields, ","), ",")
@@ -175,7 +175,7 @@ func clientBehind(fields []string, peer netip.Addr, proxies []netip.Prefix) neti
 	return client
 }
 
-// bounds refuses what is too large, and calls when there are too many connections.
+// bounds refuses requests that are too large or have a method that is not passed on, and all calls while there are too many connections.
 func (h *Handler) bounds(c *call.Call, r *http.Request, s *Settings) error {
 	var err error
 	reason := ReasonBounds
@@ -197,7 +197,7 @@ func (h *Handler) bounds(c *call.Call, r *http.Request, s *Settings) error {
 	return err
 }
 
-// Method refuses the methods that are not passed on: CONNECT would make a tunnel, and TRACE show what the gateway adds.
+// Method refuses the methods that are not passed on: CONNECT would open a tunnel, and TRACE would show what the gateway adds.
 func Method(method string) error {
 	if method == http.MethodConnect || method == http.MethodTrace {
 		return errs.New(errs.MethodNotAllowed, "%s is not supported by this gateway", method)
@@ -215,13 +215,13 @@ func headerSize(h http.Header) int {
 	return size
 }
 
-// Fail answers a call with an error, for a reason.
+// Fail answers a call with an error, for the given reason.
 func (h *Handler) Fail(c *call.Call, w http.ResponseWriter, reason string, err error) {
 	c.Reason, c.Fault = reason, err
 	h.Refused(reason)
 	h.Log.Debug("call refused", "request_id", c.Info.RequestID, "reason", reason, "error", httpx.Shown(err.Error()))
 	switch {
-	case c.Writer.Status != 0: // it is too late
+	case c.Writer.Status != 0: // too late: the response has begun
 	case c.GRPC:
 		grpcProblem(c, w, err)
 	default:
@@ -229,23 +229,23 @@ func (h *Handler) Fail(c *call.Call, w http.ResponseWriter, reason string, err e
 	}
 }
 
-// Refused counts an answer of the gateway's own.
+// Refused counts an answer by the gateway itself.
 func (h *Handler) Refused(reason string) { h.Meter.Refused.WithLabelValues(reason).Inc() }
 
-// Gone notes that the client went away before there was an answer.
+// Gone records that the client went away before there was an answer.
 func (h *Handler) Gone(c *call.Call, err error) {
 	c.Reason, c.Fault = proxy.ReasonClientGone, err
 	c.Writer.Status = proxy.StatusClientGone
 	h.Refused(proxy.ReasonClientGone)
 }
 
-// finish writes down what became of a call.
+// finish records the outcome of a call.
 func (h *Handler) finish(c *call.Call, r *http.Request) {
 	p := recover()
 	if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this too
 		h.Log.Error("handler panicked", "request_id", c.Info.RequestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		if c.Writer.Status != 0 {
-			p = http.ErrAbortHandler // what has begun does not end as if it were whole
+			p = http.ErrAbortHandler // a response that has begun must not look complete
 		} else {
 			p = nil
 		}
@@ -257,7 +257,8 @@ func (h *Handler) finish(c *call.Call, r *http.Request) {
 		h.Refused(ReasonBrokeOff)
 	}
 	if c.Writer.Status != 0 && (p != nil || c.Body.Unread()) {
-		// Nobody waits for an answer until a body comes that is not needed, and what came of an answer that breaks off is passed on.
+		// Send what there is: an answer does not wait for the rest of a body that is not needed, and the client gets the beginning of an
+		// answer that breaks off.
 		_ = http.NewResponseController(c.Writer.ResponseWriter).Flush()
 	}
 	_ = c.Body.Close()
@@ -267,7 +268,7 @@ func (h *Handler) finish(c *call.Call, r *http.Request) {
 	h.count(c, r, took)
 	h.record(c, r, took)
 	if p != nil {
-		panic(p) // the connection is to break off
+		panic(p) // net/http breaks off the connection
 	}
 }
 
@@ -297,7 +298,7 @@ func (h *Handler) count(c *call.Call, r *http.Request, took time.Duration) {
 		if service != "" {
 			h.Stats.Count(service, c.Info.Consumer, stats.Outcome{
 				Status: status, Took: took, Bytes: c.Writer.Bytes,
-				// What was answered and broke off later was not refused.
+				// A call that was answered and broke off later was not refused.
 				Refused: c.Reason != "" && c.FirstByte == 0 && status < http.StatusInternalServerError,
 			})
 		}

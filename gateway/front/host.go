@@ -10,12 +10,13 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// byHost takes a call to the service or the instance that its host names. Static routes for that host come first. Those for any host are
-// not asked, nor are the platform's: all other paths there are the service's own, and who is not there is found nowhere else. Which of several
-// services a name stands for that differ in case only is said by table.Label: by one at most, and by the policy of its own spelling.
+// byHost directs a call to the service or the instance that its host names. Static routes for that host take precedence. Static routes for
+// any host and routes of the platform are not considered: all other paths on the host belong to the service, and a host without a service
+// leads nowhere else. When serNames differ only in case, table.Label decides which one a host name stands for: at most one, under the
+// policy of its own spelling.
 //
-// Which certificate the connection was opened with does not matter (RFC 9110 7.4): all hosts are served with the same one, and callers are
-// judged call by call, so that clients may use one connection for several hosts.
+// The certificate that the connection was opened with does not matter (RFC 9110 7.4): all hosts are served with the same one, and callers
+// are judged call by call, so that clients may use one connection for several hosts.
 func (h *Handler) byHost(c *call.Call, r *http.Request, path *match.Path, place match.Place) (reason string, err error) {
 	if c.Table.Hosted() {
 		switch route, pattern, outcome := c.Table.Static().FindHost(r.Host, r.Method, path, r.Header); outcome {
@@ -51,8 +52,8 @@ func (h *Handler) byHost(c *call.Call, r *http.Request, path *match.Path, place 
 	return "", nil
 }
 
-// below is the target of a call as it would be without host names. What is said of paths holds then for calls by host, too: where they are
-// masked in records, which filters do not see them, what somebody is asked about them. The prefix has nothing to be escaped in it.
+// below returns the target that the call would have without host names. What depends on paths then applies to calls by host, too: masking
+// in records, the paths that filters exclude, and the questions of external authorisation. The prefix needs no escaping.
 func below(u *url.URL, prefix string) *url.URL {
 	by := *u
 	by.Path = prefix + u.Path

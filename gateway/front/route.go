@@ -17,13 +17,13 @@ const (
 	InstancesPath = "instances"
 )
 
-// The names of the routes of the registry in metrics and records.
+// The names that metrics and records use for the routes of the registry.
 const (
 	ServicesRoute  = "services"
 	InstancesRoute = "instances"
 )
 
-// Route finds what a call is for. The error says why there is nothing.
+// Route finds the target of a call. The error says why there is none.
 func (h *Handler) Route(c *call.Call, r *http.Request, path *match.Path) (reason string, err error) {
 	if place, below := c.Table.Domain().Below(r.Host); below {
 		return h.byHost(c, r, path, place)
@@ -49,14 +49,14 @@ func (h *Handler) Route(c *call.Call, r *http.Request, path *match.Path) (reason
 	return ReasonNoRoute, errs.New(errs.NotFound, "no route leads from %s", r.URL.Path)
 }
 
-// notAllowed refuses a call that there are routes for, but with other methods.
+// notAllowed refuses a call for which there are routes, but only with other methods.
 func notAllowed(c *call.Call, r *http.Request, methods []string) (reason string, err error) {
 	allowed := strings.Join(methods, ", ")
 	c.Writer.Header()["Allow"] = []string{allowed}
 	return ReasonMethod, errs.New(errs.MethodNotAllowed, "%s is not supported here: use %s", r.Method, allowed)
 }
 
-// static takes a call to a static route.
+// static directs a call to a static route.
 func (h *Handler) static(c *call.Call, route *table.Route, path *match.Path, pattern *match.Pattern) {
 	c.Route, c.Policy, c.Endpoints = route, route.Policy, route.Endpoints
 	c.Info.Route = route.ID
@@ -73,7 +73,7 @@ func (h *Handler) static(c *call.Call, route *table.Route, path *match.Path, pat
 	}
 }
 
-// registered takes a call to a service of the registry. Whether there is such a service is said to those only who prove who they are.
+// registered directs a call to a service or an instance of the registry. Only callers who prove who they are learn whether it exists.
 func (h *Handler) registered(c *call.Call, kind string, path *match.Path) {
 	name := path.Segments()[1].Text
 	c.Path = path.After(2)
@@ -84,17 +84,17 @@ func (h *Handler) registered(c *call.Call, kind string, path *match.Path) {
 	toInstance(c, c.Table.Instance(name))
 }
 
-// toService takes a call to the service of a name; the group is nil when there is none.
+// toService directs a call to the service with the given name; group is nil when there is no such service.
 func toService(c *call.Call, name string, group *table.Group) {
 	c.Info.Route = ServicesRoute
-	// What is no service is not counted as one: the name comes from a stranger.
+	// An unknown name is not counted as a service, because any stranger can choose it.
 	if c.Group = group; group != nil {
 		c.Info.Service = name
 	}
 	c.Policy = c.Table.Policy(name)
 }
 
-// toInstance takes a call to an instance; nil when there is none.
+// toInstance directs a call to an instance, which is nil when there is none.
 func toInstance(c *call.Call, instance *table.Instance) {
 	c.Info.Route = InstancesRoute
 	if c.Instance = instance; instance != nil {
@@ -103,7 +103,7 @@ func toInstance(c *call.Call, instance *table.Instance) {
 	c.Policy = c.Table.Policy(c.Info.Service)
 }
 
-// mp1Call names calls of Mp1 that statistics count, "" for others.
+// mp1Call returns the name of an Mp1 call that statistics count; "" for other calls.
 func mp1Call(r *http.Request) string {
 	path := r.URL.Path
 	switch {

@@ -1,5 +1,5 @@
-// Package front is where calls arrive: the listener with its bounds, and the way of a call from the first byte to the policy of its
-// route and into the records.
+// Package front receives the calls: the listener with its bounds, and the way of a call from the first byte to the policy of its route and
+// into the records.
 package front
 
 import (
@@ -22,60 +22,60 @@ import (
 	"github.com/openmep/mep/kit/limit"
 )
 
-// Bounds are what one connection may take. Others may be set while a server runs.
+// Bounds are the limits of one connection. They can be replaced while a server runs.
 type Bounds struct {
-	// HeaderTimeout is how long the header of a request may take, Idle how long a connection may wait for the next one.
+	// HeaderTimeout is how long the header of a request may take, Idle how long a connection may wait for the next request.
 	HeaderTimeout, Idle time.Duration
-	// Header is the largest header in bytes.
+	// Header is the maximum size of a request header in bytes.
 	Header int
-	// Streams is how many requests of one HTTP/2 connection are answered at a time.
+	// Streams is how many requests of one HTTP/2 connection may be in flight.
 	Streams int
 }
 
-// ServerConfig is the settings of a server that do not change while it runs.
+// ServerConfig holds the settings of a server that do not change while it runs.
 type ServerConfig struct {
 	// Addr is the address to bind.
 	Addr string
 	// TLS is nil for plain HTTP.
 	TLS *tls.Config
-	// Bounds are those at first.
+	// Bounds are the initial bounds.
 	Bounds Bounds
-	// Connections is how many connections there may be; those beyond are closed at once.
+	// Connections returns how many connections there may be; further ones are closed at once.
 	Connections func() int
-	// PerAddress is how many of them one client may have: an IPv4 address, or a /64 of IPv6. 0: any number. Exempt are clients that may have
-	// more: proxies, and this machine.
+	// PerAddress returns how many of them one client may have: an IPv4 address, or an IPv6 /64. 0 means any number. Exempt reports whether
+	// an address, such as that of a proxy, may have more; this machine always may.
 	PerAddress func() int
 	Exempt     func(netip.Addr) bool
-	// Farewell is called when the server stops, a second before the time for calls under way is over, or in its middle if that is less; nil:
-	// nothing is.
+	// Farewell is called while the server stops: a second before the time for calls in flight is over, or halfway through that time if that
+	// is later. It may be nil.
 	Farewell func()
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Server serves HTTP/1.1 and HTTP/2, the latter without TLS, too (with prior knowledge).
+// Server serves HTTP/1.1 and HTTP/2, the latter also without TLS (with prior knowledge).
 type Server struct {
 	cfg     ServerConfig
 	ln      *listener
 	handler http.Handler
-	// base is the context of all calls; end ends those that outlive the drain, upgraded connections among them.
+	// base is the context of all calls; end cancels those that outlive the drain, including upgraded connections.
 	base context.Context
 	end  context.CancelFunc
 
 	mu     sync.Mutex
 	now    *turn
-	former []*turn // that have connections
+	former []*turn // those that still have connections
 	ending bool
 }
 
-// pingAfter is after which silence the other end of an HTTP/2 connection is asked whether it is still there.
+// pingAfter is how long the other end of an HTTP/2 connection may be silent before it is pinged.
 const pingAfter = 30 * time.Second
 
-// headerSlack is how much more than the bound is read of a header, so that it can be answered like every other error.
+// headerSlack is how many bytes beyond the bound are read of a header, so that one that is too large is answered like any other error.
 const headerSlack = 256 << 10
 
-// Listen binds the address; nothing is served before Run.
+// Listen binds the address. Nothing is served before Run.
 func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
 	ln, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
@@ -88,16 +88,16 @@ func Listen(cfg ServerConfig, h http.Handler) (*Server, error) {
 	return s, nil
 }
 
-// Open is how many connections there are.
+// Open returns the number of open connections.
 func (s *Server) Open() int { return int(s.ln.open.Load()) }
 
-// Addr is the address bound, with the real port.
+// Addr returns the bound address, with the actual port.
 func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 
-// URL is the base URL of the listener. An unspecified address is shown as the loopback address.
+// URL returns the base URL of the listener. An unspecified address is shown as the loopback address.
 func (s *Server) URL() string { return httpx.ListenerURL(s.Addr(), s.cfg.TLS != nil) }
 
-// Run serves until the context ends, then lets the calls under way finish for at most what drain says then.
+// Run serves until ctx ends, then lets the calls in flight finish. How long they may take is what drain returns at that time.
 func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 	defer s.end()
 	failed := make(chan error, 1)
@@ -116,7 +116,7 @@ func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 	turns := s.last()
 	var ends sync.WaitGroup
 	for _, t := range turns {
-		ends.Go(func() { _ = t.http.Shutdown(dctx) }) // what it does not wait for any more is closed below
+		ends.Go(func() { _ = t.http.Shutdown(dctx) }) // what Shutdown does not wait for is closed below
 	}
 	ends.Wait()
 	s.upgraded(dctx)
@@ -126,17 +126,17 @@ func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 			_ = t.http.Close()
 		}
 	}
-	_ = s.ln.Close() // of a turn that did not begin any more
+	_ = s.ln.Close() // in case the last turn did not begin
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("listener gateway: %w", err)
 	}
 	return nil
 }
 
-// farewell is how long before they are closed clients are told, as far as they can be.
+// farewell is how long before the end of the drain Farewell is called.
 const farewell = time.Second
 
-// upgraded waits for connections that net/http does not know of any more.
+// upgraded waits for connections that net/http no longer tracks.
 func (s *Server) upgraded(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -155,7 +155,7 @@ func (s *Server) Close() error {
 	return s.ln.Close()
 }
 
-// listener closes connections beyond a number.
+// listener closes connections beyond the limits.
 type listener struct {
 	*net.TCPListener
 	cfg  *ServerConfig
@@ -177,9 +177,9 @@ func newListener(ln *net.TCPListener, cfg *ServerConfig) *listener {
 	return l
 }
 
-// accept waits for a connection of a turn.
+// accept waits for a connection on behalf of a turn.
 func (l *listener) accept(t *turn) (net.Conn, error) {
-	t.open.Add(1) // also while nobody has come: it may be about to
+	t.open.Add(1) // counted while waiting, because a connection may be about to arrive
 	for {
 		c, err := l.AcceptTCP()
 		if err != nil {
@@ -189,7 +189,7 @@ func (l *listener) accept(t *turn) (net.Conn, error) {
 		client, ok := l.enter(c.RemoteAddr())
 		if !ok {
 			l.dropped.Inc()
-			_ = c.SetLinger(0) // leaves nothing behind here
+			_ = c.SetLinger(0) // resets the connection, which leaves nothing behind here
 			_ = c.Close()
 			continue
 		}
@@ -197,7 +197,7 @@ func (l *listener) accept(t *turn) (net.Conn, error) {
 	}
 }
 
-// enter counts a connection, unless there are too many.
+// enter counts a new connection, unless there are too many.
 func (l *listener) enter(from net.Addr) (client string, ok bool) {
 	if l.open.Add(1) > int64(l.cfg.Connections()) {
 		l.open.Add(-1)
@@ -219,7 +219,7 @@ func (l *listener) enter(from net.Addr) (client string, ok bool) {
 	return client, true
 }
 
-// leave is called once for every connection that was counted.
+// leave must be called once for every counted connection.
 func (l *listener) leave(client string) {
 	l.open.Add(-1)
 	if client == "" {

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// turn is the server of net/http while certain bounds are in force. net/http does not let them change under it, so others have a server
-// of their own on the same listener: connections keep the bounds they began with, and none of them is lost.
+// turn is the net/http server for one set of bounds. net/http does not allow bounds to change while a server runs, so each new set gets a
+// server of its own on the same listener: connections keep the bounds they began with, and none of them is lost.
 type turn struct {
 	bounds Bounds
 	http   *http.Server
 	ln     *listener
 	over   atomic.Bool
-	open   atomic.Int64 // connections, and who waits for one
+	open   atomic.Int64 // connections, and calls of Accept that wait for one
 }
 
 // errOver ends a turn.
@@ -39,7 +39,7 @@ func (s *Server) newTurn(b Bounds) *turn {
 	}}
 }
 
-// SetBounds sets the bounds of connections that are opened from now on.
+// SetBounds sets the bounds of connections opened from now on.
 func (s *Server) SetBounds(b Bounds) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +53,7 @@ func (s *Server) SetBounds(b Bounds) {
 	s.ln.wake()
 }
 
-// serve serves one turn after the other. The error is never nil.
+// serve serves one turn after another. The error is never nil.
 func (s *Server) serve() error {
 	for {
 		s.mu.Lock()
@@ -72,7 +72,7 @@ func (s *Server) serve() error {
 	}
 }
 
-// last begins the end: no turn follows. It returns all whose connections may be open.
+// last prevents further turns, and returns all turns that may have open connections.
 func (s *Server) last() []*turn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +95,7 @@ func (t *turn) Accept() (net.Conn, error) {
 // Addr implements net.Listener.
 func (t *turn) Addr() net.Addr { return t.ln.Addr() }
 
-// Close implements net.Listener. The listener is closed by the last turn only.
+// Close implements net.Listener. Only the last turn closes the listener.
 func (t *turn) Close() error {
 	if t.over.Load() {
 		return nil
@@ -103,10 +103,10 @@ func (t *turn) Close() error {
 	return t.ln.Close()
 }
 
-// wake makes a call of Accept return that waits; sleep lets the next one wait again.
+// wake makes a waiting Accept return; sleep lets the next one wait again.
 func (l *listener) wake()  { l.setDeadline(time.Unix(1, 0)) }
 func (l *listener) sleep() { l.setDeadline(time.Time{}) }
 
 func (l *listener) setDeadline(t time.Time) {
-	_ = l.SetDeadline(t) // it fails on a closed listener only, which wakes everybody
+	_ = l.SetDeadline(t) // fails only on a closed listener, and closing wakes every Accept
 }

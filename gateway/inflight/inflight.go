@@ -1,6 +1,6 @@
-// Package inflight counts the calls that are under way.
+// Package inflight counts the calls in flight.
 //
-// What it remembers is as much as there are calls: a pair of route and consumer without any takes no memory.
+// It uses memory only for these calls: a pair of route and consumer without any takes no memory.
 package inflight
 
 import (
@@ -10,13 +10,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// pair is whose calls are counted together.
+// pair identifies a consumer on a route, whose calls are counted together.
 type pair struct{ route, consumer string }
 
-// shards is how many locks the pairs are spread over; a power of two.
+// shards is the number of locks the pairs are spread over; a power of two.
 const shards = 64
 
-// Counts is how many calls are under way. Its methods may be used by several goroutines at a time.
+// Counts counts calls in flight. Its methods may be called concurrently.
 type Counts struct {
 	seed    maphash.Seed
 	refused prometheus.Counter
@@ -26,10 +26,10 @@ type Counts struct {
 type shard struct {
 	mu    sync.Mutex
 	calls map[pair]int
-	_     [64]byte // the locks of shards do not share a cache line
+	_     [64]byte // keeps the locks of shards on separate cache lines
 }
 
-// New makes counts of nothing.
+// New returns empty Counts.
 func New(reg prometheus.Registerer) *Counts {
 	c := &Counts{
 		seed: maphash.MakeSeed(),
@@ -46,14 +46,14 @@ func New(reg prometheus.Registerer) *Counts {
 	return c
 }
 
-// Place is the place of one call. It must be left once. The zero value is no place, and leaving it changes nothing.
+// Place is the place of one call. Leave must be called once. The zero value is no place, and leaving it has no effect.
 type Place struct {
 	shard *shard
 	pair  pair
 }
 
-// Enter takes a place for a call of a consumer on a route, unless there are most or more under way already. most less than 1
-// is any number, and nothing is counted then.
+// Enter takes a place for a call of a consumer on a route, unless most or more calls are in flight already. If most is less than 1, any
+// number is allowed and nothing is counted.
 func (c *Counts) Enter(route, consumer string, most int) (Place, bool) {
 	if most < 1 {
 		return Place{}, true
@@ -87,7 +87,7 @@ func (p Place) Leave() {
 	}
 }
 
-// Calls is how many calls of a consumer on a route are under way and counted.
+// Calls returns how many calls of a consumer on a route are in flight and counted.
 func (c *Counts) Calls(route, consumer string) int {
 	p := pair{route, consumer}
 	s := c.shard(p)

@@ -55,7 +55,7 @@ func TestNoLimitCountsNothing(t *testing.T) {
 	require.Zero(t, c.pairs())
 }
 
-// TestCountsAreRight compares with the list of places that were not left.
+// TestCountsAreRight compares the counts with a list of the places not left yet.
 func TestCountsAreRight(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := New(prometheus.NewRegistry())

@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/kit/bind"
 )
 
-// FuzzCheck checks that no definition makes the checks panic, and that the gateway can use every one that passes.
+// FuzzCheck checks that no definition makes the checks panic, and that the gateway can use every definition that passes.
 func FuzzCheck(f *testing.F) {
 	for _, s := range []string{
 		`{"id":"a","paths":["/a/*/**"],"service":"s","rewrite":"/b/{1}/{rest}"}`,
@@ -76,7 +76,7 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// FuzzHost checks that any host of a request is looked up, and that a route with a host is found however the host is spelt.
+// FuzzHost checks that any request host can be looked up, and that a route with a host is found however the host is spelt.
 func FuzzHost(f *testing.F) {
 	for _, s := range []string{"a.example", "A.b.", "*.example.com", "192.0.2.1", "[2001:db8::1]:80", "::1", "[::ffff:192.0.2.1]", "[", ":", "a:b:c", "fe80::1%eth0"} {
 		f.Add(s)

@@ -1,18 +1,18 @@
 // Package match finds the static route of a request.
 //
-// A path is made clean before anything looks at it: [Path.Clean] refuses what servers are known to read in different ways, so that the
-// gateway cannot decide about one path and what it passes it to serve another. What is left is compared segment by segment, decoded,
-// and without the parameters that a ";" begins: a rule for /admin holds for /admin/ and /admin;a=b too. What is passed on is what came,
-// byte by byte: what was escaped stays escaped.
+// A path is checked before any decision is made about it: [Path.Clean] refuses what servers are known to interpret differently, so that the
+// path the gateway decides about is the path that the target serves. Paths are compared segment by segment, decoded and without the
+// parameters that begin with ";": a rule for /admin also applies to /admin/ and /admin;a=b. The path is forwarded byte for byte as it was
+// received: what was escaped stays escaped.
 //
-// Which of several routes that take a request wins does not depend on the order they were given in:
+// Which of several matching routes wins does not depend on the order of their definition:
 //
 //   - the host: exact, then the wildcard with the longest name, then any;
-//   - the path, from the left: a literal segment before "*" before "**", so that a longer pattern comes before a shorter one;
+//   - the path, from the left: a literal segment before "*" before "**", so a longer pattern comes before a shorter one;
 //   - routes that name methods before those that do not;
 //   - more conditions on header fields before fewer;
 //   - the higher priority;
-//   - the id that comes first.
+//   - the id that sorts first.
 //
-// A route that has the best host or path but does not take the method or the header fields leaves the request to the next.
+// If the route with the best host or path does not match the method or the header fields, the next one is tried.
 package match

@@ -6,24 +6,24 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// Domain is a domain below which services and instances have host names, in its canonical form; "" is none.
+// Domain is a domain below which services and instances have host names, in canonical form; "" means none.
 type Domain string
 
-// Place is what a host below a Domain stands for. The zero Place is nothing: no service can have that host.
+// Place is the service or instance that a host below a Domain stands for. The zero Place stands for neither: no service can have that host.
 type Place struct {
-	// Label is the label that names a service, in whatever case the client wrote it, or with Instance the id of an instance.
+	// Label is the label of a service, in the case that the client used, or, if Instance is set, the id of an instance.
 	Label    string
 	Instance bool
 }
 
-// Below looks at the host of a request, as it came: with or without a port, in any case, with or without a dot at its end. below reports
-// whether it is a name below the domain, which the domain itself is not: {serName}.{domain} or {serInstanceId}.instances.{domain}, else
-// the place is nothing. It allocates nothing.
+// Below parses the host of a request as received: with or without a port, in any case, with or without a trailing dot. below reports
+// whether the host is a name below the domain (the domain itself is not). The place is the zero Place unless the name is {serName}.{domain}
+// or {serInstanceId}.instances.{domain}. Below does not allocate.
 func (d Domain) Below(host string) (place Place, below bool) {
 	if d == "" {
 		return Place{}, false
 	}
-	name, port, _ := strings.Cut(host, ":") // also of IPv6 addresses, which are below no domain
+	name, port, _ := strings.Cut(host, ":") // IPv6 addresses are cut, too, but are below no domain
 	label, below := d.cut(strings.TrimSuffix(name, "."))
 	if !below || strings.Trim(port, "0123456789") != "" {
 		return Place{}, below
@@ -39,18 +39,18 @@ func (d Domain) Below(host string) (place Place, below bool) {
 	return place, true
 }
 
-// Service is the host name of a service whose serName in lower case is label.
+// Service returns the host name of a service; label is its serName in lower case.
 func (d Domain) Service(label string) string { return label + "." + string(d) }
 
-// Instance is the host name of the instance with an id.
+// Instance returns the host name of the instance with the given id.
 func (d Domain) Instance(id string) string {
 	return id + "." + gateway.InstancesLabel + "." + string(d)
 }
 
-// cut returns what stands in front of the domain in a name.
+// cut returns the part of a name in front of the domain.
 func (d Domain) cut(name string) (front string, ok bool) {
 	n := len(name) - len(d) - 1
-	// Of as many bytes as the domain, which is ASCII, nothing else is equal to it but for its case.
+	// The domain is ASCII: no other text of the same number of bytes is equal to it under case folding.
 	if n < 0 || name[n] != '.' || !strings.EqualFold(name[n+1:], string(d)) {
 		return "", false
 	}

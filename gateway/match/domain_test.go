@@ -24,7 +24,7 @@ func TestWhatHostsBelowADomainStandFor(t *testing.T) {
 		"7.mec.example":                           {Label: "7"},
 		"xn--bcher-kva.mec.example":               {Label: "xn--bcher-kva"},
 		strings.Repeat("a", 63) + ".mec.example":  {Label: strings.Repeat("a", 63)},
-		"instances.mec.example":                   {Label: "instances"}, // a service may be called so
+		"instances.mec.example":                   {Label: "instances"}, // a service may have this name
 		"mec.mec.example":                         {Label: "mec"},
 		id + ".instances.mec.example":             {Label: id, Instance: true},
 		id + ".Instances.mec.example.:1":          {Label: id, Instance: true},
@@ -74,7 +74,7 @@ func TestLookingAtAHostTakesNoMemory(t *testing.T) {
 	}
 }
 
-// FuzzBelow compares with what is slow and plain: the host in lower case, cut at its dots.
+// FuzzBelow compares Below with a slow and simple implementation: the host in lower case, split at its dots.
 func FuzzBelow(f *testing.F) {
 	for _, host := range []string{
 		"hello.mec.example", "HELLO.mec.example.:8443", "a.instances.mec.example", ".mec.example", "a.b.mec.example", "user@a.mec.example", "[::1]:80",

@@ -9,35 +9,35 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// MaxSegments is how many segments the path of a request may have.
+// MaxSegments is the maximum number of segments of a request path.
 const MaxSegments = 256
 
 // Segment is one segment of a path.
 type Segment struct {
-	// Raw is the segment as it came, Text what it is decoded.
+	// Raw is the segment as received, Text the decoded segment.
 	Raw, Text string
-	// Name is the text up to its parameters: what is compared.
+	// Name is the text without its parameters. Names are what is compared.
 	Name string
 
-	end int // in the path, of what stands before the next slash
+	end int // index in the path of the end of the segment, before the next slash
 }
 
-// Path is the path of a request, clean and cut into segments. It may be used for one request after the other, and then takes no memory
-// for normal paths. The zero value is the path "", with no segments.
+// Path is the path of a request, checked and split into segments. It can be reused for one request after another, and then does not
+// allocate for ordinary paths. The zero value is the path "", which has no segments.
 type Path struct {
 	raw      string
 	segments []Segment
 	asterisk bool
 }
 
-// Clean reads the target of a request. It refuses with errs.Invalid, saying why:
+// Clean parses the target of a request. It returns errs.Invalid with the reason for:
 //
-//   - targets that are not a path, such as http://host/path, other than * with OPTIONS (RFC 9112 3.2);
-//   - dot segments in whatever spelling: ".", "..", "%2e", "..;a=b";
+//   - targets that are not a path, such as http://host/path, except * with OPTIONS (RFC 9112 3.2);
+//   - dot segments in any spelling: ".", "..", "%2e", "..;a=b";
 //   - backslashes, plain or encoded, and encoded slashes;
 //   - control characters, plain or encoded;
-//   - empty segments other than the one after a slash at the end, and segments of parameters alone;
-//   - percent-encodings that are none, and what becomes one of these when it is decoded once more;
+//   - empty segments, except after a trailing slash, and segments that consist of parameters alone;
+//   - invalid percent-encodings, and anything that becomes one of these when decoded once more;
 //   - more than MaxSegments segments.
 func (p *Path) Clean(method string, u *url.URL) error {
 	p.Reset()
@@ -55,7 +55,7 @@ func (p *Path) Clean(method string, u *url.URL) error {
 	return p.Parse(raw)
 }
 
-// Parse reads a path as it stands in a URL, within the same bounds as Clean. "" has no segments, as has "/".
+// Parse parses a path as written in a URL. It refuses the same paths as Clean, but accepts "", which has no segments, like "/".
 func (p *Path) Parse(raw string) error {
 	p.Reset()
 	if raw == "" {
@@ -95,7 +95,7 @@ func (p *Path) refuse(reason string) error {
 	return errs.New(errs.Invalid, "the path of the request %s", reason)
 }
 
-// specials are the bytes that make a segment something else than its text.
+// specials are the bytes that make the text or name of a segment differ from the raw segment, or make the segment invalid.
 var specials = func() (t [256]bool) {
 	for c := range 0x20 {
 		t[c] = true
@@ -104,7 +104,7 @@ var specials = func() (t [256]bool) {
 	return t
 }()
 
-// scan returns where the segment that starts at a position ends, and whether it has to be looked at closely.
+// scan returns the end of the segment that begins at start, and whether the segment needs a closer look.
 func scan(raw string, start int) (end int, special bool) {
 	for end = start; end < len(raw); end++ {
 		c := raw[end]
@@ -116,10 +116,10 @@ func scan(raw string, start int) (end int, special bool) {
 	return end, special
 }
 
-// Segments are the segments. They hold until the path is used for another request.
+// Segments returns the segments. They are valid until the path is reused for another request.
 func (p *Path) Segments() []Segment { return p.segments }
 
-// Raw is the whole path as it came, "*" for the target of an OPTIONS request that is for the server itself.
+// Raw returns the whole path as received, or "*" for an OPTIONS request to the server itself.
 func (p *Path) Raw() string {
 	if p.asterisk {
 		return "*"
@@ -127,10 +127,10 @@ func (p *Path) Raw() string {
 	return p.raw
 }
 
-// Asterisk reports whether the target is *. There are no segments then, and no route.
+// Asterisk reports whether the target is *. The path then has no segments and matches no route.
 func (p *Path) Asterisk() bool { return p.asterisk }
 
-// After is the path as it came without its first n segments: "", or something that begins with a slash. A slash at the end stays.
+// After returns the path as received without its first n segments: "", or text that begins with a slash. A trailing slash is kept.
 func (p *Path) After(n int) string {
 	switch {
 	case n <= 0 || len(p.segments) == 0:
@@ -141,16 +141,16 @@ func (p *Path) After(n int) string {
 	return p.raw[p.segments[n-1].end:]
 }
 
-// Reset makes the path "" and lets go of what it held, but not of the memory for segments.
+// Reset sets the path to "" and releases everything it refers to, except the memory for segments.
 func (p *Path) Reset() {
 	clear(p.segments)
 	p.raw, p.segments, p.asterisk = "", p.segments[:0], false
 }
 
-// SetPath makes raw, which has been read by Parse, the path of a URL so that it is sent as it is.
+// SetPath sets the path of a URL to raw, which Parse has accepted, such that it is sent unchanged.
 func SetPath(u *url.URL, raw string) {
 	u.Path, u.RawPath = raw, raw
 	if strings.Contains(raw, "%") {
-		u.Path, _ = url.PathUnescape(raw) // its encodings have been looked at
+		u.Path, _ = url.PathUnescape(raw) // Parse has checked the encodings
 	}
 }

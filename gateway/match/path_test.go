@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// request reads a request line as the server does.
+// request parses a request line as the server does.
 func request(t *testing.T, line string) *http.Request {
 	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line + " HTTP/1.1\r\nHost: a\r\n\r\n")))
@@ -21,7 +21,7 @@ func request(t *testing.T, line string) *http.Request {
 	return r
 }
 
-// clean reads the target of a request, which must be clean.
+// clean parses a path, which must be clean.
 func clean(t testing.TB, raw string) *match.Path {
 	t.Helper()
 	var p match.Path
@@ -120,7 +120,7 @@ func TestBrokenEncodingsAreRefused(t *testing.T) {
 	for _, raw := range []string{"/%", "/a%2", "/%zz/b", "/%2g", "a", "*"} {
 		require.ErrorIs(t, new(match.Path).Parse(raw), errs.Invalid, raw)
 	}
-	// The server refuses them before; a URL that was made otherwise is taken by its decoded path.
+	// The server refuses these earlier; for a URL made in another way, the decoded path counts.
 	u := &url.URL{Path: "/a", RawPath: "/%zz"}
 	var p match.Path
 	require.NoError(t, p.Clean(http.MethodGet, u))
@@ -163,7 +163,7 @@ func TestSetPathSendsWhatItIsGiven(t *testing.T) {
 	}
 }
 
-// FuzzPath checks that a path that is accepted is cut without loss, and names nothing above or beside what it seems to name.
+// FuzzPath checks that an accepted path is split without loss, and refers to nothing above or beside what it seems to refer to.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"/", "/a/b", "/a//b", "/a/../b", "/%2e%2e/", "/a;b/c", "/a%2fb", `/a\b`, "/%00", "/%", "/a/", "//a", "/é"} {
 		f.Add(s)
@@ -185,7 +185,7 @@ func FuzzPath(f *testing.F) {
 			require.Equal(t, names(&p)[i:], names(again))
 		}
 		require.Contains(t, []string{raw, strings.TrimSuffix(raw, "/")}, joined)
-		// What the server makes of it is the same.
+		// The server parses it in the same way.
 		if u, err := url.ParseRequestURI(raw); err == nil && u.EscapedPath() == raw && u.Host == "" {
 			require.NoError(t, again.Clean(http.MethodGet, u))
 			require.Equal(t, names(&p), names(again))

@@ -5,14 +5,14 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Pattern is a pattern of paths, ready to be compared. It does not change.
+// Pattern is a compiled path pattern. It is immutable.
 type Pattern struct {
 	gateway.Pattern
-	stars []int // which segments are "*"
+	stars []int // indexes of the segments that are "*"
 }
 
-// NewPattern reads a pattern of Route.Paths or Rule.Paths. The error, of kind errs.Invalid, ends a sentence that starts with what holds
-// the pattern.
+// NewPattern compiles an element of Route.Paths or Rule.Paths. The error is of kind errs.Invalid; it completes a sentence that begins with
+// the name of the member.
 func NewPattern(s string) (*Pattern, error) {
 	parsed, err := gateway.ParsePattern(s)
 	if err != nil {
@@ -27,7 +27,7 @@ func NewPattern(s string) (*Pattern, error) {
 	return p, nil
 }
 
-// Match reports whether a path has these segments. To compare what is passed on by a route with Strip, leave the first segments out.
+// Match reports whether the segments match the pattern. For the path that a route with Strip forwards, omit the leading segments.
 func (p *Pattern) Match(segments []Segment) bool {
 	if len(segments) < len(p.Literals) || len(segments) > len(p.Literals) && !p.Rest {
 		return false
@@ -40,7 +40,7 @@ func (p *Pattern) Match(segments []Segment) bool {
 	return true
 }
 
-// Star is what the n-th "*", counted from 1, matched in a path, as it came; "" when there is none.
+// Star returns what the n-th "*", counted from 1, matched in a path, as received; "" if there is none.
 func (p *Pattern) Star(path *Path, n int) string {
 	if n < 1 || n > len(p.stars) || p.stars[n-1] >= len(path.segments) {
 		return ""
@@ -48,7 +48,7 @@ func (p *Pattern) Star(path *Path, n int) string {
 	return path.segments[p.stars[n-1]].Raw
 }
 
-// RestOf is what "**" matched in a path, as it came: "", or something that begins with a slash.
+// RestOf returns what "**" matched in a path, as received: "", or text that begins with a slash.
 func (p *Pattern) RestOf(path *Path) string {
 	if !p.Rest {
 		return ""

@@ -19,11 +19,11 @@ import (
 // way is one host and one path of a route.
 type way struct {
 	route *gateway.Route
-	host  string // "" for any
+	host  string // "" means any
 	path  []string
 }
 
-// plainRequest is a request whose host and path have no odd spellings.
+// plainRequest is a request whose host and path have no unusual spelling.
 type plainRequest struct {
 	host, method string
 	path         []string
@@ -61,8 +61,8 @@ func (w way) takesMethod(method string) bool {
 	return len(w.route.Methods) == 0 || slices.Contains(w.route.Methods, method)
 }
 
-// rank of a segment of a pattern: the lower, the more it says. What a pattern does not have says less than "**" only where the other one
-// goes on, in which case it does not take the path at all.
+// rank returns the rank of a segment of a pattern: the lower, the more specific. A missing segment ranks before "**". Its rank against
+// other segments does not matter: the pattern that has them does not match the path.
 func rank(path []string, i int) int {
 	switch {
 	case i >= len(path):
@@ -75,7 +75,7 @@ func rank(path []string, i int) int {
 	return 1
 }
 
-// before puts the way that says more first.
+// before puts the more specific way first.
 func before(a, b way) int {
 	host := func(w way) int {
 		switch {
@@ -99,7 +99,7 @@ func before(a, b way) int {
 		-cmp.Compare(a.route.Priority, b.route.Priority), cmp.Compare(a.route.ID, b.route.ID))
 }
 
-// reference looks at every way of every route.
+// reference finds a route by looking at every way of every route.
 func reference(routes []gateway.Route, r plainRequest) (id string, wrongMethod bool) {
 	var ways []way
 	for i := range routes {

@@ -7,14 +7,14 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Rewriter makes the path that is passed on out of the one that came. It does not change.
+// Rewriter turns the path of a request into the path that is forwarded. It is immutable.
 type Rewriter struct {
 	strip   int
 	rewrite *gateway.Rewrite
 }
 
-// NewRewriter makes the rewriter of a route. It returns errs.Invalid when the route's Rewrite is not a path, or refers to what its Paths
-// do not have.
+// NewRewriter returns the rewriter of a route. It returns errs.Invalid if the Rewrite of the route is not a path or refers to something
+// that its Paths do not have.
 func NewRewriter(route *gateway.Route) (*Rewriter, error) {
 	w := &Rewriter{strip: route.Strip}
 	if route.Rewrite == "" {
@@ -36,8 +36,8 @@ func NewRewriter(route *gateway.Route) (*Rewriter, error) {
 	return w, nil
 }
 
-// Apply returns the path that is passed on for one that the pattern, one of the route's, has matched: what was escaped is still
-// escaped. It is "" or begins with a slash, and Parse reads it.
+// Apply returns the path to forward for a path that p, one of the patterns of the route, has matched. What was escaped stays escaped. The
+// result is "" or begins with a slash, and is valid input for Parse.
 func (w *Rewriter) Apply(path *Path, p *Pattern) string {
 	if w.rewrite == nil {
 		return path.After(w.strip)

@@ -11,7 +11,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// apply passes a path on by a route with one pattern.
+// apply returns the path that a route with one pattern forwards.
 func apply(t *testing.T, route gateway.Route, raw string) string {
 	t.Helper()
 	w, err := match.NewRewriter(&route)
@@ -82,7 +82,7 @@ func TestCaptures(t *testing.T) {
 	require.Empty(t, fixed.RestOf(clean(t, "/a/b")))
 }
 
-// FuzzRewrite checks that whatever is passed on is clean again and holds nothing but what the route and the path gave.
+// FuzzRewrite checks that a forwarded path is clean again and contains only what the route and the request path provide.
 func FuzzRewrite(f *testing.F) {
 	f.Add("/a/*/**", "/b/{1}/{rest}", "/a/x/y/", 0)
 	f.Add("/*/**", "/{rest}", "/%2561/b;c", 1)

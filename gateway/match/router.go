@@ -11,20 +11,20 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Outcome says what came of looking for a route.
+// Outcome is the result of the search for a route.
 type Outcome int
 
-// The outcomes.
+// The outcomes of a search.
 const (
-	// None says that no route takes the host, the path and the header fields.
+	// None means that no route matches the host, the path and the header fields.
 	None Outcome = iota
-	// WrongMethod says that there are such routes, but none that takes the method: 405 (RFC 9110 15.5.6).
+	// WrongMethod means that routes match, but none of them accepts the method: 405 (RFC 9110 15.5.6).
 	WrongMethod
-	// Found says that there is a route.
+	// Found means that a route matches.
 	Found
 )
 
-// Entry is a route, ready to become part of a Router, and what it stands for. It does not change and may be part of several routers.
+// Entry is a route prepared for a Router, with the value it stands for. It is immutable and may be part of several routers.
 type Entry[T any] struct {
 	id       string
 	hosts    []string
@@ -35,13 +35,13 @@ type Entry[T any] struct {
 	value    T
 }
 
-// condition is what a header field must be.
+// condition is a condition on a header field.
 type condition struct {
-	name, value string // the name in its canonical form
+	name, value string // the name in canonical form
 	any         bool
 }
 
-// NewEntry prepares a route that has passed its Check. Otherwise it returns errs.Invalid, saying what is wrong.
+// NewEntry prepares a route that has passed its Check. For any other route it returns errs.Invalid with the reason.
 func NewEntry[T any](route *gateway.Route, value T) (*Entry[T], error) {
 	e := &Entry[T]{id: route.ID, methods: route.Methods, priority: route.Priority, value: value}
 	for i, s := range route.Hosts {
@@ -67,20 +67,20 @@ func NewEntry[T any](route *gateway.Route, value T) (*Entry[T], error) {
 	return e, nil
 }
 
-// Router finds routes. It does not change once it is made.
+// Router finds routes. It is immutable.
 type Router[T any] struct {
 	names     map[string]*node[T]
 	addresses map[netip.Addr]*node[T]
-	wildcards map[string]*node[T] // by what follows "*."
+	wildcards map[string]*node[T] // by the name after "*."
 	others    *node[T]
 }
 
-// node stands for the segments that lead to it.
+// node is the end of a sequence of segments, in a tree of patterns.
 type node[T any] struct {
 	literals map[string]*node[T]
 	star     *node[T]
-	exact    []candidate[T] // patterns that end here, the best first
-	rest     []candidate[T] // those that go on with "**"
+	exact    []candidate[T] // patterns that end here, best first
+	rest     []candidate[T] // patterns that continue with "**"
 }
 
 type candidate[T any] struct {
@@ -88,7 +88,7 @@ type candidate[T any] struct {
 	pattern *Pattern
 }
 
-// NewRouter makes a router of routes, whose ids should differ.
+// NewRouter returns a router for routes, whose ids should be distinct.
 func NewRouter[T any](entries []*Entry[T]) *Router[T] {
 	r := &Router[T]{
 		names: make(map[string]*node[T]), addresses: make(map[netip.Addr]*node[T]), wildcards: make(map[string]*node[T]),
@@ -106,14 +106,14 @@ func NewRouter[T any](entries []*Entry[T]) *Router[T] {
 	return r
 }
 
-// compare puts entries in the order in which they are asked where their hosts and paths do not decide.
+// compare orders entries by the precedence of routes that have the same host and path.
 func compare[T any](a, b *Entry[T]) int {
 	named := func(e *Entry[T]) int { return min(len(e.methods), 1) }
 	return cmp.Or(cmp.Compare(named(b), named(a)), cmp.Compare(len(b.headers), len(a.headers)),
 		cmp.Compare(b.priority, a.priority), strings.Compare(a.id, b.id))
 }
 
-// tree returns the paths of a canonical host, and makes room for them when there are none.
+// tree returns the tree of paths of a canonical host, and creates it if there is none.
 func (r *Router[T]) tree(host string) *node[T] {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return under(r.addresses, a)
@@ -158,29 +158,29 @@ func (n *node[T]) add(e *Entry[T]) {
 	}
 }
 
-// question is one request, and what was seen on the way to its route.
+// question is one request, and what the search has found out about it.
 type question struct {
 	method      string
 	header      http.Header
-	hosted      bool // only routes that name hosts are asked
+	hosted      bool // search only routes that name hosts
 	wrongMethod bool
-	allowed     *[]string // collects the methods of routes that were passed over for theirs
+	allowed     *[]string // if not nil, collects the methods of the routes that match otherwise
 }
 
-// Find returns what the route of a request stands for, and which of its patterns matched. The host is that of the request, with or
-// without a port. It allocates nothing unless the host has capitals.
+// Find returns the value of the route that matches a request, and the pattern that matched. host is the host of the request, with or
+// without a port. Find does not allocate unless the host has upper-case letters.
 func (r *Router[T]) Find(host, method string, path *Path, header http.Header) (value T, p *Pattern, outcome Outcome) {
 	q := question{method: method, header: header}
 	return r.result(r.find(host, path, &q), &q)
 }
 
-// FindHost is Find among the routes that name hosts alone.
+// FindHost is Find restricted to routes that name hosts.
 func (r *Router[T]) FindHost(host, method string, path *Path, header http.Header) (value T, p *Pattern, outcome Outcome) {
 	q := question{method: method, header: header, hosted: true}
 	return r.result(r.find(host, path, &q), &q)
 }
 
-// result is what Find says of a candidate, which is nil when there is none.
+// result returns the results of Find for a candidate; c is nil if there is none.
 func (r *Router[T]) result(c *candidate[T], q *question) (value T, p *Pattern, outcome Outcome) {
 	switch {
 	case c != nil:
@@ -191,8 +191,8 @@ func (r *Router[T]) result(c *candidate[T], q *question) (value T, p *Pattern, o
 	return value, nil, outcome
 }
 
-// Allowed lists the methods that routes take for the host, path and header fields of a request, sorted, for the Allow field of an answer
-// to one that Find says WrongMethod of.
+// Allowed returns the sorted methods of the routes that match the host, path and header fields of a request, for the Allow field of the
+// response when Find returns WrongMethod.
 func (r *Router[T]) Allowed(host string, path *Path, header http.Header) []string {
 	return r.methods(host, path, &question{header: header})
 }
@@ -210,7 +210,7 @@ func (r *Router[T]) methods(host string, path *Path, q *question) []string {
 	return slices.Compact(methods)
 }
 
-// find asks the trees of the host from the most specific one on.
+// find searches the trees that apply to the host, the most specific one first.
 func (r *Router[T]) find(host string, path *Path, q *question) *candidate[T] {
 	if path.asterisk {
 		return nil
@@ -249,10 +249,10 @@ func (r *Router[T]) findHost(host string, path *Path, q *question) *candidate[T]
 	}
 }
 
-// maxHost is how long a host name is at most (RFC 1035 2.3.4).
+// maxHost is the maximum length of a host name (RFC 1035 2.3.4).
 const maxHost = 253
 
-// splitHost takes the host of a request apart: a name in lower case without a dot at its end, or an address.
+// splitHost parses the host of a request into a lower-case name without a trailing dot, or an address.
 func splitHost(host string) (name string, addr netip.Addr) {
 	switch colon := strings.LastIndexByte(host, ':'); {
 	case strings.HasPrefix(host, "["):
@@ -268,12 +268,12 @@ func splitHost(host string) (name string, addr netip.Addr) {
 	return strings.ToLower(strings.TrimSuffix(host, ".")), addr
 }
 
-// looksLikeAddress keeps names away from the parser of addresses, whose errors take memory.
+// looksLikeAddress keeps names away from netip.ParseAddr, whose errors allocate.
 func looksLikeAddress(host string) bool {
 	return strings.Contains(host, ":") || strings.Trim(host, ".0123456789") == ""
 }
 
-// find goes down the tree: a literal segment, then "*", then "**".
+// find descends the tree: a literal segment first, then "*", then "**".
 func (n *node[T]) find(segments []Segment, q *question) *candidate[T] {
 	if n == nil {
 		return nil
@@ -295,7 +295,7 @@ func (n *node[T]) find(segments []Segment, q *question) *candidate[T] {
 	return pick(n.rest, q)
 }
 
-// pick returns the first candidate that takes the method and the header fields.
+// pick returns the first candidate that matches the method and the header fields.
 func pick[T any](candidates []candidate[T], q *question) *candidate[T] {
 	for i := range candidates {
 		c := &candidates[i]
@@ -312,7 +312,7 @@ func pick[T any](candidates []candidate[T], q *question) *candidate[T] {
 	return nil
 }
 
-// meets reports whether a request has the header fields, each with the value in one of its lines.
+// meets reports whether a header meets all conditions: each field must be present, with the value in one of its lines.
 func meets(header http.Header, conditions []condition) bool {
 	for i := range conditions {
 		c := &conditions[i]

@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// router makes a router of routes that stand for their ids.
+// router returns a router whose routes stand for their ids.
 func router(t testing.TB, routes ...gateway.Route) *match.Router[string] {
 	t.Helper()
 	entries := make([]*match.Entry[string], len(routes))
@@ -156,7 +156,7 @@ func TestRoutesThatCannotBePrepared(t *testing.T) {
 	}
 }
 
-// many makes a router with many routes of several shapes.
+// many returns a router with many routes of several shapes.
 func many(t testing.TB, n int) *match.Router[string] {
 	t.Helper()
 	routes := make([]gateway.Route, 0, n)

@@ -1,5 +1,5 @@
-// Package meter counts calls by route, service and consumer. Names come from strangers, so only as many of them get a series of
-// their own as the settings say; the others share one.
+// Package meter counts calls by route, service and consumer. Strangers can choose names, so only a configured number of services and
+// consumers get a series of their own; the others share one.
 package meter
 
 import (
@@ -10,16 +10,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Other is the label of what has no series of its own.
+// Other is the label value for names without a series of their own.
 const Other = "(other)"
 
-// Series counts calls by the class of their status: index 1 is 1xx.
+// Series counts calls by status class: index 1 is 1xx.
 type Series struct{ classes [6]prometheus.Counter }
 
 // Count counts a call.
 func (s *Series) Count(status int) { s.classes[min(max(status/100, 0), 5)].Inc() }
 
-// Route is the series of a route.
+// Route is the series of a route, with durations.
 type Route struct {
 	Series
 	duration prometheus.Observer
@@ -31,7 +31,7 @@ func (r *Route) Observe(status int, took time.Duration) {
 	r.duration.Observe(took.Seconds())
 }
 
-// Meter has the metrics of calls.
+// Meter holds the metrics of calls.
 type Meter struct {
 	routes, services, consumers *prometheus.CounterVec
 	durations                   *prometheus.HistogramVec
@@ -48,7 +48,7 @@ type Meter struct {
 // classes are the values of the label class.
 var classes = [6]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
-// New registers the metrics. services and consumers are how many of them get a series of their own.
+// New registers the metrics. services and consumers limit how many of each get a series of their own.
 func New(services, consumers int, reg prometheus.Registerer) *Meter {
 	m := &Meter{
 		routes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -77,13 +77,13 @@ func New(services, consumers int, reg prometheus.Registerer) *Meter {
 	return m
 }
 
-// Bound changes how many services and consumers get a series of their own.
+// Bound changes the limits on services and consumers with a series of their own.
 func (m *Meter) Bound(services, consumers int) {
 	m.mostServices.Store(int64(services))
 	m.mostConsumers.Store(int64(consumers))
 }
 
-// Route returns the series of a route. Routes are named by managers, and bounded by what they may store.
+// Route returns the series of a route. The number of routes needs no limit here: managers name them, and may store a limited number.
 func (m *Meter) Route(name string) *Route {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,7 +108,7 @@ func (m *Meter) Consumer(name string) *Series {
 func (m *Meter) find(known map[string]*Series, vec *prometheus.CounterVec, name string, most int64) *Series {
 	m.mu.RLock()
 	s := known[name]
-	if s == nil && int64(len(known)) > most { // one more: the others'
+	if s == nil && int64(len(known)) > most { // one more, for Other
 		s = known[Other]
 	}
 	m.mu.RUnlock()

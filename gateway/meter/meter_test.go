@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/gateway/meter"
 )
 
-// series are the values of a metric by the first label and the class.
+// series returns the values of a metric by first label and class.
 func series(t *testing.T, reg *prometheus.Registry, name string) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()

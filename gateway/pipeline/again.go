@@ -9,10 +9,8 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Again decides once more about a call that is under way, as authentication and authorization would about a new one: by its Policy, which
-// is the one that holds now. to are the instances at the address it goes to, of which it may have been let through to any; none: it goes to
-// no instance. withdrawn says why the proof of who calls does not count any more, nil: it does. The error is why a new call would be
-// refused. Again may change c, which is a copy.
+// Again implements tenure.Judge. It decides as authentication and authorization would about a new call, by the Policy of c, which is the
+// one in force now. The error says why a new call would be refused. Again may change c, which is a copy.
 func (co *Compiler) Again(c *call.Call, method string, to []*table.Instance, withdrawn error) error {
 	p := c.Policy
 	if p.Closed {
@@ -28,7 +26,7 @@ func (co *Compiler) Again(c *call.Call, method string, to []*table.Instance, wit
 		return withdrawn
 	case withdrawn == nil && methods.Take(c):
 	case methods.Anonymous:
-		c.Caller, c.Token, c.Key, c.Services = nil, "", nil, nil // which new calls would be those of
+		c.Caller, c.Token, c.Key, c.Services = nil, "", nil, nil // as for a new call
 	default:
 		return errs.New(errs.Forbidden, "the policy of the call takes no such proof of who calls any more")
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// external asks somebody else about a call.
+// external asks an external authoriser about a call.
 func (co *Compiler) external(spec *gateway.ExternalAuth) (stage, error) {
 	authoriser, err := extauth.New(spec, co.External, co.Log, co.ExternalMetrics)
 	if err != nil {
@@ -46,13 +46,13 @@ func (co *Compiler) external(spec *gateway.ExternalAuth) (stage, error) {
 	}}, nil
 }
 
-// The reasons of external authorisation.
+// The reasons for refusals by external authorisation.
 const (
 	ReasonExternal     = "external-authorization"
 	ReasonExternalAway = "external-authorization-away"
 )
 
-// ask puts the question about a call.
+// ask asks the authoriser about a call.
 func ask(c *call.Call, r *http.Request, a *extauth.Authoriser) (*extauth.Decision, error) {
 	body, err := a.Body(r)
 	if err != nil {
@@ -99,7 +99,7 @@ func (co *Compiler) spike(p *table.Policy) stage {
 	}}
 }
 
-// concurrency bounds how many calls of a consumer are under way.
+// concurrency bounds how many calls of a consumer are in flight.
 func (co *Compiler) concurrency(p *table.Policy) stage {
 	most, own := p.Spec.Concurrent, p.Definition.Concurrent != 0
 	return stage{StageConcurrency, func(next http.Handler) http.Handler {
@@ -137,13 +137,13 @@ func (co *Compiler) quota(p *table.Policy) stage {
 	})}
 }
 
-// abandon ends a call whose client does not wait any more. net/http would take silence for success.
+// abandon ends a call whose client no longer waits. It panics because net/http takes a handler that returns without an answer for success.
 func (co *Compiler) abandon(c *call.Call, err error) {
 	co.Gone(c, err)
 	panic(http.ErrAbortHandler)
 }
 
-// rateLimit says which limit a call was refused for (draft-ietf-httpapi-ratelimit-headers).
+// rateLimit names the limit that a call was refused for (draft-ietf-httpapi-ratelimit-headers).
 func rateLimit(w http.ResponseWriter, name string, after time.Duration) {
 	w.Header()["Ratelimit"] = []string{fmt.Sprintf("%q;r=0;t=%d", name, int64(math.Ceil(after.Seconds())))}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/openmep/mep/gateway/table"
 )
 
-// Merge fills in what a policy leaves open. The parts of externalAuth and spikeArrest go together; flags hold when either has them.
+// Merge returns p with what it leaves open filled in from base. externalAuth and spikeArrest are each taken as a whole; a flag is set if it
+// is set in either.
 func Merge(p, base gateway.Policy) gateway.Policy {
 	if p.Authentication == nil {
 		p.Authentication = base.Authentication
@@ -80,7 +81,7 @@ func mergeHeaders(h, base gateway.Headers) gateway.Headers {
 	return h
 }
 
-// plan is what a policy does to header fields.
+// plan returns what a policy does to header fields.
 func plan(p *gateway.Policy, defaults *table.Plan) table.Plan {
 	h := &p.Headers
 	return table.Plan{

@@ -1,10 +1,10 @@
-// Package pipeline makes policies that can be applied of policies as they are defined: each becomes a chain of filters in the one order
-// there is.
+// Package pipeline compiles policies from their definitions: each becomes a chain of filters in one fixed order.
 //
 //	authenticate → authorise → external authorisation → spike arrest → concurrency → quota → bound the body → filters of the
 //	configuration → pass on
 //
-// What refuses for the least comes first, and what counts a call comes when nothing else of the gateway will refuse it.
+// The cheapest checks come first. Quotas come after authorisation, spike arrest and concurrency, so that they do not count the calls that
+// those refuse.
 package pipeline
 
 import (
@@ -31,7 +31,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// The names of the stages, in their order.
+// The names of the stages, in order.
 const (
 	StageAuthenticate = "authentication"
 	StageAuthorise    = "authorization"
@@ -45,27 +45,27 @@ const (
 
 // Named is a filter of the configuration.
 type Named struct {
-	// Name is that of its kind.
+	// Name is the name of its kind.
 	Name string
 	// Filter is the filter itself.
 	Filter filter.Filter
-	// Exclude are patterns of paths of requests it does not see.
+	// Exclude are patterns of paths; the filter does not see requests for them.
 	Exclude []string
 }
 
-// Defaults are the settings of the gateway that policies fall back on.
+// Defaults are the gateway settings that policies fall back on.
 type Defaults struct {
-	// MaxBody is the largest request body in bytes, -1 for any.
+	// MaxBody is the maximum size of a request body in bytes; -1 means any size.
 	MaxBody int64
-	// Headers are what is sent unless a policy says otherwise.
+	// Headers applies to header fields unless a policy says otherwise.
 	Headers table.Plan
 }
 
-// Stages is what the filters work with.
+// Stages holds what the filters work with.
 type Stages struct {
 	Authenticator *authn.Authenticator
 	Judge         *authz.Judge
-	// External makes the questions of external authorisation.
+	// External sends the requests of external authorisation.
 	External        http.RoundTripper
 	ExternalMetrics *extauth.Metrics
 	Log             *slog.Logger
@@ -73,26 +73,26 @@ type Stages struct {
 	InFlight        *inflight.Counts
 	Quotas          *quota.Quotas
 	Proxy           *proxy.Proxy
-	// Audit gets the refusals of those who may not call.
+	// Audit receives the refusals of callers who may not call.
 	Audit *audit.Log
-	// Fail answers a call with an error, Gone notes that nobody waits for an answer any more, and Refused counts an answer of the
-	// gateway's own.
+	// Fail answers a call with an error, Gone records that the client no longer waits for an answer, and Refused counts an answer by the
+	// gateway itself.
 	Fail    func(c *call.Call, w http.ResponseWriter, reason string, err error)
 	Gone    func(c *call.Call, err error)
 	Refused func(reason string)
 }
 
-// Compiler makes policies. It is replaced when the configuration is.
+// Compiler compiles policies. A new configuration gets a new Compiler.
 type Compiler struct {
 	*Stages
 	Defaults Defaults
 	Filters  []Named
 	Upstream *upstream.Manager
-	// Refusing is in place of policies that cannot be applied. Init makes it.
+	// Refusing takes the place of policies that cannot be applied. Init sets it.
 	Refusing *table.Policy
 }
 
-// Init makes what the compiler falls back on. Call it before anything else.
+// Init prepares Refusing. It must be called before any other method.
 func (co *Compiler) Init() error {
 	profile, err := co.Upstream.Profile(gateway.Upstream{}, gateway.Timeouts{})
 	if err != nil {
@@ -105,8 +105,8 @@ func (co *Compiler) Init() error {
 	return nil
 }
 
-// Policy compiles the definition of a policy, which passed its Check. What it leaves open is as base says; base may be nil. The error says
-// what cannot be used on this replica.
+// Policy compiles the definition of a policy that has passed its Check. base fills in what the definition leaves open; it may be nil. The
+// error says what this replica cannot use.
 func (co *Compiler) Policy(name, source string, spec gateway.Policy, base *gateway.Policy) (*table.Policy, error) {
 	definition := spec
 	if base != nil {
@@ -138,11 +138,11 @@ func (co *Compiler) policy(name, source string, spec gateway.Policy) (*table.Pol
 	return p, nil
 }
 
-// defaultScope is what callers must hold unless the policy says otherwise.
+// defaultScope is the scope that callers must hold unless the policy says otherwise.
 const defaultScope = "mp1"
 
-// Platform compiles the policy of a route of the platform. Who may call is decided there, unless it is guarded. local answers within this
-// process; nil: calls are passed on.
+// Platform compiles the policy of a platform route. The platform itself decides who may call, unless the route is guarded. local answers
+// within this process; nil means that calls are passed on.
 func (co *Compiler) Platform(name, source string, spec gateway.Policy, local http.Handler, guarded bool) (*table.Policy, error) {
 	definition := spec
 	spec.KeepAuthorization = true
@@ -155,7 +155,7 @@ func (co *Compiler) Platform(name, source string, spec gateway.Policy, local htt
 	if guarded {
 		first = co.authenticate(p)
 	} else {
-		p.Spec.Scopes = spec.Scopes // what callers need is decided there
+		p.Spec.Scopes = spec.Scopes // the platform decides what callers need
 	}
 	if local == nil {
 		local = co.Proxy
@@ -169,7 +169,7 @@ type stage struct {
 	filter filter.Filter
 }
 
-// chain puts the filters of a policy before a handler.
+// chain builds the handler of a policy: its filters in order, then last.
 func (co *Compiler) chain(p *table.Policy, last http.Handler, stages ...stage) error {
 	spec := &p.Spec
 	if spec.ExternalAuth != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/kit/limit"
 )
 
-// The reasons for which calls are refused here, besides those of package authz.
+// The reasons for which this package refuses calls, besides those of package authz.
 const (
 	ReasonUnauthenticated = "unauthenticated"
 	ReasonNoService       = "no-service"
@@ -32,7 +32,7 @@ const (
 	ReasonBusy            = "busy"
 )
 
-// check makes a filter of what decides about a call. The error refuses it.
+// check makes a filter from a decision about a call. An error refuses the call.
 func (co *Compiler) check(decide func(c *call.Call, w http.ResponseWriter, r *http.Request) (reason string, err error)) filter.Filter {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,14 +55,14 @@ func (co *Compiler) authenticate(p *table.Policy) stage {
 		if err == nil {
 			return "", nil
 		}
-		if refusal, ok := errors.AsType[*identity.Refusal](err); ok && refusal.Code != "" { // who proves nothing is no news
+		if refusal, ok := errors.AsType[*identity.Refusal](err); ok && refusal.Code != "" { // no proof at all is not worth reporting
 			co.deny(c, r, refusal.Description)
 		}
 		return refused(w, err)
 	})}
 }
 
-// deny tells the audit stream of a refusal.
+// deny reports a refusal to the audit stream.
 func (co *Compiler) deny(c *call.Call, r *http.Request, why string) {
 	e := audit.Entry{
 		Action: "access.deny", Result: audit.Denied, Source: c.Info.Client.String(), Target: c.Target(r.Method),
@@ -74,7 +74,7 @@ func (co *Compiler) deny(c *call.Call, r *http.Request, why string) {
 	co.Audit.Busy(e)
 }
 
-// permit makes a filter of what decides whether a caller may make a call. Those that may not are told to the audit stream.
+// permit makes a filter from a decision whether a caller may make a call. Calls that are forbidden are reported to the audit stream.
 func (co *Compiler) permit(decide func(c *call.Call, r *http.Request) (reason string, err error)) filter.Filter {
 	return co.check(func(c *call.Call, _ http.ResponseWriter, r *http.Request) (string, error) {
 		reason, err := decide(c, r)
@@ -85,7 +85,7 @@ func (co *Compiler) permit(decide func(c *call.Call, r *http.Request) (reason st
 	})
 }
 
-// refused makes what a caller is told who could not be identified.
+// refused decides what a caller is told who could not be identified.
 func refused(w http.ResponseWriter, err error) (string, error) {
 	refusal, ok := errors.AsType[*identity.Refusal](err)
 	if !ok {
@@ -102,7 +102,7 @@ func refused(w http.ResponseWriter, err error) (string, error) {
 	return ReasonUnauthenticated, errs.New(kind, "%s", refusal.Description)
 }
 
-// recognise finds out who calls a route of the platform, for limits and records: whether it may is decided there.
+// recognise identifies the caller of a platform route, for limits and records. The platform decides whether the caller may call.
 func (co *Compiler) recognise() stage {
 	return stage{"", co.check(func(c *call.Call, w http.ResponseWriter, r *http.Request) (string, error) {
 		if err := co.Authenticator.Identify(c, r, authn.Recognise); err != nil {
@@ -112,7 +112,7 @@ func (co *Compiler) recognise() stage {
 	})}
 }
 
-// rules applies the rules and scopes of the policy of a route of the platform.
+// rules applies the rules and scopes in the policy of a platform route.
 func (co *Compiler) rules(p *table.Policy) stage {
 	return stage{StageAuthorise, co.permit(func(c *call.Call, r *http.Request) (string, error) {
 		c.Policy = p
@@ -124,7 +124,7 @@ func (co *Compiler) rules(p *table.Policy) stage {
 	})}
 }
 
-// withoutPrefix is a path of Mp1 without what it is mounted below, which says nothing about the resource.
+// withoutPrefix returns an Mp1 path without the prefix that Mp1 is mounted under, which says nothing about the resource.
 func withoutPrefix(path string) string {
 	for _, root := range []string{"/mec_service_mgmt/", "/mec_app_support/"} {
 		if i := strings.Index(path, root); i > 0 {
@@ -134,7 +134,7 @@ func withoutPrefix(path string) string {
 	return path
 }
 
-// authorise decides whether the caller may make the call, and what it may go to.
+// authorise decides whether the caller may make the call, and where the call may go.
 func (co *Compiler) authorise(p *table.Policy) stage {
 	return stage{StageAuthorise, co.permit(func(c *call.Call, r *http.Request) (string, error) {
 		s := rule.Subject{Caller: c.Caller, Client: c.Info.Client, Method: r.Method, Path: c.Path}
@@ -146,7 +146,7 @@ func (co *Compiler) authorise(p *table.Policy) stage {
 	})}
 }
 
-// Choose finds what the call may go to.
+// Choose finds the endpoints that the call may go to.
 func (co *Compiler) Choose(c *call.Call, explicit bool) (reason string, err error) {
 	switch {
 	case c.Instance != nil:
@@ -167,7 +167,7 @@ func (co *Compiler) Choose(c *call.Call, explicit bool) (reason string, err erro
 	return reason, err
 }
 
-// consumer is whom limits are counted for: the caller, or the network of one who is not known, who may have all of its addresses.
+// consumer returns whom limits count a call for: the caller or, if unknown, the network of the client, which may have all of its addresses.
 func consumer(c *call.Call) string {
 	if c.Info.Consumer != "" {
 		return c.Info.Consumer
@@ -175,7 +175,8 @@ func consumer(c *call.Call) string {
 	return "address " + limit.Source(c.Info.Client)
 }
 
-// counted is what limits are counted for: each service by itself, or a route with a limit of its own.
+// counted returns what limits count a call for: its service, or its route if it has no service or is a static route with a limit of its
+// own.
 func counted(c *call.Call, own bool) string {
 	if c.Info.Service != "" && (!own || c.Route == nil) {
 		return "service:" + c.Info.Service
@@ -183,10 +184,10 @@ func counted(c *call.Call, own bool) string {
 	return c.Info.Route
 }
 
-// retryConcurrent is after what time a call may be tried again that others were in the way of.
+// retryConcurrent is how long a client should wait before it retries a call that the concurrency limit refused.
 const retryConcurrent = time.Second
 
-// bound bounds the body.
+// bound limits the size of the request body.
 func (co *Compiler) bound(most int64) stage {
 	return stage{StageBody, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -203,7 +204,7 @@ func (co *Compiler) bound(most int64) stage {
 	}}
 }
 
-// admitted notes when a call was let through.
+// admitted records when a call was let through.
 func (co *Compiler) admitted() stage {
 	return stage{"", func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -214,7 +215,7 @@ func (co *Compiler) admitted() stage {
 	}}
 }
 
-// exclusion is the paths of requests a filter is not to see.
+// exclusion holds patterns of paths; a filter does not see requests for them.
 type exclusion []*match.Pattern
 
 func exclusionOf(f *Named) (exclusion, error) {
@@ -229,13 +230,13 @@ func exclusionOf(f *Named) (exclusion, error) {
 	return e, nil
 }
 
-// has reports whether a path, escaped, is one of them.
+// has reports whether an escaped path is excluded.
 func (e exclusion) has(escaped string) bool {
 	var path match.Path
 	return path.Parse(escaped) == nil && slices.ContainsFunc(e, func(p *match.Pattern) bool { return p.Match(path.Segments()) })
 }
 
-// excluding keeps requests away from a filter that it is not to see.
+// excluding keeps excluded requests away from a filter.
 func excluding(f *Named) (filter.Filter, error) {
 	excluded, err := exclusionOf(f)
 	if err != nil || len(excluded) == 0 {
@@ -253,14 +254,14 @@ func excluding(f *Named) (filter.Filter, error) {
 	}, nil
 }
 
-// Run are the names of what a request with a path, escaped, runs through by a policy.
+// Run returns the names of the filters that a request for an escaped path runs through under a policy.
 func (co *Compiler) Run(p *table.Policy, escaped string) []string {
 	list := slices.Clone(p.Filters)
 	at := len(list)
-	for i := range slices.Backward(co.Filters) { // the last ones of the policy are those of the configuration
+	for i := range slices.Backward(co.Filters) { // the filters of the configuration come last in the policy
 		f := &co.Filters[i]
 		if at--; at < 0 || list[at] != f.Name {
-			at++ // the policy has none of it
+			at++ // the policy leaves this filter out
 			continue
 		}
 		if excluded, err := exclusionOf(f); err == nil && excluded.has(escaped) {
@@ -270,5 +271,5 @@ func (co *Compiler) Run(p *table.Policy, escaped string) []string {
 	return list
 }
 
-// ReasonPolicy is why calls are refused whose policy cannot be applied.
+// ReasonPolicy is the reason for refusing calls whose policy cannot be applied.
 const ReasonPolicy = "policy"

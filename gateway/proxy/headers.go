@@ -15,19 +15,19 @@ import (
 
 const requestIDHeader = httpx.RequestIDHeader
 
-// The header fields that say who calls.
+// The header fields that identify the caller.
 const (
 	appHeader    = "X-Appinstanceid"
 	scopesHeader = "X-Consumer-Scopes"
 )
 
-// identityPrefixes are the beginnings of header fields that somebody behind the gateway may take for a proof of who calls: this
-// gateway's own, and those of gateways apps were written for. They are in lower case.
+// identityPrefixes are prefixes of header fields that a server behind the gateway may trust to identify the caller: those of this gateway,
+// and those of gateways that apps were written for. They are in lower case.
 var identityPrefixes = []string{"x-consumer", "x-credential", "x-authenticated", "x-auth-request-", "x-anonymous-consumer"}
 
-// Clean removes what a client must not say: fields by which it might pass for somebody else, and those that its Connection field names,
-// before the gateway sets any of its own (RFC 9110 7.6.1). Many servers turn "_" into "-", so that a field with "_" might pass for one
-// that was checked, or that the gateway sets: unless underscores are wanted, there are none.
+// Clean removes header fields that a client must not send, before the gateway sets its own: fields with which the client could impersonate
+// somebody else, and those named by its Connection field (RFC 9110 7.6.1). Many servers turn "_" into "-", so a field with "_" could pass
+// for one that was checked or that the gateway sets. Unless underscores is set, Clean removes all fields with "_".
 func Clean(h http.Header, proxied, underscores bool) {
 	for name := range h {
 		if !underscores && strings.IndexByte(name, '_') >= 0 || isIdentity(name) || misleading[name] || !proxied && proxyOnly[name] {
@@ -37,20 +37,20 @@ func Clean(h http.Header, proxied, underscores bool) {
 	connection(h, h["Connection"])
 }
 
-// misleading are fields by which other gateways say who calls, or by which a server takes another path than the one that was judged.
-// They are in their canonical form.
+// misleading are fields with which other gateways identify the caller, or which make a server use another path than the one that was
+// judged. Names are in canonical form.
 var misleading = map[string]bool{
 	"X-Original-Url": true, "X-Rewrite-Url": true, "X-Forwarded-Client-Cert": true, "X-Forwarded-User": true, "X-Remote-User": true,
 	"Remote-User": true, "X-Userinfo": true,
 }
 
-// proxyOnly are fields that only proxies have a say in.
+// proxyOnly are fields that only proxies may set.
 var proxyOnly = map[string]bool{
 	"X-Forwarded-Port": true, "X-Forwarded-Prefix": true, "X-Forwarded-Scheme": true, "X-Forwarded-Ssl": true, "X-Forwarded-Server": true,
 	"X-Original-Forwarded-For": true, "X-Original-Host": true, "X-Client-Ip": true, "True-Client-Ip": true, "Cf-Connecting-Ip": true,
 }
 
-// CleanTrailer removes announced trailer fields by which a client might pass for somebody else.
+// CleanTrailer removes announced trailer fields with which a client could impersonate somebody else.
 func CleanTrailer(h http.Header) {
 	for name := range h {
 		if isIdentity(name) || misleading[name] || strings.IndexByte(name, '_') >= 0 {
@@ -59,7 +59,7 @@ func CleanTrailer(h http.Header) {
 	}
 }
 
-// connection removes the fields that hold for this connection alone, all but an upgrade to WebSocket.
+// connection removes the connection-specific fields, except an upgrade to WebSocket.
 func connection(h http.Header, fields []string) {
 	upgrade := false
 	for _, f := range fields {
@@ -73,7 +73,7 @@ func connection(h http.Header, fields []string) {
 			}
 		}
 	}
-	// To another protocol than WebSocket it would be a tunnel past everything the gateway decides (RFC 9110 7.8: it may be ignored).
+	// An upgrade to any other protocol would be a tunnel past all decisions of the gateway, which may ignore it (RFC 9110 7.8).
 	if to := h["Upgrade"]; upgrade && len(to) == 1 && strings.EqualFold(to[0], "websocket") {
 		h["Connection"] = []string{"Upgrade"}
 		return
@@ -98,12 +98,12 @@ func isIdentity(name string) bool {
 	}
 	switch plain {
 	case "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto":
-		return strings.Contains(name, "_") // with dashes they are dealt with as such
+		return strings.Contains(name, "_") // the forms with dashes are handled elsewhere
 	}
 	return false
 }
 
-// fields sets header fields. The values of most calls are one piece of memory.
+// fields sets header fields. The values of a typical call share one allocation.
 type fields struct {
 	header http.Header
 	values [8]string
@@ -120,7 +120,7 @@ func (f *fields) set(name, value string) {
 	f.header[name] = f.values[f.n-1 : f.n : f.n]
 }
 
-// setHeaders makes the header of the request that is passed on.
+// setHeaders builds the header of the request that is passed on.
 func setHeaders(c *call.Call, in *http.Request, h http.Header) {
 	plan := &c.Policy.Headers
 	if !plan.KeepAuthorization {
@@ -173,7 +173,7 @@ func scopes(c *call.Call) string {
 	return strings.Join(c.Caller.Scopes, " ")
 }
 
-// setClaims passes claims of the token on: text and numbers as they are, lists of text separated by blanks.
+// setClaims passes claims of the token on: text and numbers unchanged, and lists of text separated by spaces.
 func setClaims(c *call.Call, h http.Header) {
 	claims := c.Caller.Claims()
 	for _, f := range c.Policy.Headers.Claims {
@@ -202,12 +202,12 @@ func headerValue(claim any) (string, bool) {
 		text = fmt.Sprint(v)
 	}
 	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return "", false // it could break the header, or be read as something else
+		return "", false // it could break the header or be misread
 	}
 	return text, true
 }
 
-// setXForwarded says where the call comes from, in the form that most servers read. What a trusted proxy said before is kept.
+// setXForwarded says where the call comes from in the form most servers read. It keeps what a trusted proxy said.
 func setXForwarded(c *call.Call, in *http.Request, out *fields) {
 	client := c.Info.Client.String()
 	out.set("X-Real-Ip", client)
@@ -234,7 +234,7 @@ func proto(r *http.Request) string {
 	return "http"
 }
 
-// forwarded is the element of the field Forwarded (RFC 7239), after those of a trusted proxy.
+// forwarded returns the value of the Forwarded field (RFC 7239). The elements of a trusted proxy come first.
 func forwarded(c *call.Call, in *http.Request) string {
 	from := c.Info.Client
 	var b strings.Builder
@@ -268,7 +268,7 @@ func writeNode(b *strings.Builder, a netip.Addr) {
 	b.WriteString(a.String())
 }
 
-// addVia appends this gateway to the field Via.
+// addVia appends this gateway to the Via field.
 func addVia(h http.Header, major, minor int) {
 	hop := "1.1 " + Pseudonym
 	if major != 1 || minor != 1 {

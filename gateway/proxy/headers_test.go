@@ -100,7 +100,7 @@ func TestFieldsOfTheConnection(t *testing.T) {
 	require.Equal(t, []string{"Upgrade"}, h["Connection"], "and nothing else is named")
 }
 
-// TestNoSpellingOfIdentityIsLeft spells the names at random.
+// TestNoSpellingOfIdentityIsLeft generates random spellings of the names.
 func TestNoSpellingOfIdentityIsLeft(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

@@ -10,18 +10,18 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// longBody is the length in bytes from which on a body may take so long that the right to it could end meanwhile.
+// longBody is the length in bytes above which a body may take so long that the right to the call could end meanwhile.
 const longBody = 64 << 10
 
-// mayLast reports whether a request may last before there is an answer: its body has no known end or is long, or it asks for an upgrade.
+// mayLast reports whether a request may last before there is a response: its body is long or of unknown length, or it asks for an upgrade.
 func mayLast(r *http.Request) bool {
 	return r.ContentLength < 0 || r.ContentLength > longBody || len(r.Header["Upgrade"]) > 0
 }
 
-// errEnded is the cause of the context of a call that is ended.
+// errEnded is the cancellation cause of a call that the gateway ended.
 var errEnded = errors.New("the gateway ended the call")
 
-// enter notes a call that may last before there is an answer, and makes its context one that can be ended.
+// enter registers a call that may last before there is a response, and gives its request a context that can be cancelled.
 func (p *Proxy) enter(c *call.Call, r *http.Request) (next *http.Request, done context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	next = r.WithContext(ctx)
@@ -29,8 +29,8 @@ func (p *Proxy) enter(c *call.Call, r *http.Request) (next *http.Request, done c
 	return next, func() { cancel(nil) }
 }
 
-// answered has a call judged again whose rights may have changed while it waited for its answer, and notes a response that may last. The
-// error says that the call was ended.
+// answered has a call judged again if its rights may have changed while it waited for the response, and registers a response that may last.
+// It returns errEnded if the call was ended.
 func (p *Proxy) answered(c *call.Call, resp *http.Response) error {
 	streams := resp.ContentLength < 0 || resp.ContentLength > longBody
 	lasts := streams && resp.Body != http.NoBody || c.Stay != nil
@@ -54,7 +54,7 @@ func (p *Proxy) answered(c *call.Call, resp *http.Response) error {
 	return nil
 }
 
-// told is the body of a stream of gRPC. When the gateway ends the call, the body ends, too, with trailers that say why.
+// told is the body of a gRPC stream. If the gateway ends the call, the body ends with trailers that say why.
 type told struct {
 	io.ReadCloser
 	of   *call.Call
@@ -78,5 +78,5 @@ func (b *told) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// endings are the codes of gRPC for the reasons that calls are ended for: UNAUTHENTICATED, PERMISSION_DENIED and UNAVAILABLE.
+// endings are the gRPC status codes for the reasons that calls are ended for: UNAUTHENTICATED, PERMISSION_DENIED and UNAVAILABLE.
 var endings = map[errs.Kind]string{errs.Unauthenticated: "16", errs.Forbidden: "7", errs.Unavailable: "14"}

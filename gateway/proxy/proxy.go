@@ -1,4 +1,4 @@
-// Package proxy passes calls on to what they are for, and the responses back.
+// Package proxy passes calls on to their targets, and the responses back.
 package proxy
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// The reasons for which calls fail here.
+// The reasons why calls fail here.
 const (
 	ReasonUpstream   = "upstream"
 	ReasonNoEndpoint = "no-endpoint"
@@ -34,13 +34,13 @@ const (
 	ReasonClient     = "client"
 )
 
-// StatusClientGone is the status of calls in records whose client went away before there was an answer.
+// StatusClientGone is the status in records of calls whose client went away before there was a response.
 const StatusClientGone = 499
 
-// Pseudonym is what the gateway calls itself in Via (RFC 9110 7.6.3).
+// Pseudonym is the name of the gateway in Via (RFC 9110 7.6.3).
 const Pseudonym = "mep"
 
-// Proxy is the end of the way: it takes calls whose Endpoints are chosen.
+// Proxy is the last handler of a call. It takes calls whose Endpoints are chosen.
 type Proxy struct {
 	reverse httputil.ReverseProxy
 	tracer  *telemetry.Tracer
@@ -49,8 +49,8 @@ type Proxy struct {
 	lasting *tenure.Calls
 }
 
-// New makes a proxy. fail answers a call that could not be passed on, for a reason; gone notes that its client went away. Calls that
-// last are noted in lasting.
+// New returns a Proxy. fail answers a call that could not be passed on, with a reason. gone records that the client went away. Calls that
+// last are registered in lasting.
 func New(tracer *telemetry.Tracer, lines *slog.Logger, lasting *tenure.Calls,
 	fail func(c *call.Call, w http.ResponseWriter, reason string, err error), gone func(c *call.Call, err error),
 ) *Proxy {
@@ -86,7 +86,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errTotal = errs.New(errs.GatewayTimeout, "the call took longer than its route allows")
 
-// maxHops is how often a call may pass gateways of this kind.
+// maxHops is how often a call may pass through gateways of this kind.
 const maxHops = 8
 
 func looping(via []string) bool {
@@ -97,20 +97,20 @@ func looping(via []string) bool {
 	return hops >= maxHops
 }
 
-// rewrite makes the request that is passed on.
+// rewrite builds the request that is passed on.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	c := call.Of(pr.In)
 	out := pr.Out
 	match.SetPath(out.URL, c.Path)
-	// As it came: net/http would leave out what it cannot read.
+	// Pass the query on unchanged: net/http would drop what it cannot parse.
 	out.URL.RawQuery = pr.In.URL.RawQuery
 	out.Host = ""
 	if r := c.Route; r != nil && (r.Kind == gateway.KindPlatform || r.Definition != nil && r.Definition.KeepHost) {
-		out.Host = pr.In.Host // signatures of the platform cover it, and its links begin with it
+		out.Host = pr.In.Host // the platform's signatures cover the host, and its links begin with it
 	}
 	setHeaders(c, pr.In, out.Header)
 	if len(out.Trailer) > 0 {
-		c.Body.Trailer = out.Trailer // whose values come at the end of the body
+		c.Body.Trailer = out.Trailer // the values arrive at the end of the body
 	}
 	p.tracer.Inject(out.Context(), out.Header)
 }
@@ -138,12 +138,12 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 		resp.Header[f.Name] = []string{f.Value}
 	}
 	if len(resp.Trailer) > 0 {
-		delete(resp.Header, "Content-Length") // HTTP/1.1 has trailers only where the length is not said
+		delete(resp.Header, "Content-Length") // HTTP/1.1 allows trailers only without Content-Length
 	}
 	if plan.Via {
 		addVia(resp.Header, resp.ProtoMajor, resp.ProtoMinor)
 	}
-	// The gateway's own fields stand in the header of the response already, unless an informational response has taken them along.
+	// The gateway's own fields are already in the response header, unless an informational response took them along.
 	if h := c.Writer.Header(); len(h[requestIDHeader]) == 0 {
 		h[requestIDHeader] = []string{c.Info.RequestID}
 		if c.Quota != nil {
@@ -152,7 +152,7 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 	}
 	delete(resp.Header, requestIDHeader)
 	if _, known := resp.Header["Content-Type"]; !known {
-		c.Writer.Header()["Content-Type"] = nil // or net/http would guess
+		c.Writer.Header()["Content-Type"] = nil // prevents net/http from guessing
 	}
 	return nil
 }
@@ -180,9 +180,9 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 		p.fail(c, w, ReasonTimeout, errTotal)
 	case cause != nil:
 		p.gone(c, err)
-		panic(http.ErrAbortHandler) // or the client, if it is still there, would get an empty answer
+		panic(http.ErrAbortHandler) // otherwise a client that is still there would get an empty response
 	case c.GRPC && overdue(c, r):
-		// What the call was passed on to knows its deadline, too, and ends it a moment before the client does.
+		// The target knows the deadline of the call, too, and ends the call a moment before the client does.
 		p.fail(c, w, ReasonTimeout, errs.Wrap(errs.GatewayTimeout, err, "the deadline of the call has passed"))
 	default:
 		reason, err := said(err)
@@ -190,21 +190,20 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// deadlineSlack is how much earlier than here the deadline of a call may be over elsewhere.
+// deadlineSlack is how much earlier than here the deadline of a call may pass elsewhere.
 const deadlineSlack = 5 * time.Millisecond
 
-// overdue reports whether the deadline of a gRPC call is over.
+// overdue reports whether the deadline of a gRPC call has passed.
 func overdue(c *call.Call, r *http.Request) bool {
 	timeout, ok := grpcTimeout(r.Header.Get("Grpc-Timeout"))
 	return ok && c.Since() >= timeout-deadlineSlack
 }
 
-// grpcUnits are the units of the field grpc-timeout.
 var grpcUnits = map[byte]time.Duration{
 	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
 }
 
-// grpcTimeout reads the field grpc-timeout: up to eight digits and a unit.
+// grpcTimeout parses the grpc-timeout field: up to eight digits and a unit.
 func grpcTimeout(text string) (time.Duration, bool) {
 	if len(text) < 2 || len(text) > 9 {
 		return 0, false
@@ -214,7 +213,7 @@ func grpcTimeout(text string) (time.Duration, bool) {
 	return time.Duration(n) * unit, known && err == nil
 }
 
-// said is what a client is told of a call that got no response.
+// said returns what a client is told about a call that got no response.
 func said(err error) (reason string, told error) {
 	if e, ok := errors.AsType[*upstream.Error](err); ok {
 		if e.Status == http.StatusGatewayTimeout {
@@ -231,7 +230,7 @@ func said(err error) (reason string, told error) {
 	return ReasonUpstream, errs.Wrap(errs.BadGateway, err, "the call could not be passed on")
 }
 
-// buffers lends the buffers bodies are copied through.
+// buffers is a pool of the buffers for copying bodies.
 type buffers struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10
@@ -247,7 +246,7 @@ func (b *buffers) Get() []byte {
 // Put implements httputil.BufferPool.
 func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }
 
-// debugLog takes what net/http says about calls that broke off: the access record has them.
+// debugLog logs at debug level what net/http reports about broken-off calls: the access record has them.
 type debugLog struct{ log *slog.Logger }
 
 // Write implements io.Writer.

@@ -7,25 +7,25 @@ import (
 	"sync"
 )
 
-// pair is whom quotas are counted for.
+// pair identifies a consumer on a route. Quotas are counted per pair.
 type pair struct{ route, consumer string }
 
-// account is the quotas of a pair.
+// account holds the quotas of a pair.
 type account struct {
 	pair pair
 
 	mu      sync.Mutex
 	windows [kinds]*window
-	gone    bool // forgotten: another account may have been made for the pair
+	gone    bool // forgotten: the pair may have another account by now
 }
 
-// shards is how many locks the accounts are spread over; a power of two.
+// shards is the number of locks the accounts are spread over; a power of two.
 const shards = 64
 
-// accounts are those used last, at most so many in each shard.
+// accounts holds the most recently used accounts, a limited number per shard.
 type accounts struct {
 	seed    maphash.Seed
-	dropped func(*account) // is told of those that made room for others
+	dropped func(*account) // called with each account evicted to make room
 	all     [shards]shard
 }
 
@@ -33,8 +33,8 @@ type shard struct {
 	mu    sync.Mutex
 	most  int
 	known map[pair]*list.Element // of *account
-	order *list.List             // those used last are in front
-	_     [64]byte               // the locks of shards do not share a cache line
+	order *list.List             // most recently used first
+	_     [64]byte               // keeps the locks of shards on separate cache lines
 }
 
 func newAccounts(keys int, dropped func(*account)) *accounts {
@@ -63,7 +63,7 @@ func (as *accounts) lock(p pair) *account {
 	}
 }
 
-// find returns the account of a pair, and the one that had to make room for it.
+// find returns the account of a pair, and the account evicted to make room for it, if any.
 func (s *shard) find(p pair) (a, dropped *account) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,13 +78,13 @@ func (s *shard) find(p pair) (a, dropped *account) {
 		s.forget(oldest)
 		dropped.mu.Unlock()
 	}
-	// What the strings are parts of, such as a token, is not to be kept.
+	// Clone the strings so as not to retain what they are part of, such as a token.
 	a = &account{pair: pair{strings.Clone(p.route), strings.Clone(p.consumer)}}
 	s.known[a.pair] = s.order.PushFront(a)
 	return a, dropped
 }
 
-// forget removes an account. The locks of the shard and the account are held.
+// forget removes an account. The caller holds the locks of the shard and of the account.
 func (s *shard) forget(e *list.Element) {
 	a := e.Value.(*account)
 	s.order.Remove(e)
@@ -92,7 +92,7 @@ func (s *shard) forget(e *list.Element) {
 	a.gone = true
 }
 
-// each calls f for every account, locked; those it returns false for are forgotten.
+// each calls f for every account, locked, and forgets the accounts for which f returns false.
 func (as *accounts) each(f func(*account) bool) {
 	for i := range as.all {
 		s := &as.all[i]

@@ -125,7 +125,7 @@ func TestWaitEndsWithTheCaller(t *testing.T) {
 	c := newCluster(t, 1)
 	r := c.replicas(t, 1, noon)[0]
 	for range cap(r.tickets) {
-		r.tickets <- struct{}{} // transactions that take their time
+		r.tickets <- struct{}{} // slow transactions
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

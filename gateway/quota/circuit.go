@@ -5,21 +5,20 @@ import (
 	"time"
 )
 
-// circuit keeps those who ask from waiting for an etcd that does not answer.
+// circuit keeps calls from waiting for an etcd that does not answer.
 type circuit struct {
 	broken  atomic.Bool
 	probing atomic.Bool
-	next    atomic.Int64 // when to try again; of the time for spans
+	next    atomic.Int64 // when to try again, in monotonic time
 }
 
-// retry is after what time etcd is tried again after it did not answer.
+// retry is how long after a failure etcd is tried again.
 const retry = int64(250 * time.Millisecond)
 
 // open reports whether etcd did not answer last time.
 func (c *circuit) open() bool { return c.broken.Load() }
 
-// enter reports whether a transaction may begin: all may while etcd answers, and then one at a time, which finds out whether it
-// does again.
+// enter reports whether a transaction may begin. While etcd answers, all may; after a failure, one at a time may, as a probe.
 func (c *circuit) enter(mono int64) (ok, probe bool) {
 	if !c.broken.Load() {
 		return true, false
@@ -28,7 +27,7 @@ func (c *circuit) enter(mono int64) (ok, probe bool) {
 	return probe, probe
 }
 
-// leave says how a transaction ended, and returns whether that changed anything.
+// leave records how a transaction ended, and reports whether that changed the state of the circuit.
 func (c *circuit) leave(ok, probe bool, mono int64) (changed bool) {
 	if !ok {
 		c.next.Store(mono + retry)

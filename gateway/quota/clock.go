@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// slack is how far the clocks of replicas may be apart, and how far the clock of one may be set back, so that quotas stay exact:
-// records are kept for so long after their window.
+// slack is how far the clocks of replicas may differ, and be set back, both together, without quotas losing their exactness: records are
+// kept for that long after their windows end.
 const slack = 5 * time.Minute
 
-// clock is the time quotas go by: that of the wall, as long as it is not set back by more than slack. What is beyond that is not
-// followed until the process starts again, because the records of windows so long ago may be gone.
+// clock is the time that quotas use: wall clock time, unless the wall clock is set back by more than slack. Beyond that, clock does not
+// follow it until the process restarts, because the records of such old windows may be gone.
 type clock struct {
-	// read returns the time of the wall since 1970, and a time that only goes forward at its pace, both in nanoseconds.
+	// read returns the wall clock time since 1970 and a monotonic time, both in nanoseconds.
 	read func() (wall, mono int64)
-	lead atomic.Int64 // the most the wall was ahead of mono
+	lead atomic.Int64 // the most that the wall clock was ahead of mono
 }
 
-// tolerance keeps the lead from being written on every call while a clock is slewed.
+// tolerance avoids updating the lead on every call while a clock is slewed.
 const tolerance = int64(time.Millisecond)
 
 func newClock(read func() (wall, mono int64)) *clock {
@@ -27,7 +27,7 @@ func newClock(read func() (wall, mono int64)) *clock {
 	return c
 }
 
-// systemTime reads the clock of the system.
+// systemTime returns a function that reads the system clock.
 func systemTime() func() (wall, mono int64) {
 	began := time.Now()
 	return func() (wall, mono int64) {
@@ -36,7 +36,7 @@ func systemTime() func() (wall, mono int64) {
 	}
 }
 
-// now returns the time quotas go by, since 1970, and the one for spans, both in nanoseconds.
+// now returns the time that quotas use, since 1970, and the monotonic time for durations, both in nanoseconds.
 func (c *clock) now() (now, mono int64) {
 	wall, mono := c.read()
 	lead := c.lead.Load()
@@ -50,7 +50,7 @@ func (c *clock) now() (now, mono int64) {
 	return max(wall, mono+lead-int64(slack)), mono
 }
 
-// ahead is how far the time quotas go by is ahead of the wall.
+// ahead returns how far the time that quotas use is ahead of the wall clock.
 func (c *clock) ahead() time.Duration {
 	now, mono := c.now()
 	wall, later := c.read()

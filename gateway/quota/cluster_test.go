@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	_ = flag.Set("rapid.checks", "60") // each runs a few hundred transactions
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 // noon is in the middle of an hour, a day and a month.
 var noon = time.Date(2026, 5, 15, 12, 30, 0, 0, time.UTC)
 
-// clockwork is the clock of a replica, which goes when it is told to.
+// clockwork is the clock of a replica, which advances only when told to.
 type clockwork struct{ wall, mono atomic.Int64 }
 
 func newClockwork(at time.Time) *clockwork {
@@ -50,14 +50,14 @@ func (c *clockwork) pass(d time.Duration) {
 	c.mono.Add(int64(d))
 }
 
-// set steps the clock as an operator does.
+// set steps the clock, as an operator does.
 func (c *clockwork) set(d time.Duration) { c.wall.Add(int64(d)) }
 
-// faulty is a connection to etcd that loses some of the transactions, and the answers to others.
+// faulty is a connection to etcd that loses some of the transactions, or the responses to them.
 type faulty struct {
 	clientv3.KV
-	percent atomic.Int64 // how many are lost
-	deliver atomic.Bool  // of those that are, lose nothing but the answers
+	percent atomic.Int64 // percentage of transactions that fail
+	deliver atomic.Bool  // always lose only the responses
 	count   atomic.Int64
 	before  atomic.Pointer[func(key string)] // runs before a transaction, with the key it writes
 }
@@ -93,14 +93,14 @@ func (t *faultyTxn) Commit() (*clientv3.TxnResponse, error) {
 	return t.Txn.Commit()
 }
 
-// replica is the quotas of one process.
+// replica holds the quotas of one process.
 type replica struct {
 	*Quotas
 	clock  *clockwork
 	faults *faulty
 }
 
-// cluster is replicas on one etcd.
+// cluster is a set of replicas that share one etcd.
 type cluster struct {
 	server *etcdtest.Server
 	store  *etcd.Store
@@ -113,7 +113,7 @@ func newCluster(tb testing.TB, size int) *cluster {
 	return &cluster{server: server, store: server.Store(tb), size: size}
 }
 
-// start starts a replica, whose Run is up to the test.
+// start creates a replica. The test decides whether to call its Run.
 func (c *cluster) start(at time.Time) *replica {
 	r := &replica{clock: newClockwork(at), faults: &faulty{KV: c.store.Client.KV}}
 	r.Quotas = newQuotas(Config{
@@ -125,7 +125,7 @@ func (c *cluster) start(at time.Time) *replica {
 	return r
 }
 
-// replicas starts replicas that are stopped when the test ends.
+// replicas creates replicas that are stopped when the test ends.
 func (c *cluster) replicas(tb testing.TB, n int, at time.Time) []*replica {
 	list := make([]*replica, n)
 	for i := range list {
@@ -135,14 +135,14 @@ func (c *cluster) replicas(tb testing.TB, n int, at time.Time) []*replica {
 	return list
 }
 
-// settle waits for the transactions under way.
+// settle waits for the transactions in flight.
 func (r *replica) settle() { r.working.Wait() }
 
 func per(window string, calls int64) []gateway.Quota {
 	return []gateway.Quota{{Calls: calls, Per: window}}
 }
 
-// calls makes calls one after another until one is not allowed or there were enough, and returns how many were.
+// calls makes at most most calls, one after another, until one is refused, and returns how many were allowed.
 func (r *replica) calls(tb testing.TB, most int, quotas []gateway.Quota) int {
 	for n := range most {
 		if !r.Take(tb.Context(), "route", "app", quotas, "").Allowed {
@@ -152,7 +152,7 @@ func (r *replica) calls(tb testing.TB, most int, quotas []gateway.Quota) int {
 	return most
 }
 
-// held is what the replica holds of the quotas of a pair.
+// held returns how many calls the replica holds of a quota.
 func (r *replica) held(k kind, consumer string) int64 {
 	a := r.accounts.lock(pair{"route", consumer})
 	defer a.mu.Unlock()
@@ -162,7 +162,7 @@ func (r *replica) held(k kind, consumer string) int64 {
 	return a.windows[k].held
 }
 
-// taken is what stands in etcd.
+// taken returns how many calls have been taken according to etcd.
 func (c *cluster) taken(tb testing.TB, window string, begin time.Time) int64 {
 	resp, err := c.store.Do(tb.Context(), clientv3.OpGet(state.QuotaKey("route", "app", window, begin)))
 	require.NoError(tb, err)

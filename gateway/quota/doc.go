@@ -1,55 +1,52 @@
-// Package quota counts the calls of consumers in windows of time, over all replicas of the gateway: never more are admitted than a
-// quota says.
+// Package quota counts the calls of consumers in time windows, across all replicas of the gateway, and never admits more than a quota says.
 //
 // # How
 //
-// For each window of each quota there is a record in etcd: how many calls the replicas have taken of it. A replica takes several at
-// a time, with a transaction on condition that the record is still as it was seen and that no more are taken than the limit; it
-// admits calls from what it holds, without asking anybody; and before that is used up it takes more. What nobody asked for in a
-// while, and what is left when the process stops, it gives back in the same way. Nothing carries over into the next window. Records
-// end by themselves, with leases that records of a process share.
+// For each window of each quota, a record in etcd holds the number of calls that the replicas have taken. A replica takes several calls at
+// a time, in a transaction on condition that the record is unchanged since it was last seen and that the limit is not exceeded. It admits
+// calls from those it holds, without asking anyone, and takes more before they are used up. Calls that nobody asks for in a while, and
+// those left when the process stops, are given back in the same way. Nothing carries over into the next window. Records expire by
+// themselves, through leases that the records of a process share.
 //
 // # Never too many
 //
-// Let T be what a record says, S the calls admitted by all replicas in its window, H what they hold and L what was lost. Then
+// Let T be the number in a record, S the calls admitted by all replicas in its window, H the calls they hold and L the calls lost. Then
 //
 //	S + H + L = T <= limit
 //
-// holds from the first transaction on. One that takes n raises T and H by n, if T + n <= limit, and etcd makes it only on the record
-// its sum was made from. Admitting a call moves 1 from H to S. What is given back leaves H before the transaction begins, and T with
-// it. When the answer to a transaction is lost, etcd may have made it or not: what it was to take does not come to H, what it was
-// to give back does not return there, so that both count as L. What a killed process held moves from H to L. As H and L are not
-// negative, S <= limit.
+// holds from the first transaction on. A transaction that takes n calls raises T and H by n, if T + n <= limit, and etcd commits it only if
+// the record is still the one the sum was computed from. Admitting a call moves 1 from H to S. Calls that are given back leave H before the
+// transaction begins, and leave T with it. If the response to a transaction is lost, etcd may or may not have committed it: the calls it
+// was to take are not added to H, and those it was to give back do not return to H, so both count towards L. Calls held by a killed process
+// move from H to L. As H and L are not negative, S <= limit.
 //
-// A limit that is lowered below what was taken is one from which nothing is taken any more; what a replica holds at that time it
-// gives back before it admits another call.
+// Once a limit is lowered below T, nothing more is taken, and a replica gives back what it holds before it admits another call.
 //
-// This holds for any clocks, since it is about records and not about time, as long as a record outlasts the last replica that
-// believes to be in its window. Records are kept for five minutes longer than their windows: by so much may the clocks of
-// replicas differ and be set back, both together. A process whose clock is set back further does not follow beyond that: its
-// windows are ahead of the clock until it is started again, and it says so in a metric.
+// This holds whatever the clocks say, since it depends on records and not on time, as long as a record outlasts the last replica that
+// believes itself to be in its window. Records are kept for five minutes after their windows end: the clocks of replicas may differ and be
+// set back by that much, both together. A process whose clock is set back further does not follow it beyond that: its windows stay ahead of
+// the clock until the process is restarted, and a metric says so.
 //
-// With gateway.AwayAllow, calls are let through uncounted while etcd is away. That is the one exception, and it is asked for.
+// With gateway.AwayAllow, calls are let through uncounted while etcd is unavailable. This is the one exception, and it is opt-in.
 //
-// # How many may be missing
+// # How many may go unused
 //
-// A replica takes at a time what is missing from A calls at hand, where of F free ones, with n replicas,
+// A replica takes as many calls as it lacks to have A at hand. With F free calls and n replicas,
 //
 //	A = max(1, min(F/2n, max(W, R, min(64, F/8n))))
 //
-// W being the calls that wait and R those admitted per second lately. So a replica never holds more than half of its even share of
-// what was free when it took; for a consumer that is not known to make many calls not more than 64; and for others not more than
-// it makes in a second. (A record is written about twice per second and replica at any rate.)
+// where W is the number of calls waiting and R the number recently admitted per second. So a replica never holds more than half of its even
+// share of the calls that were free when it took them; for a consumer not known to make many calls, it holds at most 64, and for others at
+// most as many as they make in a second. (Whatever the rate, a replica writes a record about twice per second.)
 //
-// When a call is refused, the replica that refuses it holds nothing, and the record had nothing left within the last second, or
-// when it was seen last if etcd is away. The calls that are not made of a quota are therefore those the other n - 1 replicas hold, A
-// each at most, and L. Those who still have callers use theirs up; those who have none give back after three seconds, where the
-// window is a minute, or thirty seconds, and are heard of a second later. L is 0 unless etcd failed to answer, a clock was set back
-// over the beginning of a window, or a process was killed, which costs A at most. So replicas that are well and have callers make
-// every call of a quota; a test holds them to it.
+// When a replica refuses a call, it holds none, and the record had none left within the last second, or when it was last seen if etcd is
+// unavailable. The unused calls of a quota are therefore those that the other n - 1 replicas hold, at most A each, and L. Replicas that
+// still have callers use theirs up. Those without callers give theirs back after three seconds if the window is a minute, and after thirty
+// seconds otherwise; the others notice a second later. L is 0 unless etcd failed to answer, a clock was set back across the start of a
+// window, or a process was killed, which costs at most A. So healthy replicas with callers use every call of a quota; a test checks this.
 //
-// # While etcd is away
+// # While etcd is unavailable
 //
-// What is held is used up. Then calls are refused, or let through, as their routes say. It is tried four times a second, by
-// one transaction, for which the call waits that needs it. Nobody else waits for an etcd that did not answer the last time.
+// Calls already held are used up. After that, calls are refused or let through, as their routes say. etcd is tried four times a second, by
+// one transaction, for which only the call that needs it waits. No other call waits for an etcd that did not answer last time.
 package quota

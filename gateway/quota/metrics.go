@@ -4,7 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of quotas. Calls that are admitted are not counted here: the gateway counts all calls.
+// metrics are the metrics of quotas. They do not count admitted calls: the gateway counts all calls.
 type metrics struct {
 	refused             [kinds]prometheus.Counter
 	awayLet, awayRefuse prometheus.Counter
@@ -57,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, q *Quotas) *metrics {
 	return m
 }
 
-// away counts a call that could not be counted.
+// away counts a call that could not be counted against its quotas.
 func (m *metrics) away(allowed bool) {
 	if allowed {
 		m.awayLet.Inc()

@@ -16,23 +16,23 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// world is what the property test does things to, and what it knows about them.
+// world is the state of the property test.
 type world struct {
 	cluster  *cluster
 	route    string
 	list     []*replica
 	limit    int64
 	per      string
-	admitted map[int64]int64 // by the beginning of the window
-	now      time.Time       // as it is; the clocks of replicas are up to half of slack off
+	admitted map[int64]int64 // by the start of the window
+	now      time.Time       // the true time; the clocks of replicas differ from it by up to half of slack
 }
 
-// offset is how far the clock of a replica is off.
+// offset draws how far the clock of a replica is off.
 func offset(t *rapid.T) time.Duration {
 	return time.Duration(rapid.Int64Range(-int64(slack)/2, int64(slack)/2).Draw(t, "offset"))
 }
 
-// pass lets time pass, and records end as early as they may: etcd would take as long as the time lasts.
+// pass lets time pass and removes records as early as they may expire: etcd itself would expire them in real time.
 func (w *world) pass(t require.TestingT, d time.Duration) {
 	w.now = w.now.Add(d)
 	for _, r := range w.list {
@@ -47,14 +47,14 @@ func (w *world) pass(t require.TestingT, d time.Duration) {
 	}
 }
 
-// begins is when the window began that a replica counted its last call in.
+// begins returns the start of the window that a replica last counted a call in.
 func (w *world) begins(r *replica) int64 {
 	a := r.accounts.lock(pair{w.route, "app"})
 	defer a.mu.Unlock()
 	return a.windows[kindOf(w.per)].start
 }
 
-// call makes calls at a replica, several at a time; the clock does not move meanwhile.
+// call makes concurrent calls at a replica; the clock does not move meanwhile.
 func (w *world) call(t require.TestingT, r *replica, callers, each int) {
 	var admitted atomic.Int64
 	var all sync.WaitGroup
@@ -77,9 +77,9 @@ func (w *world) call(t require.TestingT, r *replica, callers, each int) {
 	}
 }
 
-// TestNeverMoreThanTheQuota runs random histories of replicas that are asked, stopped, killed and started, whose clocks differ and
-// are set, and whose connections to etcd lose transactions and answers. In none of them more calls are admitted in a window than
-// its limit says; and at the end, when all is well again and everybody asks, everything that is left.
+// TestNeverMoreThanTheQuota runs random histories of replicas that are called, stopped, killed and started, whose clocks differ and are
+// set, and whose connections to etcd lose transactions and responses. No history may admit more calls in a window than its limit; at the
+// end, when all faults are gone and all replicas are called, everything left must be admitted.
 func TestNeverMoreThanTheQuota(t *testing.T) {
 	base := newCluster(t, 3)
 	histories := 0
@@ -133,7 +133,7 @@ func TestNeverMoreThanTheQuota(t *testing.T) {
 			},
 			"a replica is killed": func(*rapid.T) {
 				i := which()
-				w.list[i].kill() // what was under way goes on in etcd, or not
+				w.list[i].kill() // etcd may or may not carry out transactions in flight
 				w.list[i].settle()
 				w.list[i] = start()
 			},
@@ -150,7 +150,7 @@ func TestNeverMoreThanTheQuota(t *testing.T) {
 	})
 }
 
-// everything lets all replicas ask in the same new window until nothing is left.
+// everything calls all replicas in the same new window until nothing is left.
 func (w *world) everything(t require.TestingT) {
 	w.now = noon.AddDate(1, 0, 0)
 	for _, r := range w.list {
@@ -163,7 +163,7 @@ func (w *world) everything(t require.TestingT) {
 		for _, r := range w.list {
 			w.call(t, r, 3, int(w.limit))
 			r.settle()
-			r.clock.mono.Add(again) // and a record that was used up is looked at again
+			r.clock.mono.Add(again) // used-up records are read again
 		}
 	}
 	require.Equal(t, w.limit, w.admitted[w.begins(w.list[0])], "all replicas asked, but not everything was admitted")

@@ -14,30 +14,30 @@ import (
 )
 
 const (
-	// DefaultKeys is how many pairs of route and consumer are remembered when nothing else is said.
+	// DefaultKeys is the default number of pairs of route and consumer to remember.
 	DefaultKeys = 65536
-	// patience is how long a call waits for etcd, and transactionTime how long a transaction may take.
+	// patience is how long a call waits for etcd; transactionTime is how long a transaction may take.
 	patience        = 500 * time.Millisecond
 	transactionTime = time.Second
 )
 
-// Config is what quotas stand on.
+// Config configures Quotas.
 type Config struct {
-	// Store is where replicas meet.
+	// Store is the etcd store that all replicas share.
 	Store *etcd.Store
-	// Replicas is how many replicas of the gateway there are, this one included; less than 1 counts as 1. It is about how much each
-	// takes at a time: quotas are exact whatever it says. nil: 1.
+	// Replicas returns the number of replicas of the gateway, including this one; less than 1 counts as 1. It only affects how many calls
+	// a replica takes at a time: quotas are exact whatever it returns. nil means 1.
 	Replicas func() int
-	// Keys is how many pairs of route and consumer are remembered, in about a kilobyte each; those used last. 0 or less counts as
+	// Keys is how many pairs of route and consumer are remembered, the most recently used ones, in about a kilobyte each. 0 or less means
 	// DefaultKeys.
 	Keys int
-	// Log is told when etcd goes away and comes back.
+	// Log receives a message when etcd becomes unavailable and when it is available again.
 	Log *slog.Logger
-	// Registerer takes the metrics.
+	// Registerer registers the metrics.
 	Registerer prometheus.Registerer
 }
 
-// Quotas counts calls. See the documentation of the package for what it guarantees.
+// Quotas counts calls. See the package documentation for its guarantees.
 type Quotas struct {
 	store    *etcd.Store
 	replicas func() int
@@ -45,12 +45,13 @@ type Quotas struct {
 	metrics  *metrics
 	clock    *clock
 	accounts *accounts
-	leases   *etcd.Leases // by the time of quotas
+	leases   *etcd.Leases // in the time of clock
 	circuit  circuit
 	patience time.Duration
-	bound    time.Duration // of a transaction
+	bound    time.Duration // timeout of a transaction
 
-	// alive ends what is under way; tickets bound how many transactions there are at a time, and pending how many wait for one.
+	// kill cancels alive, which ends transactions in flight. tickets limits how many transactions run at a time; pending counts those
+	// that run or wait for a ticket.
 	alive   context.Context
 	kill    context.CancelFunc
 	tickets chan struct{}
@@ -58,10 +59,10 @@ type Quotas struct {
 
 	mu      sync.Mutex
 	closed  bool
-	working sync.WaitGroup // transactions; gets none any more when closed
+	working sync.WaitGroup // transactions; none are added once closed
 }
 
-// New makes quotas. Run has to run for them.
+// New returns Quotas. The caller must also call Run.
 func New(cfg Config) *Quotas { return newQuotas(cfg, systemTime()) }
 
 func newQuotas(cfg Config, read func() (wall, mono int64)) *Quotas {
@@ -82,13 +83,12 @@ func newQuotas(cfg Config, read func() (wall, mono int64)) *Quotas {
 	return q
 }
 
-// Take asks for one call of a consumer on a route. All of the quotas must admit it; nothing is taken from any when one refuses. A
-// window may be named by several quotas: the lowest counts. whenAway is what happens when etcd does not answer and nothing is at
-// hand: gateway.AwayAllow, otherwise the call is refused.
+// Take asks for one call of a consumer on a route. All quotas must admit the call; if one refuses, nothing is taken from any of them. If
+// several quotas have the same window, the lowest applies. whenAway says what happens if etcd does not answer and no calls are at hand:
+// gateway.AwayAllow allows the call, anything else refuses it.
 //
-// In general what is asked for is at hand, and Take does not wait. Otherwise it waits for etcd, for half a second at most, and not
-// at all when etcd did not answer others a moment ago, unless it is the call that finds out whether etcd answers again. When ctx ends
-// the call is refused.
+// Usually calls are at hand, and Take does not wait. Otherwise it waits for etcd, for half a second at most, and not at all if etcd did
+// not answer a moment ago, unless this is the call that finds out whether etcd answers again. If ctx ends, the call is refused.
 func (q *Quotas) Take(ctx context.Context, route, consumer string, quotas []gateway.Quota, whenAway string) Verdict {
 	if len(quotas) == 0 {
 		return Verdict{Allowed: true}
@@ -119,7 +119,7 @@ func (q *Quotas) Take(ctx context.Context, route, consumer string, quotas []gate
 	return v
 }
 
-// wait tries until there is a verdict, each time the transaction it waits for has ended.
+// wait calls try until there is a verdict, each time after the transaction it waits for has ended.
 func (q *Quotas) wait(ctx context.Context, p pair, limits *[kinds]int64, busy <-chan struct{}, v *Verdict) {
 	began := time.Now()
 	defer func() { q.metrics.waits.Observe(time.Since(began).Seconds()) }()
@@ -143,7 +143,7 @@ func (q *Quotas) wait(ctx context.Context, p pair, limits *[kinds]int64, busy <-
 	}
 }
 
-// try decides about a call if it can. Otherwise it returns what ends when trying again may help; nil when etcd is away.
+// try decides about a call if it can. Otherwise it returns a channel that is closed when a retry may help; nil if etcd is unavailable.
 func (q *Quotas) try(p pair, limits *[kinds]int64, v *Verdict) (busy <-chan struct{}, done bool) {
 	a := q.accounts.lock(p)
 	defer a.mu.Unlock()
@@ -179,7 +179,7 @@ func (q *Quotas) try(p pair, limits *[kinds]int64, v *Verdict) (busy <-chan stru
 	return busy, refused || !lacking
 }
 
-// standing is what a client is told.
+// standing returns what to tell a client about the window.
 func (w *window) standing(now int64) standing {
 	return standing{
 		per: names[w.kind], limit: max(0, w.limit), remaining: w.remaining(),
@@ -187,7 +187,7 @@ func (w *window) standing(now int64) standing {
 	}
 }
 
-// turn returns the window of an account to use from now on, with the limit of now.
+// turn returns the window of an account to use from now on, with the current limit.
 func (q *Quotas) turn(a *account, k kind, limit, now, mono int64) *window {
 	w := a.windows[k]
 	if w == nil || !w.covers(now) {
@@ -200,7 +200,7 @@ func (q *Quotas) turn(a *account, k kind, limit, now, mono int64) *window {
 	}
 	if limit != w.limit {
 		if limit < w.limit {
-			// What was taken while more was allowed is not to be spent on top of what others have spent.
+			// Calls taken under a higher limit must not be spent on top of what others have spent.
 			w.back += w.held
 			w.held = 0
 		}
@@ -225,8 +225,8 @@ func (q *Quotas) spend(a *account, limits *[kinds]int64, mono int64) {
 	}
 }
 
-// fetch begins what is needed to have a call of each window at hand. It returns what ends with the first of it; nil when etcd is
-// away.
+// fetch begins the transactions needed to have a call of each window at hand. It returns a channel that is closed when the first window's
+// transaction ends; nil if etcd is unavailable.
 func (q *Quotas) fetch(a *account, limits *[kinds]int64, mono int64) (busy <-chan struct{}) {
 	for k, limit := range limits {
 		if limit == 0 || a.windows[k].held > 0 {
@@ -236,7 +236,7 @@ func (q *Quotas) fetch(a *account, limits *[kinds]int64, mono int64) (busy <-cha
 		w.used = mono
 		if w.busy == nil && q.begin(a, w, mono, false) {
 			w.waiting++
-			return w.busy // or the first call of all would be refused when etcd is back
+			return w.busy // otherwise the first call of all would be refused when etcd is back
 		}
 		if w.busy == nil || q.circuit.open() {
 			return nil

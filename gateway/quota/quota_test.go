@@ -59,7 +59,7 @@ func TestNothingIsTakenFromAnyQuotaWhenOneRefuses(t *testing.T) {
 	require.Equal(t, 5, r.calls(t, 50, quotas))
 }
 
-// TestCallWaitsForAllOfItsQuotas lets the last call of one quota arrive later than that of the other.
+// TestCallWaitsForAllOfItsQuotas makes the transaction of one quota end after that of the other.
 func TestCallWaitsForAllOfItsQuotas(t *testing.T) {
 	r := newCluster(t, 1).replicas(t, 1, noon)[0]
 	release := make(chan struct{})

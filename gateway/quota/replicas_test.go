@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReplicasThatAllAskAdmitEverything lets replicas be asked in turn, and at the same time.
+// TestReplicasThatAllAskAdmitEverything calls the replicas in turn and concurrently.
 func TestReplicasThatAllAskAdmitEverything(t *testing.T) {
 	for _, n := range []int{2, 3, 5} {
 		for _, limit := range []int64{1, 7, 100, 1000, 5000} {
@@ -28,7 +28,7 @@ func TestReplicasThatAllAskAdmitEverything(t *testing.T) {
 					}
 				}
 				all.Wait()
-				// A replica may have been refused before others took their last: all are asked again.
+				// A replica may have been refused before others took their last calls: call all of them again.
 				for _, r := range list {
 					admitted.Add(int64(r.calls(t, int(limit)+1, per("hour", limit))))
 				}
@@ -116,7 +116,7 @@ func TestRestartRemembers(t *testing.T) {
 
 func TestPairsThatMakeRoomGiveBack(t *testing.T) {
 	c := newCluster(t, 1)
-	c.keys = shards // one each
+	c.keys = shards // one per shard
 	r := c.replicas(t, 1, noon)[0]
 	require.Equal(t, 5, r.calls(t, 5, per("hour", 1000)))
 	for i := range 20 * shards {
@@ -140,7 +140,7 @@ func TestPairsWithoutCallsAreForgotten(t *testing.T) {
 	require.Equal(t, 100, r.accounts.len())
 	r.clock.pass(time.Duration(idle) + time.Second)
 	for range 2 {
-		r.sweep() // the first gives back what is held of the month
+		r.sweep() // the first sweep gives back what is held of the month
 		r.settle()
 	}
 	require.Zero(t, r.accounts.len())
@@ -161,7 +161,7 @@ func TestFewWritesAtAnyRate(t *testing.T) {
 	}
 }
 
-// TestManyCallersOfManyPairs runs replicas as they are run, with more pairs than they remember.
+// TestManyCallersOfManyPairs runs replicas as in production, with more pairs than they remember.
 func TestManyCallersOfManyPairs(t *testing.T) {
 	const n, callers, each, limit = 2, 4, 150, 100
 	c := newCluster(t, n)
@@ -179,7 +179,7 @@ func TestManyCallersOfManyPairs(t *testing.T) {
 				for i := range each {
 					who := (i*7 + caller) % len(admitted)
 					if i%3 == 0 {
-						who = 0 // one that everybody calls for
+						who = 0 // a pair that all callers use
 					}
 					if r.Take(ctx, "route", fmt.Sprint(who), per("hour", limit), "").Allowed {
 						admitted[who].Add(1)
@@ -203,7 +203,7 @@ func TestManyCallersOfManyPairs(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBounded holds a pair to what the documentation says.
+// TestMemoryIsBounded checks the memory per pair against the documentation.
 func TestMemoryIsBounded(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats

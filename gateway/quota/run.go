@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// round is the time between two looks at what is held.
+	// round is the interval between sweeps.
 	round = time.Second
-	// stopTime bounds giving everything back at the end.
+	// stopTime limits how long giving everything back may take when Run ends.
 	stopTime = 3 * time.Second
-	// idle is after what time a pair is forgotten of which nothing is held.
+	// idle is how long a pair that holds nothing must be unused before it is forgotten.
 	idle = int64(10 * time.Minute)
 )
 
-// Run gives back what nobody asks for and forgets what is over, until ctx ends. Then it gives back everything, for which it takes
-// three seconds at most; calls that are asked for after that are refused, or allowed, as when etcd is away. Its error is nil.
+// Run gives back calls that nobody asks for, and forgets ended windows and idle pairs, until ctx ends. It then gives everything back, which
+// takes three seconds at most; from then on, Take refuses or allows calls as it does while etcd is unavailable. Run returns nil.
 func (q *Quotas) Run(ctx context.Context) error {
 	ticker := time.NewTicker(round)
 	defer ticker.Stop()
@@ -31,7 +31,7 @@ func (q *Quotas) Run(ctx context.Context) error {
 	}
 }
 
-// sweep gives back what is idle and forgets what is over.
+// sweep gives back calls that nobody asks for, and forgets ended windows and idle pairs.
 func (q *Quotas) sweep() {
 	now, mono := q.clock.now()
 	q.accounts.each(func(a *account) (keep bool) {
@@ -52,7 +52,7 @@ func (q *Quotas) sweep() {
 	})
 }
 
-// dropped gives back what was held of an account that made room for another one.
+// dropped gives back what an evicted account held.
 func (q *Quotas) dropped(a *account) {
 	now, mono := q.clock.now()
 	a.mu.Lock()
@@ -68,14 +68,14 @@ func (q *Quotas) dropped(a *account) {
 	q.metrics.dropped.Inc()
 }
 
-// close gives back everything.
+// close gives everything back.
 func (q *Quotas) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
 	timer := time.AfterFunc(stopTime, q.kill)
 	defer timer.Stop()
-	// What is under way has to end first: it may yet take something.
+	// Transactions in flight must end first: they may still take calls.
 	q.working.Wait()
 	_, mono := q.clock.now()
 	var giving sync.WaitGroup

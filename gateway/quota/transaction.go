@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// maxTransactions is how many transactions there are at a time, maxPending how many there are or wait for their turn.
+	// maxTransactions limits how many transactions run at a time; maxPending limits how many run or wait for their turn.
 	maxTransactions = 128
 	maxPending      = 1 << 14
-	// maxTries bounds how often a transaction is tried that others come before.
+	// maxTries limits the attempts at a transaction that loses to other replicas.
 	maxTries = 16
 )
 
-// begin begins the transaction of a window, unless etcd is away or too many are under way. With give everything is given back,
-// otherwise there will be calls at hand. The lock of the account is held, and the window has no transaction under way. probe says that
-// it finds out whether etcd answers again.
+// begin starts a transaction for w, unless q is closed, etcd is unavailable or too many transactions are pending. If give is set, the
+// transaction gives everything back; otherwise it takes calls, so that some are at hand. The caller holds the lock of the account, and w
+// has no transaction in flight. probe reports whether the transaction finds out if etcd answers again.
 func (q *Quotas) begin(a *account, w *window, mono int64, give bool) (probe bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -31,7 +31,7 @@ func (q *Quotas) begin(a *account, w *window, mono int64, give bool) (probe bool
 	return q.beginIn(&q.working, a, w, mono, give)
 }
 
-// beginIn is begin for a group of transactions somebody waits for.
+// beginIn is begin for a group of transactions somebody waits for. It does not check whether q is closed or too many are pending.
 func (q *Quotas) beginIn(group *sync.WaitGroup, a *account, w *window, mono int64, give bool) (probe bool) {
 	ok, probe := q.circuit.enter(mono)
 	if !ok {
@@ -48,7 +48,7 @@ func (q *Quotas) beginIn(group *sync.WaitGroup, a *account, w *window, mono int6
 	return probe
 }
 
-// work runs the transaction of a window, and one that gives back when the account was forgotten meanwhile.
+// work runs the transaction of a window. If the account was forgotten meanwhile, another transaction gives back what the window holds.
 func (q *Quotas) work(a *account, w *window, probe, give bool) {
 	for again := true; again; give = true {
 		ok := q.guarded(a, w, probe, give)
@@ -65,7 +65,7 @@ func (q *Quotas) work(a *account, w *window, probe, give bool) {
 	}
 }
 
-// guarded runs a transaction unless etcd went away while it waited for its turn, and says how it ended.
+// guarded runs a transaction, unless etcd became unavailable while the transaction waited for its turn, and reports whether it succeeded.
 func (q *Quotas) guarded(a *account, w *window, probe, give bool) (ok bool) {
 	if q.circuit.open() && !probe {
 		return false
@@ -81,16 +81,16 @@ func (q *Quotas) guarded(a *account, w *window, probe, give bool) (ok bool) {
 	return err == nil
 }
 
-// lose gives up what a window holds. The lock of the account is held.
+// lose writes off what a window holds. The caller holds the lock of the account.
 func (q *Quotas) lose(w *window) {
 	q.metrics.lost.Add(float64(w.held + w.back))
 	w.held, w.back = 0, 0
 }
 
-// record is what stands in etcd: how many calls were taken, and the revision of the key, 0 when there is none.
+// record is the state in etcd: the number of calls taken, and the revision of the key, which is 0 if there is no key.
 type record struct{ revision, taken int64 }
 
-// plan is what one transaction is to change.
+// plan is the change one transaction is to make.
 type plan struct {
 	seen       record
 	limit      int64
@@ -99,7 +99,8 @@ type plan struct {
 	spent      int64
 }
 
-// exchange gives back what a window has to give back, or all it holds, and otherwise takes what it should have at hand.
+// exchange gives back the calls in w.back and takes as many as the window should have at hand. If give is set, it gives back all calls
+// held and takes none.
 func (q *Quotas) exchange(a *account, w *window, give bool) error {
 	ctx, cancel := context.WithTimeout(q.alive, q.bound)
 	defer cancel()
@@ -133,14 +134,14 @@ func (q *Quotas) exchange(a *account, w *window, give bool) error {
 	return nil
 }
 
-// plan says what to change of a record as it was seen.
+// plan returns the change to make, given the record as last seen.
 func (q *Quotas) plan(a *account, w *window, seen record, give bool) plan {
 	replicas := int64(max(1, q.replicas()))
 	now, mono := q.clock.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := plan{limit: w.limit, now: now, mono: mono, spent: w.spent}
-	// A record that vanished, or came from a backup, is mended with what is known here.
+	// A record that vanished or was restored from a backup is repaired from what this replica knows.
 	seen.taken = max(seen.taken, w.own())
 	p.seen = seen
 	w.revision, w.taken, w.unsure = seen.revision, seen.taken, false
@@ -161,13 +162,13 @@ func (q *Quotas) plan(a *account, w *window, seen record, give bool) plan {
 	return p
 }
 
-// settle takes in how a transaction ended.
+// settle applies the outcome of a transaction to the window.
 func (q *Quotas) settle(a *account, w *window, p plan, after record, done bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case err != nil:
-		// It may have been made all the same, or be made yet: neither what was to be taken nor what was to be given back is there.
+		// etcd may have committed the transaction, or may still do so: count both the calls taken and those given back as lost.
 		w.unsure = true
 		q.metrics.lost.Add(float64(p.back + p.take))
 		q.metrics.transactions["failed"].Inc()
@@ -189,7 +190,7 @@ func (q *Quotas) settle(a *account, w *window, p plan, after record, done bool, 
 	}
 }
 
-// commit runs one transaction. It returns the record after it, or the record as it is when another replica came first.
+// commit runs one transaction. It returns the record after it or, if another replica came first, the current record.
 func (q *Quotas) commit(ctx context.Context, key string, w *window, p plan) (after record, done bool, err error) {
 	after.taken = p.seen.taken - p.back + p.take
 	value, err := state.Encode(state.QuotaTaken{Version: state.Current(), Taken: after.taken, Limit: p.limit})
@@ -218,7 +219,7 @@ func (q *Quotas) commit(ctx context.Context, key string, w *window, p plan) (aft
 	return record{}, false, fmt.Errorf("leases of quotas keep ending early")
 }
 
-// read reads a record.
+// read returns the record of a key.
 func (q *Quotas) read(ctx context.Context, key string) (record, error) {
 	resp, err := q.store.Do(ctx, clientv3.OpGet(key))
 	if err != nil {
@@ -227,7 +228,7 @@ func (q *Quotas) read(ctx context.Context, key string) (record, error) {
 	return decode(resp.Get())
 }
 
-// decode takes a record out of an answer.
+// decode returns the record in a response; the zero record if the response is empty.
 func decode(resp *clientv3.GetResponse) (record, error) {
 	if len(resp.Kvs) == 0 {
 		return record{}, nil

@@ -12,8 +12,8 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Use returns how much of its quotas a consumer has used on a route in the windows of now, the shortest first; those nothing was
-// taken of are absent. It asks etcd; errors are those of etcd.Store.Txn.
+// Use returns how much of its quotas a consumer has used on a route in the current windows, the shortest window first. Quotas from which
+// nothing was taken are absent. Use reads from etcd; errors are those of etcd.Store.Txn.
 func (q *Quotas) Use(ctx context.Context, route, consumer string) ([]gateway.QuotaUse, error) {
 	now, _ := q.clock.now()
 	var use []gateway.QuotaUse
@@ -44,11 +44,11 @@ func (q *Quotas) Use(ctx context.Context, route, consumer string) ([]gateway.Quo
 	return slices.DeleteFunc(use, func(u gateway.QuotaUse) bool { return u.Limit == 0 }), nil
 }
 
-// maxListed is how many records of quotas List looks at.
+// maxListed is the maximum number of records that List reads.
 const maxListed = 20_000
 
-// List returns what has been taken of the quotas of a route and of a consumer in the windows of now; "" stands for all of them. It asks
-// etcd, and looks at no more than some thousand records.
+// List returns what has been taken from the quotas of a route and of a consumer in the current windows; "" stands for all of them. It
+// reads from etcd, at most 20,000 records.
 func (q *Quotas) List(ctx context.Context, route, consumer string) ([]gateway.QuotaUse, error) {
 	if route != "" && consumer != "" {
 		return q.Use(ctx, route, consumer)
@@ -72,7 +72,7 @@ func (q *Quotas) List(ctx context.Context, route, consumer string) ([]gateway.Qu
 	return list, nil
 }
 
-// useOf reads a record; ok is false for one of another window than that of now, and for what is none.
+// useOf decodes a record; ok is false if the record is invalid or not of a current window.
 func (q *Quotas) useOf(key string, value []byte, now int64) (use gateway.QuotaUse, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(key, state.PrefixQuotas), "/")
 	if len(parts) != 4 {

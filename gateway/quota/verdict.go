@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Verdict is what is decided about a call.
+// Verdict is the decision about a call.
 type Verdict struct {
-	// Allowed says that the call may go on. It is counted, unless Away is set.
+	// Allowed says that the call may proceed. The call is counted, unless Away is set.
 	Allowed bool
-	// Away says that the quota could not be asked for: etcd does not answer, and what this replica held is used up.
+	// Away says that the quotas could not be checked: etcd does not answer, and what this replica held is used up.
 	Away bool
-	// Per, Limit, Remaining and Reset are those of the tightest quota: of one that is used up when the call is refused for it, the
-	// one that takes longest to begin anew; otherwise of the one with the fewest calls left.
+	// Per, Limit, Remaining and Reset are those of the tightest quota: if a used-up quota caused the refusal, the used-up quota that
+	// takes longest to reset; otherwise the quota with the fewest calls left.
 	Per              string
 	Limit, Remaining int64
 	Reset            time.Duration
@@ -22,17 +22,17 @@ type Verdict struct {
 	states [kinds]standing
 }
 
-// standing is how much there is of one quota.
+// standing is the state of one quota.
 type standing struct {
 	per              string
 	limit, remaining int64
 	reset, span      time.Duration
 }
 
-// awayRetry is after what time a client may try again while etcd is away.
+// awayRetry is how long a client should wait before it tries again while etcd is unavailable.
 const awayRetry = time.Second
 
-// RetryAfter is after what time a call that was refused may be tried again; 0 when it was allowed.
+// RetryAfter returns how long to wait before a refused call may be tried again; 0 if the call was allowed.
 func (v *Verdict) RetryAfter() time.Duration {
 	switch {
 	case v.Allowed:
@@ -43,7 +43,7 @@ func (v *Verdict) RetryAfter() time.Duration {
 	return v.Reset
 }
 
-// add takes in how a quota stands. Those that are used up come before those that are not.
+// add takes the state of a quota into account. Used-up quotas take precedence over others.
 func (v *Verdict) add(s standing) {
 	v.states[v.n] = s
 	v.n++
@@ -53,7 +53,7 @@ func (v *Verdict) add(s standing) {
 	}
 }
 
-// The names of header fields as http.Header spells them.
+// Names of header fields in the canonical form of http.Header.
 const (
 	fieldPolicy     = "Ratelimit-Policy"
 	fieldState      = "Ratelimit"
@@ -63,15 +63,15 @@ const (
 	fieldRetryAfter = "Retry-After"
 )
 
-// SetHeader puts what the client should know into the header of its answer: RateLimit-Policy and RateLimit
-// (draft-ietf-httpapi-ratelimit-headers-10) with a member for every quota, named by its window; and when the call was refused
-// X-RateLimit-Limit, -Remaining and -Reset of the tightest one, Reset in seconds from now, and Retry-After. Fields of the same names that
-// are there already are replaced. A verdict about a call without quotas changes nothing.
+// SetHeader sets the header fields of a response that tell the client about its quotas: RateLimit-Policy and RateLimit
+// (draft-ietf-httpapi-ratelimit-headers-10), with a member for every quota, named after its window; and, if the call was refused,
+// X-RateLimit-Limit, -Remaining and -Reset of the tightest quota, with Reset in seconds from now, and Retry-After. It replaces existing
+// fields of the same names. A verdict on a call without quotas changes nothing.
 func (v *Verdict) SetHeader(h http.Header) {
 	if v.n == 0 {
 		return
 	}
-	// One piece of memory for all of the text, and one for all of the values.
+	// One allocation for all of the text, and one for all of the values.
 	var room [512]byte
 	text, ends := v.fields(room[:0])
 	all, values, begin := string(text), make([]string, len(ends)), 0
@@ -86,7 +86,7 @@ func (v *Verdict) SetHeader(h http.Header) {
 	}
 }
 
-// fields appends the values of the header fields, and says where each of them ends.
+// fields appends the values of the header fields and returns where each of them ends.
 func (v *Verdict) fields(b []byte) ([]byte, [6]int) {
 	var ends [6]int
 	for i := range v.states[:v.n] {
@@ -116,7 +116,7 @@ func (v *Verdict) fields(b []byte) ([]byte, [6]int) {
 	return b, ends
 }
 
-// member appends the i-th member of a list, a string with two parameters (RFC 9651).
+// member appends the i-th member of a List, a String with two parameters (RFC 9651).
 func member(b []byte, i int, name, first string, a int64, second string, d time.Duration) []byte {
 	if i > 0 {
 		b = append(b, ", "...)
@@ -130,5 +130,5 @@ func member(b []byte, i int, name, first string, a int64, second string, d time.
 	return strconv.AppendInt(b, seconds(d), 10)
 }
 
-// seconds rounds up, so that nobody comes back too early.
+// seconds returns d in seconds, rounded up so that clients do not come back too early.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

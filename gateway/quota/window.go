@@ -6,7 +6,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// kind is a length of windows; it is an index.
+// kind is a window length. It serves as an index.
 type kind int
 
 const (
@@ -19,7 +19,7 @@ const (
 
 var names = [kinds]string{gateway.PerMinute, gateway.PerHour, gateway.PerDay, gateway.PerMonth}
 
-// kindOf is the kind of a name. A name nobody should have let in stands for the longest one: a limit is never left out.
+// kindOf returns the kind named per. An invalid name, which should never get here, stands for the longest window: no limit is ignored.
 func kindOf(per string) kind {
 	switch per {
 	case gateway.PerMinute:
@@ -32,7 +32,7 @@ func kindOf(per string) kind {
 	return month
 }
 
-// bounds are when the window that a time falls into begins and ends, in nanoseconds since 1970.
+// bounds returns the start and the end of the window that now falls into, in nanoseconds since 1970.
 func (k kind) bounds(now int64) (start, end int64) {
 	span := int64(time.Minute)
 	switch k {
@@ -49,7 +49,7 @@ func (k kind) bounds(now int64) (start, end int64) {
 	return start, start + span
 }
 
-// linger is how long calls may be held that nobody asks for, in nanoseconds.
+// linger returns how long calls that nobody asks for may be held, in nanoseconds.
 func (k kind) linger() int64 {
 	if k == minute {
 		return int64(3 * time.Second)
@@ -58,14 +58,14 @@ func (k kind) linger() int64 {
 }
 
 const (
-	// early is how long before its beginning a window is still used that was begun already, so that a clock which is set back by a
-	// little at the turn of a window does not change it twice.
+	// early is how long before its start a window already in use remains in use, so that a clock set back slightly at a window boundary
+	// does not switch windows twice.
 	early = int64(time.Second)
-	// again is after what time the record of a quota that was used up is looked at again: another replica may have given back.
+	// again is how long after a quota was found used up its record is read again: another replica may have given calls back.
 	again = int64(time.Second)
-	// few is how many calls are taken at a time for a consumer that is not known to make many.
+	// few is how many calls are taken at a time for a consumer not known to make many.
 	few = 64
-	// shortest is the shortest time a rate is measured over.
+	// shortest is the shortest time over which a rate is measured.
 	shortest = int64(100 * time.Millisecond)
 )
 
@@ -73,42 +73,42 @@ const (
 type window struct {
 	kind       kind
 	start, end int64
-	limit      int64 // as asked for last
-	held       int64 // calls taken and neither admitted nor given back yet
-	back       int64 // calls taken that must be given back with the next transaction: the limit was lowered
+	limit      int64 // as last requested
+	held       int64 // calls taken but neither admitted nor given back yet
+	back       int64 // calls taken that the next transaction must give back, for example because the limit was lowered
 	spent      int64 // calls admitted
-	used       int64 // when the last call was admitted, or refused for another quota; of the time for spans
+	used       int64 // when a call was last admitted or lacked a call at hand; monotonic time
 
-	// The record as last seen; unsure says that it may have changed by this replica's own doing, without an answer.
+	// The record as last seen. unsure means that a transaction of this replica went unanswered and may have changed it.
 	revision, taken int64
 	unsure          bool
-	// look is when the record is looked at again, while everything was taken when it was seen; 0 otherwise.
+	// look is when to read the record again if it had no calls left when last seen; otherwise 0.
 	look int64
 	// level is how many calls the last transaction aimed to have at hand.
 	level int64
-	// mark is what had been spent at the last transaction, and markedAt when that was.
+	// mark is the value of spent at the last transaction, and markedAt the time of that transaction.
 	mark, markedAt int64
 
 	waiting int64
-	busy    chan struct{} // closed when the transaction under way ends; nil when there is none
+	busy    chan struct{} // closed when the transaction in flight ends; nil if there is none
 }
 
-// covers reports whether the window is the one to use at a time.
+// covers reports whether the window is the one to use now.
 func (w *window) covers(now int64) bool { return now < w.end && now >= w.start-early }
 
-// own is how many calls of the window went to this replica, as far as they are not lost.
+// own returns how many calls of the window went to this replica, not counting those lost.
 func (w *window) own() int64 { return w.spent + w.held + w.back }
 
-// low reports whether calls are to be taken before those at hand are used up.
+// low reports whether to take more calls before those at hand are used up.
 func (w *window) low() bool { return w.busy == nil && w.look == 0 && 2*w.held < w.level && w.level > 1 }
 
-// remaining is how many calls there are still, as far as is known here.
+// remaining returns how many calls are left, as far as this replica knows.
 func (w *window) remaining() int64 {
 	return max(0, min(w.limit, w.limit-w.taken+w.held+w.back))
 }
 
-// aim is how many calls to have at hand when so many are free: as many as were made in the last second, or are waiting, but at
-// least a few; and never more than half of what would be this replica's share of the free ones.
+// aim returns how many calls to have at hand if free calls are left: as many as were recently made per second, or are waiting, but at
+// least a few; never more than half of this replica's share of the free calls, but at least one.
 func (w *window) aim(free, replicas, mono int64) int64 {
 	share := free / (2 * replicas)
 	elapsed := max(shortest, mono-w.markedAt)

@@ -8,32 +8,31 @@ import (
 	"github.com/openmep/mep/kit/jsonline"
 )
 
-// How many bytes are written of paths and queries, and of other strings: clients choose most of them.
+// The maximum number of bytes written of paths and queries, and of other strings. Clients choose most of them.
 const (
 	maxPath   = 1024
 	maxString = 256
 )
 
 const (
-	// timeLayout always has six digits, so that lines sort.
+	// timeLayout always has six decimal places, so that lines sort.
 	timeLayout  = "2006-01-02T15:04:05.000000Z"
 	secondsPart = "2006-01-02T15:04:05"
 	cutMark     = "…"
 	digits      = "0123456789"
 )
 
-// line is what it takes to write a line. It is used again and again, so that lines cost no memory.
+// line is a buffer for encoding lines. It is reused, so that lines cost no memory.
 type line struct {
 	buf     []byte
-	decoded []byte // a segment or member without percent-encoding
+	decoded []byte // a percent-decoded segment or parameter
 	careful bool   // there may be a secret where none belongs
 
-	second int64  // the one that stamp is of
-	stamp  []byte // the time as far as the second
+	second int64  // the Unix time of stamp
+	stamp  []byte // the time up to the second, formatted
 }
 
-// encode writes the line of an entry to buf. Strings are searched one by one for secrets only when the line has something that looks
-// like the beginning of one.
+// encode writes the line of an entry to buf. It searches each string for secrets only if the line has what looks like the start of one.
 func (w *line) encode(m *masks, e *Entry) {
 	w.careful = false
 	w.append(m, e)
@@ -43,7 +42,7 @@ func (w *line) encode(m *masks, e *Entry) {
 	}
 }
 
-// endsIn reports whether a character stands behind a text anywhere. It is fast where the character is rare.
+// endsIn reports whether text followed by last occurs in b. It is fast if last is rare.
 func endsIn(b []byte, last byte, text string) bool {
 	for from := 0; ; {
 		i := bytes.IndexByte(b[from:], last)
@@ -97,7 +96,7 @@ func (w *line) append(m *masks, e *Entry) {
 	w.buf = append(b, "}\n"...)
 }
 
-// appendTime appends a time. Most lines are of the same second as the one before.
+// appendTime appends a time. Most lines are in the same second as the previous line.
 func (w *line) appendTime(b []byte, t time.Time) []byte {
 	if s := t.Unix(); s != w.second || len(w.stamp) == 0 {
 		w.second, w.stamp = s, t.UTC().AppendFormat(w.stamp[:0], secondsPart)
@@ -108,7 +107,7 @@ func (w *line) appendTime(b []byte, t time.Time) []byte {
 	return append(b, digits[micros/100%10], digits[micros/10%10], digits[micros%10], 'Z')
 }
 
-// member appends a string, unless it is empty. What stands before it is given as a whole.
+// member appends head, a string and a closing quote, unless the string is empty.
 func (w *line) member(b []byte, head, value string) []byte {
 	if value == "" {
 		return b
@@ -123,7 +122,7 @@ func (w *line) member(b []byte, head, value string) []byte {
 	return append(t.end(), '"')
 }
 
-// appendMillis appends a duration in milliseconds with three decimal places, unless it is shorter than the last of them.
+// appendMillis appends a duration in milliseconds with three decimal places, unless it is shorter than a microsecond.
 func appendMillis(b []byte, head string, d time.Duration) []byte {
 	micros := int64(d / time.Microsecond)
 	if micros <= 0 {
@@ -135,7 +134,7 @@ func appendMillis(b []byte, head string, d time.Duration) []byte {
 	return append(b, '.', digits[rest/100], digits[rest/10%10], digits[rest%10])
 }
 
-// text is a string that is appended in pieces, as far as there is room for it.
+// text is a string that is appended in pieces, as long as there is room.
 type text struct {
 	b    []byte
 	room int
@@ -153,7 +152,7 @@ func (t *text) add(s string) {
 	t.b = jsonline.AppendEscaped(t.b, s)
 }
 
-// end marks a text that was cut, and returns all of it.
+// end marks a text that was cut, and returns the whole buffer.
 func (t *text) end() []byte {
 	if t.cut {
 		t.b = append(t.b, cutMark...)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Parts of a token and a key, none of which may be in a line. They are put together so that nobody takes them for real ones.
+// Parts of a token and a key, none of which may appear in a line. They are concatenated so as not to be mistaken for real ones.
 const (
 	token = "eyJ" + "hbGciOiJFUzI1NiJ9." + "eyJ" + "zdWIiOiJhcHAifQ." + "c2lnbmF0dXJlLXNpZw"
 	key   = "mepk" + "_0123456789abcdefSECRETSECRET"
@@ -196,7 +196,7 @@ func TestMasksThatAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzLine checks that every line is one line of JSON, bounded, fit for a terminal, and without secrets.
+// FuzzLine checks that every line is a single line of JSON, bounded, safe for a terminal, and free of secrets.
 func FuzzLine(f *testing.F) {
 	f.Add("/a/b", "token=x&b=%zz", "curl", "because", int64(5))
 	f.Add("/users/\"\\\x00/orders", "\xff\xe2\x82;=&", "\u202e\x1b[2J", token, int64(-5))

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// mask stands for what is not written.
+// mask replaces what must not be written.
 const mask = "***"
 
-// DefaultMaskQuery are the names of query members whose values are never written.
+// DefaultMaskQuery lists the names of query parameters whose values are never written.
 var DefaultMaskQuery = []string{
 	"token", "access_token", "id_token", "refresh_token", "jwt", "bearer", "authorization", "auth", "api_key", "x-api-key", "key", "secret",
 	"client_secret", "assertion", "client_assertion", "saml_request", "saml_response", "password", "passwd", "pwd", "passphrase", "pin",
@@ -17,19 +17,19 @@ var DefaultMaskQuery = []string{
 	"x-goog-signature", "code",
 }
 
-// The first segments of the paths of services and of instances.
+// The first path segments of services and of instances.
 const (
 	servicesSegment  = "services"
 	instancesSegment = "instances"
 )
 
-// maxSegments is how many segments a path to be masked may have.
+// maxSegments is the maximum number of segments of a path to be masked.
 const maxSegments = 64
 
-// maxName is how long a name of a query member may be in order to be one to be masked.
+// maxName is the maximum length of the name of a query parameter to be masked.
 const maxName = 64
 
-// masks says what of paths and queries is not written.
+// masks says which parts of paths and queries are not written.
 type masks struct {
 	paths []pathMask
 	query map[string]struct{}
@@ -37,8 +37,8 @@ type masks struct {
 
 // pathMask is a path with segments that are not written.
 type pathMask struct {
-	segments []string // "*" is one of them
-	rest     bool     // so are all that follow
+	segments []string // "*" is a masked segment
+	rest     bool     // all further segments are masked, too
 }
 
 func compile(paths, query []string) (*masks, error) {
@@ -78,7 +78,7 @@ func compile(paths, query []string) (*masks, error) {
 	return m, nil
 }
 
-// plainName writes a name in lower case and without "-" and "_", and returns its length, -1 when it is too long.
+// plainName writes a name to to, in lower case and without "-" and "_", and returns its length, or -1 if it is too long.
 func plainName(to *[maxName]byte, name []byte) int {
 	n := 0
 	for _, c := range name {
@@ -97,8 +97,8 @@ func plainName(to *[maxName]byte, name []byte) int {
 	return n
 }
 
-// path appends the path, without segments that are masked or look like secrets. Those of calls of an instance are masked like those of
-// its service.
+// path appends the path, with masked segments and segments that look like secrets replaced. Paths of calls to an instance are masked like
+// those of its service.
 func (w *line) path(b []byte, m *masks, path, service string) []byte {
 	if path == "" {
 		return b
@@ -130,7 +130,7 @@ func (w *line) path(b []byte, m *masks, path, service string) []byte {
 	return append(t.end(), '"')
 }
 
-// segments is a set of segments of a path: some of the first maxSegments, and all from one on.
+// segments is a set of path segments: some of the first maxSegments, and all from an index on.
 type segments struct {
 	some uint64
 	from int
@@ -138,7 +138,7 @@ type segments struct {
 
 func (s segments) has(n int) bool { return n >= s.from || n < maxSegments && s.some&(1<<n) != 0 }
 
-// hidden says which segments are masked. Empty ones do not count.
+// hidden returns the segments to be masked. Empty segments are not counted.
 func (w *line) hidden(m *masks, path, service string) segments {
 	all := segments{from: math.MaxInt}
 next:
@@ -174,7 +174,7 @@ next:
 	return all
 }
 
-// query appends the query, without values of members that are masked or look like secrets.
+// query appends the query, with the values of masked parameters and whatever looks like a secret replaced.
 func (w *line) query(b []byte, m *masks, query string) []byte {
 	if query == "" {
 		return b
@@ -211,7 +211,7 @@ func (w *line) query(b []byte, m *masks, query string) []byte {
 	return append(t.end(), '"')
 }
 
-// decode undoes percent-encoding as far as it is one. The result is good until the next call.
+// decode percent-decodes s where its encoding is valid. The result is valid until the next call.
 func (w *line) decode(s string) []byte {
 	b := w.decoded[:0]
 	for i := 0; i < len(s); i++ {
@@ -228,7 +228,7 @@ func (w *line) decode(s string) []byte {
 	return b
 }
 
-// unhex is the value of a hexadecimal digit, and more than 15 for what is none.
+// unhex returns the value of a hexadecimal digit, or more than 15 if c is none.
 func unhex(c byte) byte {
 	switch {
 	case '0' <= c && c <= '9':
@@ -241,8 +241,8 @@ func unhex(c byte) byte {
 	return 0xff
 }
 
-// secret reports whether there is something in a text that looks like an API key of the platform, or like a JWT: three parts in
-// base64url, of which the first begins as JSON objects do.
+// secret reports whether s contains what looks like an API key of the platform, or like a JWT: three parts in base64url, the first of
+// which begins like a JSON object.
 func secret[T string | []byte](s T) bool {
 	for i := 0; i+4 < len(s); i++ {
 		switch {
@@ -255,7 +255,7 @@ func secret[T string | []byte](s T) bool {
 	return false
 }
 
-// isToken reports whether what follows the first three characters of a token is one.
+// isToken reports whether s, which follows the first three characters of a token, continues as a token does.
 func isToken[T string | []byte](s T) bool {
 	dots := 0
 	for i := range len(s) {

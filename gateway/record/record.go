@@ -1,5 +1,5 @@
-// Package record writes the access records of the gateway: one line of JSON for each call, to a file that is rotated, to the standard
-// output, or both. Callers never wait for either.
+// Package record writes the access records of the gateway: one line of JSON per call, to a rotated file, to standard output, or to both.
+// Callers never wait for either.
 package record
 
 import (
@@ -18,63 +18,62 @@ import (
 	"github.com/openmep/mep/kit/rotate"
 )
 
-// Entry is one call. What is empty or 0 is left out, but for the status, the total and the bytes. Of strings longer than 256 bytes, of
-// Path and Query longer than 1024, the start is written.
+// Entry is one call. Empty and zero fields are omitted, except for the status, the total and the bytes. Path and Query are cut to 1024
+// bytes, other strings to 256.
 type Entry struct {
-	// Time is when the request came.
+	// Time is when the request arrived.
 	Time time.Time
-	// RequestID finds the call in the log, TraceID in the traces.
+	// RequestID identifies the call in the log, TraceID in traces.
 	RequestID, TraceID string
-	// Consumer is the subject of the caller, Via how it proved that: token, apiKey, certificate.
+	// Consumer is the subject of the caller; Via is how the caller was authenticated: token, apiKey, certificate.
 	Consumer, Via string
-	// Service is a serName, Instance the serInstanceId the call went to, Route the route that took it.
+	// Service is a serName, Instance the serInstanceId the call went to, Route the route that matched.
 	Service, Instance, Route string
-	// Method, Host and Proto are those of the request. Path and Query are as they came, percent-encoded.
+	// Method, Host and Proto are those of the request. Path and Query are as received, percent-encoded.
 	Method, Host, Path, Query, Proto string
-	// UserAgent is what the client says it is.
+	// UserAgent is the User-Agent of the client.
 	UserAgent string
-	// Upstream is the address that was called last.
+	// Upstream is the address that was last called.
 	Upstream string
-	// Reason says why the gateway answered by itself, or why the call broke off.
+	// Reason says why the gateway itself answered, or why the call broke off.
 	Reason string
 	// Client is the address of the client.
 	Client netip.Addr
-	// Status is that of the answer, Attempts how often an upstream was tried.
+	// Status is the status of the response; Attempts is how often an upstream was tried.
 	Status, Attempts int
-	// Auth is how long it took to know the caller and to let it pass, Held how long limits held the call back, FirstByte when the
-	// header of the answer came, Total when the call was over. All but Held and Auth count from Time.
+	// Auth is how long authentication and authorisation took, Held how long limits delayed the call, FirstByte when the header of the
+	// response arrived, and Total when the call was over. All but Held and Auth are measured from Time.
 	Auth, Held, FirstByte, Total time.Duration
-	// BytesIn and BytesOut are the bytes of the bodies of request and answer.
+	// BytesIn and BytesOut are the sizes of the bodies of request and response.
 	BytesIn, BytesOut int64
 }
 
-// The defaults of Config, and the least file size: a file has room for the longest line more than once.
+// The defaults of Config, and the minimum file size: a file has room for more than one line of the maximum length.
 const (
 	DefaultMaxBytes = 64 << 20
 	DefaultKeep     = 5
 	MinMaxBytes     = 64 << 10
 )
 
-// Config is the settings of the records.
+// Config configures the access records.
 type Config struct {
-	// File is the path, "" for no file. It and its directory are made when they do not exist, for nobody else to read.
+	// File is the path of the file; "" means no file. The file and its directory are created if they do not exist, unreadable to others.
 	File string
-	// MaxBytes is the size, at least MinMaxBytes, at which the file becomes file.1 and a new one begins; 0 counts as
-	// DefaultMaxBytes. Less than 0 leaves rotation to others.
+	// MaxBytes is the size, at least MinMaxBytes, at which the file is renamed to file.1 and a new one begins; 0 means DefaultMaxBytes. A
+	// negative size leaves rotation to others.
 	MaxBytes int64
-	// Keep is how many old files there may be; 0 counts as DefaultKeep.
+	// Keep is the maximum number of old files; 0 means DefaultKeep.
 	Keep int
-	// Stdout writes records to the standard output.
+	// Stdout says whether records are written to standard output.
 	Stdout bool
-	// MaskPaths are paths with "*" for segments that are not to be written, and at the end "**" for all that follow. What comes after
-	// a path, such as in /users/*/orders and /users/7/orders/9, does not matter.
+	// MaskPaths are paths with "*" for segments that must not be written and, at the end, "**" for all further segments. A path also
+	// matches longer ones, as /users/*/orders matches /users/7/orders/9.
 	MaskPaths []string
-	// MaskQuery are names of query members whose values are not to be written, beside DefaultMaskQuery. Upper and lower case, "-" and
-	// "_" make no difference.
+	// MaskQuery are names of query parameters whose values must not be written, beside DefaultMaskQuery. Case, "-" and "_" are ignored.
 	MaskQuery []string
 }
 
-// Check reports what is wrong with a configuration, as far as no file has to be opened for that.
+// Check reports what is wrong with a configuration, as far as that can be found without opening a file.
 func (c Config) Check() error {
 	if err := c.check(); err != nil {
 		return err
@@ -83,7 +82,7 @@ func (c Config) Check() error {
 	return err
 }
 
-// check fills in defaults and says what is wrong.
+// check fills in defaults and reports what is wrong.
 func (c *Config) check() error {
 	switch {
 	case c.MaxBytes == 0:
@@ -100,7 +99,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// closeTimeout is how long Close waits for what takes the records.
+// closeTimeout is how long Close waits for each output.
 const closeTimeout = 5 * time.Second
 
 // Log writes access records. A nil *Log discards them.
@@ -114,13 +113,13 @@ type Log struct {
 	file    atomic.Pointer[sink]
 	console atomic.Pointer[sink]
 
-	changing sync.Mutex // held while sinks are exchanged or closed
+	changing sync.Mutex // held while sinks are replaced or closed
 	cfg      Config
 	closed   bool
-	leaving  sync.WaitGroup // sinks that a change of the configuration closes
+	leaving  sync.WaitGroup // sinks being closed after a change of the configuration
 }
 
-// Open opens what records are written to. reg takes the metrics, unless it is nil.
+// Open opens the outputs for records. It registers the metrics with reg, unless reg is nil.
 func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Log, error) {
 	return open(cfg, log, reg, os.Stdout)
 }
@@ -137,8 +136,8 @@ func open(cfg Config, log *slog.Logger, reg prometheus.Registerer, stdout io.Wri
 	return l, nil
 }
 
-// Write takes a record. It is encoded before Write returns, and written a tenth of a second later at most. When more than 8 MiB
-// wait to be written it is dropped and counted, and a line {"time": …, "lost": n} stands in the place of all that were.
+// Write encodes a record before it returns; the record is written a tenth of a second later at most. If more than 8 MiB wait to be
+// written, the record is dropped and counted, and a line {"time": …, "lost": n} takes the place of all that were dropped.
 func (l *Log) Write(e *Entry) {
 	if l == nil || l.file.Load() == nil && l.console.Load() == nil {
 		return
@@ -161,8 +160,8 @@ func (l *Log) add(to *atomic.Pointer[sink], line []byte) {
 	}
 }
 
-// Prepare checks other settings and returns what puts them to use. No record is lost by that. Where a file cannot be opened the
-// settings are refused and those of before stay.
+// Prepare checks a new configuration and returns a function that applies it without losing records. If a file cannot be opened, Prepare
+// returns an error and the previous configuration remains in effect.
 func (l *Log) Prepare(cfg Config) (apply func(), err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -197,7 +196,7 @@ func (l *Log) apply(cfg Config, masks *masks) {
 			f := rotate.New(rotate.Config{
 				Path: cfg.File, MaxBytes: cfg.MaxBytes, Keep: cfg.Keep, Failed: l.metrics.failures.Inc,
 			})
-			_ = f.Open() // it was possible a moment ago; if not any more, the first write tries again and says why
+			_ = f.Open() // Prepare could open it a moment ago; if this fails, the first write tries again and says why
 			return &file{f}
 		})
 	}
@@ -206,7 +205,7 @@ func (l *Log) apply(cfg Config, masks *masks) {
 	}
 }
 
-// exchange puts a new sink, or none, in the place of an old one, which writes what it has and ends.
+// exchange replaces a sink with a new one, or with none. The old sink writes what it has and ends.
 func (l *Log) exchange(at *atomic.Pointer[sink], wanted bool, out func() output) {
 	var next *sink
 	if wanted {
@@ -217,7 +216,7 @@ func (l *Log) exchange(at *atomic.Pointer[sink], wanted bool, out func() output)
 	}
 }
 
-// Reopen opens the path anew, after the file was renamed. Without it that is noticed within a second.
+// Reopen reopens the path after the file was renamed. Otherwise, the renaming is noticed within a second.
 func (l *Log) Reopen() error {
 	if l == nil {
 		return nil
@@ -228,7 +227,7 @@ func (l *Log) Reopen() error {
 	return nil
 }
 
-// Close writes what is left, and gives up after 5 seconds. Records that come later are dropped.
+// Close writes what is left, waiting at most 5 seconds for each output. Later records are dropped.
 func (l *Log) Close() error {
 	if l == nil {
 		return nil
@@ -246,7 +245,7 @@ func (l *Log) Close() error {
 	return errors.Join(errList...)
 }
 
-// pending is how many bytes wait to be written.
+// pending returns how many bytes wait to be written.
 func (l *Log) pending() float64 {
 	n := 0
 	for _, s := range []*sink{l.file.Load(), l.console.Load()} {

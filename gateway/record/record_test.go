@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// written is what a reader of records sees.
+// written is a record as its readers see it.
 type written struct {
 	Time      time.Time
 	RequestID string
@@ -57,7 +57,7 @@ func read(t testing.TB, path string) []written {
 	return parse(t, string(data))
 }
 
-// screen is a standard output that a test reads, blocks or breaks.
+// screen is a standard output that a test can read, block or break.
 type screen struct {
 	mu     sync.Mutex
 	buf    bytes.Buffer
@@ -175,7 +175,7 @@ func TestWhatDoesNotFitIsCounted(t *testing.T) {
 	out, reg := &screen{}, prometheus.NewRegistry()
 	l, err := open(Config{Stdout: true}, quiet(), reg, out)
 	require.NoError(t, err)
-	out.mu.Lock() // nobody takes what is written
+	out.mu.Lock() // block the output
 	e := &Entry{Path: "/" + strings.Repeat("p", 1000)}
 	const many = 3 * maxPending / 1000
 	for range many {
@@ -248,7 +248,7 @@ func (b blocked) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestNothingIsLostOrSplit has many callers at a time, while files are full, moved, reopened, and settings change.
+// TestNothingIsLostOrSplit has many concurrent callers while files fill up, are moved and reopened, and settings change.
 func TestNothingIsLostOrSplit(t *testing.T) {
 	const callers, each = 8, 2000
 	dir, reg := t.TempDir(), prometheus.NewRegistry()
@@ -355,7 +355,7 @@ func TestANilLogDiscards(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
-// BenchmarkWrite writes as fast as it can: what the disk does not take in time is dropped.
+// BenchmarkWrite writes as fast as it can: records that the disk does not take in time are dropped.
 func BenchmarkWrite(b *testing.B) {
 	for name, cfg := range map[string]Config{
 		"file":    {File: path(b), MaxBytes: 16 << 20, Keep: 1},

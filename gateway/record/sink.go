@@ -14,29 +14,29 @@ import (
 )
 
 const (
-	// maxPending is how many bytes may wait to be written.
+	// maxPending is the maximum number of bytes waiting to be written.
 	maxPending = 8 << 20
-	// batchBytes is how many are written at once without waiting for more, batchDelay how long others wait.
+	// batchBytes is how many bytes are written at once without waiting for more; batchDelay is how long fewer bytes wait.
 	batchBytes = 64 << 10
 	batchDelay = 100 * time.Millisecond
-	// keptBytes is how large a buffer may be that is kept for its next use although little of it was needed.
+	// keptBytes is the size up to which a buffer is kept for reuse even if little of it was needed.
 	keptBytes = 1 << 20
-	// sayEvery is how often the log says that records are lost.
+	// sayEvery is the minimum interval between log messages about lost records.
 	sayEvery = 10 * time.Second
 )
 
-// output takes whole lines. Its methods are not for concurrent use.
+// output takes whole lines. Its methods must not be called concurrently.
 type output interface {
 	name() string
-	// write returns how many bytes of whole lines were written, fewer than given only with an error.
+	// write returns how many bytes of whole lines were written; fewer than given only with an error.
 	write(lines []byte) (int, error)
 	reopen() error
 	close() error
-	// stuck is why the output grows larger than it should.
+	// stuck returns the reason why the output grows larger than it should, or nil.
 	stuck() error
 }
 
-// file is the output to a file.
+// file is an output to a file.
 type file struct{ f *rotate.File }
 
 func (o *file) name() string                    { return o.f.Path() }
@@ -45,11 +45,11 @@ func (o *file) close() error                    { return o.f.Close() }
 func (o *file) stuck() error                    { return o.f.Stuck() }
 func (o *file) reopen() error                   { return errors.Join(o.f.Close(), o.f.Open()) }
 
-// console is the output to where the process writes its output.
+// console is an output to the standard output of the process.
 type console struct {
 	w      io.Writer
 	failed func()
-	torn   bool // the last line gets its end with the next write
+	torn   bool // the last line is incomplete; the next write ends it
 }
 
 func (o *console) name() string  { return "standard output" }
@@ -74,27 +74,27 @@ func (o *console) write(lines []byte) (int, error) {
 	return whole, err
 }
 
-// sink is an output, what waits to be written to it, and the goroutine that does that.
+// sink consists of an output, the lines that wait to be written to it, and the goroutine that writes them.
 type sink struct {
 	log     *slog.Logger
 	metrics *metrics
 	wake    chan struct{} // there is something to write
-	full    chan struct{} // there is enough to write it at once
+	full    chan struct{} // there is enough to write at once
 	stop    chan struct{}
 	done    chan struct{}
 
 	mu     sync.Mutex
 	buf    []byte
-	lost   int // since the last exchange of buf
+	lost   int // records lost since buf was last swapped
 	closed bool
 
-	// writing is taken before mu and held while the output is written.
+	// writing is locked before mu and held while the output is written.
 	writing          sync.Mutex
 	out              output
 	spare            []byte
 	failing, growing bool
-	unwritten        int // lost, and no line says so yet
-	unsaid           int // lost, and the log does not say so yet
+	unwritten        int // lost records that no line reports yet
+	unsaid           int // lost records that the log does not report yet
 	said             time.Time
 }
 
@@ -107,7 +107,7 @@ func newSink(out output, log *slog.Logger, m *metrics) *sink {
 	return s
 }
 
-// add takes a line, and returns false when the sink was closed.
+// add queues a line, or drops it if too much waits. It returns false if the sink is closed.
 func (s *sink) add(line []byte) bool {
 	s.mu.Lock()
 	if s.closed {
@@ -169,7 +169,7 @@ func (s *sink) run() {
 	}
 }
 
-// drain writes what waits. The caller holds writing.
+// drain writes what is waiting. The caller holds writing.
 func (s *sink) drain() {
 	s.mu.Lock()
 	lines, lost := s.buf, s.lost
@@ -189,7 +189,7 @@ func (s *sink) drain() {
 	}
 }
 
-// write writes records, and reports whether the output took them all.
+// write writes lines that hold the given number of records, and reports whether the output took them all.
 func (s *sink) write(lines []byte, records int) bool {
 	if len(lines) == 0 {
 		return true
@@ -213,7 +213,7 @@ func (s *sink) miss(n int) {
 	s.unsaid += n
 }
 
-// say tells the log that records were lost, now and then.
+// say logs that records were lost, at most once every sayEvery.
 func (s *sink) say() {
 	if s.unsaid == 0 || time.Since(s.said) < sayEvery {
 		return
@@ -222,7 +222,7 @@ func (s *sink) say() {
 	s.unsaid, s.said = 0, time.Now()
 }
 
-// tell logs when the output ceases to work and when it works again.
+// tell logs when the output stops working and when it works again.
 func (s *sink) tell(bad *bool, err error, broken, mended string) {
 	switch {
 	case err != nil && !*bad:
@@ -233,7 +233,7 @@ func (s *sink) tell(bad *bool, err error, broken, mended string) {
 	*bad = err != nil
 }
 
-// reopen writes what waits and opens the output anew.
+// reopen writes what is waiting and reopens the output.
 func (s *sink) reopen() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -251,7 +251,7 @@ func (s *sink) reopen() error {
 	return err
 }
 
-// close writes what is left and ends the goroutine. It may be called once.
+// close writes what is left and ends the goroutine. It must not be called twice.
 func (s *sink) close(within time.Duration) error {
 	s.mu.Lock()
 	s.closed = true
@@ -271,7 +271,7 @@ func (s *sink) pending() int {
 	return len(s.buf)
 }
 
-// appendLost appends the line that stands for records that were lost.
+// appendLost appends the line that stands for n lost records.
 func appendLost(b []byte, at time.Time, n int) []byte {
 	b = append(b, `{"time":"`...)
 	b = at.UTC().AppendFormat(b, timeLayout)

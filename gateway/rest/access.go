@@ -14,13 +14,13 @@ import (
 	"github.com/openmep/mep/kit/query"
 )
 
-// access are the handlers of access requests, for those who say who they are in one way.
+// access has the handlers of access requests, for one way to identify the caller.
 type access struct {
 	api *API
 	who func(*gin.Context) (subject string, manager bool)
 }
 
-// party is who makes the request, with an error of the kind errs.Unauthenticated when that is not known.
+// party returns the party that makes the request, or an error of kind errs.Unauthenticated if it is anonymous.
 func (x *access) party(c *gin.Context) (book.Party, error) {
 	var who book.Party
 	who.Subject, who.Manager = x.who(c)
@@ -31,7 +31,7 @@ func (x *access) party(c *gin.Context) (book.Party, error) {
 	return who, nil
 }
 
-// consumer is whom an application is made for.
+// consumer returns the consumer that an application is for.
 func consumer(who book.Party, app *gateway.AccessApplication) (string, error) {
 	wanted := identity.CanonicalID(app.Consumer)
 	switch {
@@ -72,7 +72,7 @@ func (x *access) apply(c *gin.Context) (string, error) {
 	return r.Info.ID + ": " + what(r), httpx.JSON(c, http.StatusCreated, &r.Info)
 }
 
-// what says in the audit stream what a request is about.
+// what describes a request in the audit log.
 func what(r *book.Request) string {
 	return fmt.Sprintf("%s for %s of %s", r.Info.Consumer, query.Quote(r.Info.SerName), r.Info.Owner)
 }

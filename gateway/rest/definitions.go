@@ -49,7 +49,7 @@ func (a *API) getRoute(c *gin.Context) error {
 	return httpx.JSON(c, http.StatusOK, view)
 }
 
-// route is what the gateway makes of the definition of a route. One that it has never used is shown as it is defined.
+// route returns the gateway's view of a route definition. A definition that the gateway has never used is shown as it is stored.
 func (a *API) route(def *book.Definition[gateway.Route]) *gateway.RouteView {
 	if view, ok := a.Server.Route(def.ID); ok {
 		return view
@@ -91,7 +91,7 @@ func (a *API) putRoute(c *gin.Context) (string, error) {
 	return outcome(view.Refused), put(c, def.ETag(), created, view)
 }
 
-// outcome is what the audit stream says of a definition that was stored.
+// outcome returns the audit detail for a definition that was stored.
 func outcome(refused string) string {
 	if refused == "" {
 		return ""
@@ -106,8 +106,7 @@ func etagOf[V any](d *book.Definition[V]) string {
 	return d.ETag()
 }
 
-// ifMatch refuses a change that the header fields of the request make depend on another state (RFC 9110 13.1); etag is "" when there is
-// nothing yet.
+// ifMatch returns an error if the preconditions of the request (RFC 9110 13.1) do not hold; etag is "" if there is no definition yet.
 func ifMatch(c *gin.Context, etag string) error {
 	if c.Request.Header.Get("If-None-Match") == "*" && etag != "" {
 		return errs.New(errs.PreconditionFailed, "If-None-Match does not hold: there is one already, with the entity-tag %s", etag)
@@ -118,7 +117,6 @@ func ifMatch(c *gin.Context, etag string) error {
 	return httpx.IfMatch(c, etag)
 }
 
-// put answers a PUT.
 func put(c *gin.Context, etag string, created bool, view any) error {
 	httpx.SetETag(c, etag)
 	if created {
@@ -135,7 +133,7 @@ func (a *API) deleteRoute(c *gin.Context) (string, error) {
 	return "", drop(a, c, a.Book.Routes, c.Param("id"))
 }
 
-// drop removes a definition, and answers when the gateway has forgotten it.
+// drop deletes a definition, and responds when the gateway no longer uses it.
 func drop[V any](a *API, c *gin.Context, all *book.Definitions[V], id string) error {
 	ctx := c.Request.Context()
 	revision, err := all.Delete(ctx, id, func(d *book.Definition[V]) error { return ifMatch(c, d.ETag()) })
@@ -170,7 +168,7 @@ func (a *API) getPolicy(c *gin.Context) error {
 	return httpx.JSON(c, http.StatusOK, view)
 }
 
-// policy is what the gateway makes of the definition of a policy. One that it has never used is shown as it is defined.
+// policy returns the gateway's view of a policy definition. A definition that the gateway has never used is shown as it is stored.
 func (a *API) policy(def *book.Definition[gateway.Policy]) *gateway.PolicyView {
 	if view, ok := a.Server.Policy(def.ID); ok {
 		return view
@@ -178,7 +176,7 @@ func (a *API) policy(def *book.Definition[gateway.Policy]) *gateway.PolicyView {
 	return &gateway.PolicyView{Name: def.ID, Source: sourceManagement, Policy: def.Value, Refused: "the gateway has no such policy in use"}
 }
 
-// maxName is how long the name of a policy is at most, in characters: what a serName may have.
+// maxName is the maximum length of the name of a policy in characters, as for a serName.
 const maxName = 255
 
 func (a *API) putPolicy(c *gin.Context) (string, error) {

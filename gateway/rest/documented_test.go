@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// The document of the interface and the interface have the same operations, and these the same query parameters.
+// TestWhatIsServedIsDocumented checks that the OpenAPI document and the API have the same operations with the same query parameters.
 func TestWhatIsServedIsDocumented(t *testing.T) {
 	m := start(t)
 	router := httpx.NewRouter("", slog.New(slog.DiscardHandler), httpx.NewMetrics(prometheus.NewRegistry()), func() httpx.Limits { return httpx.Limits{} })
@@ -58,7 +58,7 @@ func TestWhatIsServedIsDocumented(t *testing.T) {
 					names = append(names, p.Name)
 				}
 			}
-			// A parameter that there is not is refused, with the names of those there are.
+			// An unknown parameter is refused with an error that lists the known ones.
 			at := strings.TrimPrefix(path, gateway.Base)
 			got := m.ask(strings.ToUpper(method), strings.NewReplacer("{id}", "a", "{name}", "a").Replace(at)+"?nothing=1", "{}")
 			detail := got.refused(t, 400).Detail

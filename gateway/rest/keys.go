@@ -16,7 +16,7 @@ import (
 
 type faults = problem.InvalidParams
 
-// createKey answers with the key itself, which is not shown again.
+// createKey responds with the key itself, which is not shown again.
 func (a *API) createKey(c *gin.Context) (string, error) {
 	if err := httpx.NoQuery(c); err != nil {
 		return "", err

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/query"
 )
 
-// some takes a page of what is left of a list, whose elements say where they stand; a header field Link says where it goes on (RFC 8288).
+// some returns a page of the rest of a list, by the places of the elements. If the list continues, it sets a Link header (RFC 8288).
 func some[T any](c *gin.Context, p *query.Params, at query.Page, resource string, rest iter.Seq[T], place func(T) string) []T {
 	list := make([]T, 0, min(at.Limit, query.DefaultPage))
 	for element := range rest {
@@ -26,7 +26,7 @@ func some[T any](c *gin.Context, p *query.Params, at query.Page, resource string
 	return list
 }
 
-// whole answers a page of a list of which nothing else is asked.
+// whole responds with a page of a list that takes no filters.
 func whole[T any](c *gin.Context, resource string, all func() []T, place func(T) string) error {
 	p, err := query.ReadFilled(c, "limit", "after")
 	if err != nil {
@@ -39,7 +39,7 @@ func whole[T any](c *gin.Context, resource string, all func() []T, place func(T)
 	return httpx.JSON(c, http.StatusOK, some(c, p, at, resource, sorted(all(), at.After, place), place))
 }
 
-// sorted walks over a list in the order of the places, from after one of them on.
+// sorted returns the elements of a list after the given place, in the order of their places.
 func sorted[T any](list []T, after string, place func(T) string) iter.Seq[T] {
 	list = slices.SortedFunc(slices.Values(list), func(a, b T) int { return strings.Compare(place(a), place(b)) })
 	return func(yield func(T) bool) {
@@ -51,7 +51,7 @@ func sorted[T any](list []T, after string, place func(T) string) iter.Seq[T] {
 	}
 }
 
-// matches walks over the elements that hold.
+// matches returns the elements for which holds returns true.
 func matches[T any](all iter.Seq[T], holds func(T) bool) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for element := range all {

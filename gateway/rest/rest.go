@@ -1,5 +1,4 @@
-// Package rest speaks HTTP for the management of the gateway: routes, policies, API keys, access requests, and what the gateway knows and
-// does.
+// Package rest serves the HTTP management API of the gateway: routes, policies, API keys, access requests, and the state of the gateway.
 package rest
 
 import (
@@ -20,46 +19,46 @@ import (
 
 // Server is the gateway.
 type Server interface {
-	// Routes walks over the routes it has, with those whose definition it refuses, in the order of their ids, from after an id on; "" is
-	// before all of them.
+	// Routes returns the routes whose ids sort after the given id, in the order of their ids, including routes whose definition is refused;
+	// "" sorts before all ids.
 	Routes(after string) iter.Seq[*gateway.RouteView]
-	// Route finds one of them by its id.
+	// Route returns the route with the given id.
 	Route(id string) (*gateway.RouteView, bool)
-	// Policies lists the policies it has, with those whose definition it refuses.
+	// Policies returns the policies, including those whose definition is refused.
 	Policies() []gateway.PolicyView
-	// Policy finds one of them by its name.
+	// Policy returns the policy with the given name.
 	Policy(name string) (*gateway.PolicyView, bool)
-	// Upstreams lists what its routes lead to.
+	// Upstreams returns the targets of the routes.
 	Upstreams() []gateway.TargetView
-	// Explain says what would become of a call. The request has passed Check.
+	// Explain says what would happen to a call. The request has passed Check.
 	Explain(ctx context.Context, req gateway.ExplainRequest) (*gateway.Explanation, error)
-	// Status is what it says about itself.
+	// Status returns the status of the gateway.
 	Status() gateway.Status
-	// Statistics are the counts of calls that the query selects.
+	// Statistics returns the counts of calls that the query selects.
 	Statistics(ctx context.Context, q StatisticsQuery) (*gateway.Statistics, error)
-	// Quotas says what has been taken of the quotas of a route and of a consumer; "" stands for all of them.
+	// Quotas returns the use of the quotas of a route and a consumer; "" stands for all of them.
 	Quotas(ctx context.Context, route, consumer string) ([]gateway.QuotaUse, error)
-	// Served waits until its routes and policies are made of what was stored at the revision of etcd.
+	// Served waits until the routes and policies in use reflect the given etcd revision.
 	Served(ctx context.Context, revision int64) error
 }
 
-// API holds what the handlers need.
+// API holds the dependencies of the handlers.
 type API struct {
-	// Book changes and finds what is stored.
+	// Book reads and changes the stored definitions.
 	Book *book.Book
-	// Server is the gateway that works by it.
+	// Server is the gateway that the definitions apply to.
 	Server Server
-	// Audit takes who changed what.
+	// Audit records changes and who made them.
 	Audit *audit.Log
 }
 
-// The sources of routes and policies, as gateway.RouteView.Source has them.
+// The sources of routes and policies, as in gateway.RouteView.Source.
 const (
 	sourceConfiguration = "configuration"
 	sourceManagement    = "management"
 )
 
-// Mount adds the resources, with the access requests. Whoever gets to them may manage the gateway.
+// Mount adds the resources, including the access requests. Every client that can reach them may manage the gateway.
 func (a *API) Mount(r gin.IRouter) {
 	g := r.Group(gateway.Base)
 	g.GET("/routes", httpx.Handle(a.listRoutes))
@@ -83,7 +82,7 @@ func (a *API) Mount(r gin.IRouter) {
 	a.MountAccess(r, func(c *gin.Context) (string, bool) { return identity.Subject(c), true })
 }
 
-// MountAccess adds the access requests. who says who makes a request, "" for somebody who proved nothing, and whether it is a manager.
+// MountAccess adds the access requests. who returns the caller of a request, "" if it is anonymous, and reports whether it is a manager.
 func (a *API) MountAccess(r gin.IRouter, who func(*gin.Context) (subject string, manager bool)) {
 	x := &access{api: a, who: who}
 	g := r.Group(gateway.Base + "/access_requests")
@@ -94,7 +93,7 @@ func (a *API) MountAccess(r gin.IRouter, who func(*gin.Context) (subject string,
 	g.DELETE("/:id", identity.Audited(a.Audit, "gateway.access.delete", "id", x.delete))
 }
 
-// served waits until the gateway works by a change that is stored: what is answered with success is in force.
+// served waits until a stored change takes effect in the gateway, so that a success response means that it is in force.
 func (a *API) served(ctx context.Context, revision int64) error {
 	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()

@@ -35,7 +35,7 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// server stands for the gateway: it has what is stored, and some of its own, and notes what is asked of it.
+// server stands in for the gateway: it has the stored definitions and some of its own, and records what it is asked.
 type server struct {
 	book      *book.Book
 	own       map[string]*gateway.RouteView
@@ -44,7 +44,7 @@ type server struct {
 	targets   []gateway.TargetView
 	served    int64
 	behind    bool
-	forgetful bool // does not know what is stored
+	forgetful bool // does not know the stored definitions
 	explained gateway.ExplainRequest
 	asked     any
 }
@@ -141,7 +141,7 @@ func (s *server) Served(ctx context.Context, revision int64) error {
 	return nil
 }
 
-// registry stands for the services that are registered: "several" is offered twice, the others by the app "owner".
+// registry stands in for the service registry: "several" is offered twice, the others by the app "owner".
 type registry struct{}
 
 func (registry) Offers(_, serName string) []book.Offer {
@@ -158,7 +158,7 @@ func (registry) Instance(_, serInstanceID string) (book.Offer, bool) {
 	return book.Offer{Owner: "other", SerName: "several"}, serInstanceID == "known"
 }
 
-// management is the management of a gateway, and its listener for apps.
+// management is the management API of a gateway, and its listener for apps.
 type management struct {
 	server *server
 	book   *book.Book
@@ -193,7 +193,7 @@ func start(t testing.TB) *management {
 		r := httpx.NewRouter(name, slog.New(slog.DiscardHandler), httpx.NewMetrics(prometheus.NewRegistry()), func() httpx.Limits {
 			return httpx.Limits{Body: maxBody}.WithDefaults()
 		})
-		// Who calls is in a header field here.
+		// A header field names the caller here.
 		r.Use(func(c *gin.Context) {
 			if caller := c.GetHeader("X-Test-Caller"); caller != "" {
 				c.Set(httpx.CallerKey, &identity.Caller{Subject: caller})
@@ -215,7 +215,7 @@ type answer struct {
 	body   string
 }
 
-// ask makes a request; header has names and values in turn.
+// ask sends a request; header alternates names and values.
 func ask(h http.Handler, method, path, body string, header ...string) answer {
 	var r io.Reader
 	if body != "" {
@@ -234,7 +234,7 @@ func (m *management) ask(method, path, body string, header ...string) answer {
 	return ask(m.mepm, method, path, body, header...)
 }
 
-// refused checks that an answer is a problem document of its status, and returns that.
+// refused checks that an answer is a problem document with the given status, and returns it.
 func (x answer) refused(t *testing.T, status int) problem.Details {
 	t.Helper()
 	require.Equal(t, status, x.status, x.body)

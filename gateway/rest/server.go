@@ -40,18 +40,18 @@ func (a *API) status(c *gin.Context) error {
 
 // StatisticsQuery selects counts of calls.
 type StatisticsQuery struct {
-	// Service and Consumer are "" for all of them.
+	// Service and Consumer restrict the counts; "" means all.
 	Service, Consumer string
 	// Resolution is gateway.StatMinute, StatHour or StatDay.
 	Resolution string
-	// From and To bound the times at which buckets begin; To is not within.
+	// From and To bound the start of buckets; To is exclusive.
 	From, To time.Time
 }
 
-// kept is how long statistics are kept.
+// kept is the retention time of statistics.
 const kept = 7 * 24 * time.Hour
 
-// spans are how far the answer goes back when the question does not say.
+// spans are the default time spans by resolution.
 var spans = map[string]time.Duration{gateway.StatMinute: time.Hour, gateway.StatHour: 24 * time.Hour, gateway.StatDay: kept}
 
 func (a *API) statistics(c *gin.Context) error {
@@ -99,7 +99,6 @@ func (a *API) upstreams(c *gin.Context) error {
 	return whole(c, "/upstreams", a.Server.Upstreams, func(t gateway.TargetView) string { return t.URL + "\x00" + t.Instance })
 }
 
-// formats are what the routes can be exported as.
 var formats = map[string]func(export.Table) ([]byte, error){"kong": export.Kong, "envoy": export.Envoy}
 
 func (a *API) export(c *gin.Context) error {

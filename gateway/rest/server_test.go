@@ -152,7 +152,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	require.Zero(t, m.book.Keys.Collection().Snapshot().Len())
 }
 
-// FuzzBodies checks that no body upsets the management, and that what it takes can be read back and exported.
+// FuzzBodies checks that no body breaks the management API, and that accepted definitions can be read back and exported.
 func FuzzBodies(f *testing.F) {
 	f.Add(good, `{"quotas":[{"calls":5,"per":"hour"}]}`, `{"serName":"s"}`)
 	f.Add(`{"paths":["/a/**"],"urls":["https://h:1/b"],"rewrite":"/x/{rest}","headers":{"X-A":"*"},"policy":{"rules":[{"effect":"deny","sources":["::/0"]}]}}`,

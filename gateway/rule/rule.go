@@ -1,4 +1,4 @@
-// Package rule decides about calls by what is known of them: who calls, from where, and what for.
+// Package rule evaluates the rules of policies: who calls, from where, and what for.
 package rule
 
 import (
@@ -21,7 +21,7 @@ type Rule struct {
 	paths     []*match.Pattern
 }
 
-// Compile prepares rules that passed their Check.
+// Compile compiles rules that have passed their Check.
 func Compile(rules []gateway.Rule) ([]Rule, error) {
 	list := make([]Rule, 0, len(rules))
 	for i := range rules {
@@ -56,7 +56,7 @@ func compile(g *gateway.Rule) (Rule, error) {
 	return r, nil
 }
 
-// Networks reads networks, as CIDR or single addresses.
+// Networks parses networks in CIDR notation and single addresses.
 func Networks(list []string) ([]netip.Prefix, error) {
 	var nets []netip.Prefix
 	for _, s := range list {
@@ -86,23 +86,24 @@ func Within(a netip.Addr, nets []netip.Prefix) bool {
 	return false
 }
 
-// Names reports whether the rule is about who calls: it names consumers, scopes or networks.
+// Names reports whether the rule restricts who may call: by consumers, scopes or networks.
 func (r *Rule) Names() bool { return r.consumers != nil || len(r.scopes) > 0 || len(r.sources) > 0 }
 
-// Subject is what rules look at.
+// Subject is what rules are evaluated for.
 type Subject struct {
-	// Caller is who calls, nil for nobody.
+	// Caller is the caller; nil for an anonymous caller.
 	Caller *identity.Caller
 	// Client is the address of the client, without zone and unmapped.
 	Client netip.Addr
 	Method string
-	// Path is the path that is passed on, escaped.
+	// Path is the path that is forwarded, escaped.
 	Path string
 
-	parsed *match.Path // of Path, once a rule asks for it
+	parsed *match.Path // Path, once a rule needs it
 }
 
-// segments takes the path apart. One that cannot be has none: it was made by a route of what had been looked at.
+// segments returns the segments of the path; none if it is invalid, which it should never be: a route made it from a path that Clean
+// accepted.
 func (s *Subject) segments() []match.Segment {
 	if s.parsed == nil {
 		s.parsed = &match.Path{}
@@ -111,7 +112,7 @@ func (s *Subject) segments() []match.Segment {
 	return s.parsed.Segments()
 }
 
-// Decide returns the effect of the first rule that matches and its number; "" and -1 when none does.
+// Decide returns the effect and the index of the first rule that matches; "" and -1 if none does.
 func Decide(rules []Rule, s *Subject) (effect gateway.Effect, number int) {
 	for i := range rules {
 		if rules[i].matches(s) {

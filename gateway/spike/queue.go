@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// maxBuffer is the largest buffer, so that no turn is further ahead than can be counted.
+// maxBuffer is the largest buffer. It keeps the time of the furthest turn from overflowing.
 const maxBuffer = 1 << 20
 
-// queue is the turns of one pair. Times are since the Arrest was made.
+// queue holds the turns of one pair. Times are relative to the creation of the Arrest.
 type queue struct {
 	pair    pair
-	next    time.Duration   // the first turn that nobody had yet
-	free    []time.Duration // turns ahead that were given up, the first one first
-	pace    time.Duration   // the interval turns were given at last
+	next    time.Duration   // the first turn not given out yet
+	free    []time.Duration // turns ahead that were given up, in ascending order
+	pace    time.Duration   // the interval between turns when one was last requested
 	waiting int
-	place   *list.Element // among those nobody waits in; nil while somebody does
+	place   *list.Element // in shard.resting; nil while a call waits in the queue
 }
 
-// take takes the first turn there is. It fails when that is further ahead than the buffer has room for, and returns after what time
-// it will not be. (GCRA with a tolerance of the buffer, where what is early is delayed.)
+// take takes the first available turn. If that turn is further ahead than the buffer has room for, take fails and returns how long it
+// will be until there is room. (This is GCRA with the buffer as tolerance, but early calls are delayed.)
 func (q *queue) take(now, interval time.Duration, buffer int) (turn time.Duration, ok bool) {
 	if interval != q.pace {
-		q.next, q.pace = min(q.next, now+interval), interval // what was counted at another pace does not hold calls up at this one
+		q.next, q.pace = min(q.next, now+interval), interval // turns counted at another pace do not delay calls at this one
 	}
 	past := func(t time.Duration) bool { return t <= now }
 	q.free = slices.DeleteFunc(q.free, past)
 	turn = max(q.next, now)
 	given := len(q.free) > 0
 	if given {
-		turn = q.free[0] // before all that nobody had yet
+		turn = q.free[0] // earlier than any turn not given out yet
 	}
-	// As many calls have a turn ahead as there are intervals until the next one.
+	// The number of calls with a turn ahead equals the number of intervals until the next turn.
 	if room := time.Duration(min(buffer, maxBuffer)) * interval; turn-now > room {
 		return turn - now - room, false
 	}
@@ -44,7 +44,7 @@ func (q *queue) take(now, interval time.Duration, buffer int) (turn time.Duratio
 	return turn, true
 }
 
-// giveBack gives up a turn that did not come.
+// giveBack gives up a turn that is still ahead.
 func (q *queue) giveBack(turn, now time.Duration) {
 	if turn <= now {
 		return

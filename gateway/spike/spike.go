@@ -1,14 +1,13 @@
 // Package spike lets calls through at an even pace.
 //
-// The calls of a consumer on a route have turns, one interval apart: at 10 calls per second one every 100 milliseconds. A call that
-// comes when no turn is taken goes on at once; one that comes too early waits for the next free turn, as long as no more calls
-// wait than the buffer has room for. However many come at a time, what they lead to is never called by a consumer twice within
-// an interval.
+// The calls of a consumer on a route get turns, one interval apart: at 10 calls per second, one every 100 milliseconds. A call that
+// arrives when no turn is taken proceeds at once; one that arrives too early waits for the next free turn, as long as no more calls wait
+// than the buffer has room for. However many calls arrive at a time, the upstream never gets two calls of a consumer within an interval.
 //
-// Memory does not grow with the number of pairs of route and consumer: those used last are remembered. Someone who can make up
-// keys can have others forgotten that no call waits for. All there is to forget of one is when its next call is due, which is at
-// most an interval ahead, so that a flood of as many new keys as are remembered buys one call that is early. A pair that calls wait
-// for is never forgotten; should that be true of all, new pairs are refused.
+// Memory does not grow with the number of pairs of route and consumer: only the most recently used pairs are remembered. Someone who can
+// make up keys can cause pairs that no call waits for to be forgotten. All that is lost with a pair is when its next call is due, which
+// is at most an interval ahead, so a flood of as many new keys as are remembered buys one early call. A pair that calls wait for is never
+// forgotten; if that is true of all pairs, new ones are refused.
 package spike
 
 import (
@@ -26,13 +25,13 @@ import (
 )
 
 const (
-	// DefaultKeys is how many pairs of route and consumer are remembered when nothing else is said.
+	// DefaultKeys is the default number of pairs of route and consumer to remember.
 	DefaultKeys = 65536
-	// shards is how many locks the pairs are spread over; a power of two.
+	// shards is the number of locks the pairs are spread over; a power of two.
 	shards = 64
 )
 
-// Arrest gives calls their turns. Its methods may be used by several goroutines at a time.
+// Arrest gives calls their turns. Its methods may be called concurrently.
 type Arrest struct {
 	seed    maphash.Seed
 	began   time.Time
@@ -41,7 +40,7 @@ type Arrest struct {
 	all     [shards]shard
 }
 
-// New makes one that remembers so many pairs, in less than 512 bytes each; 0 or less counts as DefaultKeys.
+// New returns an Arrest that remembers the given number of pairs, in less than 512 bytes each; 0 or less means DefaultKeys.
 func New(keys int, reg prometheus.Registerer) *Arrest {
 	if keys <= 0 {
 		keys = DefaultKeys
@@ -63,21 +62,21 @@ func New(keys int, reg prometheus.Registerer) *Arrest {
 	return a
 }
 
-// pair is whose calls are smoothed together.
+// pair identifies a consumer on a route, whose calls share turns.
 type pair struct{ route, consumer string }
 
-// shard is a part of the pairs.
+// shard holds some of the pairs.
 type shard struct {
 	mu      sync.Mutex
 	most    int
 	known   map[pair]*queue
-	resting *list.List // the queues that nobody waits in; those used last are in front
-	_       [64]byte   // the locks of shards do not share a cache line
+	resting *list.List // queues that no call waits in, most recently used first
+	_       [64]byte   // keeps the locks of shards on separate cache lines
 }
 
-// Wait gives a call of a consumer its turn and waits for it. It returns false when too many wait already, and after what time there
-// will be room for one; and the error of ctx when that ends before the turn comes, which another call can have then. nil lets every
-// call through.
+// Wait gives a call of a consumer on a route its turn and waits for it. If too many calls wait already, it returns false and how long it
+// will be until there is room for one. If ctx ends before the turn comes, Wait returns the error of ctx, and another call can have the
+// turn. A nil s lets every call through.
 func (a *Arrest) Wait(ctx context.Context, route, consumer string, s *gateway.SpikeArrest) (ok bool, retryAfter time.Duration, err error) {
 	if s == nil {
 		return true, 0, nil
@@ -122,7 +121,7 @@ func (a *Arrest) Wait(ctx context.Context, route, consumer string, s *gateway.Sp
 	return err == nil, 0, err
 }
 
-// interval is the time between two calls.
+// interval returns the time between two calls.
 func interval(s *gateway.SpikeArrest) time.Duration {
 	unit := time.Second
 	if s.Per == gateway.PerMinute {
@@ -131,7 +130,7 @@ func interval(s *gateway.SpikeArrest) time.Duration {
 	return max(1, unit/time.Duration(max(1, s.Calls)))
 }
 
-// queue returns the queue of a pair; nil when there is no room for it.
+// queue returns the queue of a pair, creating it if necessary; nil if there is no room for it.
 func (sh *shard) queue(p pair, now time.Duration) *queue {
 	if q, ok := sh.known[p]; ok {
 		if q.place != nil {
@@ -146,14 +145,14 @@ func (sh *shard) queue(p pair, now time.Duration) *queue {
 		}
 		delete(sh.known, sh.resting.Remove(oldest).(*queue).pair)
 	}
-	// What the strings are parts of, such as a token, is not to be kept.
+	// Clone the strings so as not to retain what they are part of, such as a token.
 	q := &queue{pair: pair{strings.Clone(p.route), strings.Clone(p.consumer)}, next: now}
 	q.place = sh.resting.PushFront(q)
 	sh.known[q.pair] = q
 	return q
 }
 
-// wait and rest say that a call begins and ceases to wait in a queue.
+// wait and rest note that a call starts and stops waiting in a queue.
 func (sh *shard) wait(q *queue) {
 	if q.waiting++; q.place != nil {
 		sh.resting.Remove(q.place)

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bubble runs a test with a clock of its own.
+// bubble runs a test with a fake clock.
 func bubble(t *testing.T, keys int, test func(t *testing.T, a *Arrest)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { test(t, New(keys, prometheus.NewRegistry())) })
@@ -33,7 +33,7 @@ func perSecond(calls, buffer int) *gateway.SpikeArrest {
 	return &gateway.SpikeArrest{Calls: calls, Per: gateway.PerSecond, Buffer: buffer}
 }
 
-// come lets calls come at the same time and returns after what times they went on, in order, and what those who did not were told.
+// come makes concurrent calls. It returns after what times calls went on, in order, and the retry times that refused calls got.
 func come(ctx context.Context, a *Arrest, consumer string, calls int, s *gateway.SpikeArrest) (went, refused []time.Duration) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -138,13 +138,13 @@ func TestTurnThatIsGivenUpIsHadByAnother(t *testing.T) {
 		var all sync.WaitGroup
 		var others []time.Duration
 		all.Go(func() {
-			_, _, err := a.Wait(ctx, "route", "app", s) // has the turn in a second
+			_, _, err := a.Wait(ctx, "route", "app", s) // gets the turn in a second
 			if err == nil {
 				t.Error("a call whose caller is gone went on")
 			}
 		})
 		synctest.Wait()
-		all.Go(func() { others, _ = come(t.Context(), a, "app", 2, s) }) // in two and three seconds
+		all.Go(func() { others, _ = come(t.Context(), a, "app", 2, s) }) // get those in two and three seconds
 		synctest.Wait()
 		require.EqualValues(t, 3, a.waiting.Load())
 		_, refused := come(t.Context(), a, "app", 1, s)
@@ -168,7 +168,7 @@ func TestTurnThatIsGivenUpTooLateIsNotHadTwice(t *testing.T) {
 		defer cancel()
 		went, _ := come(ctx, a, "app", 3, s)
 		require.Equal(t, []time.Duration{time.Second}, went)
-		time.Sleep(time.Second) // the turn in two seconds has passed
+		time.Sleep(time.Second) // the turn at two seconds has passed
 		went, _ = come(t.Context(), a, "app", 2, s)
 		require.Equal(t, []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond}, went, "the pace is kept")
 	})
@@ -183,7 +183,7 @@ func TestSettingsChangeForThoseWhoAreKnown(t *testing.T) {
 	})
 }
 
-// TestPaceIsKept lets calls come and go at random.
+// TestPaceIsKept makes calls at random times, with random timeouts.
 func TestPaceIsKept(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		calls, buffer := rapid.IntRange(1, 200).Draw(r, "calls"), rapid.IntRange(0, 10).Draw(r, "buffer")

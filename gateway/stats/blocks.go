@@ -8,13 +8,13 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// partPairs is how many pairs a part has. With the longest names and the largest numbers it stays below 256 KiB in etcd.
+// partPairs is the maximum number of pairs in a part. With the longest names and the largest numbers, a part is below 256 KiB in etcd.
 const partPairs = 128
 
-// maxBuckets is how many buckets are kept for etcd to take them, some 25 MB.
+// maxBuckets is how many buckets are kept until etcd takes them, some 25 MB.
 const maxBuckets = 400_000
 
-// block is what was counted in a span. It is kept until it is in etcd and over.
+// block holds the counts of a span. It is kept until the span is over and the counts are in etcd.
 type block struct {
 	index map[pair]place
 	parts []*part
@@ -22,17 +22,18 @@ type block struct {
 
 type place struct{ part, pair int }
 
-// part is what stands in one record.
+// part is the content of one record.
 type part struct {
 	key     string
 	pairs   []state.CallPair
-	version int // how often it was changed
-	written int // the version that is in etcd
-	// revision is that of the last write, 0 while there was none.
+	version int // number of changes
+	written int // the version in etcd
+	// revision is the revision of the last write, 0 before the first.
 	revision int64
 }
 
-// collect takes the counts since the last time and adds them to the minute that was then: it is done when a minute is over.
+// collect takes the counts since the last collection and adds them to the minute of that collection. This is exact, as there is always a
+// collection at the end of a minute.
 func (s *Stats) collect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +82,7 @@ func (s *Stats) add(minute time.Time, p pair, sum state.CallBucket) {
 	s.buckets++
 }
 
-// bound drops the oldest blocks when too much waits for etcd. The caller holds mu.
+// bound drops the oldest blocks if too much waits for etcd. The caller holds mu.
 func (s *Stats) bound() {
 	for s.buckets > s.mostHeld && len(s.blocks) > 1 {
 		oldest := slices.Min(slices.Collect(maps.Keys(s.blocks)))
@@ -112,7 +113,7 @@ func (s *Stats) drop(start int64) {
 	delete(s.blocks, start)
 }
 
-// settle forgets blocks that are over, in etcd, and in the mirror.
+// settle forgets blocks that are over and that both etcd and the mirror have.
 func (s *Stats) settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +126,7 @@ func (s *Stats) settle() {
 	}
 }
 
-// unwritten is how many parts etcd does not have as they are.
+// unwritten returns how many parts differ from their records in etcd.
 func (s *Stats) unwritten() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

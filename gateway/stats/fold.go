@@ -16,16 +16,16 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// source is a record that is to be folded.
+// source is a record to be folded.
 type source struct {
 	item  *watched.Item[state.PackedStatistics]
 	stats state.CallStatistics
 	hour  time.Time
-	span  int // in the hour
+	span  int // index within the hour
 	part  int
 }
 
-// unfolded lists what is to be folded, at most maxFolds records: those of others one by one, and own ones of an hour together.
+// unfolded returns the records to be folded, at most maxFolds: those of other replicas one by one, those of this one grouped by hour.
 func (s *Stats) unfolded(now time.Time) [][]source {
 	var groups [][]source
 	var own []source
@@ -45,7 +45,7 @@ func (s *Stats) unfolded(now time.Time) [][]source {
 		}
 		stats, err := item.Value.Unpack()
 		if err != nil {
-			continue // it goes when it is a week old
+			continue // removed when it is a week old
 		}
 		n++
 		src := source{item: item, stats: stats, hour: hour, span: firstMinute(&stats) / int(span/time.Minute)}
@@ -60,7 +60,7 @@ func (s *Stats) unfolded(now time.Time) [][]source {
 	return append(groups, together(own)...)
 }
 
-// heldKeys are those of records that this process may write once more. What it does not hold any more it never does.
+// heldKeys returns the keys of records that this process may write again. It never again writes a record that it no longer holds.
 func (s *Stats) heldKeys() map[string]struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +73,7 @@ func (s *Stats) heldKeys() map[string]struct{} {
 	return keys
 }
 
-// firstMinute is one of those a record is about: all are in the same span.
+// firstMinute returns the first minute found in a record: all of them are in the same span.
 func firstMinute(stats *state.CallStatistics) int {
 	for _, p := range stats.Pairs {
 		if len(p.Buckets) > 0 {
@@ -83,14 +83,14 @@ func firstMinute(stats *state.CallStatistics) int {
 	return 0
 }
 
-// together groups the records of each hour so that those of a group, one of each span, have mostly the same pairs: the first parts of all
-// spans, the second ones, and so on.
+// together groups the records of each hour so that each group has one record of each span, mostly with the same pairs: the first parts of
+// all spans, the second parts, and so on.
 func together(list []source) [][]source {
 	slices.SortFunc(list, func(a, b source) int {
 		return cmp.Or(a.hour.Compare(b.hour), cmp.Compare(a.span, b.span), cmp.Compare(a.part, b.part))
 	})
 	var groups [][]source
-	hour, at := 0, 0 // where the groups of the hour begin, and which of them is next
+	hour, at := 0, 0 // indexes of the hour's first group and of its next one
 	var last source
 	for _, src := range list {
 		switch {
@@ -109,9 +109,9 @@ func together(list []source) [][]source {
 	return groups
 }
 
-// fold writes records of an hour as one, of sums, and its minutes to where they are not copied, unless one of them was changed since. For
-// a single record it is the same however often it is done: a replica that was cut off and writes it once more has it folded once more.
-// Those of several are never written again. It reports whether there is a point in going on.
+// fold replaces records of an hour with a single record of sums and moves the minutes to a key that is not watched, unless one of the
+// records was changed since. Folding a single record can be repeated: if a replica that was cut off writes it again, it is folded again.
+// Records folded together are never written again. fold reports whether it makes sense to continue.
 func (s *Stats) fold(ctx context.Context, group []source) bool {
 	ops, err := folded(group)
 	if err == nil {
@@ -139,7 +139,7 @@ func (s *Stats) fold(ctx context.Context, group []source) bool {
 	return err == nil
 }
 
-// folded is what records become.
+// folded returns the operations that fold a group of records.
 func folded(group []source) ([]clientv3.Op, error) {
 	stats := group[0].stats
 	for _, src := range group[1:] {
@@ -163,7 +163,7 @@ func folded(group []source) ([]clientv3.Op, error) {
 	}
 	ops := []clientv3.Op{clientv3.OpPut(key, value), clientv3.OpPut(at, string(minutes))}
 	for _, src := range group[1:] {
-		// Another replica may have folded it while this one was cut off, before it was written once more.
+		// While this replica was cut off, another one may have folded the record before this one wrote it again.
 		ops = append(ops, clientv3.OpDelete(src.item.Key), clientv3.OpDelete(state.MinutesKey(src.item.Key)))
 	}
 	return ops, nil

@@ -21,7 +21,7 @@ func TestAnHourOfAReplicaBecomesAsManyRecordsAsItHasPairsFor(t *testing.T) {
 	const pairs = 2*partPairs + 10
 	for minute := range 60 {
 		for k := range pairs {
-			if k%7 != minute%7 { // not all of them every minute
+			if k%7 != minute%7 { // not every pair in every minute
 				r.Count("s", fmt.Sprintf("consumer-%03d", k), ok(time.Millisecond))
 			}
 		}
@@ -47,7 +47,7 @@ func TestWhatMayBeWrittenOnceMoreIsNotFolded(t *testing.T) {
 		r.Count("s", "c", ok(time.Millisecond))
 		c.pass(span)
 		r.collect()
-		r.tick(t.Context()) // settles nothing: the mirror is not asked to see it
+		r.tick(t.Context()) // settles nothing: the mirror need not have caught up
 	}
 	r.see()
 	r.mu.Lock()
@@ -88,7 +88,7 @@ func TestRecordsThatGoTogether(t *testing.T) {
 	require.Empty(t, together(nil))
 }
 
-// narrow is an etcd that takes no transactions of more than two operations, saying that they are too large.
+// narrow is an etcd that rejects transactions of more than two operations as too large.
 type narrow struct{ clientv3.KV }
 
 func (n narrow) Txn(ctx context.Context) clientv3.Txn { return &narrowTxn{Txn: n.KV.Txn(ctx)} }

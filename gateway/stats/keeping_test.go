@@ -180,7 +180,7 @@ func TestRecordsOfADeadReplicaAreFoldedByAnother(t *testing.T) {
 	byMinute := minutes(Query{From: start, To: start.Add(time.Hour)})
 	require.Equal(t, []gateway.Point{point(start, 1), point(start.Add(time.Minute), 1), point(start.Add(2*time.Minute), 1)}, r.points(byMinute))
 
-	// It was not dead after all: what it writes late is as it was, and is folded again.
+	// The replica was not dead after all: it writes its record late, as it was before, and the record is folded again.
 	c.set(start.Add(30 * time.Second))
 	dead.Count("s", "c", ok(time.Millisecond))
 	dead.since = c.now()

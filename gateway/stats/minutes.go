@@ -13,15 +13,14 @@ import (
 )
 
 const (
-	// minutesPage is how many records are read from etcd at a time, most often two megabytes.
+	// minutesPage is how many records are read from etcd at a time, typically two megabytes.
 	minutesPage = 100
-	// minutesTime is how long that and waiting for others who do it may take.
+	// minutesTime limits reading minutes, including the wait for other queries that do.
 	minutesTime = 30 * time.Second
 )
 
-// addMinutes adds to an answer what stands in etcd of the minutes of folded records, whose keys are in order. Answers that need it
-// wait for each other, so that many questions take no more memory than one. The error is of the kind errs.Invalid when some are not kept
-// any more.
+// addMinutes adds to an answer the minutes that etcd holds for folded records, whose keys are sorted. Answers that need minutes wait for
+// each other, so that many queries take no more memory than one. The error is of the kind errs.Invalid if some are no longer kept.
 func (s *Stats) addMinutes(ctx context.Context, a *answer, keys []string) error {
 	if len(keys) == 0 {
 		return nil
@@ -47,7 +46,7 @@ func (s *Stats) addMinutes(ctx context.Context, a *answer, keys []string) error 
 			for len(keys) > 0 && state.MinutesKey(keys[0]) < key {
 				missing, keys = keys[0], keys[1:]
 			}
-			// There may be minutes of a record that is not folded, as a replica wrote it once more: it was added as it is.
+			// A record may have minutes but not be folded, because its replica wrote it again: it has been added already.
 			if len(keys) > 0 && state.MinutesKey(keys[0]) == key {
 				s.addRecord(a, keys[0], kv)
 				keys = keys[1:]
@@ -56,7 +55,7 @@ func (s *Stats) addMinutes(ctx context.Context, a *answer, keys []string) error 
 		more = resp.Get().More
 	}
 	if a.full {
-		return nil // which is what is said then
+		return nil // the answer reports that it is full
 	}
 	if len(keys) > 0 {
 		missing = keys[len(keys)-1]
@@ -72,7 +71,7 @@ func (s *Stats) addMinutes(ctx context.Context, a *answer, keys []string) error 
 		hour.Add(time.Hour).Format(time.RFC3339))
 }
 
-// addRecord adds the minutes of the record of a key.
+// addRecord adds the minutes of the record with the given key.
 func (s *Stats) addRecord(a *answer, key string, kv *mvccpb.KeyValue) {
 	hour, _, err := state.SplitStatisticsKey(key)
 	var stats state.CallStatistics

@@ -12,28 +12,28 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// MaxPoints is how many points an answer has at most.
+// MaxPoints is the maximum number of points in an answer.
 const MaxPoints = 50_000
 
 // Query asks for statistics.
 type Query struct {
-	// Service and Consumer are those asked for, "" for all. Callers that did not say who they are are state.Anonymous.
+	// Service and Consumer select the series; "" selects all. Unauthenticated callers are state.Anonymous.
 	Service, Consumer string
-	// Resolution is gateway.StatMinute, StatHour or StatDay; "" is StatHour.
+	// Resolution is gateway.StatMinute, StatHour or StatDay; "" means StatHour.
 	Resolution string
-	// From and To are the beginning and the end. To is included as far as the bucket it is in, unless it begins with it. The zero
-	// To is now, this bucket included, the zero From an hour, a day or a week earlier, by the resolution.
+	// From and To are the start and the end. The bucket that contains To is included, unless it begins at To. A zero To means now,
+	// including the current bucket; a zero From means an hour, a day or a week earlier, depending on the resolution.
 	From, To time.Time
 }
 
-// resolutions are how long a bucket is, and how far back those asked for go when nobody says.
+// resolutions maps each resolution to the length of its buckets and the default time range.
 var resolutions = map[string]struct{ bucket, usual time.Duration }{
 	gateway.StatMinute: {time.Minute, time.Hour},
 	gateway.StatHour:   {time.Hour, 24 * time.Hour},
 	gateway.StatDay:    {24 * time.Hour, 7 * 24 * time.Hour},
 }
 
-// check fills in defaults, aligns the times and says what is wrong.
+// check fills in defaults, aligns the times and reports what is wrong.
 func (q *Query) check(now time.Time) error {
 	if q.Resolution == "" {
 		q.Resolution = gateway.StatHour
@@ -45,7 +45,7 @@ func (q *Query) check(now time.Time) error {
 	end := q.To
 	if end.IsZero() {
 		end = now
-		q.To = now.UTC().Truncate(r.bucket).Add(r.bucket) // with what is counted at this moment
+		q.To = now.UTC().Truncate(r.bucket).Add(r.bucket) // including the current bucket
 	}
 	if q.From.IsZero() {
 		q.From = end.Add(-r.usual)
@@ -68,9 +68,9 @@ func (q *Query) check(now time.Time) error {
 	return nil
 }
 
-// Find answers a query with what all replicas have written, and what this one has not yet. The error is of the kind errs.Invalid for a
-// query that cannot be answered or whose answer would have more than MaxPoints points. Minutes of more than two hours ago are read from
-// etcd, with the errors of etcd.Store.Do; nothing else is, so that other queries are answered while it is away.
+// Find answers a query with what all replicas have written and what this one has not written yet. The error is of the kind errs.Invalid
+// if the query cannot be answered or its answer would have more than MaxPoints points. Minutes older than two hours are read from etcd,
+// with the errors of etcd.Store.Do; nothing else is, so other queries are answered even while etcd is unavailable.
 func (s *Stats) Find(ctx context.Context, q Query) (gateway.Statistics, error) {
 	s.collect()
 	if err := q.check(s.now()); err != nil {
@@ -78,7 +78,7 @@ func (s *Stats) Find(ctx context.Context, q Query) (gateway.Statistics, error) {
 	}
 	a := answer{query: q, bucket: resolutions[q.Resolution].bucket, sums: make(map[pair]map[int64]state.CallBucket)}
 	own, snapshot := s.held(&a)
-	var elsewhere []string // records whose minutes are
+	var elsewhere []string // keys of records whose minutes are stored separately
 	first, end := state.StatisticsHour(q.From.Truncate(time.Hour)), state.StatisticsHour(q.To.Add(time.Hour-1).Truncate(time.Hour))
 	for item := range snapshot.From(first) {
 		if item.Key >= end || a.full {
@@ -110,8 +110,8 @@ func (s *Stats) Find(ctx context.Context, q Query) (gateway.Statistics, error) {
 	return a.statistics()
 }
 
-// held adds what this process holds to an answer, and returns the keys of that, as the mirror may have it as it was before, and with what
-// the mirror has at that moment: what is not held is in it.
+// held adds what this process holds to an answer. It returns the keys of those records, whose copies in the mirror may be outdated, and a
+// snapshot of the mirror taken at the same moment: what is not held is in it.
 func (s *Stats) held(a *answer) (map[string]struct{}, *watched.Snapshot[state.PackedStatistics]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,16 +125,16 @@ func (s *Stats) held(a *answer) (map[string]struct{}, *watched.Snapshot[state.Pa
 	return own, s.records.Snapshot()
 }
 
-// answer is what is found for a query.
+// answer collects the result of a query.
 type answer struct {
 	query  Query
 	bucket time.Duration
-	sums   map[pair]map[int64]state.CallBucket // by the beginning of the bucket
+	sums   map[pair]map[int64]state.CallBucket // by the start of the bucket
 	points int
 	full   bool
 }
 
-// add adds what a record has that was asked for.
+// add adds the counts of a record that match the query.
 func (a *answer) add(hour time.Time, pairs []state.CallPair) {
 	for _, p := range pairs {
 		if a.query.Service != "" && p.Service != a.query.Service || a.query.Consumer != "" && p.Consumer != a.query.Consumer {

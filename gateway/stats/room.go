@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	// maxRoom is how many bytes the minutes of all replicas may take in etcd that are not recent: those of some 4,000 pairs that call in
-	// every minute of the week. Records, which the others are in, and the sums of all, may take as much.
+	// maxRoom is how many bytes of etcd the older minutes of all replicas may take: those of some 4,000 pairs that call in every minute
+	// of the week. Records, which hold the recent minutes and all sums, may take as much.
 	maxRoom = 128 << 20
-	// partOfQuota is which part of etcd's quota either may be at most.
+	// partOfQuota is a divisor: minutes and records may each take 1/partOfQuota of etcd's quota.
 	partOfQuota = 16
-	// overhead is about how many bytes a record takes besides its body.
+	// overhead is about how many bytes a record takes besides its key and body.
 	overhead = 32
 )
 
-// use is how many bytes the records of an hour take, and the minutes that stand elsewhere.
+// use is how many bytes the records of an hour, and their minutes stored separately, take.
 type use struct {
 	hour             time.Time
 	records, minutes int64
 }
 
-// uses lists what all hours take, the oldest first.
+// uses returns the use of each hour, oldest first.
 func (s *Stats) uses() []use {
 	var list []use
 	for item := range s.records.Snapshot().All() {
@@ -45,7 +45,7 @@ func (s *Stats) uses() []use {
 	return list
 }
 
-// since is the first hour from which on there is room for all that was kept, the zero time when there is for everything.
+// since returns the first hour from which on everything kept fits into room; the zero time if all hours fit.
 func since(uses []use, size func(use) int64, room int64) time.Time {
 	for _, u := range slices.Backward(uses) {
 		if room -= size(u); room < 0 {
@@ -58,8 +58,8 @@ func since(uses []use, size func(use) int64, room int64) time.Time {
 func (u use) ofRecords() int64 { return u.records }
 func (u use) ofMinutes() int64 { return u.minutes }
 
-// makeRoom removes what is older than a week, and the oldest of what there is no room for; minutes do not outlast their records. What is
-// recent stays.
+// makeRoom removes what is older than a week, and the oldest counts for which there is no room. Minutes do not outlast their records, and
+// recent records stay.
 func (s *Stats) makeRoom(ctx context.Context, now time.Time) {
 	s.measure(ctx)
 	room, uses := s.room, s.uses()
@@ -80,7 +80,7 @@ func (s *Stats) makeRoom(ctx context.Context, now time.Time) {
 	if len(uses) > 0 && uses[0].hour.Before(end) {
 		s.remove(ctx, state.PrefixStatistics, state.StatisticsHour(end))
 	}
-	// What is there is not known without asking, so it is done as often as the hour changes, be it that the clock was set.
+	// What is stored is unknown without asking: remove minutes whenever the hour changes, even if only because the clock was set.
 	if !minutesEnd.Equal(s.cleared) && s.remove(ctx, state.MinutesRoot, state.MinutesHour(minutesEnd)) {
 		s.cleared = minutesEnd
 	}
@@ -88,8 +88,7 @@ func (s *Stats) makeRoom(ctx context.Context, now time.Time) {
 	s.metrics.stored.WithLabelValues("minutes").Set(float64(stored(uses, use.ofMinutes, minutesEnd)))
 }
 
-// measure finds out how much room there is, from the first member of etcd that says it; those before 3.6 do not. Otherwise it is what it
-// was.
+// measure sets room by the quota of the first etcd member that answers. Members before 3.6 do not report it, which leaves room as it was.
 func (s *Stats) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()
@@ -106,7 +105,7 @@ func (s *Stats) measure(ctx context.Context) {
 	}
 }
 
-// remove removes the keys from one to before another and reports whether it did.
+// remove deletes the keys in [from, end) and reports whether it succeeded.
 func (s *Stats) remove(ctx context.Context, from, end string) bool {
 	resp, err := s.store.Do(ctx, clientv3.OpDelete(from, clientv3.WithRange(end)))
 	if err != nil {
@@ -117,7 +116,7 @@ func (s *Stats) remove(ctx context.Context, from, end string) bool {
 	return true
 }
 
-// stored is what the hours take from a time on.
+// stored returns how much the hours from a time on take.
 func stored(uses []use, size func(use) int64, from time.Time) int64 {
 	var sum int64
 	for _, u := range uses {

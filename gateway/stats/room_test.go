@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/kit/etcdtest"
 )
 
-// hours counts a call of each of some consumers in the first minutes of each of the hours, and ends when all of them are folded.
+// hours counts a call of each consumer in the first minutes of each of n hours, and returns once all hours are folded.
 func (r *replica) hours(c *clock, n, consumers, minutes int) {
 	r.t.Helper()
 	for range n {
@@ -33,7 +33,7 @@ func (r *replica) hours(c *clock, n, consumers, minutes int) {
 	r.sweepNow()
 }
 
-// sweepNow looks for what is old, and waits until the replica sees what became of it.
+// sweepNow sweeps and waits until the replica sees the result.
 func (r *replica) sweepNow() {
 	r.t.Helper()
 	r.sweeper = sweeper{}
@@ -164,7 +164,7 @@ func TestWhileEtcdIsAwayRecentMinutesAndHoursAreTold(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r.turn <- struct{}{} // somebody else reads
+	r.turn <- struct{}{} // another query is reading
 	_, err = r.Find(ctx, minutes(Query{From: start}))
 	require.ErrorIs(t, err, errs.Unavailable, "nobody waits longer than for the answer")
 }
@@ -180,7 +180,7 @@ func TestDamagedMinutesAreLeftOut(t *testing.T) {
 	require.Equal(t, []gateway.Point{point(start, 1), point(start.Add(2*time.Hour), 1)}, r.points(minutes(Query{From: start})))
 }
 
-// TestRecordsOfTheReleaseBefore has what that left: of the last day by the minute, before that by the hour alone.
+// TestRecordsOfTheReleaseBefore has records of the previous release: of the last day by the minute, before that only by the hour.
 func TestRecordsOfTheReleaseBefore(t *testing.T) {
 	c := newClock()
 	r := newReplica(t, etcdtest.Start(t), "r", c)

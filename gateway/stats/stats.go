@@ -1,8 +1,8 @@
-// Package stats counts the calls of every consumer to every service and keeps the counts in etcd for a week: by the minute, and added up
-// by the hour and the day.
+// Package stats counts the calls of every consumer to every service and keeps the counts in etcd for a week: by the minute, and summed by
+// the hour and the day.
 //
-// What a replica counts it writes to records that all of them watch, of the last hours by the minute. Later they are folded: the record
-// keeps one sum, and the minutes go to where they are read only when somebody asks for them.
+// Each replica writes its counts to records that all replicas watch; records of the last hours have counts by the minute. Later the records
+// are folded: each keeps one sum, and its minutes move to keys that are not watched and are read only on demand.
 package stats
 
 import (
@@ -20,27 +20,27 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// MaxPairs is how many pairs of service and consumer a replica counts apart in an hour. The calls of further consumers count as those of
-// state.Others, and when there are too many services as well, as calls to that.
+// MaxPairs is how many pairs of service and consumer a replica counts separately in an hour. Calls of further consumers count as calls of
+// state.Others and, if there are too many services as well, as calls to state.Others.
 const MaxPairs = 4096
 
 const (
 	// interval is how often counts are written.
 	interval = 10 * time.Second
-	// span is how much time the parts of one hour are for: a part is written anew as long as it lasts.
+	// span is the length of the parts of an hour: each part is rewritten as long as its span lasts.
 	span = 10 * time.Minute
-	// keepRecent is how long records have minutes, keep how long counts are kept at all: seven whole days.
+	// keepRecent is how long records keep minutes; keep is how long counts are kept at all: at least seven whole days.
 	keepRecent = 2 * time.Hour
 	keep       = 8 * 24 * time.Hour
 )
 
-// Outcome is what became of a call.
+// Outcome is the result of a call.
 type Outcome struct {
-	// Status is that of the answer, 0 when there was none.
+	// Status is the status of the response, 0 if there was none.
 	Status int
-	// Refused says that the gateway answered by itself.
+	// Refused says that the gateway itself answered.
 	Refused bool
-	// Took is how long the call took, Bytes what was answered.
+	// Took is how long the call took; Bytes is the length of the response body.
 	Took  time.Duration
 	Bytes int64
 }
@@ -53,33 +53,33 @@ type Stats struct {
 	log     *slog.Logger
 	metrics *metrics
 	now     func() time.Time
-	// replica names this process and no other one, nor the same after a restart: what it wrote before stays.
+	// replica identifies this process and no other, not even the same one after a restart: what it wrote before must stay.
 	replica string
 
 	current atomic.Pointer[generation]
 
 	mu       sync.Mutex
-	past     *generation // what calls may still be counted in that began before the hour
+	past     *generation // of the previous hour; a concurrent Count may still add to it
 	hour     time.Time   // of current
-	since    time.Time   // calls not collected yet ended after it
+	since    time.Time   // the last collection; calls not collected yet ended after it
 	blocks   map[int64]*block
-	parts    int // how many there were, ever
+	parts    int // the number of parts ever created
 	buckets  int // in blocks
-	mostHeld int // of buckets
+	mostHeld int // limit of buckets
 
-	turn chan struct{} // has room for the one who reads minutes from etcd
+	turn chan struct{} // semaphore: one query at a time reads minutes from etcd
 
-	// The fields below belong to Run.
+	// Only Run uses the fields below.
 	failing bool
 	sweeper sweeper
-	// room is how many bytes minutes that are not recent, and records, may take each; mostKept what that is when etcd has enough.
+	// room is how many bytes older minutes and records may each take; mostKept is the value of room when etcd has enough.
 	room, mostKept int64
-	tight          bool      // something is removed before its time
-	cleared        time.Time // up to when minutes were removed
+	tight          bool      // counts are being removed before their time
+	cleared        time.Time // minutes before this time have been removed
 }
 
-// New makes the statistics of a replica and adds their collection to the mirror, which is not to run yet. reg takes the metrics,
-// unless it is nil.
+// New returns the statistics of a replica and adds their collection to the mirror, which must not be running yet. It registers the
+// metrics with reg, unless reg is nil.
 func New(store *etcd.Store, m *watched.Mirror, replica string, log *slog.Logger, reg prometheus.Registerer) *Stats {
 	return newStats(store, m, replica, log, reg, time.Now)
 }
@@ -106,7 +106,7 @@ func newStats(store *etcd.Store, m *watched.Mirror, replica string, log *slog.Lo
 	return s
 }
 
-// Count counts a call that ended. An empty consumer counts as state.Anonymous.
+// Count counts a call that has ended. An empty consumer counts as state.Anonymous.
 func (s *Stats) Count(service, consumer string, o Outcome) {
 	if consumer == "" {
 		consumer = state.Anonymous

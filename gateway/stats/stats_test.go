@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
@@ -93,7 +93,7 @@ func (r *replica) write() {
 	r.see()
 }
 
-// see waits until the replica sees what is in etcd.
+// see waits until the replica sees the current state of etcd.
 func (r *replica) see() {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
@@ -110,7 +110,7 @@ func (r *replica) read(q Query) gateway.Statistics {
 	return got
 }
 
-// points are those of the only series of an answer.
+// points returns the points of the only series of an answer.
 func (r *replica) points(q Query) []gateway.Point {
 	r.t.Helper()
 	got := r.read(q)
@@ -298,7 +298,7 @@ func TestTheLargestRecord(t *testing.T) {
 	c := newClock()
 	r := newReplica(t, etcdtest.Start(t), "r", c)
 	random := rand.New(rand.NewPCG(3, 4))
-	name := func() string { // of bytes that cannot be compressed
+	name := func() string { // random bytes that do not compress
 		b := make([]byte, 2*maxName)
 		for i := range b {
 			b[i] = byte(random.Uint32())
@@ -359,7 +359,7 @@ func TestAnAnswerIsBounded(t *testing.T) {
 	require.Len(t, r.read(Query{}).Series, 1000)
 }
 
-// TestNothingIsLostBetweenManyCallers counts, collects, writes, reads and changes the hour at the same time.
+// TestNothingIsLostBetweenManyCallers concurrently counts, collects, writes, reads and changes the hour.
 func TestNothingIsLostBetweenManyCallers(t *testing.T) {
 	c := newClock()
 	r := newReplica(t, etcdtest.Start(t), "r", c)
@@ -378,7 +378,7 @@ func TestNothingIsLostBetweenManyCallers(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			time.Sleep(5 * time.Millisecond) // between two changes of the hour all calls of the first have ended
+			time.Sleep(5 * time.Millisecond) // calls to Count that began before one change of the hour end before the next
 		}
 	})
 	for k := range callers {

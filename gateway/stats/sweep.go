@@ -6,25 +6,25 @@ import (
 )
 
 const (
-	// sweepEvery is every how many writes what is old is looked for, and steady after how many when the clock was set: it is not to be
-	// trusted at once with what to remove.
+	// sweepEvery is the number of writes between sweeps. steady is the number of writes until the next sweep once the clock has been set,
+	// as it must not be trusted at once with what to remove.
 	sweepEvery = 30
 	steady     = 360
-	// jump is how far apart writes may be without anybody having set the clock.
+	// jump is how far apart writes may be without a suspicion that the clock was set.
 	jump = 10 * time.Minute
-	// foldOthers is how much longer is waited before records of other replicas are folded.
+	// foldOthers is how much longer a replica waits before it folds records of other replicas.
 	foldOthers = time.Hour
-	// maxFolds is how many records are folded at a time.
+	// maxFolds is the maximum number of records folded at a time.
 	maxFolds = 200
 )
 
-// sweeper says when what is old is looked for.
+// sweeper decides when to sweep.
 type sweeper struct {
 	last time.Time
-	wait int // how many writes until then
+	wait int // writes until the next sweep
 }
 
-// due notes a write and reports whether what is old is to be looked for.
+// due notes a write and reports whether to sweep.
 func (w *sweeper) due(now time.Time) bool {
 	if passed := now.Sub(w.last); !w.last.IsZero() && (passed < -jump || passed > jump) {
 		w.wait = steady
@@ -37,7 +37,7 @@ func (w *sweeper) due(now time.Time) bool {
 	return true
 }
 
-// sweep folds records of more than two hours ago, and removes what is older than a week or too much. Every replica does it, for all.
+// sweep folds records older than two hours, and removes those older than a week or for want of room. Every replica does so, for all.
 func (s *Stats) sweep(ctx context.Context) {
 	select {
 	case <-s.mirror.Ready():

@@ -18,24 +18,24 @@ import (
 // maxName is how many bytes of a name are kept.
 const maxName = 256
 
-// maxOthers is how many services may have consumers that are not counted apart.
+// maxOthers is how many services may have consumers that are not counted separately.
 const maxOthers = 256
 
-// pair is what calls are counted by.
+// pair is the key that calls are counted by.
 type pair struct{ service, consumer string }
 
-// generation is the pairs of about an hour and their counts. Finding a pair that is known takes no lock.
+// generation holds the pairs of about an hour and their counts. Finding a known pair takes no lock.
 type generation struct {
 	shards [16]shard
-	apart  atomic.Int64 // pairs that are counted apart
-	others atomic.Int64 // services with others
+	apart  atomic.Int64 // pairs counted separately
+	others atomic.Int64 // services with a pair for state.Others
 }
 
-// shard is some of the pairs. The map is replaced when there is another one.
+// shard holds some of the pairs. The map is replaced when a pair is added.
 type shard struct {
 	known atomic.Pointer[map[pair]*counters]
 	mu    sync.Mutex
-	_     [48]byte // or neighbours would be slowed down by each other
+	_     [48]byte // keeps shards on separate cache lines
 }
 
 func newGeneration() *generation {
@@ -46,7 +46,7 @@ func newGeneration() *generation {
 	return g
 }
 
-// find returns the counts of a pair, or of what it counts as.
+// find returns the counts of a pair, or of the pair it is counted as.
 func (g *generation) find(service, consumer string) *counters {
 	p := pair{service, consumer}
 	if c, ok := (*g.shard(p).known.Load())[p]; ok {
@@ -62,7 +62,7 @@ func (g *generation) find(service, consumer string) *counters {
 	return g.insert(pair{state.Others, state.Others}, nil, 0)
 }
 
-// shard is where a pair is. Ids of consumers end in a random digit.
+// shard returns the shard of a pair. Consumer ids end in a random digit.
 func (g *generation) shard(p pair) *shard {
 	n := uint(len(p.service))
 	if p.service != "" {
@@ -74,7 +74,7 @@ func (g *generation) shard(p pair) *shard {
 	return &g.shards[n%uint(len(g.shards))]
 }
 
-// insert returns the counts of a pair and makes them when there are none, unless that would be more than most of their kind.
+// insert returns the counts of a pair, creating them if necessary. If count has reached most, it returns nil instead of creating them.
 func (g *generation) insert(p pair, count *atomic.Int64, most int64) *counters {
 	s := g.shard(p)
 	known := *s.known.Load()
@@ -95,7 +95,7 @@ func (g *generation) insert(p pair, count *atomic.Int64, most int64) *counters {
 		return nil
 	}
 	c := &counters{stripes: make([]stripe, stripes)}
-	// What the names are part of, a request, is not to be kept.
+	// Clone the names so as not to retain the request they are part of.
 	p = pair{strings.Clone(p.service), strings.Clone(p.consumer)}
 	next := maps.Clone(known)
 	next[p] = c
@@ -103,7 +103,7 @@ func (g *generation) insert(p pair, count *atomic.Int64, most int64) *counters {
 	return c
 }
 
-// drain takes all counts away, in an order that is always the same: so that records of one span after the other are of the same pairs.
+// drain takes all counts, always in the same order, so that the records of successive spans have the same pairs.
 func (g *generation) drain(each func(pair, state.CallBucket)) {
 	type count struct {
 		of pair
@@ -125,7 +125,7 @@ func (g *generation) drain(each func(pair, state.CallBucket)) {
 	}
 }
 
-// stripes is over how many places each count is spread, so that processors do not wait for each other: a power of two.
+// stripes is how many places each count is spread over, so that processors do not wait for each other; a power of two.
 var stripes = func() int {
 	n := 1
 	for n < min(8, runtime.GOMAXPROCS(0)) {
@@ -134,15 +134,15 @@ var stripes = func() int {
 	return n
 }()
 
-// counters are the counts of a pair since they were last taken.
+// counters holds the counts of a pair since they were last taken.
 type counters struct{ stripes []stripe }
 
 type stripe struct {
 	calls, refused, failed, micros, bytes atomic.Int64
-	_                                     [24]byte // a cache line each
+	_                                     [24]byte // fills a cache line
 }
 
-// The most that one call adds, so that no sum runs over.
+// The most that one call adds, so that no sum overflows.
 const (
 	maxTook  = 366 * 24 * time.Hour
 	maxBytes = 1 << 50

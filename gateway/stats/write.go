@@ -14,8 +14,8 @@ import (
 // lastWrite is how long the last write may take.
 const lastWrite = 5 * time.Second
 
-// Run writes what was counted every ten seconds and when ctx ends, and takes care of what is old. What it had not written yet is lost
-// with a process that is killed. It returns nil.
+// Run writes the counts every ten seconds and when ctx ends, and folds and removes old records. Counts not written yet are lost if the
+// process is killed. Run always returns nil.
 func (s *Stats) Run(ctx context.Context) error {
 	// Writes coincide with the ends of minutes.
 	next := func() time.Duration {
@@ -39,7 +39,7 @@ func (s *Stats) Run(ctx context.Context) error {
 	}
 }
 
-// tick does what there is to do every ten seconds.
+// tick does the work of every ten seconds.
 func (s *Stats) tick(ctx context.Context) {
 	s.collect()
 	s.write(ctx)
@@ -47,8 +47,8 @@ func (s *Stats) tick(ctx context.Context) {
 	s.sweep(ctx)
 }
 
-// write writes the parts that changed. What cannot be written is kept and written later: a record has all that was ever counted in
-// it, so that it does not matter which of the writes before arrived.
+// write writes the parts that changed. Parts that cannot be written are kept and written later: a record contains all that was ever
+// counted in it, so it does not matter which earlier writes succeeded.
 func (s *Stats) write(ctx context.Context) {
 	for _, p := range s.changed() {
 		s.mu.Lock()
@@ -65,7 +65,7 @@ func (s *Stats) write(ctx context.Context) {
 		}
 		s.tell(err)
 		if err != nil {
-			return // the others would have to wait as long, and for nothing
+			return // the other writes would take as long, in vain
 		}
 		s.mu.Lock()
 		p.written, p.revision = version, resp.Put().Header.Revision
@@ -73,7 +73,7 @@ func (s *Stats) write(ctx context.Context) {
 	}
 }
 
-// changed lists the parts that etcd does not have as they are, the oldest first.
+// changed returns the parts that differ from their records in etcd, oldest first.
 func (s *Stats) changed() []*part {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,7 @@ func (s *Stats) changed() []*part {
 	return list
 }
 
-// tell counts writes and logs when they begin to fail and when they work again.
+// tell counts a write, and logs when writes start to fail and when they work again.
 func (s *Stats) tell(err error) {
 	result := "success"
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/gateway/table"
 )
 
-// reached is the name of the service that a label leads to; "" when it leads to none.
+// reached returns the name of the service that a label leads to, or "" if there is none.
 func reached(t *table.Table, label string) string {
 	if l := t.Labelled(label); l != nil && l.Group != nil {
 		return l.Group.Name
@@ -65,11 +65,11 @@ func TestServicesByLabel(t *testing.T) {
 	require.Empty(t, off.Domain())
 }
 
-// TestALabelStandsForOneSpelling: nobody gets a name, nor takes it from somebody, by registering it in another case.
+// TestALabelStandsForOneSpelling: nobody gets or takes over a name by registering it in another case.
 func TestALabelStandsForOneSpelling(t *testing.T) {
 	for name, x := range map[string]struct {
 		groups, policies []string
-		label, reached   string // the name it stands for, and who is reached
+		label, reached   string // the name it stands for, and the service it leads to
 	}{
 		"a service":                                      {[]string{"weather"}, nil, "weather", "weather"},
 		"a service with a policy":                        {[]string{"weather"}, []string{"weather"}, "weather", "weather"},
@@ -122,7 +122,7 @@ func TestALabelStandsForOneSpelling(t *testing.T) {
 	}
 }
 
-// TestPoliciesThatChangeLeaveLabelsAlone: only those that come and go concern them.
+// TestPoliciesThatChangeLeaveLabelsAlone: only added and removed policies affect labels.
 func TestPoliciesThatChangeLeaveLabelsAlone(t *testing.T) {
 	e := new(table.Table).Edit()
 	e.SetDomain("mec.example")
@@ -137,7 +137,7 @@ func TestPoliciesThatChangeLeaveLabelsAlone(t *testing.T) {
 	require.Nil(t, next.Labelled("other"))
 }
 
-// TestLabelsAgainstNames edits tables at random, with and without a domain, and compares with a search through all names.
+// TestLabelsAgainstNames edits tables at random, with and without a domain, and compares them with a search through all names.
 func TestLabelsAgainstNames(t *testing.T) {
 	t.Parallel()
 	names := []string{"a", "A", "b", "B", "aB", "Ab", "AB", "c_", "d.e", "f"}
@@ -190,7 +190,7 @@ func TestLabelsAgainstNames(t *testing.T) {
 	})
 }
 
-// alike are the names that differ from a label in case at most.
+// alike returns the names that equal a label except for case.
 func alike(label string, names []string) []string {
 	var list []string
 	for _, name := range names {

@@ -7,7 +7,7 @@ import (
 	"github.com/openmep/mep/gateway/match"
 )
 
-// Edit makes the next table from one. It is for one goroutine.
+// Edit builds the next table from a former one. It is not safe for concurrent use.
 type Edit struct {
 	next      Table
 	groups    *editor[*Group]
@@ -16,10 +16,10 @@ type Edit struct {
 	labels    *editor[*Label]
 }
 
-// Edit begins the next table.
+// Edit returns an Edit for the next table.
 func (t *Table) Edit() *Edit { return &Edit{next: *t} }
 
-// SetGroup puts the group of a serName in place; nil removes it.
+// SetGroup sets the group of a serName; nil removes it.
 func (e *Edit) SetGroup(serName string, g *Group) {
 	if e.groups == nil {
 		e.groups = e.next.groups.edit()
@@ -34,7 +34,7 @@ func (e *Edit) SetGroup(serName string, g *Group) {
 	e.groups.put(serName, g)
 }
 
-// SetDomain puts the domain of services in place; "" for none.
+// SetDomain sets the domain of services; "" means none.
 func (e *Edit) SetDomain(d match.Domain) {
 	had := e.next.domain != ""
 	e.next.domain = d
@@ -46,7 +46,7 @@ func (e *Edit) SetDomain(d match.Domain) {
 	}
 }
 
-// SetInstance puts an instance in place; nil removes it.
+// SetInstance sets an instance; nil removes it.
 func (e *Edit) SetInstance(serInstanceID string, i *Instance) {
 	if e.instances == nil {
 		e.instances = e.next.instances.edit()
@@ -58,7 +58,7 @@ func (e *Edit) SetInstance(serInstanceID string, i *Instance) {
 	e.instances.put(serInstanceID, i)
 }
 
-// SetApp puts an app instance in place; nil removes it.
+// SetApp sets an app instance; nil removes it.
 func (e *Edit) SetApp(appInstanceID string, a *App) {
 	if e.apps == nil {
 		e.apps = e.next.apps.edit()
@@ -70,7 +70,7 @@ func (e *Edit) SetApp(appInstanceID string, a *App) {
 	e.apps.put(appInstanceID, a)
 }
 
-// SetPolicies puts all policies in place, and the one of services without.
+// SetPolicies sets all policies, and the one for services without a policy of their own.
 func (e *Edit) SetPolicies(policies map[string]*Policy, anyone *Policy) {
 	if e.next.domain != "" {
 		e.namePolicies(e.next.policies, policies)
@@ -78,16 +78,16 @@ func (e *Edit) SetPolicies(policies map[string]*Policy, anyone *Policy) {
 	e.next.policies, e.next.anyone = policies, anyone
 }
 
-// SetRoutes puts the static routes and those of the platform in place.
+// SetRoutes sets the static routes and those of the platform.
 func (e *Edit) SetRoutes(static *match.Router[*Route], routes []*Route) {
 	e.next.static, e.next.routes = static, routes
 	e.next.hosted = slices.ContainsFunc(routes, func(r *Route) bool { return r.Definition != nil && len(r.Definition.Hosts) > 0 })
 }
 
-// SetRefused lists the definitions that are not in use.
+// SetRefused sets the list of definitions that are not in use.
 func (e *Edit) SetRefused(list []gateway.RefusedDefinition) { e.next.refused = list }
 
-// Done returns the table, as of a revision.
+// Done returns the table as of a revision.
 func (e *Edit) Done(revision int64) *Table {
 	t := e.next
 	t.Revision = revision

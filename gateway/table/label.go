@@ -8,25 +8,25 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// Label is what a label of the domain of services stands for: one spelling of a serName, and no other. Apps choose serNames, and might
-// choose one that differs from another's in its case only. It does not change.
+// Label is what a label of the domain of services stands for: exactly one spelling of a serName. Apps choose serNames, and might choose one
+// that differs only in case from another app's. A Label is immutable.
 type Label struct {
-	// Name is the serName it stands for; "" when it is not clear which.
+	// Name is the serName the label stands for; "" if it is ambiguous.
 	Name string
-	// Group are the instances that are reached by it; nil when there are none.
+	// Group holds the instances the label leads to; nil if there are none.
 	Group *Group
-	// Groups and Policies are the spellings of services and of policies, sorted.
+	// Groups and Policies are the spellings used by services and by policies, sorted.
 	Groups, Policies []string
 
 	groups []*Group
 }
 
-// Leads reports whether the label, of which there may be nothing to say, leads to g.
+// Leads reports whether the label leads to g. The label may be nil.
 func (l *Label) Leads(g *Group) bool { return l != nil && l.Group == g }
 
-// newLabel decides what a label in lower case stands for: the service or the policy that is spelt like it, if there is one, otherwise the
-// only spelling there is. Where policies have spellings of it, services of another are not reached by it: they would get by a policy that
-// was meant for the name, with its owners.
+// newLabel decides what a label in lower case stands for: a service or policy with exactly this spelling if there is one, otherwise the
+// only spelling there is. If policies use some spellings, services with other spellings are not reached: they would benefit from a policy
+// that was meant for the name, including its owners.
 func newLabel(label string, groups []*Group, policies []string) *Label {
 	l := &Label{Policies: policies, groups: groups}
 	for _, g := range groups {
@@ -47,7 +47,7 @@ func newLabel(label string, groups []*Group, policies []string) *Label {
 	return l
 }
 
-// setLabel puts the group of a serName that can be a label of a host name where hosts are looked up; nil removes it.
+// setLabel sets the group of a serName under its label, if the serName can be a label of a host name; nil removes it.
 func (e *Edit) setLabel(serName string, g *Group) {
 	e.relabel(serName, func(groups []*Group, policies []string) ([]*Group, []string) {
 		groups = slices.DeleteFunc(slices.Clone(groups), func(o *Group) bool { return o.Name == serName })
@@ -59,7 +59,7 @@ func (e *Edit) setLabel(serName string, g *Group) {
 	})
 }
 
-// namePolicy notes that there is a policy of a serName, or that there is none any more.
+// namePolicy records whether there is a policy for a serName.
 func (e *Edit) namePolicy(serName string, there bool) {
 	e.relabel(serName, func(groups []*Group, policies []string) ([]*Group, []string) {
 		policies = slices.DeleteFunc(slices.Clone(policies), func(o string) bool { return o == serName })
@@ -71,7 +71,7 @@ func (e *Edit) namePolicy(serName string, there bool) {
 	})
 }
 
-// namePolicies notes which serNames have policies. Only those that had none, or have none any more, cost more than a look.
+// namePolicies records which serNames have policies. Only policies that were added or removed cost more than a lookup.
 func (e *Edit) namePolicies(was, now map[string]*Policy) {
 	for name := range was {
 		if _, still := now[name]; !still {
@@ -85,7 +85,7 @@ func (e *Edit) namePolicies(was, now map[string]*Policy) {
 	}
 }
 
-// relabel changes what is known of the label of a serName, if that can be one.
+// relabel changes the entry for the label of a serName, if the serName can be a label.
 func (e *Edit) relabel(serName string, change func([]*Group, []string) ([]*Group, []string)) {
 	if !gateway.IsLabel(serName) {
 		return
@@ -106,7 +106,7 @@ func (e *Edit) relabel(serName string, change func([]*Group, []string) ([]*Group
 	e.labels.put(label, newLabel(label, groups, policies))
 }
 
-// labelAll notes all serNames there are.
+// labelAll records all serNames in the table.
 func (e *Edit) labelAll() {
 	groups := &e.next.groups
 	if e.groups != nil {

@@ -1,17 +1,17 @@
 package table
 
-// Plan says what becomes of header fields on the way through the gateway. Names are in their canonical form.
+// Plan says how header fields are changed on the way through the gateway. Names are in canonical form.
 type Plan struct {
-	// Forwarded, XForwarded, Via and RequestID say which fields are sent.
+	// Forwarded, XForwarded, Via and RequestID say which of these fields are sent.
 	Forwarded, XForwarded, Via, RequestID bool
-	// KeepAuthorization passes the Authorization header field on.
+	// KeepAuthorization says that the Authorization header field is passed on.
 	KeepAuthorization bool
-	// Claims are header fields and the claims of the token they hold.
+	// Claims lists header fields and the token claims they carry.
 	Claims []Field
-	// Set and Remove change fields of the request, SetResponse and RemoveResponse those of the response.
+	// Set and Remove change header fields of the request, SetResponse and RemoveResponse those of the response.
 	Set, SetResponse       []Field
 	Remove, RemoveResponse []string
 }
 
-// Field is a header field and its value, or the claim that has it.
+// Field is a header field with its value, or with the claim that provides the value.
 type Field struct{ Name, Value string }

@@ -5,7 +5,7 @@ import (
 	"maps"
 )
 
-// shards is an immutable map that can be changed at a cost of its size divided by fanout.
+// shards is an immutable map. Changing an entry costs copying one of its fanout parts.
 type shards[V any] struct {
 	parts *[fanout]map[string]V
 	count int
@@ -25,7 +25,7 @@ func (s *shards[V]) get(key string) V {
 	return s.parts[part(key)][key]
 }
 
-// folded is get for a key in lower case of which a label of a host name differs in case at most. It allocates nothing.
+// folded looks up the lower-case form of a label of a host name. It does not allocate.
 func (s *shards[V]) folded(label string) V {
 	var none V
 	var key [64]byte // a label has at most 63 bytes
@@ -56,10 +56,9 @@ func (s *shards[V]) all(yield func(V) bool) {
 	}
 }
 
-// editor collects changes of shards.
 type editor[V any] struct {
 	next  shards[V]
-	owned [fanout]bool // parts that are copies
+	owned [fanout]bool // parts that have been copied
 }
 
 func (s shards[V]) edit() *editor[V] {

@@ -1,4 +1,4 @@
-// Package table is what the gateway routes by: an immutable picture of the services, app instances, policies and static routes, which
+// Package table holds what the gateway routes by: an immutable snapshot of the services, app instances, policies and static routes, which
 // is replaced as a whole whenever something changes.
 package table
 
@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/gateway/upstream"
 )
 
-// Where definitions come from.
+// The sources of definitions.
 const (
 	FromConfiguration = "configuration"
 	FromManagement    = "management"
@@ -23,55 +23,55 @@ const (
 	FromDefaults      = "defaults"
 )
 
-// Policy is a policy that can be applied.
+// Policy is a compiled policy, ready to be applied.
 type Policy struct {
-	// Name is the serName it is for, gateway.AnyService, or the id of a route; Source is where it comes from.
+	// Name is the serName the policy is for, gateway.AnyService, or the ID of a route. Source is where the policy comes from.
 	Name, Source string
-	// Closed says that the policy cannot be applied and that there is none before it: it refuses all calls, as does what is built on it.
+	// Closed says that the policy cannot be applied and has no predecessor. It refuses all calls, as do the policies built on it.
 	Closed bool
-	// Definition is what was defined, Spec what holds: the definition, with what it leaves open filled in.
+	// Definition is the policy as defined. Spec is the policy in effect: the definition with what it leaves open filled in.
 	Definition, Spec gateway.Policy
-	// Rules are its rules, compiled.
+	// Rules are the compiled rules.
 	Rules []rule.Rule
 	// Profile says how targets are reached.
 	Profile *upstream.Profile
 	// Upstream makes the calls.
 	Upstream *upstream.Manager
-	// Headers says what becomes of header fields.
+	// Headers says how header fields are changed.
 	Headers Plan
-	// Handler takes the calls that were routed, Filters names what they run through.
+	// Handler handles the routed calls. Filters names the filters they pass through.
 	Handler http.Handler
 	Filters []string
 }
 
-// Instance is a service instance that calls may go to.
+// Instance is a service instance to which calls may be routed.
 type Instance struct {
-	// ID is its serInstanceId, Owner the app instance that offers it, Service its serName.
+	// ID is the serInstanceId, Owner the app instance that offers the service, and Service the serName.
 	ID, Owner, Service string
-	// LocalOnly says that only local consumers may use it, Conditional that the app wants to be asked.
+	// LocalOnly says that only local consumers may use the instance, and Conditional that the app wants to be asked.
 	LocalOnly, Conditional bool
-	// Revision is that of the record.
+	// Revision is the revision of the service record.
 	Revision int64
-	// Endpoints are where it is reached, Refused the URIs the gateway cannot or will not call.
+	// Endpoints are the endpoints of the instance. Refused lists the URIs that the gateway cannot or will not call.
 	Endpoints []*upstream.Endpoint
 	Refused   []gateway.TargetView
 }
 
-// Group is the instances of one serName.
+// Group holds the instances of one serName.
 type Group struct {
 	Name string
-	// Instances are in the order of their ids.
+	// Instances are sorted by ID.
 	Instances []*Instance
-	// Endpoints are those of all instances.
+	// Endpoints are the endpoints of all instances.
 	Endpoints []*upstream.Endpoint
-	// Uniform says that who may use one of the instances may use all.
+	// Uniform says that a caller who may use one of the instances may use all.
 	Uniform bool
 
-	of     map[*upstream.Endpoint]string   // the ids of the instances
-	shared map[*upstream.Endpoint][]string // those of the further ones that have an endpoint, too
+	of     map[*upstream.Endpoint]string   // the ID of the first instance with the endpoint
+	shared map[*upstream.Endpoint][]string // the IDs of further instances with the endpoint
 }
 
-// NewGroup makes the group of some instances; nil when there are none.
+// NewGroup returns the group of some instances, or nil if there are none.
 func NewGroup(name string, instances []*Instance) *Group {
 	if len(instances) == 0 {
 		return nil
@@ -87,7 +87,7 @@ func NewGroup(name string, instances []*Instance) *Group {
 			switch first, taken := g.of[e]; {
 			case !taken:
 				g.of[e] = i.ID
-			case first != i.ID: // several may have the same address
+			case first != i.ID: // several instances may have the same address
 				if g.shared == nil {
 					g.shared = make(map[*upstream.Endpoint][]string)
 				}
@@ -100,36 +100,36 @@ func NewGroup(name string, instances []*Instance) *Group {
 	return g
 }
 
-// Route is a static route, or one of the platform's own.
+// Route is a static route, or a route of the platform itself.
 type Route struct {
-	// ID names it; Kind is gateway.KindStatic or gateway.KindPlatform.
+	// ID names the route. Kind is gateway.KindStatic or gateway.KindPlatform.
 	ID, Kind, Source string
 	Revision         int64
 	// Refused says why a later definition is not in use.
 	Refused string
-	// Definition is what is in use; nil for routes of the platform.
+	// Definition is the definition in use; nil for routes of the platform.
 	Definition *gateway.Route
-	// Paths are the paths of a route of the platform, for people.
+	// Paths are the paths of a route of the platform, for display.
 	Paths []string
-	// Rewriter makes the path that is passed on.
+	// Rewriter rewrites the path that is passed on.
 	Rewriter *match.Rewriter
-	// Endpoints are where it leads, unless it leads to a service, or to Local.
+	// Endpoints are the endpoints the route leads to, unless it leads to a service or to Local.
 	Endpoints []*upstream.Endpoint
-	// Group is the service the route leads to, as its own policy reaches it; nil when that is as the policy of the service does.
+	// Group is the service the route leads to, as the route's own policy reaches it; nil if the service's policy reaches it the same way.
 	Group *Group
-	// Local answers within this process.
+	// Local answers calls within this process.
 	Local  http.Handler
 	Policy *Policy
 	Series *meter.Route
 }
 
-// App is what matters of an app instance.
+// App is what routing needs of an app instance.
 type App struct {
-	// Declared are the services it said it uses, sorted; none when it said nothing.
+	// Declared lists the services the app declared it uses, sorted; empty if it declared none.
 	Declared []string
 }
 
-// Declares reports whether the app may see a service by what it declared (decision 14).
+// Declares reports whether the app may see a service, by what the app declared (decision 14).
 func (a *App) Declares(serName string) bool {
 	if len(a.Declared) == 0 {
 		return true
@@ -138,9 +138,9 @@ func (a *App) Declares(serName string) bool {
 	return ok
 }
 
-// Table is the picture. The zero Table has nothing in it.
+// Table is an immutable snapshot. The zero Table is empty.
 type Table struct {
-	// Revision is the revision of etcd it shows.
+	// Revision is the etcd revision of the snapshot.
 	Revision int64
 
 	groups    shards[*Group]
@@ -154,28 +154,28 @@ type Table struct {
 	refused   []gateway.RefusedDefinition
 
 	domain match.Domain
-	labels shards[*Label] // by the labels in lower case; empty while there is no domain
+	labels shards[*Label] // by label in lower case; empty while there is no domain
 }
 
-// Group returns the instances of a serName; nil when there are none.
+// Group returns the instances of a serName, or nil if there are none.
 func (t *Table) Group(serName string) *Group { return t.groups.get(serName) }
 
-// Instance finds an instance by its id; nil when there is none.
+// Instance returns the instance with the given ID, or nil if there is none.
 func (t *Table) Instance(serInstanceID string) *Instance { return t.instances.get(serInstanceID) }
 
-// Domain is the domain below which services and instances have host names; "" when they have none.
+// Domain returns the domain below which services and instances have host names, or "" if they have none.
 func (t *Table) Domain() match.Domain { return t.domain }
 
-// Labelled is what a label of the domain stands for, in whatever case it is; nil when nothing is called so.
+// Labelled returns what a label of the domain stands for, ignoring case, or nil if nothing has this name.
 func (t *Table) Labelled(label string) *Label { return t.labels.folded(label) }
 
-// LabelledInstance finds an instance by its id as a label of the domain, in whatever case; nil when there is none.
+// LabelledInstance returns the instance whose ID is a label of the domain, ignoring the case of the label, or nil if there is none.
 func (t *Table) LabelledInstance(label string) *Instance { return t.instances.folded(label) }
 
-// App finds an app instance; nil when there is none.
+// App returns an app instance, or nil if there is none.
 func (t *Table) App(appInstanceID string) *App { return t.apps.get(appInstanceID) }
 
-// Policy is the policy of a service.
+// Policy returns the policy of a service.
 func (t *Table) Policy(serName string) *Policy {
 	if p := t.policies[serName]; p != nil {
 		return p
@@ -183,40 +183,40 @@ func (t *Table) Policy(serName string) *Policy {
 	return t.anyone
 }
 
-// Policies are all policies, in no order.
+// Policies returns all policies by name.
 func (t *Table) Policies() map[string]*Policy { return t.policies }
 
-// Default is the policy of services without one of their own.
+// Default returns the policy of services without one of their own.
 func (t *Table) Default() *Policy { return t.anyone }
 
-// Static matches static routes and those of the platform; nil when there are none.
+// Static returns the router of the static routes and those of the platform, or nil if there are none.
 func (t *Table) Static() *match.Router[*Route] { return t.static }
 
-// Hosted reports whether there are routes that are for some hosts only.
+// Hosted reports whether any route applies to certain hosts only.
 func (t *Table) Hosted() bool { return t.hosted }
 
-// Routes are the static routes and those of the platform, in the order of their ids.
+// Routes returns the static routes and those of the platform, sorted by ID.
 func (t *Table) Routes() []*Route { return t.routes }
 
-// Refused lists the definitions that are not in use.
+// Refused returns the definitions that are not in use.
 func (t *Table) Refused() []gateway.RefusedDefinition { return t.refused }
 
-// Groups walks over the services, in no order.
+// Groups iterates over the services in no particular order.
 func (t *Table) Groups(yield func(*Group) bool) { t.groups.all(yield) }
 
-// Instances walks over the instances, in no order.
+// Instances iterates over the instances in no particular order.
 func (t *Table) Instances(yield func(*Instance) bool) { t.instances.all(yield) }
 
-// Services is the number of services.
+// Services returns the number of services.
 func (t *Table) Services() int { return t.groups.count }
 
-// InstanceOf is the id of the instance an endpoint belongs to, of the first when there are several; "" when it belongs to none of the
+// InstanceOf returns the ID of the instance an endpoint belongs to, the first if there are several, or "" if it belongs to none of the
 // group.
 func (g *Group) InstanceOf(ep *upstream.Endpoint) string {
 	return g.of[ep]
 }
 
-// InstancesOf walks over the ids of all instances an endpoint belongs to: those with the same address share one.
+// InstancesOf iterates over the IDs of all instances an endpoint belongs to. Instances with the same address share an endpoint.
 func (g *Group) InstancesOf(ep *upstream.Endpoint) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		first, ok := g.of[ep]

@@ -47,7 +47,7 @@ func check(rt *rapid.T, want world, t *table.Table, names []string) {
 	require.Equal(rt, len(want.instances), seen)
 }
 
-// TestEditsAgainstMaps edits tables at random and compares them with maps; every former table stays what it was.
+// TestEditsAgainstMaps edits tables at random and compares them with maps. Former tables must not change.
 func TestEditsAgainstMaps(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

@@ -2,7 +2,7 @@ package tenure
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Why calls are ended, as the metric has it.
+// The reasons for ending calls, as values of the metric's label.
 const (
 	access     = "access"
 	credential = "credential"

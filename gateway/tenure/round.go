@@ -7,7 +7,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// round is one time that all calls are judged.
+// round is one pass over all calls.
 type round struct {
 	*verdict
 	ended map[string]int
@@ -53,7 +53,7 @@ func (r *round) end(s *stay, reason string, why error) {
 	r.trail.add(s.call, s.request.Method, why)
 }
 
-// tell says how many calls were ended.
+// tell logs how many calls were ended, and wakes the trail.
 func (r *round) tell() {
 	if len(r.ended) == 0 {
 		return

@@ -1,9 +1,10 @@
-// Package tenure ends calls that are under way when the right to them ends. Calls are judged when they begin; those that last, upgraded
-// connections and streams, are judged again by the same rules whenever something they rest on has changed, and every few seconds besides.
+// Package tenure ends calls in flight when the right to them ends. Every call is judged when it begins. Those that last, upgraded
+// connections and streams, are judged again by the same rules whenever something they depend on has changed, and every few seconds in any
+// case.
 //
-// Three things end a call: its caller may not make it any more, what the caller proved itself with does not count any more, or what the
-// call leads to is not there any more. That a token, an API key or a certificate expires ends nothing that began in time, and neither
-// does a new address of what a call leads to. External authorization is not asked again.
+// Three things end a call: its caller may no longer make it, the caller's proof of identity no longer counts, or the target of the call is
+// gone. A token, an API key or a certificate that expires does not end a call that began in time, and neither does a new address of the
+// target. External authorization is not asked again.
 package tenure
 
 import (
@@ -28,23 +29,23 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Judge decides about calls that are under way by the rules for those that begin.
+// Judge decides about calls in flight by the rules for new calls.
 type Judge interface {
-	// Again decides about a call: by its Table, and its Policy and Route as they are now. to are the instances at the address it goes to,
-	// of which one that it may go to is enough; none when it goes to none, or has not got that far. withdrawn says why the proof of who
-	// calls does not count any more; nil: it does. The error ends the call.
+	// Again decides about a call by its Table, and by its Policy and Route as they are now. to are the instances at the address that the
+	// call goes to, and permission for any one of them is enough. to is empty when the call goes to no instance, or has not got that far.
+	// withdrawn says why the caller's proof of identity no longer counts; nil means that it does. The error ends the call.
 	Again(c *call.Call, method string, to []*table.Instance, withdrawn error) error
 }
 
-// Config is what calls are judged by, and who is told.
+// Config holds what calls are judged by, and where the outcome is reported.
 type Config struct {
-	// Table and Judge are asked for what is in force.
+	// Table and Judge return what is in force.
 	Table func() *table.Table
 	Judge func() Judge
-	// Guard knows tokens and certificates, Book API keys and grants.
+	// Guard knows tokens and certificates, Book knows API keys and grants.
 	Guard *identity.Guard
 	Book  *book.Book
-	// Audit gets a line for each call that is ended, within bounds.
+	// Audit receives an entry for each call that is ended, within bounds.
 	Audit      *audit.Log
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -53,16 +54,16 @@ type Config struct {
 // stripes is how many locks the calls are spread over.
 const stripes = 64
 
-// Calls are the calls that last.
+// Calls is the registry of the calls that last.
 type Calls struct {
 	cfg     Config
 	metrics *metrics
 	trail   *trail
 	seen    atomic.Uint64
 	wake    chan struct{}
-	retired sync.Map // the keys of signing keys that were taken back before their time
+	retired sync.Map // record keys of signing keys that were removed before they expired
 	ending  sync.WaitGroup
-	resume  int // the stripe that is judged first
+	resume  int // the stripe that the next round judges first
 	routes  narrowed
 	all     [stripes]stripe
 }
@@ -75,34 +76,34 @@ type stripe struct {
 
 // stay is a call that lasts.
 type stay struct {
-	call    *call.Call // what was written when the call was let through is read, and nothing else of it
+	call    *call.Call // only fields that were set when the call was let through may be read
 	request *http.Request
 	app     bool // the caller was an app instance of the platform
 	of      *stripe
-	at      int // among the stays of the stripe
+	at      int // index in the stays of the stripe
 
 	mu       sync.Mutex
 	left     bool // the handler of the request is about to return
-	answered bool // the header of the response is there
+	answered bool // the header of the response has arrived
 	cancel   context.CancelFunc
 	body     io.Closer
 
-	rests *rests // of the caller's token, once somebody looked; for the goroutine that judges, as is foreign
-	// foreign is what became of the caller's token, when another issuer issued it.
+	rests *rests // of the caller's token, once examined; only for the judging goroutine, as is foreign
+	// foreign is how the caller's token was last judged, if another issuer issued it.
 	foreign foreign
 }
 
-// New makes the registry. All it watches is kept by others.
+// New returns an empty registry. Others maintain what it watches.
 func New(cfg Config) *Calls {
 	t := &Calls{cfg: cfg, wake: make(chan struct{}, 1), trail: &trail{to: cfg.Audit, wake: make(chan struct{}, 1)}}
 	t.metrics = newMetrics(cfg.Registerer, t.count)
 	return t
 }
 
-// Seen is how many changes there have been. A call notes it before anything is decided about it.
+// Seen returns how many changes there have been. A call records the number before anything is decided about it.
 func (t *Calls) Seen() uint64 { return t.seen.Load() }
 
-// Changed says that something that calls rest on has changed, and is in force.
+// Changed says that something that calls depend on has changed, and that the change is in force.
 func (t *Calls) Changed() {
 	t.seen.Add(1)
 	t.ring()
@@ -115,8 +116,8 @@ func (t *Calls) ring() {
 	}
 }
 
-// Enter notes that a call may last, unless that is noted already. cancel ends it as long as it has no answer; it may be nil for one that
-// has. r does not change from now on.
+// Enter registers a call that may last, unless it is registered already. cancel ends a call that has no answer yet; it may be nil for a
+// call that has one. r must not change from now on.
 func (t *Calls) Enter(c *call.Call, r *http.Request, cancel context.CancelFunc) {
 	if c.Stay != nil {
 		return
@@ -129,7 +130,7 @@ func (t *Calls) Enter(c *call.Call, r *http.Request, cancel context.CancelFunc) 
 	s.of.stays = append(s.of.stays, s)
 	s.of.mu.Unlock()
 	if t.seen.Load() != c.Seen {
-		t.ring() // it was decided about by what may not be in force any more
+		t.ring() // what the call was judged by may no longer be in force
 	}
 }
 
@@ -137,9 +138,9 @@ func newStay(c *call.Call, r *http.Request) *stay {
 	return &stay{call: c, request: r, app: c.Caller != nil && c.Table.App(c.Caller.Subject) != nil}
 }
 
-// Arrived judges a call whose answer has come and is not passed on yet, since something changed while it waited. lasts says that the
-// answer may take a while; that what gave a short one is gone by now is no reason to hold it back, and neither are those of the platform
-// itself, which may be about what has just ended. It returns why the call is ended, nil when it is not.
+// Arrived judges a call whose answer has arrived but is not passed on yet, because something changed while the call waited. lasts says that
+// the answer may take a while. A short answer is not held back because its source is gone by now. A short answer of the platform itself is
+// never held back: it may be about what has just ended. Arrived returns why the call is ended; nil when it is not.
 func (t *Calls) Arrived(c *call.Call, r *http.Request, lasts bool) *call.Ending {
 	if !lasts && c.Route != nil && c.Route.Kind == gateway.KindPlatform {
 		return nil
@@ -149,7 +150,7 @@ func (t *Calls) Arrived(c *call.Call, r *http.Request, lasts bool) *call.Ending 
 	if v == nil {
 		return nil
 	}
-	v.spent = looks // keys of other issuers are not waited for here
+	v.spent = looks // do not wait for keys of other issuers here
 	reason, err := v.judge(newStay(c, r))
 	if err == nil || reason == instance && !lasts {
 		c.Seen = seen
@@ -169,8 +170,8 @@ func ending(reason string, why error) *call.Ending {
 	return &call.Ending{Reason: "ended-" + reason, Err: why}
 }
 
-// Answered notes that there is a response to a call, whose body ends it when it is closed; nil when it does not. It returns why the call
-// was ended before that, nil when it was not. For calls that do not last it does nothing.
+// Answered records that a call has a response. Closing body ends the call; body is nil if that is not how the call ends. Answered returns
+// why the call has already been ended; nil when it has not. It does nothing for calls that do not last.
 func (t *Calls) Answered(c *call.Call, body io.Closer) *call.Ending {
 	s, ok := c.Stay.(*stay)
 	if !ok {
@@ -182,7 +183,7 @@ func (t *Calls) Answered(c *call.Call, body io.Closer) *call.Ending {
 	return c.Ending()
 }
 
-// Leave forgets a call before the handler of its request returns.
+// Leave removes a call. Call it before the handler of the request returns.
 func (t *Calls) Leave(c *call.Call) {
 	s, ok := c.Stay.(*stay)
 	if !ok {
@@ -200,8 +201,8 @@ func (t *Calls) Leave(c *call.Call) {
 	s.of.stays = s.of.stays[:last]
 }
 
-// Farewell ends the calls whose clients can be told that the gateway stops, so that they go elsewhere at once: upgraded ones, and gRPC.
-// Call it while Run runs.
+// Farewell ends the calls whose clients can be told that the gateway is stopping, so that they go elsewhere at once: upgraded connections
+// and gRPC calls. Call it while Run runs.
 func (t *Calls) Farewell() {
 	why := ending(stopping, errs.New(errs.Unavailable, "the gateway is stopping").After(time.Second))
 	var list []*stay
@@ -215,7 +216,7 @@ func (t *Calls) Farewell() {
 	}
 }
 
-// copied appends the calls of a stripe to a list: they are judged while others come and go.
+// copied appends the calls of a stripe to a list, which can be judged while calls come and go.
 func (s *stripe) copied(list []*stay) []*stay {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +233,7 @@ func (t *Calls) count() float64 {
 	return float64(sum)
 }
 
-// end ends the call, and reports whether it was not about to end by itself.
+// end ends the call, and reports false if the call was about to end anyway.
 func (s *stay) end(why *call.Ending, ending *sync.WaitGroup) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +246,7 @@ func (s *stay) end(why *call.Ending, ending *sync.WaitGroup) bool {
 			rest = last
 		}
 	} else {
-		s.call.Body.Cut() // whoever passes it on may wait for more of it
+		s.call.Body.Cut() // the proxy may be waiting for more of it
 	}
 	cancel, body := s.cancel, s.body
 	ending.Go(func() { // closing a body may take a while
@@ -261,7 +262,7 @@ func (s *stay) end(why *call.Ending, ending *sync.WaitGroup) bool {
 }
 
 const (
-	// spacing is the least time between two rounds, interval the longest.
+	// spacing is the minimum time between two rounds, interval the maximum.
 	spacing  = time.Second
 	interval = 5 * time.Second
 )
@@ -297,7 +298,7 @@ func (t *Calls) Run(ctx context.Context) error {
 	}
 }
 
-// follow hears of the changes that do not show in the table.
+// follow watches for the changes that do not show in the table.
 func (t *Calls) follow() (stop []func()) {
 	dir := t.cfg.Guard.Verifier().Directory()
 	_, stopKeys := dir.Keys().Observe(func(c watched.Change[*identity.Key]) {

@@ -37,7 +37,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// judge refuses the calls of the callers it names, and those of whom the proof is withdrawn.
+// judge refuses the calls of the callers in refused, and those whose proof is withdrawn.
 type judge struct {
 	mu      sync.Mutex
 	refused map[string]bool
@@ -60,7 +60,7 @@ func (j *judge) refuse(who string) {
 	j.refused[who] = true
 }
 
-// scene is a registry that watches nothing: what changes is said to it.
+// scene is a registry that watches nothing: tests tell it what changes.
 type scene struct {
 	*tenure.Calls
 	*judge
@@ -75,7 +75,7 @@ func newScene(t *testing.T) *scene {
 	return sceneWith(t, filepath.Join(t.TempDir(), "audit.log"))
 }
 
-// sceneWith is newScene with the audit stream in a file.
+// sceneWith is newScene with the audit stream in the given file.
 func sceneWith(t *testing.T, file string) *scene {
 	t.Helper()
 	s := &scene{judge: &judge{refused: make(map[string]bool)}, trail: file, reg: prometheus.NewRegistry()}
@@ -95,7 +95,7 @@ func sceneWith(t *testing.T, file string) *scene {
 	return s
 }
 
-// publish makes the table one of some instances of the service "s".
+// publish replaces the table by one with the given instances of the service "s".
 func (s *scene) publish(instances ...*table.Instance) {
 	e := new(table.Table).Edit()
 	for _, i := range instances {
@@ -107,7 +107,7 @@ func (s *scene) publish(instances ...*table.Instance) {
 	s.Changed()
 }
 
-// body is one of a response.
+// body is the body of a response.
 type body struct{ closed atomic.Bool }
 
 func (b *body) Close() error {
@@ -115,7 +115,7 @@ func (b *body) Close() error {
 	return nil
 }
 
-// begin makes a call of somebody to the service.
+// begin makes a call of a caller to the service.
 func (s *scene) begin(who string) (*call.Call, *http.Request) {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	c := &call.Call{Context: context.Background(), Seen: s.Seen(), Table: s.table.Load(), Caller: &identity.Caller{Subject: who}}
@@ -152,7 +152,7 @@ func TestCallsAreJudgedSoonAfterAChangeAndNotTooOften(t *testing.T) {
 		defer stop()
 		kept, open := s.hold("kept")
 		lost, cut := s.hold("lost")
-		synctest.Wait() // the change of the beginning is dealt with
+		synctest.Wait() // the initial change has been handled
 		asked := s.asked.Load()
 		s.refuse("lost")
 		for range 1000 {
@@ -167,7 +167,7 @@ func TestCallsAreJudgedSoonAfterAChangeAndNotTooOften(t *testing.T) {
 		require.False(t, open.closed.Load())
 		require.Nil(t, kept.Ending())
 		s.Leave(lost)
-		// Without any change they are judged now and then.
+		// Even without changes, calls are judged every few seconds.
 		s.refuse("kept")
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
@@ -193,7 +193,7 @@ func TestACallThatWasDecidedAboutByWhatIsPastIsJudgedAtOnce(t *testing.T) {
 		c, r := s.begin("lost")
 		s.refuse("lost")
 		s.Changed()
-		time.Sleep(time.Second + time.Millisecond) // a round, in which nobody knows of the call
+		time.Sleep(time.Second + time.Millisecond) // a round that does not know the call yet
 		s.Enter(c, r, nil)
 		s.Answered(c, &body{})
 		time.Sleep(time.Second)
@@ -231,7 +231,7 @@ func TestCallsThatDoNotLastAreNotNoted(t *testing.T) {
 	require.Nil(t, c.Stay)
 }
 
-// TestAnAnswerThatCameAfterAChangeIsJudgedThere has answers come in the same moment as changes, before anybody looked at the calls.
+// TestAnAnswerThatCameAfterAChangeIsJudgedThere makes answers arrive together with changes, before a round has judged the calls.
 func TestAnAnswerThatCameAfterAChangeIsJudgedThere(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -243,7 +243,7 @@ func TestAnAnswerThatCameAfterAChangeIsJudgedThere(t *testing.T) {
 		"nothing that concerns it": {change: func(s *scene) { s.refuse("somebody") }},
 		"the caller may not":       {change: func(s *scene) { s.refuse("me") }, short: "ended-access", long: "ended-access"},
 		"the service is gone":      {change: func(s *scene) { s.publish() }, long: "ended-instance"},
-		"of the platform":          {change: func(s *scene) { s.refuse("me") }, platform: true, long: "ended-instance"}, // it has no such route here
+		"of the platform":          {change: func(s *scene) { s.refuse("me") }, platform: true, long: "ended-instance"}, // no such route
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -278,7 +278,7 @@ func TestAnAnswerThatCameAfterAChangeIsJudgedThere(t *testing.T) {
 	}
 }
 
-// TestADiskThatHangsDelaysNoEnding ends calls while nothing takes what is written to the audit stream.
+// TestADiskThatHangsDelaysNoEnding ends calls while nothing reads what is written to the audit stream.
 func TestADiskThatHangsDelaysNoEnding(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pipe")
@@ -294,7 +294,7 @@ func TestADiskThatHangsDelaysNoEnding(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "it is full")
 	var others sync.WaitGroup
 	others.Go(func() {
-		for range 1000 { // more than waits to be written before those who write have to wait, too
+		for range 1000 { // more than is buffered before writers have to wait
 			s.audit.Busy(audit.Entry{Action: "test.fill", Result: audit.Success})
 		}
 	})
@@ -318,12 +318,12 @@ func TestADiskThatHangsDelaysNoEnding(t *testing.T) {
 	others.Wait()
 }
 
-// TestWhatCallsLeadToIsLookedFor changes the table.
+// TestWhatCallsLeadToIsLookedFor changes the table under calls.
 func TestWhatCallsLeadToIsLookedFor(t *testing.T) {
 	t.Parallel()
 	one := &table.Instance{ID: "i", Service: "s", Owner: "owner"}
 	for name, c := range map[string]struct {
-		named bool // the call is one to the instance, not the service
+		named bool // the call is to the instance, not the service
 		after []*table.Instance
 		ends  bool
 	}{
@@ -359,7 +359,7 @@ func TestWhatCallsLeadToIsLookedFor(t *testing.T) {
 	}
 }
 
-// TestProofsAreLookedAtAgain has callers whose proofs nobody knows any more.
+// TestProofsAreLookedAtAgain has callers whose proofs are no longer known.
 func TestProofsAreLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	past, future := time.Unix(1, 0), time.Now().Add(1e6*time.Hour)
@@ -418,14 +418,14 @@ func TestManyEndsHaveFewLines(t *testing.T) {
 	for _, c := range all {
 		s.Leave(c)
 	}
-	require.NoError(t, s.audit.Reopen()) // which writes what waits
+	require.NoError(t, s.audit.Reopen()) // flushes the stream
 	data, err := os.ReadFile(s.trail)
 	require.NoError(t, err)
 	require.Equal(t, 26, strings.Count(string(data), `"action":"access.end"`))
 	require.Contains(t, string(data), "and 475 more calls")
 }
 
-// TestCallsComeAndGoWhileTheyAreJudged is for the race detector, and for what is left behind.
+// TestCallsComeAndGoWhileTheyAreJudged is for the race detector and for leaks.
 func TestCallsComeAndGoWhileTheyAreJudged(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

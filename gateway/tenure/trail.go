@@ -8,24 +8,24 @@ import (
 	"github.com/openmep/mep/kit/audit"
 )
 
-// actionEnd is the action of lines of the audit stream about calls that were ended.
+// actionEnd is the action of audit entries about calls that were ended.
 const actionEnd = "access.end"
 
-// lines is how many calls that are ended at once have lines of their own in the audit stream.
+// lines is how many of the calls that are ended at once get audit entries of their own.
 const lines = 25
 
-// trail tells the audit stream of calls that were ended, from a goroutine of its own: a disk that hangs delays no ending. The lines count
-// with the denials, which are bounded: who can end calls of its own could fill the stream otherwise.
+// trail reports ended calls to the audit stream, from a goroutine of its own, so that a disk that hangs delays no ending. Its entries count
+// as denials, which are bounded: otherwise a client that can end its own calls could fill the stream.
 type trail struct {
 	to   *audit.Log
 	wake chan struct{}
 
 	mu      sync.Mutex
 	waiting []audit.Entry
-	more    int // that have no lines of their own
+	more    int // calls without entries of their own
 }
 
-// add notes that a call was ended, for when ring is called.
+// add queues an entry about an ended call. It is written once ring is called.
 func (t *trail) add(c *call.Call, method string, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,7 +50,7 @@ func (t *trail) ring() {
 	}
 }
 
-// start writes what is added. What it returns writes what is left, and ends it.
+// start starts a goroutine that writes what is added. stop writes the rest and ends the goroutine.
 func (t *trail) start() (stop func()) {
 	var writing sync.WaitGroup
 	done := make(chan struct{})

@@ -15,20 +15,20 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// verdict is what calls are judged by at one time.
+// verdict holds what calls are judged by at one moment.
 type verdict struct {
 	*Calls
 	ctx    context.Context //nolint:containedctx // of the round, or of the call
 	table  *table.Table
 	rules  Judge
 	now    time.Time
-	probe  call.Call // the call that is judged: as it began, but for what has changed since
+	probe  call.Call // the call being judged: as it began, updated with what has changed since
 	to     []*table.Instance
 	routes narrowed
 	spent  time.Duration // on tokens of other issuers
 }
 
-// verdict is what holds at present; nil while nothing does.
+// verdict returns what is in force at present; nil while nothing is.
 func (t *Calls) verdict(ctx context.Context) *verdict {
 	now := t.cfg.Table()
 	if now == nil || now.Default() == nil {
@@ -37,7 +37,7 @@ func (t *Calls) verdict(ctx context.Context) *verdict {
 	return &verdict{Calls: t, ctx: ctx, table: now, rules: t.cfg.Judge(), now: time.Now()}
 }
 
-// judge judges a call. The error says why the right to it has ended, the reason in one word.
+// judge judges a call. The error says why the right to it has ended, reason says so in one word.
 func (v *verdict) judge(s *stay) (reason string, err error) {
 	c, p := s.call, &v.probe
 	p.Table, p.Policy, p.Route, p.Group, p.Instance = v.table, nil, nil, nil, nil
@@ -63,7 +63,7 @@ func (v *verdict) judge(s *stay) (reason string, err error) {
 	return "", nil
 }
 
-// find finds what a call leads to as it is now, and writes it down. It reports whether it is still there.
+// find looks up the present target of a call, records it in v, and reports whether it still exists.
 func (v *verdict) find(s *stay) bool {
 	c, p := s.call, &v.probe
 	v.to = v.to[:0]
@@ -93,7 +93,7 @@ func (v *verdict) find(s *stay) bool {
 	if ep == nil || c.Group == nil {
 		return true
 	}
-	// Those that had the address when the call began may have another one by now, others may have got it.
+	// Instances that had the address when the call began may have moved, and others may have taken the address over.
 	v.offering(c.Group, ep)
 	if now := reached(p); now != c.Group {
 		v.offering(now, ep)
@@ -101,7 +101,7 @@ func (v *verdict) find(s *stay) bool {
 	return len(v.to) > 0
 }
 
-// reached is the group of a call's service in which its endpoints are.
+// reached returns the group of a call's service that holds its endpoints.
 func reached(c *call.Call) *table.Group {
 	if c.Route != nil && c.Route.Group != nil {
 		return c.Route.Group
@@ -109,7 +109,7 @@ func reached(c *call.Call) *table.Group {
 	return c.Group
 }
 
-// offering adds the instances of a group that have an endpoint to those a call goes to, as they are now.
+// offering adds the instances of a group that have an endpoint, as they are now, to the instances that a call goes to.
 func (v *verdict) offering(g *table.Group, ep *upstream.Endpoint) {
 	for id := range g.InstancesOf(ep) {
 		if i := v.table.Instance(id); i != nil && i.Service == g.Name {
@@ -118,7 +118,7 @@ func (v *verdict) offering(g *table.Group, ep *upstream.Endpoint) {
 	}
 }
 
-// leadsTo is the service a static route leads to; "" for none.
+// leadsTo returns the service that a static route leads to; "" for none.
 func leadsTo(r *table.Route) string {
 	if r.Definition == nil {
 		return ""
@@ -135,13 +135,13 @@ func routeOf(t *table.Table, id string) *table.Route {
 	return routes[n]
 }
 
-// narrowed are routers of single static routes, of those that were defined anew while calls of theirs were under way.
+// narrowed holds routers for single static routes: those that were redefined while they had calls in flight.
 type narrowed struct {
 	table *table.Table
-	by    map[string]*match.Router[string] // their ids
+	by    map[string]*match.Router[string] // by route id
 }
 
-// of returns the routers that hold for a table.
+// of returns n if its routers are those of t, and an empty set for t otherwise.
 func (n narrowed) of(t *table.Table) narrowed {
 	if n.table != t || n.by == nil {
 		return narrowed{t, make(map[string]*match.Router[string])}
@@ -149,9 +149,9 @@ func (n narrowed) of(t *table.Table) narrowed {
 	return n
 }
 
-// takes reports whether a static route takes the host, the path and the method of a call of its that began before it became what it is
-// now. The conditions for header fields are not looked at, which may not be there any more. Whether another route would have the call now
-// is not asked.
+// takes reports whether a static route still takes the host, the path and the method of a call that began before the route became what it
+// is now. Conditions on header fields are not checked, because the fields may be gone. Whether another route would take the call now is not
+// asked.
 func (v *verdict) takes(now *table.Route, s *stay) bool {
 	is, was := now.Definition, s.call.Route.Definition
 	if is == was || is == nil || was == nil ||
@@ -163,7 +163,7 @@ func (v *verdict) takes(now *table.Route, s *stay) bool {
 	if router == nil {
 		entry, err := match.NewEntry(&gateway.Route{ID: now.ID, Paths: is.Paths, Hosts: is.Hosts, Methods: is.Methods}, now.ID)
 		if err != nil {
-			return false // it could be made before
+			return false // does not happen: the route was compiled before
 		}
 		router = match.NewRouter([]*match.Entry[string]{entry})
 		v.routes.by[now.ID] = router
@@ -174,7 +174,7 @@ func (v *verdict) takes(now *table.Route, s *stay) bool {
 func routed(router *match.Router[string], r *http.Request) bool {
 	var path match.Path
 	if err := path.Parse(r.URL.EscapedPath()); err != nil {
-		return false // it was good when the call began
+		return false // does not happen: the path was valid when the call began
 	}
 	_, _, outcome := router.Find(r.Host, r.Method, &path, nil)
 	return outcome == match.Found

@@ -15,20 +15,20 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Tokens of other issuers have to be verified now and then, which takes a while for each: a round does so for as long as looks, and for
-// the rest of them the next rounds do. patience is how long one may wait for keys, recheck how long what was found holds.
+// Tokens of other issuers have to be verified again now and then, which takes a while for each. Once a round has spent looks on that, it
+// leaves the rest to the next rounds. patience is how long one verification may wait for keys, recheck how long its result counts.
 const (
 	looks    = 20 * time.Millisecond
 	patience = 200 * time.Millisecond
 	recheck  = time.Minute
 )
 
-// withdrawn says why what the caller proved itself with does not count any more; nil when it does, or has merely expired. What the caller
-// may do by it is written down in the probe anew.
+// withdrawn returns why the caller's proof of identity no longer counts; nil when it does, or has merely expired. It also updates the probe
+// with what the proof entitles the caller to now.
 func (v *verdict) withdrawn(s *stay) error {
 	c := s.call
 	if key := c.Key; key != nil {
-		if _, err := v.cfg.Book.Keys.Get(key.ClientID); err != nil && !expired(key, time.Now()) { // those that expire are deleted, too
+		if _, err := v.cfg.Book.Keys.Get(key.ClientID); err != nil && !expired(key, time.Now()) { // expired keys are deleted, too
 			return errWithdrawn("the API key was deleted")
 		}
 	}
@@ -58,13 +58,13 @@ func (v *verdict) token(s *stay) error {
 	if s.rests == nil {
 		s.rests = restsOn(string(s.call.Token), c)
 	}
-	// The names that the platform had before go when all tokens have expired that were issued under them.
+	// Former issuer names of the platform are removed once all tokens issued under them have expired.
 	if _, own := dir.Issuers().Snapshot().Get(s.rests.issuer); own {
 		s.rests.own = true
 	} else if !s.rests.own || !expired(c, v.now) {
 		return v.others(s)
 	}
-	// Its signature was good when the call began.
+	// The signature was valid when the call began.
 	switch item, ok := dir.Credentials().Snapshot().Get(s.rests.credential); {
 	case !ok, item.Value.Epoch != s.rests.epoch, item.Value.Subject != c.Subject:
 		return errWithdrawn("the credentials the token was issued for are not in force any more")
@@ -74,7 +74,8 @@ func (v *verdict) token(s *stay) error {
 	if _, revoked := dir.Revoked().Snapshot().Get(s.rests.revoked); revoked {
 		return errWithdrawn("the token was revoked")
 	}
-	// Keys go when all tokens have expired that they signed: of those that have expired it matters whether the key went before that.
+	// A key is removed once all tokens that it signed have expired. For an expired token, what matters is whether the key was removed
+	// before that.
 	key, there := dir.Keys().Snapshot().Get(s.rests.key)
 	inUse := there && (key.Value.Record.Expires.IsZero() || !v.now.After(key.Value.Record.Expires))
 	if _, retired := v.retired.Load(s.rests.key); retired || !inUse && !expired(c, time.Now()) {
@@ -83,7 +84,7 @@ func (v *verdict) token(s *stay) error {
 	return nil
 }
 
-// noteKey notes whether a signing key was taken back before its time.
+// noteKey records whether a signing key was removed before it expired.
 func (t *Calls) noteKey(c watched.Change[*identity.Key]) {
 	switch {
 	case c.New != nil:
@@ -96,15 +97,15 @@ func (t *Calls) noteKey(c watched.Change[*identity.Key]) {
 	}
 }
 
-// foreign is how a token of another issuer was judged last.
+// foreign is the last judgement on a token of another issuer.
 type foreign struct {
-	trust  any              // who was trusted then; nil: it was not judged since the call began
-	until  time.Time        // until when that holds
-	caller *identity.Caller // who it stands for
+	trust  any              // who was trusted then; nil: not judged since the call began
+	until  time.Time        // how long the judgement counts
+	caller *identity.Caller // whom the token stands for
 }
 
-// others is withdrawn for callers with a token of another issuer. One that cannot be judged at present still counts. The keys of issuers
-// come and go, so that those of tokens that have expired are not asked for.
+// others is withdrawn for callers with a token of another issuer. A token that cannot be judged at present still counts. The keys of
+// issuers come and go, so those of expired tokens are not looked up.
 func (v *verdict) others(s *stay) error {
 	verifier, f := v.cfg.Guard.Verifier(), &s.foreign
 	if !verifier.Trusts(s.call.Caller.Issuer) {
@@ -135,14 +136,14 @@ func (v *verdict) others(s *stay) error {
 	return nil
 }
 
-// rests is what a token of the platform rests on: keys of records, and the epoch of its credential.
+// rests is what a token of the platform depends on: keys of records, and the epoch of its credential.
 type rests struct {
 	issuer, credential, revoked, key, epoch string
 
-	own bool // the issuer is a name of the platform, or was one
+	own bool // the issuer is or was a name of the platform
 }
 
-// restsOn reads a token that was verified before.
+// restsOn reads a token that has been verified before.
 func restsOn(token string, c *identity.Caller) *rests {
 	var says struct {
 		KeyID string `json:"kid"`

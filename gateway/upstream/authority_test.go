@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// authority issues certificates.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -35,7 +34,7 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{cert, key}
 }
 
-// issue makes a certificate for names, the first of which is its common name.
+// issue returns a certificate for names. The first of them is the common name.
 func (a *authority) issue(t testing.TB, names ...string) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// BenchmarkRoundTrip compares a call with one of a bare transport with the same settings.
+// BenchmarkRoundTrip compares RoundTrip with a bare http.Transport with the same settings.
 func BenchmarkRoundTrip(b *testing.B) {
 	page := strings.Repeat("x", 2048)
 	server := serve(b, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, page) })
@@ -58,7 +58,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			p := w.profile(gateway.Upstream{}, gateway.Timeouts{})
 			eps := w.endpoints(p, c.urls...)
 			b.ReportAllocs()
-			b.SetParallelism(8) // one call after the other shows how fast threads wake up rather than what calls cost
+			b.SetParallelism(8) // sequential calls would measure how fast threads wake up rather than what calls cost
 			before := spent(b)
 			b.RunParallel(func(pb *testing.PB) {
 				r := request(b, http.MethodGet, "/x", nil)
@@ -73,14 +73,14 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
-// spent is the processor time of this process, which is what a busy gateway runs out of.
+// spent returns the CPU time of this process, the resource a busy gateway runs out of.
 func spent(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkOverhead is all that a call costs besides the transport.
+// BenchmarkOverhead measures everything a call costs except the transport.
 func BenchmarkOverhead(b *testing.B) {
 	w := newWorld(b, Config{})
 	eps := w.endpoints(w.profile(gateway.Upstream{}, gateway.Timeouts{}), "http://192.0.2.1/base", "http://192.0.2.2/base")

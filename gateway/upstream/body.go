@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// shortBody is the length in bytes up to which the silence of a body is not watched: it is mostly there already.
+// shortBody is the length in bytes up to which a body is not watched for silence: most of it has already arrived.
 const shortBody = 64 << 10
 
-// follow sees to it that the call ends when the body of its response does.
+// follow makes the call end when the body of its response does.
 func (e *Endpoint) follow(resp *http.Response) {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		if conn, ok := resp.Body.(io.ReadWriteCloser); ok {
@@ -34,7 +34,7 @@ func (e *Endpoint) follow(resp *http.Response) {
 	resp.Body = &responseBody{from: resp.Body, end: end{endpoint: e}}
 }
 
-// end ends a call once.
+// end marks the end of a call, once.
 type end struct {
 	endpoint *Endpoint
 	done     atomic.Bool
@@ -46,7 +46,7 @@ func (n *end) finish() {
 	}
 }
 
-// responseBody is a body that ends its call with itself.
+// responseBody is a response body whose end is the end of its call.
 type responseBody struct {
 	from io.ReadCloser
 	end
@@ -67,11 +67,11 @@ func (b *responseBody) Close() error {
 	return b.from.Close()
 }
 
-// silence cuts what is silent for too long.
+// silence closes what is silent for too long.
 type silence struct {
-	limit time.Duration // 0: any silence is fine
+	limit time.Duration // 0: no limit
 	start time.Time
-	// busy is when something was last heard, or when it was last listened; in time since start. 0: nobody listens.
+	// busy is when data last arrived or the current read began, as the time since start. 0: no read is in progress.
 	busy atomic.Int64
 	cut  atomic.Bool
 
@@ -80,7 +80,7 @@ type silence struct {
 	stopped bool
 }
 
-// watch begins to watch what c closes. always says that silence counts also when nobody listens.
+// watch starts to watch for silence, after which it closes c. If always is set, silence also counts while no read is in progress.
 func (s *silence) watch(limit time.Duration, c io.Closer, always bool) {
 	if limit <= 0 {
 		return
@@ -99,7 +99,7 @@ func (s *silence) watch(limit time.Duration, c io.Closer, always bool) {
 	})
 }
 
-// over reports whether the limit is reached; if not, it looks again when it could be.
+// over reports whether the limit is reached. If not, it sets the timer to when it could be.
 func (s *silence) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (s *silence) stop() {
 	s.timer.Stop()
 }
 
-// verdict replaces the error of what was cut.
+// verdict replaces the error of a closed connection or body.
 func (s *silence) verdict(err error) error {
 	if err != nil && s.cut.Load() {
 		return &Error{Status: http.StatusGatewayTimeout, Detail: "the service was silent for too long", Cause: err}
@@ -138,7 +138,7 @@ func (s *silence) verdict(err error) error {
 	return err
 }
 
-// watchedBody is a responseBody that must not be silent for too long while it is read: a slow reader is not the service's fault.
+// watchedBody is a responseBody that must not be silent for too long while it is read. A slow reader is not the service's fault.
 type watchedBody struct {
 	responseBody
 	silence
@@ -186,7 +186,7 @@ func (u *upgraded) Write(p []byte) (int, error) {
 	return n, u.verdict(err)
 }
 
-// CloseWrite ends one direction.
+// CloseWrite closes the sending direction.
 func (u *upgraded) CloseWrite() error {
 	if c, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()

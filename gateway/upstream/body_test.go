@@ -85,7 +85,7 @@ func TestAConnectionThatIsSilentAfterAnUpgrade(t *testing.T) {
 		require.NoError(t, err)
 		_, err = io.ReadFull(conn, make([]byte, 1))
 		require.NoError(t, err)
-		time.Sleep(30 * time.Millisecond) // less than what is too long, and together more
+		time.Sleep(30 * time.Millisecond) // each pause is shorter than the limit, all together are longer
 	}
 	require.Greater(t, time.Since(start), 200*time.Millisecond)
 	_, err = conn.Read(make([]byte, 1))
@@ -95,7 +95,7 @@ func TestAConnectionThatIsSilentAfterAnUpgrade(t *testing.T) {
 	require.Error(t, conn.Close(), "it is closed already")
 }
 
-// TestASlowReaderIsNotSilence reads seldom what is there.
+// TestASlowReaderIsNotSilence reads an available body slowly.
 func TestASlowReaderIsNotSilence(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		_ = http.NewResponseController(w).Flush()
@@ -115,7 +115,7 @@ func TestASlowReaderIsNotSilence(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 }
 
-// byManager is a transport as the gateway has it.
+// byManager is an http.RoundTripper like that of the gateway.
 type byManager struct {
 	*world
 	p   *Profile
@@ -152,7 +152,7 @@ func TestInsideAReverseProxy(t *testing.T) {
 		Transport: &byManager{w, p, eps},
 	}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A response may begin while the request goes on.
+		// The response may begin before the request body ends.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		proxy.ServeHTTP(w, r)
 	}))

@@ -2,8 +2,8 @@ package upstream
 
 import "math/rand/v2"
 
-// choose picks the less loaded of two endpoints chosen at random, among those that are usable and were not tried yet. When there
-// are none it takes usable ones again, and when none is usable any: to call what may be broken is better than to call nobody.
+// choose returns the less loaded of two endpoints picked at random, preferably usable ones not yet tried, then usable ones. If none
+// is usable it takes any, preferably one not yet tried: calling an endpoint that may be broken is better than calling none.
 func choose(eps []*Endpoint, a *Attempt) *Endpoint {
 	n := len(eps)
 	if n == 1 {
@@ -29,9 +29,9 @@ func choose(eps []*Endpoint, a *Attempt) *Endpoint {
 	return better(eps[i], eps[j])
 }
 
-// chooseAmong picks among the endpoints that fit, nil when there are none.
+// chooseAmong chooses among the endpoints that fit. It returns nil if there are none.
 func chooseAmong(eps []*Endpoint, fits func(*Endpoint) bool) *Endpoint {
-	// Two of them with equal chances for all, without a list of them.
+	// Reservoir sampling: two endpoints with equal chances, without a list.
 	var x, y *Endpoint
 	seen := 0
 	for _, e := range eps {
@@ -55,13 +55,13 @@ func chooseAmong(eps []*Endpoint, fits func(*Endpoint) bool) *Endpoint {
 	if y == nil {
 		return x
 	}
-	if rand.Uint32()&1 == 0 { // the first wins when both are as loaded
+	if rand.Uint32()&1 == 0 { // better returns the first if both are equally loaded
 		x, y = y, x
 	}
 	return better(x, y)
 }
 
-// better is the less loaded of two endpoints.
+// better returns the less loaded of two endpoints.
 func better(x, y *Endpoint) *Endpoint {
 	if x.profile.slowStart > 0 || y.profile.slowStart > 0 {
 		return betterSlowly(x, y)
@@ -72,8 +72,8 @@ func better(x, y *Endpoint) *Endpoint {
 	return x
 }
 
-// betterSlowly weighs endpoints in slow start. Without load the number of calls under way tells nothing, so the share of an
-// endpoint is also that of the cases in which it is considered at all.
+// betterSlowly compares endpoints in slow start. Without load the number of calls in flight says nothing, so the weight of an
+// endpoint also determines how often it is considered at all.
 func betterSlowly(x, y *Endpoint) *Endpoint {
 	now := x.manager.now()
 	wx, wy := x.weight(now), y.weight(now)

@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// idle makes a Manager without anybody to call.
+// idle returns a world whose Manager is not running.
 func idle(t testing.TB, reg prometheus.Registerer) *world {
 	m, err := New(Config{Guard: open}, slog.New(slog.DiscardHandler), reg)
 	require.NoError(t, err)
@@ -33,7 +33,7 @@ func (w *world) some(n int, u gateway.Upstream) []*Endpoint {
 	return w.endpoints(w.profile(u, gateway.Timeouts{}), urls...)
 }
 
-// share is how often each endpoint is chosen in so many cases.
+// share counts how often each endpoint is chosen in the given number of cases.
 func share(eps []*Endpoint, cases int) map[*Endpoint]int {
 	chosen := make(map[*Endpoint]int)
 	for range cases {
@@ -186,7 +186,7 @@ func TestSlowStart(t *testing.T) {
 		require.Equal(t, old[0], eps[0])
 		for elapsed, want := range []float64{0: minWeight, 1: .25, 2: .5, 3: .75, 4: 1} {
 			require.InDelta(t, want, eps[1].weight(w.now()), 1e-6)
-			// Each is considered; the new one in so many cases, and takes half of those.
+			// The new endpoint is considered in this share of the cases, and chosen in half of those.
 			require.InDelta(t, 5000*want, share(eps, 10000)[eps[1]], 400, "after %d quarters", elapsed)
 			time.Sleep(25 * time.Second)
 		}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// clientFault is what is wrong with the request when an attempt to send it failed for that, nil when the target has to answer for
-// the failure: otherwise whoever sends bad requests could have endpoints ejected for everybody.
+// clientFault returns what is wrong with the request if an attempt failed because of it, and nil if the target is to blame.
+// Otherwise a client with bad requests could have endpoints ejected for everyone.
 func (o *outgoing) clientFault(err error) error {
 	if why := o.body.fault.Load(); why != nil {
 		return *why
@@ -24,11 +24,11 @@ func (o *outgoing) clientFault(err error) error {
 	return nil
 }
 
-// tooLongForPeer is the end of what net/http says of a header that is longer than the target's SETTINGS_MAX_HEADER_LIST_SIZE
-// (RFC 9113 6.5.2) before it sends anything; it has no name for this error.
+// tooLongForPeer is the suffix of the error with which net/http refuses a header longer than the target's
+// SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113 6.5.2) before sending anything. net/http does not export this error.
 const tooLongForPeer = "request header list larger than peer's advertised limit"
 
-// unsendable is why net/http refuses to send a request, nil when it does not. The query was checked before, and paths are escaped.
+// unsendable returns why net/http refuses to send a request, if it does. The query was checked before, and paths are escaped.
 func unsendable(r *http.Request) error {
 	if !isToken(r.Method) {
 		return fmt.Errorf("the method %q is none", r.Method)
@@ -42,7 +42,7 @@ func unsendable(r *http.Request) error {
 	}
 	for _, h := range []http.Header{r.Header, r.Trailer} {
 		for name, values := range h {
-			// What is in the values may be a secret.
+			// The values may be secret.
 			if !isField(name, values) {
 				return fmt.Errorf("the header field %q cannot be sent", name)
 			}
@@ -64,10 +64,10 @@ func isField(name string, values []string) bool {
 	return true
 }
 
-// isToken reports whether a method is one (RFC 9110 9.1). "" is GET.
+// isToken reports whether a method is valid (RFC 9110 9.1). "" means GET.
 func isToken(method string) bool { return method == "" || httpguts.ValidHeaderFieldName(method) }
 
 var errBlank = errors.New("the query has a space or control character")
 
-// isBlank reports whether a character cannot stand in a request line (RFC 9112 3).
+// isBlank reports whether a character is not allowed in a request line (RFC 9112 3).
 func isBlank(r rune) bool { return r <= ' ' || r == 0x7f }

@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// failing is a body that ends with an error after a part of it.
+// failing is a body that ends with an error after part of it was read.
 func failing(part string, err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(strings.NewReader(part), errorReader{err}))
 }
@@ -26,7 +26,7 @@ type errorReader struct{ err error }
 
 func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
 
-// sinks are targets that read all they get, over HTTP/1.1 and HTTP/2.
+// sinks are targets that read everything they get, over HTTP/1.1 and HTTP/2.
 func sinks(t *testing.T) map[string]string {
 	swallow := func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -36,7 +36,7 @@ func sinks(t *testing.T) map[string]string {
 	return map[string]string{"HTTP/1.1": serve(t, swallow).URL, "HTTP/2": strings.Replace(h2c.URL, "http", "h2c", 1)}
 }
 
-// TestABodyThatDoesNotComeIsNotTheTargetsFault gives bodies as the front's server does.
+// TestABodyThatDoesNotComeIsNotTheTargetsFault sends bodies as the front's server provides them.
 func TestABodyThatDoesNotComeIsNotTheTargetsFault(t *testing.T) {
 	_, malformed := http.ReadRequest(bufio.NewReader(strings.NewReader("nonsense")))
 	require.Error(t, malformed)
@@ -123,7 +123,7 @@ func TestHeaderFieldsThatCannotBeSentAreNotTheTargetsFault(t *testing.T) {
 	}
 }
 
-// TestHostsThatCannotBeSent is about HTTP/2: net/http sends none at all in their place over HTTP/1.1.
+// TestHostsThatCannotBeSent is about HTTP/2: over HTTP/1.1, net/http sends no host in place of such a host.
 func TestHostsThatCannotBeSent(t *testing.T) {
 	w := newWorld(t, Config{})
 	p := w.profile(gateway.Upstream{EjectAfter: 1}, gateway.Timeouts{})
@@ -159,7 +159,7 @@ func TestAHeaderThatIsTooLongForTheTarget(t *testing.T) {
 	require.Zero(t, eps[0].View().Failures)
 }
 
-// TestTheTargetIsBlamedForWhatItDoes breaks off while a body is sent that goes on for ever.
+// TestTheTargetIsBlamedForWhatItDoes has the target break off while an endless body is being sent.
 func TestTheTargetIsBlamedForWhatItDoes(t *testing.T) {
 	url := acceptor(t, func(c net.Conn) {
 		go func() {
@@ -178,7 +178,7 @@ func TestTheTargetIsBlamedForWhatItDoes(t *testing.T) {
 	require.EqualValues(t, 1, eps[0].View().Failures)
 }
 
-// endless is a body that fails once it is closed, as that of a server does.
+// endless is an endless body that fails once it is closed, like that of a server.
 type endless struct{ closed atomic.Bool }
 
 func (e *endless) Read(p []byte) (int, error) {

@@ -15,30 +15,30 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// Config is the settings that hold for all profiles.
+// Config holds the settings that apply to all profiles.
 type Config struct {
-	// Guard says which addresses may be called. It is asked for every connection and every call; nil, or a nil answer, refuses nothing.
-	// Another pointer says that the policy changed: then the open connections are judged again, and those refused are closed.
+	// Guard returns the policy that says which addresses may be called; nil Guards and policies refuse nothing. It is called for every
+	// connection and call. Another pointer means that the policy changed: open connections are then checked again, and refused ones closed.
 	Guard func() *netguard.Policy
-	// MaxIdlePerHost is how many idle connections are kept for one endpoint; 0 or less counts as 256.
+	// MaxIdlePerHost is how many idle connections are kept per endpoint; 0 or less means 256.
 	MaxIdlePerHost int
-	// MaxPerHost bounds the connections to one endpoint; more requests wait. 0 or less: no bound.
+	// MaxPerHost bounds the connections per endpoint; further requests wait. 0 or less: no limit.
 	MaxPerHost int
-	// Proxy is the URL of an HTTP proxy, http or https, with user name and password if need be; "": none.
+	// Proxy is the http or https URL of an HTTP proxy, optionally with user name and password; "": none.
 	Proxy string
-	// NoProxy lists what is called without Proxy: host names with the names below them (".example.com" for the latter only),
-	// addresses, CIDR prefixes, each but the last with a port if it is to hold for that one only, or "*" for all. Loopback
-	// addresses and "localhost" always are.
+	// NoProxy lists what is called without Proxy: host names with the names below them (".example.com": only the latter), addresses, CIDR
+	// prefixes, or "*" for everything. Host names and addresses may have a port, and then apply to it only. Loopback addresses and
+	// "localhost" are always called without Proxy.
 	NoProxy []string
-	// ProxyFromEnvironment takes the proxy from HTTP_PROXY, HTTPS_PROXY and NO_PROXY when Proxy is "".
+	// ProxyFromEnvironment takes the proxy from HTTP_PROXY, HTTPS_PROXY and NO_PROXY if Proxy is "".
 	ProxyFromEnvironment bool
-	// ClientCertificates are what profiles name.
+	// ClientCertificates are the certificates that profiles name.
 	ClientCertificates map[string]tls.Certificate
-	// RootCAs verify certificates for profiles without CAs of their own; nil: the system's.
+	// RootCAs verify certificates for profiles without CAs of their own; nil: those of the system.
 	RootCAs *x509.CertPool
 }
 
-// defaultIdlePerHost is what MaxIdlePerHost counts as when it is not given.
+// defaultIdlePerHost is the default of MaxIdlePerHost.
 const defaultIdlePerHost = 256
 
 // settings is a Config that was checked.
@@ -50,7 +50,7 @@ type settings struct {
 	rootCAs            *x509.CertPool
 }
 
-// Check reports what is wrong with a configuration.
+// Check returns what is wrong with the configuration, or nil.
 func (c Config) Check() error {
 	_, err := newSettings(c)
 	return err
@@ -93,7 +93,7 @@ func newSettings(cfg Config) (*settings, error) {
 	return s, nil
 }
 
-// withScheme adds what the environment may leave out.
+// withScheme adds the scheme that the environment may omit.
 func withScheme(proxy string) string {
 	if strings.Contains(proxy, "://") {
 		return proxy
@@ -101,7 +101,7 @@ func withScheme(proxy string) string {
 	return "http://" + proxy
 }
 
-// parseProxy reads the URL of a proxy. The error does not repeat it, because it may hold a password.
+// parseProxy parses the URL of a proxy. The error does not repeat the URL, which may hold a password.
 func parseProxy(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
@@ -122,7 +122,7 @@ func parseProxy(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// policy is what the guard says now, nil when nothing is refused.
+// policy returns the current policy of the guard, or nil if nothing is refused.
 func (s *settings) policy() *netguard.Policy {
 	if s.guard == nil {
 		return nil
@@ -130,7 +130,7 @@ func (s *settings) policy() *netguard.Policy {
 	return s.guard()
 }
 
-// sameCertificate reports whether two certificates, which may be nil, are the same.
+// sameCertificate reports whether two certificates, which may be nil, are equal.
 func sameCertificate(a, b *tls.Certificate) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -138,7 +138,7 @@ func sameCertificate(a, b *tls.Certificate) bool {
 	return slices.EqualFunc(a.Certificate, b.Certificate, slices.Equal[[]byte])
 }
 
-// samePool reports whether two sets of CAs, which may be nil, are the same.
+// samePool reports whether two sets of CAs, which may be nil, are equal.
 func samePool(a, b *x509.CertPool) bool {
 	if a == nil || b == nil {
 		return a == b

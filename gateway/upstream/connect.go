@@ -17,13 +17,13 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// maxTunnelHeader is the largest answer of a proxy to CONNECT in bytes.
+// maxTunnelHeader bounds the response of a proxy to CONNECT, in bytes.
 const maxTunnelHeader = 16 << 10
 
-// connector makes connections to targets, direct ones or tunnels through a proxy. Its errors are *connectError.
+// connector makes connections to targets, directly or through a proxy. Its dial methods return *connectError.
 type connector struct {
 	guard         func() *netguard.Policy
-	timeout       time.Duration // of a connection with everything it needs; 0: none
+	timeout       time.Duration // for a connection including proxy and TLS handshakes; 0: none
 	proxy         *url.URL      // nil: none
 	tls, proxyTLS *tls.Config
 	serverName    string
@@ -48,7 +48,7 @@ func (c *connector) dial(ctx context.Context, network, addr string) (net.Conn, e
 	return conn, nil
 }
 
-// dialTLS makes connections with TLS that offer the protocols.
+// dialTLS returns a dialler for TLS connections that offer the protocols.
 func (c *connector) dialTLS(protocols ...string) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := c.bounded(ctx)
@@ -59,7 +59,7 @@ func (c *connector) dialTLS(protocols ...string) func(ctx context.Context, netwo
 		}
 		name := c.serverName
 		if name == "" {
-			name, _, _ = net.SplitHostPort(addr) // a transport gives it in this form
+			name, _, _ = net.SplitHostPort(addr) // transports pass host:port
 		}
 		secured, err := handshake(ctx, conn, c.tls, name, protocols)
 		if err != nil {
@@ -69,7 +69,7 @@ func (c *connector) dialTLS(protocols ...string) func(ctx context.Context, netwo
 	}
 }
 
-// dialProxyOnly connects to the proxy, whatever the guard says: the operator chose it.
+// dialProxyOnly connects to the proxy. The guard does not apply, because the operator chose the proxy.
 func (c *connector) dialProxyOnly(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
@@ -80,20 +80,20 @@ func (c *connector) dialProxyOnly(ctx context.Context, network, addr string) (ne
 	return conn, nil
 }
 
-// raw makes a connection to the target or, when there is a proxy, a tunnel to it. The guard sees the targets of direct connections
-// only: those of a proxy are checked before (Endpoint.deliver).
+// raw makes a connection to the target or, if there is a proxy, a tunnel to it. The guard only checks the targets of direct
+// connections. Those behind a proxy are checked earlier, in Endpoint.deliver.
 func (c *connector) raw(ctx context.Context, network, addr string) (net.Conn, error) {
 	if c.proxy == nil {
 		conn, err := c.guarded(ctx, network, addr)
 		if err != nil {
-			return nil, err // not a nil *connection
+			return nil, err // not a nil *connection in a net.Conn
 		}
 		return conn, nil
 	}
 	return c.tunnel(ctx, network, addr)
 }
 
-// guarded makes a connection to the target that the guard allows, and goes on allowing.
+// guarded makes a connection to the target, which the guard must allow, and registers it for later checks.
 func (c *connector) guarded(ctx context.Context, network, addr string) (*connection, error) {
 	conn, err := netguard.Dialer(c.guard, 0).DialContext(ctx, network, addr)
 	if err != nil {
@@ -107,7 +107,7 @@ func (c *connector) guarded(ctx context.Context, network, addr string) (*connect
 	return c.open.add(tcp, c.guard)
 }
 
-// dialDirect makes a connection without TLS and proxy.
+// dialDirect makes a connection without TLS or proxy.
 func (c *connector) dialDirect(ctx context.Context, addr string) (*connection, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
@@ -143,7 +143,7 @@ func (c *connector) tunnel(ctx context.Context, network, addr string) (net.Conn,
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	// The connection ends with the context, also while the proxy says nothing.
+	// The end of the context also interrupts a proxy that sends nothing.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	err = askForTunnel(conn, c.proxy, addr)
 	if !stop() && err == nil {
@@ -168,13 +168,13 @@ func askForTunnel(conn net.Conn, proxy *url.URL, addr string) error {
 	if err := req.Write(conn); err != nil {
 		return err
 	}
-	// One byte at a time: what follows the header belongs to the target.
+	// Read one byte at a time: what follows the header belongs to the target.
 	r := bufio.NewReaderSize(&oneByte{r: &io.LimitedReader{R: conn, N: maxTunnelHeader}}, 16)
 	resp, err := http.ReadResponse(r, req)
 	if err != nil {
 		return err
 	}
-	_ = resp.Body.Close() // of a response to CONNECT with 2xx there is none
+	_ = resp.Body.Close() // a 2xx response to CONNECT has no body
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return fmt.Errorf("it refused the tunnel with %d", resp.StatusCode)
 	}
@@ -184,7 +184,6 @@ func askForTunnel(conn net.Conn, proxy *url.URL, addr string) error {
 	return nil
 }
 
-// oneByte reads single bytes.
 type oneByte struct{ r io.Reader }
 
 func (o *oneByte) Read(p []byte) (int, error) {

@@ -9,17 +9,17 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// connections knows the open connections to targets, those of names with the address they were resolved to. Without it a connection
-// that was made while it was allowed would go on for as long as it is busy, and one of HTTP/2 for ever.
+// connections tracks the open connections to targets, with the addresses names were resolved to. Without it, a connection made
+// while its address was allowed would stay open for as long as it is busy, and an HTTP/2 connection indefinitely.
 type connections struct {
-	// judged is the policy by which all of them are allowed.
+	// judged is the policy that all of them were last checked against.
 	judged atomic.Pointer[netguard.Policy]
 
 	mu   sync.Mutex
 	open map[*connection]struct{}
 }
 
-// connection is one that the guard let through. It has all methods of a *net.TCPConn, for transports look for them.
+// connection is a connection that the guard allowed. It embeds a *net.TCPConn because transports look for its methods.
 type connection struct {
 	*net.TCPConn
 	remote netip.AddrPort
@@ -34,7 +34,7 @@ func (c *connection) Close() error {
 	return c.TCPConn.Close()
 }
 
-// add takes a new connection in. It is judged once more, because the policy may have changed since it was dialled.
+// add registers a new connection and checks its address once more, because the policy may have changed since it was dialled.
 func (x *connections) add(conn *net.TCPConn, guard func() *netguard.Policy) (*connection, error) {
 	c := &connection{TCPConn: conn, among: x}
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
@@ -53,14 +53,14 @@ func (x *connections) add(conn *net.TCPConn, guard func() *netguard.Policy) (*co
 	return c, nil
 }
 
-// obey sees to it that the open connections are judged by the policy, when they were judged by another one last.
+// obey checks the open connections against the policy, unless it is the one they were last checked against.
 func (x *connections) obey(p *netguard.Policy) {
 	if x.judged.Load() != p {
 		x.judge(p)
 	}
 }
 
-// judge closes the connections that the policy refuses, with the calls under way on them.
+// judge closes the connections that the policy refuses, which breaks off the calls in flight on them.
 func (x *connections) judge(p *netguard.Policy) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -73,7 +73,7 @@ func (x *connections) judge(p *netguard.Policy) {
 	x.judged.Store(p)
 }
 
-// refusal is why a policy, which may be nil, refuses an address: a *netguard.RefusedError.
+// refusal returns a *netguard.RefusedError if a policy, which may be nil, refuses an address.
 func refusal(p *netguard.Policy, a netip.AddrPort) error {
 	if p == nil {
 		return nil

@@ -11,29 +11,29 @@ import (
 	"time"
 )
 
-// maxDirectHeader is how large the header of a request may be that is sent before anything is read, in bytes. It has to fit into what
-// the kernel buffers, for a target that does not read may write at the same time.
+// maxDirectHeader is the largest request header in bytes that is sent before anything is read. It has to fit into the kernel's socket
+// buffers, because a target that does not read may be writing at the same time.
 const maxDirectHeader = 16 << 10
 
-// direct makes calls over HTTP/1.1 without TLS in the goroutine of the caller: an http.Transport hands every call over to the two
-// goroutines of a connection and back. It takes what most calls are, requests without a body, and behaves as the http.Transport would;
-// the rest is left to that.
+// direct makes calls over HTTP/1.1 without TLS in the caller's goroutine, whereas an http.Transport hands every call to the two goroutines
+// of a connection and back. It takes the most common requests, those without a body, and behaves as an http.Transport would. The rest is
+// left to the latter.
 type direct struct {
 	dial     func(ctx context.Context, addr string) (*connection, error)
-	response time.Duration // until the header of the response is there; 0: no bound
-	maxIdle  int           // connections for each address
+	response time.Duration // until the response header has been read; 0: no limit
+	maxIdle  int           // per address
 
 	mu      sync.Mutex
-	retired bool               // connections are not kept any more
-	idle    map[string][]*wire // by address, the one used last at the end
-	count   int                // of all idle
+	retired bool               // connections are no longer kept
+	idle    map[string][]*wire // by address, the most recently used last
+	count   int                // of all idle connections
 }
 
 func newDirect(dial func(ctx context.Context, addr string) (*connection, error), response time.Duration, maxIdle int) *direct {
 	return &direct{dial: dial, response: response, maxIdle: maxIdle, idle: make(map[string][]*wire)}
 }
 
-// takes reports whether a request can be made like this. One with a field that must not be sent is left to net/http, which refuses it.
+// takes reports whether direct can make a request. A request with a field that must not be sent is left to net/http, which refuses it.
 func takes(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
@@ -58,7 +58,7 @@ func takes(r *http.Request) bool {
 	return size <= maxDirectHeader
 }
 
-// take returns a connection that was used before, nil when there is none.
+// take returns an idle connection, or nil if there is none.
 func (d *direct) take(addr string) *wire {
 	for {
 		d.mu.Lock()
@@ -80,7 +80,7 @@ func (d *direct) take(addr string) *wire {
 	}
 }
 
-// keep keeps a connection for other calls.
+// keep keeps a connection for other calls, unless there are enough.
 func (d *direct) keep(w *wire) {
 	w.used, w.old = time.Now(), true
 	d.mu.Lock()
@@ -96,7 +96,7 @@ func (d *direct) keep(w *wire) {
 	}
 }
 
-// sweep closes the connections that were not used for long.
+// sweep closes the connections that were not used for idleFor.
 func (d *direct) sweep(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -115,7 +115,7 @@ func (d *direct) sweep(now time.Time) {
 	}
 }
 
-// retire closes the connections that are not in use, and the others when they are not any more.
+// retire closes the idle connections, and the others when they are released.
 func (d *direct) retire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -128,7 +128,7 @@ func (d *direct) retire() {
 	clear(d.idle)
 }
 
-// roundTrip does for requests it takes what http.Transport.RoundTrip does.
+// roundTrip is http.Transport.RoundTrip for requests that takes accepts.
 func (d *direct) roundTrip(r *http.Request, addr string) (*http.Response, error) {
 	ctx := r.Context()
 	for {
@@ -153,7 +153,7 @@ func (d *direct) roundTrip(r *http.Request, addr string) (*http.Response, error)
 	}
 }
 
-// exchange makes a call over a connection, which it gives back, closes or leaves to the body of the response.
+// exchange makes a call over a connection, which it keeps, closes or hands to the response body.
 func (d *direct) exchange(ctx context.Context, w *wire, r *http.Request) (resp *http.Response, again bool, err error) {
 	if d.response > 0 {
 		again, err = w.old, w.SetDeadline(time.Now().Add(d.response))
@@ -162,7 +162,7 @@ func (d *direct) exchange(ctx context.Context, w *wire, r *http.Request) (resp *
 	if err == nil {
 		resp, again, err = w.exchange(r)
 	}
-	// What is here already needs no more time; the deadline is set anew for the next call.
+	// A body that is buffered already needs no more time; the next call sets a new deadline.
 	if err == nil && d.response > 0 && (resp.ContentLength < 0 || resp.ContentLength > int64(w.in.Buffered())) && resp.Body != http.NoBody {
 		err = w.SetDeadline(time.Time{})
 	}
@@ -183,7 +183,7 @@ func (d *direct) exchange(ctx context.Context, w *wire, r *http.Request) (resp *
 	return resp, false, nil
 }
 
-// done ends the use of a connection. It can be used again when the context did not end and there is no more than the response.
+// done ends the use of a connection. It is only kept if the context is not done and no data follows the response.
 func (d *direct) done(w *wire, stop func() bool, keep bool) {
 	if stop() && keep && w.in.Buffered() == 0 {
 		d.keep(w)
@@ -192,7 +192,7 @@ func (d *direct) done(w *wire, stop func() bool, keep bool) {
 	_ = w.Close()
 }
 
-// directBody is the body of a response. It has the connection for itself until it ends.
+// directBody is a response body. It owns the connection until it ends.
 type directBody struct {
 	from   io.Reader
 	of     *http.Request
@@ -227,7 +227,7 @@ func (b *directBody) Close() error {
 	return nil
 }
 
-// end is called with the end of the body. whole says that nothing is left of it.
+// end releases the connection. whole says that the body was read to its end.
 func (b *directBody) end(whole bool) {
 	if b.ended.Swap(true) {
 		return

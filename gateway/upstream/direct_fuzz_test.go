@@ -23,7 +23,7 @@ import (
 
 // reading is what a caller sees of a response.
 type reading struct {
-	Failed     bool // there was none
+	Failed     bool // there was no response
 	Status     string
 	Proto      string
 	Header     http.Header
@@ -36,7 +36,7 @@ type reading struct {
 	Interim    []string
 }
 
-// pair is the two ways to make a call, to one target that sends what it is given and closes the connection.
+// pair makes calls in both ways to one target, which sends what it is given and closes the connection.
 type pair struct {
 	w     *world
 	eps   []*Endpoint
@@ -59,7 +59,7 @@ func newPair(t testing.TB) *pair {
 			x.mu.Unlock()
 			_, _ = io.WriteString(c, text)
 			_ = c.(*net.TCPConn).CloseWrite()
-			_, _ = io.Copy(io.Discard, c) // no reset before all was read
+			_, _ = io.Copy(io.Discard, c) // avoids a reset before everything was read
 		}()
 	})
 	x.w = newWorld(t, Config{})
@@ -67,7 +67,7 @@ func newPair(t testing.TB) *pair {
 	return x
 }
 
-// read makes the call over one of the ways.
+// read makes a call in one of the ways.
 func (x *pair) read(t require.TestingT, method, text string, directly bool) reading {
 	x.mu.Lock()
 	x.next++
@@ -82,7 +82,7 @@ func (x *pair) read(t require.TestingT, method, text string, directly bool) read
 		},
 	}))
 	defer cancel()
-	// Each call has a connection of its own: the target closes it, but that may come too late.
+	// Each call uses a connection of its own: the target closes the connection, but maybe too late.
 	e := x.eps[0]
 	r, err := http.NewRequestWithContext(ctx, method, e.key.url+"/?"+key, nil)
 	require.NoError(t, err)
@@ -106,8 +106,8 @@ func (x *pair) read(t require.TestingT, method, text string, directly bool) read
 	return v
 }
 
-// agree makes a call over both ways, which must tell the same. A response of 101 to a request that asked for no other protocol is an
-// error here; net/http hands it on, and leaves it to the caller to find out.
+// agree makes a call in both ways, which must have the same result. A 101 response to a request that asked for no other protocol is an
+// error of direct calls, whereas net/http returns it and leaves the check to the caller.
 func (x *pair) agree(t require.TestingT, method, text string) {
 	want, got := x.read(t, method, text, false), x.read(t, method, text, true)
 	if strings.HasPrefix(want.Status, "101") {
@@ -142,7 +142,7 @@ func FuzzDirect(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method byte, text string) { x.agree(t, methods[int(method)%len(methods)], text) })
 }
 
-// TestDirectCallsAreAsThoseOfNetHTTP composes responses of what they are made of, good and bad.
+// TestDirectCallsAreAsThoseOfNetHTTP composes random responses of valid and invalid parts.
 func TestDirectCallsAreAsThoseOfNetHTTP(t *testing.T) {
 	x := newPair(t)
 	field := rapid.SampledFrom([]string{

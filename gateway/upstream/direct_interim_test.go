@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// TestInterimResponsesArePassedOn sends them through a reverse proxy, as the gateway does.
+// TestInterimResponsesArePassedOn sends interim responses through a reverse proxy, as the gateway does.
 func TestInterimResponsesArePassedOn(t *testing.T) {
 	k := says(t, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+okay, true)
 	w := newWorld(t, Config{})
@@ -66,7 +66,7 @@ func TestWhoeverRefusesAnInterimResponseEndsTheCall(t *testing.T) {
 	require.Zero(t, d.waiting(eps[0].target.address))
 }
 
-// TestTheBoundOfAHeaderHoldsForInterimResponses nobody listens to: all of them count.
+// TestTheBoundOfAHeaderHoldsForInterimResponses: all of them count if nobody listens to them.
 func TestTheBoundOfAHeaderHoldsForInterimResponses(t *testing.T) {
 	interim := "HTTP/1.1 103 Early Hints\r\nX: " + strings.Repeat("x", 4000) + "\r\n\r\n"
 	k := says(t, strings.Repeat(interim, maxHeader/len(interim)+1)+okay, true)

@@ -41,7 +41,7 @@ func TestABodyThatIsNotReadToItsEndClosesTheConnection(t *testing.T) {
 	require.EqualValues(t, 3, k.connections.Load())
 }
 
-// crowd has n calls under way at the same time, and ends them together.
+// crowd has n calls in flight at the same time, then ends them all.
 func crowd(t *testing.T, w *world, p *Profile, eps []*Endpoint, n int) {
 	t.Helper()
 	var open []*http.Response
@@ -71,7 +71,7 @@ func TestSoManyConnectionsAreKept(t *testing.T) {
 
 	d.mu.Lock()
 	require.Equal(t, 2, d.count)
-	d.count = maxIdleTotal // as if there were as many to others
+	d.count = maxIdleTotal // as if there were this many to other addresses
 	d.mu.Unlock()
 	crowd(t, w, p, eps, 1)
 	require.Equal(t, 2, d.waiting(eps[0].target.address), "there is room for one that was taken")
@@ -81,7 +81,7 @@ func TestSoManyConnectionsAreKept(t *testing.T) {
 
 func TestConnectionsThatAreIdleForLongAreClosed(t *testing.T) {
 	k := says(t, okay, true)
-	w := idle(t, nil) // nobody else sweeps
+	w := idle(t, nil) // no other goroutine sweeps
 	p, eps, d := directTo(w, gateway.Upstream{}, gateway.Timeouts{}, k.url)
 	addr := eps[0].target.address
 	crowd(t, w, p, eps, 3)
@@ -125,19 +125,19 @@ func TestRetiredConnectionsAreClosed(t *testing.T) {
 	require.NoError(t, err)
 	w.get(p, eps, "/")
 	w.reload(Config{MaxIdlePerHost: 3})
-	<-k.ended // the idle one
+	<-k.ended // the idle connection
 	require.NotSame(t, d, eps[0].lanes.Load().direct)
 	close(half)
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Equal(t, "okok", string(body), "a call under way goes on")
 	require.NoError(t, resp.Body.Close())
-	<-k.ended // and its connection is not kept
+	<-k.ended // the connection of the call is not kept
 	require.Equal(t, "ok", w.get(p, eps, "/").body)
 	require.EqualValues(t, 3, k.connections.Load())
 }
 
-// TestManyCallsAtOnce mixes calls that end well with those that are given up, and with reloads.
+// TestManyCallsAtOnce mixes successful calls, cancelled calls and reloads.
 func TestManyCallsAtOnce(t *testing.T) {
 	k := talk(t, func(c net.Conn, r *http.Request) bool {
 		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"+r.URL.Query().Get("n")+"\n")

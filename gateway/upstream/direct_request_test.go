@@ -53,7 +53,7 @@ func TestTheRequestIsWrittenAsNetHTTPDoes(t *testing.T) {
 	}
 }
 
-// TestRequestsAreNotSplit tries what could make two requests of one, with and without a body.
+// TestRequestsAreNotSplit tries to make two requests out of one, with and without a body.
 func TestRequestsAreNotSplit(t *testing.T) {
 	k := talk(t, func(c net.Conn, r *http.Request) bool {
 		if r.URL.Path == "/injected" || len(r.Header["Injected"]) > 0 {

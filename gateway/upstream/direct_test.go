@@ -14,14 +14,14 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// talker is a target that answers as a test says, byte by byte.
+// talker is a target that answers with the exact bytes a test provides.
 type talker struct {
 	url                 string
 	connections, served atomic.Int32
-	ended               chan struct{} // gets something for each connection that ended
+	ended               chan struct{} // receives once per connection that ended
 }
 
-// talk makes a talker. answer gets each request with its connection, and says whether that goes on.
+// talk starts a talker. answer gets each request with its connection, and reports whether the connection stays open.
 func talk(t testing.TB, answer func(c net.Conn, r *http.Request) bool) *talker {
 	k := &talker{ended: make(chan struct{}, 1000)}
 	k.url = acceptor(t, func(c net.Conn) {
@@ -48,7 +48,7 @@ func talk(t testing.TB, answer func(c net.Conn, r *http.Request) bool) *talker {
 	return k
 }
 
-// says answers each request with the same bytes.
+// says returns a talker that answers each request with the same bytes.
 func says(t testing.TB, text string, goesOn bool) *talker {
 	return talk(t, func(c net.Conn, _ *http.Request) bool {
 		_, _ = io.WriteString(c, text)
@@ -58,7 +58,7 @@ func says(t testing.TB, text string, goesOn bool) *talker {
 
 const okay = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-// directTo makes an Endpoint that is called directly.
+// directTo returns an endpoint that is called directly.
 func directTo(w *world, u gateway.Upstream, t gateway.Timeouts, target string) (*Profile, []*Endpoint, *direct) {
 	w.t.Helper()
 	p := w.profile(u, t)
@@ -81,8 +81,8 @@ func TestResponsesThatAreReadDirectly(t *testing.T) {
 		status  int
 		body    string
 		trailer http.Header
-		again   bool // the connection can be used again
-		closes  bool // the target closes it
+		again   bool // the connection can be reused
+		closes  bool // the target closes the connection
 	}{
 		"of known length":      {says: okay, status: 200, body: "ok", again: true},
 		"empty":                {says: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", status: 200, again: true},
@@ -187,7 +187,7 @@ func TestBodiesThatBreakOff(t *testing.T) {
 	}
 }
 
-// TestAResponseBeforeItsRequest answers before anything is read.
+// TestAResponseBeforeItsRequest has the target answer before it reads anything.
 func TestAResponseBeforeItsRequest(t *testing.T) {
 	var kept []net.Conn
 	target := acceptor(t, func(c net.Conn) {
@@ -234,7 +234,7 @@ func TestConnectionsThatWereClosedOrSpokeUpAreNotUsed(t *testing.T) {
 	}
 }
 
-// TestWhatMayHaveArrivedIsSentAgainByTheRulesOfNetHTTP closes an old connection when it reads a request.
+// TestWhatMayHaveArrivedIsSentAgainByTheRulesOfNetHTTP has the target close a reused connection when it reads a request.
 func TestWhatMayHaveArrivedIsSentAgainByTheRulesOfNetHTTP(t *testing.T) {
 	for method, again := range map[string]bool{
 		http.MethodGet: true, http.MethodHead: true, http.MethodOptions: true, http.MethodPost: false, http.MethodDelete: false,
@@ -275,7 +275,7 @@ func TestWhatMayHaveArrivedIsSentAgainByTheRulesOfNetHTTP(t *testing.T) {
 	}
 }
 
-// TestWhatWasNotSentIsSentOverAnotherConnection breaks a connection after it was looked at.
+// TestWhatWasNotSentIsSentOverAnotherConnection breaks a connection after it was found to be open.
 func TestWhatWasNotSentIsSentOverAnotherConnection(t *testing.T) {
 	k := says(t, okay, true)
 	for name, bound := range map[string]gateway.Duration{"with a bound": "1m", "without": "0s"} {
@@ -292,7 +292,7 @@ func TestWhatWasNotSentIsSentOverAnotherConnection(t *testing.T) {
 			require.NoError(t, broken.Close())
 			require.False(t, broken.quiet())
 			o := newOutgoing(request(t, http.MethodPost, "/", nil), eps[0], nil)
-			_, again, err := d.exchange(t.Context(), broken, &o.req) //nolint:bodyclose // there is none
+			_, again, err := d.exchange(t.Context(), broken, &o.req) //nolint:bodyclose // there is no body
 			require.ErrorIs(t, err, net.ErrClosed, name)
 			require.Equal(t, old, again, "%s: a new connection that breaks says something of the target", name)
 		}

@@ -33,7 +33,7 @@ func TestTheTimeToRespond(t *testing.T) {
 			})
 			w := newWorld(t, Config{})
 			p, eps, _ := directTo(w, gateway.Upstream{}, gateway.Timeouts{Response: "100ms"}, k.url)
-			for _, path := range []string{"/slow", "/fast", "/slow"} { // over a new connection and an old one
+			for _, path := range []string{"/slow", "/fast", "/slow"} { // over a new connection and a reused one
 				a, err := w.send(p, eps, request(t, http.MethodGet, path, nil))
 				if path == "/fast" {
 					require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestTheTimeToRespond(t *testing.T) {
 	}
 }
 
-// drip writes a text, in single bytes or as a whole again and again, until nobody reads it any more.
+// drip writes a text, either once byte by byte or as a whole again and again, until a write fails.
 func drip(text string, bytes bool) func(c net.Conn) {
 	return func(c net.Conn) {
 		for i := 0; ; i++ {
@@ -69,7 +69,7 @@ func drip(text string, bytes bool) func(c net.Conn) {
 	}
 }
 
-// TestTheTimeToRespondIsNotThatOfTheBody lets more time pass within the bodies than headers may take.
+// TestTheTimeToRespondIsNotThatOfTheBody has bodies take longer than headers may.
 func TestTheTimeToRespondIsNotThatOfTheBody(t *testing.T) {
 	k := talk(t, func(c net.Conn, _ *http.Request) bool {
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
@@ -80,7 +80,7 @@ func TestTheTimeToRespondIsNotThatOfTheBody(t *testing.T) {
 	w := newWorld(t, Config{})
 	p, eps, _ := directTo(w, gateway.Upstream{}, gateway.Timeouts{Response: "200ms"}, k.url)
 	require.Equal(t, "okok", w.get(p, eps, "/").body)
-	time.Sleep(300 * time.Millisecond) // nor that between calls
+	time.Sleep(300 * time.Millisecond) // time between calls does not count either
 	require.Equal(t, "okok", w.get(p, eps, "/").body)
 	require.EqualValues(t, 1, k.connections.Load())
 }

@@ -1,17 +1,16 @@
-// Package upstream calls what routes lead to: it knows endpoints and how well they are, chooses between them, keeps connections
-// to them, and repeats what could not be delivered.
+// Package upstream calls the endpoints that routes lead to. It tracks their health, chooses between them, keeps connections to
+// them, and retries requests that could not be delivered.
 //
-// A [Profile] is how endpoints are reached: TLS, proxy, time-outs, health. An [Endpoint] is one URL reached that way. Both are
-// shared by all routes that ask for equal ones, so that connections and what is known of an endpoint survive a new route table.
-// The package knows nothing of routes, services and callers.
+// A [Profile] says how endpoints are reached: TLS, proxy, timeouts and health checks. An [Endpoint] is one URL reached that way.
+// Routes that ask for equal ones share them, so that connections and the state of endpoints survive a new route table. The package
+// knows nothing of routes, services and callers.
 //
-// Addresses are checked by kit/netguard for every connection, after names were resolved, and again when the policy changes: a
-// connection to what is refused then is closed. A proxy resolves names by itself; there the target is checked as far as it is an
-// address.
+// Package kit/netguard checks the address of every connection after names are resolved. When its policy changes, connections to
+// addresses that it now refuses are closed. A proxy resolves names itself, so targets behind it are only checked if their host is
+// an IP address or localhost.
 //
-// Requests without a body over HTTP/1.1, without TLS and proxy, are made in the goroutine of the caller, all others by an
-// http.Transport. That hands each call over to the two goroutines of its connection and back. On a busy machine a call made directly
-// costs 15 µs of processor time and 34 allocations, with the target's part in it, one by an http.Transport 22 µs and 56
-// (BenchmarkRoundTrip). Both send and read by net/http's own Request.Write and ReadResponse, and tests compare them response by
-// response.
+// Requests without a body over HTTP/1.1, without TLS and proxy, are made in the caller's goroutine, and all others by an
+// http.Transport, which hands each call to the two goroutines of its connection and back. On a busy machine a direct call costs 15
+// µs of CPU time and 34 allocations, including the target's share, and one by an http.Transport 22 µs and 56 (BenchmarkRoundTrip).
+// Both use net/http's own Request.Write and ReadResponse, and tests compare their responses.
 package upstream

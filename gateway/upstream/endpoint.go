@@ -18,16 +18,16 @@ const (
 	StateRefused   = "refused"
 )
 
-// maxGrowth is how many times longer than the first time an endpoint is left out at most.
+// maxGrowth bounds the length of an ejection, as a multiple of that of the first one.
 const maxGrowth = 10
 
-// endpointKey is what makes endpoints equal.
+// endpointKey identifies an endpoint.
 type endpointKey struct {
 	profile *Profile
 	url     string
 }
 
-// Endpoint is one URL that is called in one way. It is made by Manager.Endpoint.
+// Endpoint is one URL that is called as a Profile says. Manager.Endpoint returns it.
 type Endpoint struct {
 	manager *Manager
 	profile *Profile
@@ -37,12 +37,12 @@ type Endpoint struct {
 
 	active, calls, failures atomic.Int64
 
-	// failing counts failures in a row, ejections how often in a row it was left out, ejectedUntil is when that ends (0: it is
-	// not left out), and since is when slow start began, both in time since the start of the Manager.
+	// failing counts consecutive failures, and ejections consecutive ejections. ejectedUntil is when the current ejection ends (0:
+	// there is none), and since is when slow start began, both as the time since the start of the Manager.
 	failing, ejections  atomic.Int32
 	ejectedUntil, since atomic.Int64
 	unhealthy           atomic.Bool
-	// refused and reason say why it is refused, and why it was ejected or found unhealthy, for people.
+	// refused says why the endpoint is refused, and reason why it was ejected or found unhealthy. Both are for people.
 	refused, reason atomic.Pointer[string]
 
 	// Guarded by Manager.mu.
@@ -50,7 +50,7 @@ type Endpoint struct {
 	released   time.Time
 }
 
-// Release says that the endpoint is not needed any more. It is remembered for a while.
+// Release says that the caller no longer needs the endpoint. The endpoint is remembered for a while.
 func (e *Endpoint) Release() {
 	m := e.manager
 	m.mu.Lock()
@@ -59,7 +59,7 @@ func (e *Endpoint) Release() {
 	e.released = time.Now()
 }
 
-// View describes the endpoint: URL, State, Reason, Active, Calls and Failures.
+// View describes the endpoint. It fills in URL, State, Reason, Active, Calls and Failures.
 func (e *Endpoint) View() gateway.TargetView {
 	v := gateway.TargetView{
 		URL: e.key.url, Active: e.active.Load(), Calls: e.calls.Load(), Failures: e.failures.Load(),
@@ -68,7 +68,7 @@ func (e *Endpoint) View() gateway.TargetView {
 	return v
 }
 
-// state is the state with its reason.
+// state returns the state and the reason for it.
 func (e *Endpoint) state() (state, reason string) {
 	if p := e.manager.policy(); p != nil && e.target.literal.IsValid() {
 		if err := p.CheckAddr(e.target.literal); err != nil {
@@ -109,7 +109,7 @@ func (e *Endpoint) usable() bool {
 	return true
 }
 
-// takeBack ends an ejection, if it still is the one that ends at until.
+// takeBack ends the ejection that ends at until, unless another one has replaced it.
 func (e *Endpoint) takeBack(until, now int64) {
 	if e.ejectedUntil.CompareAndSwap(until, 0) {
 		e.since.Store(now)
@@ -117,7 +117,8 @@ func (e *Endpoint) takeBack(until, now int64) {
 	}
 }
 
-// transport chooses how a request travels. What is spoken over http is said by the URL alone, and not by a client that calls itself gRPC.
+// transport returns the transport for a request. For http, the URL alone decides on the version of HTTP, not a client that claims
+// to be gRPC.
 func (e *Endpoint) transport(l *lanes, h http.Header) *http.Transport {
 	switch {
 	case isUpgrade(h):
@@ -130,12 +131,12 @@ func (e *Endpoint) transport(l *lanes, h http.Header) *http.Transport {
 	return l.plain
 }
 
-// isUpgrade reports whether a request asks for another protocol, such as WebSocket: HTTP/2 has no such thing.
+// isUpgrade reports whether a request asks for another protocol, such as WebSocket. HTTP/2 has no such mechanism.
 func isUpgrade(h http.Header) bool {
 	return len(h["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
 }
 
-// responded notes a response. Statuses of a proxy in front of what is broken count as failures.
+// responded records a response. The statuses of a proxy in front of a broken server count as failures.
 func (e *Endpoint) responded(status int, ejectedBefore int64) {
 	if e.refused.Load() != nil {
 		e.refused.Store(nil)
@@ -149,7 +150,7 @@ func (e *Endpoint) responded(status int, ejectedBefore int64) {
 		e.failing.Store(0)
 	}
 	if ejectedBefore != 0 {
-		// It was called although it was left out, because all were.
+		// The endpoint was called although ejected, because none was usable.
 		e.takeBack(ejectedBefore, e.manager.now())
 	}
 	if e.ejections.Load() != 0 && e.manager.now()-e.since.Load() > int64(e.profile.ejectFor) {
@@ -157,7 +158,7 @@ func (e *Endpoint) responded(status int, ejectedBefore int64) {
 	}
 }
 
-// failed notes a failure and ejects the endpoint after too many.
+// failed records a failure and ejects the endpoint after too many in a row.
 func (e *Endpoint) failed(why string) {
 	e.failures.Add(1)
 	after := e.profile.ejectAfter
@@ -180,7 +181,7 @@ func (e *Endpoint) failed(why string) {
 	e.manager.log.Warn("endpoint is avoided for a while", "url", e.key.url, "span", span, "reason", why)
 }
 
-// weight is the share of an endpoint in slow start, more than 0 and at most 1.
+// weight returns the share of an endpoint in slow start, more than 0 and at most 1.
 func (e *Endpoint) weight(now int64) float64 {
 	elapsed := now - e.since.Load()
 	if elapsed >= int64(e.profile.slowStart) {
@@ -189,5 +190,5 @@ func (e *Endpoint) weight(now int64) float64 {
 	return max(float64(elapsed)/float64(e.profile.slowStart), minWeight)
 }
 
-// minWeight is the share of an endpoint at the beginning of its slow start.
+// minWeight is the share of an endpoint when its slow start begins.
 const minWeight = 0.05

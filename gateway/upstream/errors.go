@@ -9,17 +9,17 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// Error is a call that got no response from what it was meant for.
+// Error is the error of a call that got no response from its target.
 type Error struct {
-	// Status is what the client gets: 502, or 504 when a time ran out.
+	// Status is the status for the client: 502, or 504 after a timeout.
 	Status int
-	// Detail is the sentence the client sees. It names no address.
+	// Detail is a sentence for the client. It names no address.
 	Detail string
 	// Cause is for the log only.
 	Cause error
 }
 
-// Error joins the detail and the cause.
+// Error returns the detail and the cause.
 func (e *Error) Error() string {
 	if e.Cause == nil {
 		return e.Detail
@@ -30,29 +30,28 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// ClientError is a request that could not be sent for what the client did: its body did not come, not in time or not as it was
-// announced, or a header field of it cannot be sent. The target is not blamed for it.
+// ClientError is the error of a request that could not be sent because of the client: the body did not arrive in time or not as
+// announced, or a header field cannot be sent. The target is not blamed for it.
 type ClientError struct {
-	// Cause is what went wrong: the error of reading the body, such as *http.MaxBytesError, or what cannot be sent.
+	// Cause is the error of reading the body, such as *http.MaxBytesError, or says what cannot be sent.
 	Cause error
 }
 
-// Error says whose fault it is, and the cause.
+// Error says that the client is at fault, and returns the cause.
 func (e *ClientError) Error() string { return "the request cannot be passed on: " + e.Cause.Error() }
 
 // Unwrap returns the cause.
 func (e *ClientError) Unwrap() error { return e.Cause }
 
-// connectError is a connection that could not be made: nothing of a request was sent.
+// connectError is the error of a connection that could not be made. Nothing of the request was sent.
 type connectError struct{ cause error }
 
 func (e *connectError) Error() string { return "connect: " + e.cause.Error() }
 func (e *connectError) Unwrap() error { return e.cause }
 
-// failure is why an attempt got no response.
+// failure is the reason why an attempt got no response.
 type failure uint8
 
-// The failures.
 const (
 	failConnect failure = iota
 	failConnectTimeout
@@ -61,10 +60,10 @@ const (
 	failReset
 )
 
-// connected reports whether there was a connection: part of the request may have arrived.
+// connected reports whether a connection had been made, so that part of the request may have arrived.
 func (f failure) connected() bool { return f == failTimeout || f == failReset }
 
-// failureOf says what kind of failure an error of a transport is.
+// failureOf returns the failure that an error of a transport stands for.
 func failureOf(err error) failure {
 	if _, ok := errors.AsType[*netguard.RefusedError](err); ok {
 		return failRefused
@@ -75,7 +74,7 @@ func failureOf(err error) failure {
 		}
 		return failConnect
 	}
-	// The transport dials a plain proxy by itself.
+	// The transport itself connects to the proxy for targets without TLS.
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
 		return failConnect
 	}
@@ -93,7 +92,7 @@ func isTimeout(err error) bool {
 	return ok && t.Timeout()
 }
 
-// asError makes what RoundTrip returns of a failure.
+// asError returns the error that RoundTrip returns for a failure.
 func (f failure) asError(cause error) *Error {
 	switch f {
 	case failConnectTimeout:

@@ -22,7 +22,7 @@ func TestAddressesThatAreNotCalled(t *testing.T) {
 	for name, c := range map[string]struct {
 		policy netguard.Policy
 		url    string
-		known  bool // before the first call
+		known  bool // refused before the first call
 	}{
 		"loopback":                         {netguard.Policy{}, s.URL, true},
 		"loopback, IPv4 in IPv6":           {netguard.Policy{}, at(s.URL, "[::ffff:127.0.0.1]"), true},
@@ -54,8 +54,8 @@ func TestAddressesThatAreNotCalled(t *testing.T) {
 	}
 }
 
-// TestANameThatResolvesToARefusedAddress stands for any name: "localhost" is one that resolves everywhere, so what is known of it
-// beforehand is taken away.
+// TestANameThatResolvesToARefusedAddress uses "localhost", which resolves everywhere, in place of any name. To this end, it clears
+// what is known about it beforehand.
 func TestANameThatResolvesToARefusedAddress(t *testing.T) {
 	s := named(t, "here")
 	u, err := url.Parse(s.URL)
@@ -88,7 +88,7 @@ func TestAnotherEndpointIsCalledInPlaceOfARefusedOne(t *testing.T) {
 	}
 }
 
-// TestAStricterGuardEndsConnections calls targets by name over all kinds of connections, and one by its address.
+// TestAStricterGuardEndsConnections calls targets by name and by address over all kinds of connections.
 func TestAStricterGuardEndsConnections(t *testing.T) {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -148,7 +148,7 @@ func TestAStricterGuardEndsConnections(t *testing.T) {
 				require.Equal(t, StateRefused, eps[0].View().State)
 
 				policy.Store(open())
-				a, err = call() // a guard may change without a reload
+				a, err = call() // the policy may change without a reload
 				require.NoError(t, err)
 				policy.Store(&netguard.Policy{})
 				_, err = call()
@@ -158,7 +158,7 @@ func TestAStricterGuardEndsConnections(t *testing.T) {
 	}
 }
 
-// TestWhatIsRefusedNowBreaksOff holds for calls under way.
+// TestWhatIsRefusedNowBreaksOff is about calls in flight.
 func TestWhatIsRefusedNowBreaksOff(t *testing.T) {
 	k := says(t, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", true)
 	var policy atomic.Pointer[netguard.Policy]
@@ -190,13 +190,13 @@ func TestAListenerThatIsOpenedLater(t *testing.T) {
 	eps := w.endpoints(p, s.URL)
 	require.Equal(t, "here", w.get(p, eps, "/").body)
 	own.Store(&[]netip.AddrPort{netip.MustParseAddrPort(strings.TrimPrefix(s.URL, "http://"))})
-	w.connections.judge(policy) // as it is done with each sweep
+	w.connections.judge(policy) // as after each sweep
 	_, err := w.send(p, eps, request(t, http.MethodGet, "/", nil))
 	var refused *netguard.RefusedError
 	require.ErrorAs(t, err, &refused)
 }
 
-// TestAPolicyThatChangesWhileAConnectionIsMade is between the check of the dialler and the connection's being known.
+// TestAPolicyThatChangesWhileAConnectionIsMade changes it between the dialler's check and the registration.
 func TestAPolicyThatChangesWhileAConnectionIsMade(t *testing.T) {
 	s := named(t, "here")
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))

@@ -26,10 +26,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var all = &netguard.Policy{AllowLoopback: true, AllowPrivate: true}
 
-// open allows loopback addresses, where the tests listen.
+// open returns a policy that allows loopback addresses, on which the tests listen.
 func open() *netguard.Policy { return all }
 
-// world is a Manager that runs.
+// world is a Manager with the test it is for.
 type world struct {
 	*Manager
 	t testing.TB
@@ -59,7 +59,7 @@ func (w *world) profile(u gateway.Upstream, t gateway.Timeouts) *Profile {
 	return p
 }
 
-// endpoints are released when the test ends.
+// endpoints returns endpoints that are released when the test ends.
 func (w *world) endpoints(p *Profile, urls ...string) []*Endpoint {
 	w.t.Helper()
 	list := make([]*Endpoint, len(urls))
@@ -72,7 +72,7 @@ func (w *world) endpoints(p *Profile, urls ...string) []*Endpoint {
 	return list
 }
 
-// request makes what a reverse proxy passes on.
+// request returns a request as a reverse proxy passes it on.
 func request(t testing.TB, method, path string, body io.Reader) *http.Request {
 	t.Helper()
 	u, err := url.ParseRequestURI(path)
@@ -80,11 +80,11 @@ func request(t testing.TB, method, path string, body io.Reader) *http.Request {
 	r, err := http.NewRequestWithContext(t.Context(), method, "http://ignored", body)
 	require.NoError(t, err)
 	r.URL, r.Host = u, ""
-	r.GetBody = nil // there is none in a request that is passed on
+	r.GetBody = nil // requests that are passed on have none
 	return r
 }
 
-// answer is a response that was read.
+// answer is a response whose body was read.
 type answer struct {
 	*http.Response
 	body string
@@ -112,19 +112,18 @@ func (w *world) get(p *Profile, eps []*Endpoint, path string) *answer {
 	return a
 }
 
-// serve answers requests until the test ends.
+// serve starts a server that runs until the test ends.
 func serve(t testing.TB, h http.HandlerFunc) *httptest.Server {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return s
 }
 
-// named answers with a name.
 func named(t testing.TB, name string) *httptest.Server {
 	return serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })
 }
 
-// nobody is a URL where nobody listens.
+// nobody returns a URL on which no server listens.
 func nobody(t testing.TB) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -132,7 +131,7 @@ func nobody(t testing.TB) string {
 	return "http://" + ln.Addr().String()
 }
 
-// acceptor listens and leaves the rest to the test.
+// acceptor listens, and hands connections to the test.
 func acceptor(t testing.TB, each func(net.Conn)) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -154,12 +153,12 @@ func acceptor(t testing.TB, each func(net.Conn)) string {
 	return "http://" + ln.Addr().String()
 }
 
-// caOf is the certificate of a server in PEM.
+// caOf returns the certificate of a server in PEM.
 func caOf(s *httptest.Server) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 }
 
-// serveTLS answers with TLS and HTTP/2.
+// serveTLS starts a server with TLS and HTTP/2.
 func serveTLS(t testing.TB, h http.HandlerFunc, change func(*tls.Config)) *httptest.Server {
 	s := httptest.NewUnstartedServer(h)
 	s.EnableHTTP2 = true
@@ -173,18 +172,16 @@ func serveTLS(t testing.TB, h http.HandlerFunc, change func(*tls.Config)) *httpt
 	return s
 }
 
-// poolOf is a pool with one certificate.
 func poolOf(cert *x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
 	return pool
 }
 
-// eventually waits until something holds.
 func eventually(t testing.TB, holds func() bool, what string) {
 	t.Helper()
 	require.Eventually(t, holds, 10*time.Second, 2*time.Millisecond, what)
 }
 
-// at is a URL with another host.
+// at returns a URL with another host.
 func at(raw, host string) string { return strings.Replace(raw, "127.0.0.1", host, 1) }

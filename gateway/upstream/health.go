@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// maxProbes bounds the health checks under way at a time.
+	// maxProbes bounds the number of concurrent health checks.
 	maxProbes = 64
-	// maxProbeBody is how much of the answer to a health check is read, in bytes, so that its connection can be used again.
+	// maxProbeBody is how many bytes of a health check response are read so that the connection can be reused.
 	maxProbeBody = 64 << 10
 )
 
-// checks are the health checks of a Manager that runs.
+// checks runs the health checks of a running Manager.
 type checks struct {
 	manager *Manager
 	ctx     context.Context
@@ -32,14 +32,12 @@ func newChecks(ctx context.Context, m *Manager) *checks {
 	return &checks{manager: m, ctx: ctx, slots: make(chan struct{}, maxProbes), stop: make(map[*Endpoint]context.CancelFunc)}
 }
 
-// begin checks an endpoint from now on.
 func (c *checks) begin(e *Endpoint) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	c.stop[e] = cancel
 	c.running.Go(func() { c.run(ctx, e) })
 }
 
-// end checks an endpoint no more.
 func (c *checks) end(e *Endpoint) {
 	if cancel := c.stop[e]; cancel != nil {
 		cancel()
@@ -47,7 +45,7 @@ func (c *checks) end(e *Endpoint) {
 	}
 }
 
-// wait returns when no check is under way. The context of the checks must have ended.
+// wait stops all checks and waits until none is in flight. The context of the checks must be done.
 func (c *checks) wait() {
 	for e := range c.stop {
 		c.end(e)
@@ -57,10 +55,10 @@ func (c *checks) wait() {
 
 func (c *checks) run(ctx context.Context, e *Endpoint) {
 	h := e.profile.health
-	// Endpoints that came at the same time are not asked at the same time.
+	// Endpoints that were added at the same time are not checked at the same time.
 	next := time.NewTimer(rand.N(min(h.interval, time.Second)))
 	defer next.Stop()
-	row := 0 // how many results in a row speak against the present state
+	row := 0 // how many consecutive results contradict the current state
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,7 +80,7 @@ func (c *checks) run(ctx context.Context, e *Endpoint) {
 	}
 }
 
-// judge draws the conclusion of a health check and returns how many results in a row speak against the state then.
+// judge applies the result of a health check and returns how many consecutive results now contradict the current state.
 func (e *Endpoint) judge(err error, row int) int {
 	h, unhealthy := e.profile.health, e.unhealthy.Load()
 	if (err != nil) == unhealthy {
@@ -112,7 +110,6 @@ func (e *Endpoint) because(err error) {
 	e.reason.Store(&why)
 }
 
-// probe makes one health check.
 func (e *Endpoint) probe(ctx context.Context) error {
 	h := e.profile.health
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)

@@ -63,7 +63,7 @@ func TestHowManyChecksChangeTheMind(t *testing.T) {
 	}
 }
 
-// TestAnEndpointThatWasReleasedIsCheckedNoMore uses an address that is refused, so that no time passes on the network.
+// TestAnEndpointThatWasReleasedIsCheckedNoMore uses a refused address, so that no time passes on the network.
 func TestAnEndpointThatWasReleasedIsCheckedNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32

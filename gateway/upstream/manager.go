@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// sweepEvery is how often what is no longer needed is looked for.
+	// sweepEvery is how often the Manager looks for what is no longer needed.
 	sweepEvery = 5 * time.Second
-	// keepReleased is how long an endpoint or profile nobody uses is remembered: what vanishes from a route table often comes
-	// back, and what is known of it holds still.
+	// keepReleased is how long an unused endpoint or profile is remembered: what disappears from a route table often comes back,
+	// and what is known of it is still valid.
 	keepReleased = 30 * time.Second
-	// keepRetired is how long the connections of former settings are looked after.
+	// keepRetired is how long the connections of former settings are still looked after.
 	keepRetired = 2 * idleFor
 )
 
-// Manager knows all profiles and endpoints.
+// Manager holds all profiles and endpoints.
 type Manager struct {
 	log      *slog.Logger
 	metrics  *metrics
@@ -38,16 +38,16 @@ type Manager struct {
 	profiles  map[spec]*Profile
 	endpoints map[endpointKey]*Endpoint
 	retired   []retirement
-	unchecked []*Endpoint // those whose health checks have not begun
+	unchecked []*Endpoint // endpoints whose health checks have not started
 }
 
-// retirement is lanes that get no new requests.
+// retirement records lanes that get no new requests.
 type retirement struct {
 	lanes *lanes
 	at    time.Time
 }
 
-// New makes a Manager. The error says which setting is wrong.
+// New returns a Manager. The error says which setting is invalid.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Manager, error) {
 	s, err := newSettings(cfg)
 	if err != nil {
@@ -62,10 +62,9 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Manager, err
 	return m, nil
 }
 
-// Prepare checks settings that are to replace the present ones; apply puts them to use. Endpoints, what is known of them, and
-// requests under way survive, but those to addresses that the guard refuses now; connections do as far as nothing changed that they
-// depend on. A profile whose client certificate
-// is gone keeps the one it had, until it is asked for again.
+// Prepare checks settings that are to replace the current ones; apply puts them into effect. Endpoints, their state and requests in
+// flight survive, except requests to addresses that the guard now refuses. Connections survive if nothing they depend on changed. A
+// profile whose client certificate is gone keeps the one it had, until the profile is asked for again.
 func (m *Manager) Prepare(cfg Config) (apply func(), err error) {
 	s, err := newSettings(cfg)
 	if err != nil {
@@ -111,20 +110,20 @@ func (m *Manager) apply(s *settings) {
 	m.connections.judge(s.policy())
 }
 
-// retire stops keeping connections of lanes. m.mu is held.
+// retire closes idle connections of lanes, and the others later. m.mu must be held.
 func (m *Manager) retire(l *lanes) {
 	l.closeIdle()
 	m.retired = append(m.retired, retirement{l, time.Now()})
 }
 
-// policy is what the guard says now.
+// policy returns the current policy of the guard.
 func (m *Manager) policy() *netguard.Policy { return m.settings.Load().policy() }
 
-// now is the time since the start in nanoseconds, at least 1.
+// now returns the time since the start in nanoseconds, at least 1.
 func (m *Manager) now() int64 { return int64(time.Since(m.start)) + 1 }
 
-// Profile returns how endpoints are reached with these settings; equal settings share one. The error says what is wrong: a
-// duration, the PEM, a client certificate that does not exist, the URL of the proxy.
+// Profile returns the Profile for these settings; equal settings share one. The error says what is wrong: a duration, the PEM, a
+// client certificate that does not exist, or the URL of the proxy.
 func (m *Manager) Profile(u gateway.Upstream, t gateway.Timeouts) (*Profile, error) {
 	s, err := newSpec(u, t)
 	if err != nil {
@@ -153,7 +152,7 @@ func (m *Manager) Profile(u gateway.Upstream, t gateway.Timeouts) (*Profile, err
 	return p, nil
 }
 
-// current returns the Profile that stands for p, which may have been forgotten since it was asked for. m.mu is held.
+// current returns the Profile to use in place of p, which may have been forgotten since it was returned. m.mu must be held.
 func (m *Manager) current(p *Profile) *Profile {
 	if known := m.profiles[p.spec]; known != nil {
 		return known
@@ -168,8 +167,8 @@ func (m *Manager) current(p *Profile) *Profile {
 	return p
 }
 
-// Endpoint returns what is reached at a URL of the scheme http, https, h2c, ws (http), wss (https), grpc (h2c) or grpcs (https);
-// equal ones share one. Every call of Endpoint needs one of Release. The error says what is wrong with the URL.
+// Endpoint returns the Endpoint for a URL of the scheme http, https, h2c, ws (http), wss (https), grpc (h2c) or grpcs (https);
+// equal ones are shared. Every call of Endpoint needs a call of Release. The error says what is wrong with the URL.
 func (m *Manager) Endpoint(p *Profile, rawURL string) (*Endpoint, error) {
 	t, err := parseTarget(rawURL)
 	if err != nil {
@@ -195,11 +194,11 @@ func (m *Manager) Endpoint(p *Profile, rawURL string) (*Endpoint, error) {
 	return e, nil
 }
 
-// lanesOf returns the lanes to a target. m.mu is held.
+// lanesOf returns the lanes to a target. m.mu must be held.
 func (m *Manager) lanesOf(p *Profile, t *target, s *settings) *lanes {
 	proxy := p.proxy
 	if p.proxyURL == "" && s.proxyFor != nil {
-		// An error can only come from the URL of a proxy, and those were checked.
+		// The only possible error is an invalid proxy URL, and proxy URLs were checked.
 		proxy, _ = s.proxyFor(&url.URL{Scheme: t.scheme, Host: t.host})
 	}
 	return m.lanesFor(p, p.wiring, proxy)
@@ -212,8 +211,7 @@ func (m *Manager) awake() {
 	}
 }
 
-// Run checks the health of endpoints, closes connections nobody needs and forgets endpoints that were released, until the
-// context ends.
+// Run checks the health of endpoints, closes unneeded connections and forgets released endpoints until ctx is done.
 func (m *Manager) Run(ctx context.Context) error {
 	checks := newChecks(ctx, m)
 	tick := time.NewTicker(sweepEvery)
@@ -236,12 +234,13 @@ func (m *Manager) Run(ctx context.Context) error {
 			for _, e := range m.sweep(time.Now()) {
 				checks.end(e)
 			}
-			m.connections.judge(m.policy()) // what it refuses may depend on listeners that were opened since
+			m.connections.judge(m.policy()) // what it refuses may depend on listeners opened since then
 		}
 	}
 }
 
-// sweep closes connections that were idle for long, forgets what was released some time ago, and returns the endpoints among it.
+// sweep closes connections that have been idle for too long, forgets endpoints and profiles released some time ago, and returns
+// these endpoints.
 func (m *Manager) sweep(now time.Time) []*Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -271,7 +270,7 @@ func (m *Manager) sweep(now time.Time) []*Endpoint {
 	}
 	kept := m.retired[:0]
 	for _, r := range m.retired {
-		r.lanes.closeIdle() // a request that was about to be sent may have opened one
+		r.lanes.closeIdle() // a request that was about to be sent may have opened a connection
 		if now.Sub(r.at) < keepRetired {
 			kept = append(kept, r)
 		}
@@ -281,7 +280,6 @@ func (m *Manager) sweep(now time.Time) []*Endpoint {
 	return gone
 }
 
-// closeIdle closes all connections that are not in use.
 func (m *Manager) closeIdle() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -62,7 +62,7 @@ func (x *metrics) failed(f failure) {
 var endpointsDesc = prometheus.NewDesc("mep_gateway_upstream_endpoints", "Endpoints that calls may go to, by state.",
 	[]string{"state"}, nil)
 
-// gauges counts endpoints when it is asked.
+// gauges counts endpoints when it is collected.
 type gauges struct{ m *Manager }
 
 // Describe implements prometheus.Collector.
@@ -80,7 +80,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// inUse lists the endpoints that were not released.
+// inUse returns the endpoints that were not released.
 func (m *Manager) inUse() []*Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()

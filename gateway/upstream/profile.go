@@ -28,25 +28,25 @@ const (
 	minInterval       = 100 * time.Millisecond
 )
 
-// maxRetries bounds how often a request is tried again, whatever a policy says.
+// maxRetries bounds the retries of a request, whatever its policy says.
 const maxRetries = 8
 
-// noProxy is the value of gateway.Upstream.Proxy that stands for none.
+// noProxy is the value of gateway.Upstream.Proxy that means no proxy.
 const noProxy = "none"
 
-// Profile is how endpoints are reached. It is made by Manager.Profile and does not change.
+// Profile says how endpoints are reached. It is made by Manager.Profile, and its settings do not change.
 type Profile struct {
 	spec
 	ca    *x509.CertPool // nil: those of the settings
-	proxy *url.URL       // of its own
+	proxy *url.URL       // the profile's own proxy
 
 	// Guarded by Manager.mu.
 	wiring    *wiring
 	endpoints int
-	unused    time.Time // since when it has no endpoints
+	unused    time.Time // since when it has had no endpoints
 }
 
-// spec is the settings of a Profile with the defaults filled in. Equal ones share a Profile.
+// spec holds the settings of a Profile, with defaults filled in. Equal specs share a Profile.
 type spec struct {
 	caPEM, certificate, serverName, proxyURL string
 	connect, response, idle                  time.Duration
@@ -56,7 +56,7 @@ type spec struct {
 	health                                   healthSpec
 }
 
-// healthSpec is the settings of health checks; there are none when the path is "".
+// healthSpec holds the settings of health checks. There are none if path is "".
 type healthSpec struct {
 	path               string
 	interval, timeout  time.Duration
@@ -100,7 +100,7 @@ func newSpec(u gateway.Upstream, t gateway.Timeouts) (spec, error) {
 	return s, errors.Join(faults...)
 }
 
-// orDefault is v, the default when it is 0, and 0 when it is negative.
+// orDefault returns otherwise if v is 0, 0 if v is negative, and v otherwise.
 func orDefault(v, otherwise int) int {
 	if v == 0 {
 		return otherwise
@@ -108,7 +108,6 @@ func orDefault(v, otherwise int) int {
 	return max(v, 0)
 }
 
-// newProfile makes a Profile without its wiring.
 func newProfile(s spec) (*Profile, error) {
 	p := &Profile{spec: s}
 	var err error
@@ -125,7 +124,7 @@ func newProfile(s spec) (*Profile, error) {
 	return p, nil
 }
 
-// parseCAs reads certificates in PEM; there is at least one.
+// parseCAs parses PEM certificates, of which there must be at least one.
 func parseCAs(text string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	count := 0
@@ -152,7 +151,7 @@ func parseCAs(text string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// certificateOf finds the client certificate a profile names, nil when it names none.
+// certificateOf returns the client certificate that a profile names, or nil if it names none.
 func (s *settings) certificateOf(p *Profile) (*tls.Certificate, error) {
 	if p.certificate == "" {
 		return nil, nil

@@ -17,11 +17,11 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// proxy passes everything on to one address, whatever name is asked for, and notes what that was.
+// proxy passes everything on to one address, whatever name is requested, and records the requests.
 type proxy struct {
 	*httptest.Server
 	to     string
-	status int // of an answer to CONNECT; 0: 200
+	status int // of the response to CONNECT; 0: 200
 
 	mu    sync.Mutex
 	asked []string
@@ -104,7 +104,7 @@ func TestThroughAProxy(t *testing.T) {
 	} {
 		toPlain, toSecured := newProxy(t, plain.URL, proxyTLS), newProxy(t, secured.URL, proxyTLS)
 		t.Run(name, func(t *testing.T) {
-			// The addresses of the proxies are refused: that is for targets.
+			// The policy refuses the addresses of the proxies, but only applies to targets.
 			w := newWorld(t, Config{
 				RootCAs: poolOf(ca.cert), Proxy: withUser(toPlain.URL), NoProxy: []string{"10.0.0.0/8", ".direct.example"},
 				Guard: func() *netguard.Policy { return &netguard.Policy{} },

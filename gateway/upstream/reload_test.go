@@ -28,7 +28,7 @@ func (w *world) reload(cfg Config) {
 	apply()
 }
 
-// TestReloadUnderLoad changes everything that makes connections new, again and again, while requests are sent: none may fail.
+// TestReloadUnderLoad repeatedly changes all settings that make connections new while requests are sent. None may fail.
 func TestReloadUnderLoad(t *testing.T) {
 	ca := newAuthority(t)
 	plain := named(t, "plain")

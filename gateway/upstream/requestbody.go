@@ -6,21 +6,21 @@ import (
 	"sync/atomic"
 )
 
-// The states of a requestBody, which add up.
+// The states of a requestBody: a set of bits.
 const (
-	bodyTouched = 1 << iota // something was read of it
+	bodyTouched = 1 << iota // some of the body was read
 	bodyClosed
-	bodySettled // there is a response: it is not needed for another attempt
-	bodyRevoked // another attempt has it
+	bodySettled // a response arrived, so no other attempt needs the body
+	bodyRevoked // another attempt has the body
 )
 
 var errRevoked = errors.New("the request is being sent elsewhere")
 
-// requestBody is the body of a request for one attempt. It tells whether another one can have it, and closes it only when not.
+// requestBody is the body of a request for one attempt. It knows whether another attempt can have it, and closes it only if not.
 type requestBody struct {
 	from  io.ReadCloser
 	state atomic.Uint32
-	fault atomic.Pointer[error] // why it could not be read
+	fault atomic.Pointer[error] // the first error of reading the body
 }
 
 // Read implements io.Reader.
@@ -35,7 +35,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// blame remembers the first error of reading, unless it comes from the end of the attempt.
+// blame records the first read error, unless the end of the attempt caused it.
 func (b *requestBody) blame(err error) {
 	if b.state.Load()&(bodyClosed|bodyRevoked) == 0 {
 		b.fault.CompareAndSwap(nil, &err)
@@ -50,14 +50,14 @@ func (b *requestBody) Close() error {
 	return b.from.Close()
 }
 
-// settle says that there will be no other attempt.
+// settle records that there will be no other attempt.
 func (b *requestBody) settle() {
 	if b.from != nil && b.state.Or(bodySettled)&(bodyClosed|bodyTouched) == bodyClosed {
 		_ = b.from.Close()
 	}
 }
 
-// revoke takes the body away from the attempt, unless something was read of it.
+// revoke takes the body away from the attempt and returns true, unless some of it was read.
 func (b *requestBody) revoke() bool {
 	for {
 		was := b.state.Load()

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// resets reads requests and breaks the connection off.
+// resets starts a server that reads requests and then breaks the connection off.
 func resets(t *testing.T) (url string, seen *atomic.Int32) {
 	seen = new(atomic.Int32)
 	return acceptor(t, func(c net.Conn) {
@@ -80,7 +80,7 @@ func TestWhatWasSentIsRepeatedOnlyIfTheMethodIsIdempotent(t *testing.T) {
 		before := seen.Load()
 		var a *answer
 		var err error
-		for err == nil { // until the one that breaks off is chosen
+		for err == nil { // until the endpoint that breaks off is chosen
 			a, err = w.send(p, eps, request(t, method, "/", nil))
 		}
 		var failed *Error
@@ -115,7 +115,7 @@ func TestABodyThatWasReadIsRepeatedOnlyIfItCanBeHadAgain(t *testing.T) {
 	}
 }
 
-// TestAConnectionThatWasClosedWhileIdle closes connections after each response without saying so before.
+// TestAConnectionThatWasClosedWhileIdle has the target close connections after each response without announcing it.
 func TestAConnectionThatWasClosedWhileIdle(t *testing.T) {
 	var served atomic.Int32
 	url := acceptor(t, func(c net.Conn) {
@@ -137,7 +137,7 @@ func TestAConnectionThatWasClosedWhileIdle(t *testing.T) {
 	}
 }
 
-// TestAResetOnAConnectionThatWasUsedBefore serves one request per connection and breaks off at the next.
+// TestAResetOnAConnectionThatWasUsedBefore has the target serve one request per connection and break off at the next.
 func TestAResetOnAConnectionThatWasUsedBefore(t *testing.T) {
 	var broken atomic.Int32
 	url := acceptor(t, func(c net.Conn) {
@@ -256,7 +256,6 @@ func TestACallThatIsGivenUp(t *testing.T) {
 	require.Equal(t, context.Canceled, err, "also while waiting to try again")
 }
 
-// closing notes that a body was closed.
 type closing struct {
 	io.Reader
 	closed atomic.Bool

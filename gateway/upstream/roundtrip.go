@@ -14,20 +14,20 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Attempt is what RoundTrip says about a call. The caller owns it; RoundTrip begins by emptying it.
+// Attempt describes a call of RoundTrip. The caller owns it; RoundTrip resets it first.
 type Attempt struct {
-	// Endpoint is the one that was called last, nil when there was none.
+	// Endpoint is the endpoint called last, or nil if there was none.
 	Endpoint *Endpoint
-	// Attempts is how often the request was sent, or was tried to be.
+	// Attempts is how often RoundTrip sent the request or tried to.
 	Attempts int
-	// FirstByte is the time from the call of RoundTrip to the header of the response, 0 without a response.
+	// FirstByte is the time from the call of RoundTrip to the response header, or 0 without a response.
 	FirstByte time.Duration
 
 	earlier [maxRetries]*Endpoint
 	present atomic.Pointer[Endpoint]
 }
 
-// Present is the endpoint that is being called, or was called last; nil when there was none. Any goroutine may ask.
+// Present returns the endpoint being called, or the one called last; nil if there was none. It is safe for concurrent use.
 func (a *Attempt) Present() *Endpoint { return a.present.Load() }
 
 func (a *Attempt) reset() {
@@ -50,22 +50,22 @@ func (a *Attempt) note(e *Endpoint) {
 	a.present.Store(e)
 }
 
-// The pauses before an endpoint is called again that just failed.
+// The bounds of the pause before an endpoint that just failed is called again.
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = 200 * time.Millisecond
 )
 
-// RoundTrip sends a request to one of the endpoints, which belong to p or an equal profile, and to others when it could not be
-// delivered and may be repeated. r.URL holds the path, beginning with a slash or empty, and the query to pass on; those of the
-// endpoint are put in front. An empty r.Host means the authority of the endpoint. r is not changed; what its body is, the
-// caller closes too.
+// RoundTrip sends a request to one of the endpoints, which belong to p or an equal profile. It tries others if the request could
+// not be delivered and may be repeated. r.URL holds the path, empty or beginning with a slash, and the query to pass on; those of
+// the endpoint are put in front. An empty r.Host means the authority of the endpoint. RoundTrip does not change r. The caller
+// closes r.Body, too.
 //
-// What could not be connected to may be repeated whatever its method is; what was sent, only if the method is idempotent
-// (RFC 9110 9.2.2), no time ran out, and the body is there to be sent again.
+// A request may be repeated whatever its method if no connection could be made. Once sent, it is only repeated if its method is
+// idempotent (RFC 9110 9.2.2), the failure was not a timeout, and its body can be sent again.
 //
-// Errors: *errs.Error of the kind errs.Unavailable when eps is empty, *ClientError when the request is to blame, *Error when there
-// was no response for another reason, and the error of the context once it has ended.
+// Errors: *errs.Error of the kind errs.Unavailable if eps is empty, *ClientError if the request is to blame, *Error if there was no
+// response for another reason, and the error of the context once it is done.
 func (m *Manager) RoundTrip(r *http.Request, p *Profile, eps []*Endpoint, a *Attempt) (*http.Response, error) {
 	a.reset()
 	body := r.Body
@@ -73,7 +73,7 @@ func (m *Manager) RoundTrip(r *http.Request, p *Profile, eps []*Endpoint, a *Att
 		closeBody(body)
 		return nil, errs.New(errs.Unavailable, "nothing that offers the service is known at present")
 	}
-	if strings.ContainsFunc(r.URL.RawQuery, isBlank) { // HTTP/2 could carry it, and net/http would
+	if strings.ContainsFunc(r.URL.RawQuery, isBlank) { // HTTP/2 could carry such a query, and net/http would send it
 		m.metrics.clientFaults.Inc()
 		closeBody(body)
 		return nil, &ClientError{errBlank}
@@ -108,7 +108,7 @@ func (m *Manager) RoundTrip(r *http.Request, p *Profile, eps []*Endpoint, a *Att
 		e.noteFailure(f, err)
 		again := a.Attempts <= p.retries && (!f.connected() || f == failReset && isIdempotent(r.Method))
 		if f == failRefused && len(eps) == 1 {
-			again = false // nothing will be different
+			again = false // another attempt would be refused, too
 		}
 		if again {
 			body, again = o.rewind(r)
@@ -127,7 +127,7 @@ func closeBody(b io.Closer) {
 	}
 }
 
-// isIdempotent reports whether a method is one of RFC 9110 9.2.2. "" is GET.
+// isIdempotent reports whether a method is idempotent (RFC 9110 9.2.2). "" means GET.
 func isIdempotent(method string) bool {
 	switch method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
@@ -136,7 +136,7 @@ func isIdempotent(method string) bool {
 	return false
 }
 
-// pause waits before an endpoint is called again, and reports whether the context still holds.
+// pause waits before an endpoint is called again. It returns false if the context is done first.
 func pause(ctx context.Context, attempts int) bool {
 	t := time.NewTimer(min(firstPause<<(attempts-1), lastPause))
 	defer t.Stop()
@@ -170,7 +170,7 @@ func newOutgoing(r *http.Request, e *Endpoint, body io.ReadCloser) *outgoing {
 	return o
 }
 
-// rewind returns the body for another attempt, and whether there can be one.
+// rewind returns the body for another attempt, and whether another attempt is possible.
 func (o *outgoing) rewind(r *http.Request) (io.ReadCloser, bool) {
 	if o.body.from == nil {
 		return o.req.Body, true
@@ -188,7 +188,6 @@ func (o *outgoing) rewind(r *http.Request) (io.ReadCloser, bool) {
 	return body, true
 }
 
-// send makes one attempt.
 func (e *Endpoint) send(o *outgoing) (*http.Response, error) {
 	e.calls.Add(1)
 	ejected := e.ejectedUntil.Load()
@@ -204,8 +203,8 @@ func (e *Endpoint) send(o *outgoing) (*http.Response, error) {
 	return resp, nil
 }
 
-// deliver hands a request to the transport it is for. A proxy connects to what it is told, and one connection to it may serve
-// several targets: then the target is checked here, as far as it is an address.
+// deliver hands a request to the right transport. A proxy makes connections on its own, and one connection to it may serve several
+// targets, so a target behind a proxy is checked here if its address is known.
 func (e *Endpoint) deliver(req *http.Request) (*http.Response, error) {
 	l, policy := e.lanes.Load(), e.manager.policy()
 	e.manager.connections.obey(policy)
@@ -220,11 +219,11 @@ func (e *Endpoint) deliver(req *http.Request) (*http.Response, error) {
 	return e.transport(l, req.Header).RoundTrip(req)
 }
 
-// noteFailure counts a failure, and tells the log what the client is not told.
+// noteFailure records a failure, and logs what the client is not told.
 func (e *Endpoint) noteFailure(f failure, err error) {
 	why := err.Error()
 	if f == failRefused {
-		if before := e.refused.Swap(&why); before == nil || *before != why { // not for every call
+		if before := e.refused.Swap(&why); before == nil || *before != why { // log new reasons only
 			e.manager.log.Warn("endpoint has an address that is not called", "url", e.key.url, "error", err)
 		}
 	} else if e.refused.Load() != nil {
@@ -233,5 +232,5 @@ func (e *Endpoint) noteFailure(f failure, err error) {
 	e.failed(why)
 }
 
-// statusText is how a status that counts as a failure is told.
+// statusText describes a status that counts as a failure.
 func statusText(status int) string { return "it answered " + strconv.Itoa(status) }

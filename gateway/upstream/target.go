@@ -14,25 +14,24 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// target is what an endpoint's URL says.
+// target is a parsed endpoint URL.
 type target struct {
-	// scheme is http or https; h2c says that http is spoken as HTTP/2.
+	// scheme is http or https. h2c says that http means HTTP/2 without TLS.
 	scheme string
 	h2c    bool
 	// host is the authority in lower case.
 	host string
-	// path and escaped are put in front of the paths of requests: without a slash at the end. bare and bareEscaped are the path of
+	// path and escaped are put in front of the paths of requests, and have no trailing slash. bare and bareEscaped are the path for
 	// requests that have none.
 	path, escaped     string
 	bare, bareEscaped string
 	query             string
-	// literal is the address, invalid when the host is a name.
+	// literal is the address and port: 127.0.0.1 for localhost, invalid for other names.
 	literal netip.AddrPort
-	// address is what is dialled: host and port, names in ASCII.
+	// address is the host and port to dial, with names in ASCII.
 	address string
 }
 
-// parseTarget reads the URL of an endpoint.
 func parseTarget(raw string) (*target, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -76,13 +75,13 @@ func parseTarget(raw string) (*target, error) {
 	return t, nil
 }
 
-// isLocalhost reports whether a name always stands for this machine (RFC 6761 6.3).
+// isLocalhost reports whether a name always means this machine (RFC 6761 6.3).
 func isLocalhost(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// String is the URL of the target. The schemes that mean the same are written the same.
+// String returns the URL of the target. Schemes with the same meaning are written the same.
 func (t *target) String() string {
 	scheme := t.scheme
 	if t.h2c {
@@ -95,7 +94,7 @@ func (t *target) String() string {
 	return s
 }
 
-// place sets u to the path and query of a request at the target.
+// place sets u to the URL at the target for a request with the path and query in of.
 func (t *target) place(u, of *url.URL) {
 	u.Scheme, u.Host, u.ForceQuery = t.scheme, t.host, of.ForceQuery
 	switch {
@@ -105,7 +104,7 @@ func (t *target) place(u, of *url.URL) {
 		u.Path, u.RawPath = of.Path, of.RawPath
 	default:
 		u.Path = t.path + of.Path
-		// The escaped form is only needed where it is not the usual one, and then of both parts.
+		// RawPath is only needed where the escaped form differs from the default encoding, and then for both parts.
 		if of.RawPath != "" || t.escaped != t.path {
 			u.RawPath = t.escaped + of.EscapedPath()
 		}
@@ -120,5 +119,5 @@ func (t *target) place(u, of *url.URL) {
 	}
 }
 
-// Host is the host and port of the endpoint, as its URL has them.
+// Host returns the host and port of the endpoint, as in its URL.
 func (e *Endpoint) Host() string { return e.target.host }

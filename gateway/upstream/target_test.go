@@ -63,7 +63,7 @@ func TestURLsOfEndpoints(t *testing.T) {
 	}
 }
 
-// FuzzPlace looks for requests that leave the path of the endpoint, or its host.
+// FuzzPlace looks for requests that escape the path or host of the endpoint.
 func FuzzPlace(f *testing.F) {
 	for _, s := range []string{"/a", "//a", "/a%2fb?c", "/..;/x", "", "/%", "/\x00"} {
 		f.Add("/base", s)

@@ -79,7 +79,7 @@ func TestAClientCertificateIsShown(t *testing.T) {
 	require.Error(t, err)
 }
 
-// serveH2C answers HTTP/2 without TLS, and HTTP/1.1 if it may.
+// serveH2C starts a server for HTTP/2 without TLS, and optionally for HTTP/1.1.
 func serveH2C(t *testing.T, http1 bool, h http.HandlerFunc) *httptest.Server {
 	s := httptest.NewUnstartedServer(h)
 	s.Config.Protocols = new(http.Protocols)
@@ -105,7 +105,7 @@ func TestHTTP2WithoutTLS(t *testing.T) {
 	require.Equal(t, "HTTP/1.1 "+host+"/pkg.Service/Method", a.body, "the URL says what is spoken, and not the client")
 }
 
-// TestStreamsInBothDirections answers each message before the next one is sent, with trailers at the end, as gRPC does.
+// TestStreamsInBothDirections answers each message before the next one is sent, and ends with trailers, as gRPC does.
 func TestStreamsInBothDirections(t *testing.T) {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "Grpc-Status")
@@ -151,7 +151,7 @@ func TestStreamsInBothDirections(t *testing.T) {
 	}
 }
 
-// upgradeTo answers what a client says in another protocol.
+// upgradeTo accepts an upgrade and answers the client in the new protocol.
 func upgradeTo(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Upgrade") != "echo" {
 		_, _ = io.WriteString(w, r.Proto)

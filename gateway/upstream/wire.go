@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// wireBuffer is the size in bytes of the buffers of a connection, as an http.Transport has them: it bounds trailers, too.
+// wireBuffer is the size in bytes of a connection's buffers, the same as in an http.Transport. It bounds trailers, too.
 const wireBuffer = 4 << 10
 
 var (
@@ -20,25 +20,25 @@ var (
 	errSwitched   = errors.New("the response is 101, and nobody asked for another protocol")
 )
 
-// wire is a connection for HTTP/1.1. One call uses it at a time.
+// wire is an HTTP/1.1 connection. It carries one call at a time.
 type wire struct {
 	*connection
-	addr string // the key of the connections it is among
+	addr string // the key in direct.idle
 	raw  syscall.RawConn
 	in   *bufio.Reader
 	out  *bufio.Writer
 
-	room   int64     // how much of a header may still be read, in bytes
-	sent   int64     // of the present request, in bytes
-	broken bool      // writing failed
-	why    error     // of reading that failed
-	used   time.Time // last
-	old    bool      // there was a call already
+	room   int64     // how many bytes of a header may still be read
+	sent   int64     // bytes of the current request
+	broken bool      // a write failed
+	why    error     // the error of the read that failed
+	used   time.Time // when it was last used
+	old    bool      // it carried a call before
 
-	// Made once, so that calls need not.
+	// Made once, not once per call.
 	abandon func()
 	peek    func(fd uintptr)
-	alive   bool // what peek saw
+	alive   bool // the result of peek
 }
 
 func newWire(conn *connection, addr string) (*wire, error) {
@@ -57,7 +57,7 @@ func newWire(conn *connection, addr string) (*wire, error) {
 	return w, nil
 }
 
-// Read bounds what is read of a header.
+// Read limits how much of a header is read.
 func (w *wire) Read(p []byte) (int, error) {
 	if w.room <= 0 {
 		w.why = errLongHeader
@@ -74,7 +74,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write counts what is written.
+// Write counts the bytes written.
 func (w *wire) Write(p []byte) (int, error) {
 	n, err := w.connection.Write(p)
 	w.sent += int64(n)
@@ -82,14 +82,14 @@ func (w *wire) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// quiet reports whether the connection is open and nothing came that nobody asked for, which would be taken for the next response.
+// quiet reports whether the connection is open and has no unsolicited data to read, which would be taken for the next response.
 func (w *wire) quiet() bool {
 	w.alive = false
 	return w.raw.Control(w.peek) == nil && w.alive
 }
 
-// exchange sends a request and reads the header of the response. again says that an old connection had been closed, and that the
-// request can be sent over another one: nothing of it was sent, or it may be sent twice, and nothing came back.
+// exchange sends a request and reads the header of the response. again reports that a reused connection turned out to be closed and
+// that the request may be sent over another one: either none of it was sent, or it may be sent twice and nothing came back.
 func (w *wire) exchange(r *http.Request) (resp *http.Response, again bool, err error) {
 	w.room, w.sent = maxHeader, 0
 	if err = r.Write(w.out); err == nil {
@@ -111,13 +111,13 @@ func (w *wire) exchange(r *http.Request) (resp *http.Response, again bool, err e
 	return resp, false, nil
 }
 
-// response reads headers up to that of the final response.
+// response reads response headers up to that of the final response.
 func (w *wire) response(r *http.Request) (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(w.in, r)
 		if err != nil {
 			if w.why != nil {
-				err = w.why // a line that broke off is read as a whole, and may be found malformed before that
+				err = w.why // a truncated line is parsed like a complete one, so a parse error may hide the read error
 			}
 			return nil, err
 		}
@@ -131,13 +131,13 @@ func (w *wire) response(r *http.Request) (*http.Response, error) {
 			if err := t.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
 				return nil, err
 			}
-			w.room = maxHeader // it was passed on: that bounds how many there are
+			w.room = maxHeader // the response was passed on, which bounds how many there can be
 		}
 	}
 }
 
-// isReplayable reports whether a request without a body may be sent again when nobody knows whether it arrived, by the rules of an
-// http.Transport. They are narrower than isIdempotent, which is for attempts that are counted.
+// isReplayable reports whether a request without a body may be sent again when it is unknown whether it arrived, by the rules of
+// http.Transport. They are narrower than those of isIdempotent, which applies to attempts that are counted.
 func isReplayable(r *http.Request) bool {
 	switch r.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:

@@ -11,28 +11,28 @@ import (
 const (
 	// idleFor is how long an unused connection is kept.
 	idleFor = 90 * time.Second
-	// maxIdleTotal bounds the idle connections of one lane over all endpoints.
+	// maxIdleTotal bounds the idle connections of one lane across all endpoints.
 	maxIdleTotal = 16384
-	// maxHeader bounds the header of a response in bytes.
+	// maxHeader bounds the header of a response, in bytes.
 	maxHeader = 256 << 10
-	// pingAfter and pingTimeout find HTTP/2 connections that are dead.
+	// pingAfter and pingTimeout serve to detect dead HTTP/2 connections.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
-	// continueWait is how long a target may take to say that it wants a body that was announced with Expect: 100-continue.
+	// continueWait is how long to wait for the target's 100 (Continue) after a request with Expect: 100-continue.
 	continueWait = time.Second
-	// sessions is how many TLS sessions a profile remembers to resume.
+	// sessions is how many TLS sessions a profile keeps for resumption.
 	sessions = 64
 )
 
-// wiring is the connections of a profile: what depends on the settings that may change. It is guarded by Manager.mu.
+// wiring holds the connections of a profile and the settings they depend on, which may change. It is guarded by Manager.mu.
 type wiring struct {
 	certificate        *tls.Certificate
 	rootCAs, proxyCAs  *x509.CertPool
 	maxIdle, maxActive int
-	lanes              map[string]*lanes // by the URL of the proxy, "" without
+	lanes              map[string]*lanes // by proxy URL, "" without a proxy
 }
 
-// wire makes the wiring of a profile, or returns the present one when nothing changed.
+// wire returns new wiring for a profile, or its current one if nothing changed.
 func (m *Manager) wire(p *Profile, s *settings, certificate *tls.Certificate) *wiring {
 	next := &wiring{
 		certificate: certificate, rootCAs: s.rootCAs, proxyCAs: s.rootCAs, maxIdle: s.maxIdle, maxActive: s.maxActive,
@@ -48,19 +48,19 @@ func (m *Manager) wire(p *Profile, s *settings, certificate *tls.Certificate) *w
 	return next
 }
 
-// lanes are the transports to endpoints that are reached through the same proxy, or none.
+// lanes are the transports to endpoints that are reached through the same proxy, or without one.
 type lanes struct {
-	// main is HTTP/1.1, and HTTP/2 to targets with TLS that offer it. plain is for targets without TLS: the same unless there is
-	// a proxy, which then gets the requests themselves rather than a tunnel. h1 never negotiates HTTP/2, for upgrades; h2c is
-	// HTTP/2 without TLS.
+	// main is HTTP/1.1, and HTTP/2 to TLS targets that offer it. plain is for targets without TLS: it equals main unless there is a
+	// proxy, which then receives the requests themselves instead of a tunnel. h1 never negotiates HTTP/2, and is used for upgrades.
+	// h2c is HTTP/2 without TLS.
 	main, plain, h1, h2c *http.Transport
-	// direct is for what it takes of the requests that plain is for; nil when there is a proxy or a bound for connections.
+	// direct makes the requests for plain that takes accepts. It is nil if there is a proxy or a limit on connections.
 	direct *direct
-	// proxied says that the addresses of targets are not seen when connections are made.
+	// proxied says that the address of the target is not known when a connection is made.
 	proxied bool
 }
 
-// lanesFor returns the lanes through a proxy, or none. m.mu is held.
+// lanesFor returns the lanes through a proxy, or without one. m.mu must be held.
 func (m *Manager) lanesFor(p *Profile, w *wiring, proxy *url.URL) *lanes {
 	key := ""
 	if proxy != nil {
@@ -85,7 +85,7 @@ func (m *Manager) lanesFor(p *Profile, w *wiring, proxy *url.URL) *lanes {
 			DialContext: c.dial, Protocols: &protocols,
 			MaxIdleConns: maxIdleTotal, MaxIdleConnsPerHost: w.maxIdle, MaxConnsPerHost: w.maxActive, IdleConnTimeout: idleFor,
 			ResponseHeaderTimeout: p.response, ExpectContinueTimeout: continueWait, MaxResponseHeaderBytes: maxHeader,
-			DisableCompression: true, // bodies are passed on as they are
+			DisableCompression: true, // bodies are passed on unchanged
 			HTTP2:              &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		}
 	}
@@ -107,14 +107,14 @@ func (m *Manager) lanesFor(p *Profile, w *wiring, proxy *url.URL) *lanes {
 	return l
 }
 
-// sweep closes the connections that were idle for too long, as far as they do not do so by themselves.
+// sweep closes direct connections that have been idle for too long. Transports close theirs themselves.
 func (l *lanes) sweep(now time.Time) {
 	if l.direct != nil {
 		l.direct.sweep(now)
 	}
 }
 
-// closeIdle closes the connections that are not in use, and those that are when they get idle.
+// closeIdle closes idle connections, and has those in use closed when they become idle.
 func (l *lanes) closeIdle() {
 	if l.direct != nil {
 		l.direct.retire()

@@ -26,32 +26,32 @@ import (
 // DefaultTimeout bounds one request to etcd.
 const DefaultTimeout = 3 * time.Second
 
-// Config says how etcd is reached.
+// Config says how to reach etcd.
 type Config struct {
 	// Endpoints are URLs or host:port pairs.
 	Endpoints []string
-	// TLS is nil for a plain connection. Credentials, when there are any, are used in its place for every new connection.
+	// TLS is nil for a plain connection. Credentials, if set, replace TLS for every new connection.
 	TLS         *tls.Config
 	Credentials credentials.TransportCredentials
-	// Timeout bounds one write; default DefaultTimeout.
+	// Timeout bounds one operation of a Store; default DefaultTimeout.
 	Timeout time.Duration
 }
 
-// Store is the connection of a process to etcd. It writes; reading is what package watched is for.
+// Store is a process's connection to etcd. It writes; package watched reads.
 type Store struct {
 	// Client is a gRPC connection, used for leases, elections and reading history.
 	Client *clientv3.Client
-	// Source is what package watched lists and watches: the client, or something nearer.
+	// Source is what package watched lists and watches: the client, or something closer.
 	Source Source
 	kv     clientv3.KV
 	wait   time.Duration
 	guard  func() error
 }
 
-// Dial makes a client. It does not wait for etcd to answer: a daemon can start while etcd is away.
+// Dial returns a Store. It does not wait for etcd to answer: a daemon can start while etcd is unavailable.
 func Dial(cfg Config) (*Store, error) {
 	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		// gRPC's own waits grow to two minutes, which is how long etcd would stay away after it is back.
+		// gRPC's default backoff grows to two minutes, and reconnecting to a recovered etcd could take that long.
 		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 		MinConnectTimeout: 5 * time.Second,
 	})}
@@ -74,17 +74,17 @@ func Dial(cfg Config) (*Store, error) {
 	return NewStore(client, client.KV, client, cfg.Timeout), nil
 }
 
-// Source lists and watches keys. *clientv3.Client is one.
+// Source lists and watches keys. *clientv3.Client implements it.
 type Source interface {
 	// Get reads keys.
 	Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error)
 	// Watch follows keys until ctx ends.
 	Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan
-	// RequestProgress asks the watches to say how far they are.
+	// RequestProgress asks the watches to report their progress.
 	RequestProgress(ctx context.Context) error
 }
 
-// NewStore makes a store that writes through kv and is followed through source, which may be in process.
+// NewStore returns a Store that writes through kv and is followed through source; both may be in process.
 func NewStore(client *clientv3.Client, kv clientv3.KV, source Source, timeout time.Duration) *Store {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
@@ -92,24 +92,23 @@ func NewStore(client *clientv3.Client, kv clientv3.KV, source Source, timeout ti
 	return &Store{Client: client, Source: source, kv: kv, wait: timeout, guard: func() error { return nil }}
 }
 
-// SetGuard installs a check that runs before everything is written that takes room; its error is the write's. Removals are
-// not checked: they are how room is made. Call it before the store is used.
+// SetGuard installs a check that runs before every write that takes up space; its error becomes the error of the write. Removals
+// are not checked, because they free space. Call SetGuard before the store is used.
 func (s *Store) SetGuard(guard func() error) { s.guard = guard }
 
-// Urgent is the same store without the guard, for what keeps the platform safe and takes little room for a limited time: a lock,
-// a revocation, a signature that must not be taken again.
+// Urgent returns the same store without the guard, for writes that keep the platform safe and take little space for a limited
+// time: a lock, a revocation, a signature that must not be accepted again.
 func (s *Store) Urgent() *Store {
 	u := *s
 	u.guard = func() error { return nil }
 	return &u
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (s *Store) Close() error { return s.Client.Close() }
 
-// Txn runs one transaction. Errors are of the kinds errs.Unavailable, errs.InsufficientStorage and errs.TooLarge,
-// or errs.Internal for what should not happen. After errs.Unavailable the transaction may still have been, or come to be,
-// committed as a whole.
+// Txn runs one transaction. Errors are of the kinds errs.Unavailable, errs.InsufficientStorage and errs.TooLarge, or
+// errs.Internal for unexpected ones. After errs.Unavailable the transaction may have been committed as a whole, or may yet be.
 func (s *Store) Txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
 	if slices.ContainsFunc(then, clientv3.Op.IsPut) {
 		if err := s.guard(); err != nil {
@@ -127,8 +126,8 @@ func (s *Store) Txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []
 	return resp, Error(err)
 }
 
-// landed finds out whether a transaction was committed that etcd answered with "no space": the ones that reach the quota
-// are. It returns nil when it was not.
+// landed finds out whether a transaction that etcd answered with "no space" was committed, as the one that reaches the quota is.
+// It returns nil if it was not.
 func (s *Store) landed(ctx context.Context, then []clientv3.Op) *clientv3.TxnResponse {
 	for _, op := range then {
 		if !op.IsPut() {
@@ -144,7 +143,7 @@ func (s *Store) landed(ctx context.Context, then []clientv3.Op) *clientv3.TxnRes
 	return nil
 }
 
-// Do runs one operation, with the errors of Txn.
+// Do runs one operation. Errors are those of Txn.
 func (s *Store) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
 	if op.IsPut() {
 		if err := s.guard(); err != nil {
@@ -157,7 +156,7 @@ func (s *Store) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, er
 	return resp, Error(err)
 }
 
-// Grant makes a lease that ends after the time, rounded up to seconds, with the errors of Txn.
+// Grant creates a lease that ends after life, rounded up to seconds. Errors are those of Txn.
 func (s *Store) Grant(ctx context.Context, life time.Duration) (clientv3.LeaseID, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
@@ -177,7 +176,7 @@ func (s *Store) Revision(ctx context.Context, key string) (int64, error) {
 	return resp.Get().Header.Revision, nil
 }
 
-// Error gives an error of the etcd client its kind. It returns nil for nil.
+// Error converts an error of the etcd client to one with a kind. It returns nil for nil.
 func Error(err error) error {
 	switch {
 	case err == nil:
@@ -196,7 +195,7 @@ func Error(err error) error {
 	return fmt.Errorf("etcd: %w", err)
 }
 
-// is compares with one of the typed errors of etcd, in process or over gRPC.
+// is reports whether err is the typed error of etcd, in process or over gRPC.
 func is(err, typed error) bool {
 	if errors.Is(err, typed) {
 		return true
@@ -205,7 +204,7 @@ func is(err, typed error) bool {
 	return errors.As(rpctypes.Error(err), &mine) && errors.Is(mine, typed)
 }
 
-// passing reports whether err is one that a later try may not meet.
+// passing reports whether err is transient.
 func passing(err error) bool {
 	for _, e := range []error{
 		rpctypes.ErrNoLeader, rpctypes.ErrNotCapable, rpctypes.ErrStopped, rpctypes.ErrTimeout, rpctypes.ErrTooManyRequests,

@@ -10,38 +10,38 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Leases hands out leases that are shared by all keys which end at about the same time: a lease of its own for every key would
-// double the writes.
+// Leases hands out leases that are shared by all keys that end at about the same time: one lease per key would double the
+// writes.
 type Leases struct {
 	store *Store
 	span  time.Duration
 	now   func() time.Time
 
-	turn  chan struct{} // has room for the one who asks for a lease
+	turn  chan struct{} // held by the caller that requests a lease from etcd
 	mu    sync.Mutex
 	known map[int64]clientv3.LeaseID // by the end of their span
 }
 
-// NewLeases makes leases that last one to two spans longer than asked for. A span is whole seconds.
+// NewLeases returns Leases whose leases last one to two spans longer than asked for. A span is a whole number of seconds.
 func NewLeases(store *Store, span time.Duration) *Leases {
 	return &Leases{
 		store: store, span: span, now: time.Now, turn: make(chan struct{}, 1), known: make(map[int64]clientv3.LeaseID),
 	}
 }
 
-// Until returns a lease that lasts until after the time. Errors are those of Store.Grant.
+// Until returns a lease that lasts beyond until. Errors are those of Store.Grant.
 func (l *Leases) Until(ctx context.Context, until time.Time) (clientv3.LeaseID, error) {
 	return l.UntilAt(ctx, until, l.now())
 }
 
-// UntilAt is Until for who goes by a clock of its own, which is at now.
+// UntilAt is Until for callers with a clock of their own, which shows now.
 func (l *Leases) UntilAt(ctx context.Context, until, now time.Time) (clientv3.LeaseID, error) {
 	seconds := int64(l.span / time.Second)
 	end := until.Unix()/seconds + 1
 	if id, ok := l.get(end); ok {
 		return id, nil
 	}
-	// Who comes at the same time gets the same lease. While etcd is away nobody waits for the failures of others.
+	// Concurrent callers with the same end share one lease. While etcd is away, nobody waits for the failures of others.
 	ctx, cancel := context.WithTimeout(ctx, l.store.wait)
 	defer cancel()
 	select {
@@ -75,8 +75,8 @@ func (l *Leases) get(end int64) (clientv3.LeaseID, bool) {
 	return id, ok
 }
 
-// Lost reports whether a write failed because its lease had ended early, as after a jump of the clock or when etcd was restored.
-// All leases are forgotten then, and the write may be tried again.
+// Lost reports whether a write failed because its lease had ended early, as after a clock jump or a restore of etcd. If so, Lost
+// forgets all leases, and the write may be retried.
 func (l *Leases) Lost(err error) bool {
 	if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return false

@@ -68,7 +68,7 @@ func TestNobodyWaitsForTheFailuresOfOthers(t *testing.T) {
 	server := etcdtest.Start(t)
 	leases := etcd.NewLeases(server.Store(t), time.Minute)
 	server.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // of a second for each, one after the other
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // too short for 50 timeouts of a second in turn
 	defer cancel()
 	var wg sync.WaitGroup
 	for range 50 {

@@ -12,13 +12,13 @@ var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122 3.2.1.3
 )
 
-// never are ranges in which there are no services: reserved ones, those of protocols, and Teredo (RFC 4380), which carries addresses that
+// never holds ranges in which no service can be: reserved ranges, those of protocols, and Teredo (RFC 4380), whose embedded addresses
 // nobody can check.
 var never = []netip.Prefix{
 	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("2001::/32"),
 }
 
-// shared are ranges that are used as private ones are, besides those of RFC 1918 and RFC 4193: RFC 6598, RFC 2544, RFC 3879.
+// shared holds ranges that are used like the private ones of RFC 1918 and RFC 4193: RFC 6598, RFC 2544, RFC 3879.
 var shared = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fec0::/10"),
 }
@@ -32,7 +32,7 @@ func in(a netip.Addr, nets []netip.Prefix) bool {
 	return false
 }
 
-// isMetadata reports whether a is where a cloud tells a machine its credentials, as far as it is not link-local.
+// isMetadata reports whether a is the address of a cloud's metadata service, other than a link-local one.
 func isMetadata(a netip.Addr) bool {
 	switch a {
 	case metadataAWS, metadataGCP, metadataAlibaba, metadataAzure:
@@ -48,19 +48,19 @@ var (
 	metadataAzure   = netip.MustParseAddr("168.63.129.16")
 )
 
-// The ranges of IPv6 addresses that carry an IPv4 address, and where in them it stands.
+// carriers holds the ranges of IPv6 addresses that embed an IPv4 address, and where it begins.
 var carriers = []struct {
 	prefix netip.Prefix
 	at     int
 }{
 	{netip.MustParsePrefix("64:ff9b::/96"), 12},    // NAT64, RFC 6052
-	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},  // NAT64 with a prefix of one's own, RFC 8215
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},  // NAT64 with a local prefix, RFC 8215
 	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4, RFC 3056
 	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // IPv4-translated, RFC 2765
 	{netip.MustParsePrefix("::/96"), 12},           // IPv4-compatible, RFC 4291 2.5.5.1
 }
 
-// embedded is the IPv4 address an IPv6 address carries.
+// embedded returns the IPv4 address embedded in an IPv6 address.
 func embedded(a netip.Addr) (netip.Addr, bool) {
 	if a.Is4() || a.IsLoopback() {
 		return netip.Addr{}, false
@@ -74,7 +74,7 @@ func embedded(a netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// interfaces caches the addresses of this machine for a short time: checks come with every connection.
+// interfaces caches the addresses of this machine for a short time, because every connection is checked.
 var interfaces struct {
 	sync.Mutex
 	at    time.Time
@@ -90,7 +90,7 @@ func isOwnAddr(a netip.Addr) bool {
 	defer interfaces.Unlock()
 	if time.Since(interfaces.at) > 10*time.Second {
 		interfaces.addrs = make(map[netip.Addr]struct{})
-		list, _ := net.InterfaceAddrs() // without a list only loopback counts as own
+		list, _ := net.InterfaceAddrs() // without a list, only loopback counts as own
 		for _, n := range list {
 			if p, err := netip.ParsePrefix(n.String()); err == nil {
 				interfaces.addrs[p.Addr().Unmap()] = struct{}{}

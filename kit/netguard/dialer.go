@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Dialer makes a dialer that obeys policy, which is asked for every address it dials, after names were resolved. The error of a
-// connection that is refused wraps a *RefusedError. A nil policy, or a nil answer, refuses nothing. timeout bounds a dial; 0:
-// only its context does.
+// Dialer returns a dialer that obeys policy, which it calls for every address it dials, after name resolution. The error of a
+// refused connection wraps a *RefusedError. A nil policy, or one that returns nil, refuses nothing. timeout bounds a dial; if
+// it is 0, only the context of the dial does.
 func Dialer(policy func() *Policy, timeout time.Duration) *net.Dialer {
 	d := &net.Dialer{Timeout: timeout}
 	if policy != nil {

@@ -1,8 +1,8 @@
 // Package netguard decides which addresses the platform may dial on behalf of apps.
 //
-// A call-back reference or the endpoint of a service comes from an app, so it is a way to make the platform call addresses of
-// the app's choosing. What is given is checked as far as it is an address; a name is checked after it was resolved, for every
-// connection, because what it resolves to may change.
+// A call-back reference or the endpoint of a service comes from an app, which could use it to make the platform call addresses
+// of the app's choosing. An address is checked when it is given. A name is checked after resolution, for every connection,
+// because its addresses may change.
 package netguard
 
 import (
@@ -16,24 +16,25 @@ import (
 )
 
 // Policy says which addresses are allowed. The platform's own listeners, and unspecified, multicast, broadcast, link-local and
-// metadata service addresses never are. Fields may only change before first use; replace the whole Policy to change it later.
+// metadata service addresses never are. Fields must not change after first use; replace the whole Policy instead.
 type Policy struct {
 	// AllowLoopback admits 127.0.0.0/8 and ::1.
 	AllowLoopback bool
 	// AllowPrivate admits the private ranges of RFC 1918 and RFC 4193, and those used like them (RFC 6598, RFC 2544, RFC 3879).
 	AllowPrivate bool
-	// Deny are further networks that are refused.
+	// Deny lists further networks that are refused.
 	Deny []netip.Prefix
-	// Own lists the platform's own listeners. One that is bound to an unspecified address is reached by any address of this
+	// Own lists the platform's own listeners. A listener bound to an unspecified address is reached at any address of this
 	// machine.
 	Own []netip.AddrPort
-	// Listeners lists more of them, asked at every check because they may be opened later. Nil: there are none.
+	// Listeners returns further listeners. It is called for every check because listeners may open later. Nil means none.
 	Listeners func() []netip.AddrPort
-	// LoopbackSetting and PrivateSetting name the settings that AllowLoopback and AllowPrivate come from, for messages.
+	// LoopbackSetting and PrivateSetting name the settings behind AllowLoopback and AllowPrivate in messages.
 	LoopbackSetting, PrivateSetting string
 }
 
-// CheckURI returns why an absolute http or https URI is refused, as the end of a sentence that starts with its name.
+// CheckURI returns why an absolute http or https URI is refused. The error completes a sentence that starts with the URI's
+// name.
 func (p *Policy) CheckURI(ref string) error {
 	u, err := url.Parse(ref)
 	switch {
@@ -55,8 +56,8 @@ func (p *Policy) CheckURI(ref string) error {
 	return p.CheckHost(u.Hostname(), port)
 }
 
-// PortOf is the port a URL leads to: 443 for https, wss and grpcs and 80 for other schemes when it names none. The error is the
-// end of a sentence that starts with the name of the URL.
+// PortOf returns the port of a URL. If the URL has none, that is 443 for https, wss and grpcs and 80 for other schemes. The
+// error completes a sentence that starts with the name of the URL.
 func PortOf(u *url.URL) (uint16, error) {
 	s := u.Port()
 	if s == "" {
@@ -73,8 +74,8 @@ func PortOf(u *url.URL) (uint16, error) {
 	return uint16(n), nil
 }
 
-// CheckHost returns why a host is refused as far as it is an address, which may be in brackets. The addresses of a name are
-// checked whenever it is called.
+// CheckHost returns why a host is refused, if it is an address, which may be in brackets. The addresses of a name are checked
+// on every connection.
 func (p *Policy) CheckHost(host string, port uint16) error {
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	if err != nil {
@@ -83,8 +84,8 @@ func (p *Policy) CheckHost(host string, port uint16) error {
 	return p.CheckAddr(netip.AddrPortFrom(addr, port))
 }
 
-// CheckAddr returns why an address is refused, as the end of a sentence that starts with its name. An IPv6 address that stands
-// for an IPv4 address is treated as that one, too.
+// CheckAddr returns why an address is refused. The error completes a sentence that starts with the name of the address. An IPv6
+// address that embeds an IPv4 address must pass as that address, too.
 func (p *Policy) CheckAddr(ap netip.AddrPort) error {
 	a := ap.Addr().Unmap().WithZone("")
 	if err := p.checkRange(a); err != nil {
@@ -152,7 +153,7 @@ func among(own []netip.AddrPort, a netip.Addr, port uint16) bool {
 	return false
 }
 
-// ParseListeners reads the addresses of listeners as URLs name them. What is no address is left out.
+// ParseListeners parses the addresses of listeners, with or without a URL scheme. It omits anything else.
 func ParseListeners[M ~map[string]string](urls M) []netip.AddrPort {
 	list := make([]netip.AddrPort, 0, len(urls))
 	for _, u := range urls {
@@ -167,11 +168,11 @@ func ParseListeners[M ~map[string]string](urls M) []netip.AddrPort {
 	return list
 }
 
-// RefusedError says that the resolved address of a target is not allowed.
+// RefusedError reports that the resolved address of a target is not allowed.
 type RefusedError struct {
 	// Addr is the address with its port.
 	Addr string
-	// Reason is the end of a sentence that starts with the address.
+	// Reason completes a sentence that starts with the address.
 	Reason error
 }
 

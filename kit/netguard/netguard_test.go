@@ -160,7 +160,7 @@ func TestWithoutAPolicyNothingIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzCheckURI looks for references that pass although what they name, as Go's own dialler reads it, is refused.
+// FuzzCheckURI looks for references that pass although Go's dialler takes them to name a refused address.
 func FuzzCheckURI(f *testing.F) {
 	for _, s := range []string{"http://127.0.0.1/", "http://[::ffff:127.0.0.1]:80/", "http://[fe80::1%25eth0]/", "https://h:1/x", "//x", "http://[64:ff9b::7f00:1]"} {
 		f.Add(s)

@@ -1,5 +1,5 @@
-// Package node is what the parts of one process share: the connection to etcd, the watched copy of the platform's state,
-// and who lets callers in.
+// Package node holds what the parts of one process share: the connection to etcd, the watched copy of the platform's state, and
+// the guard that lets callers in.
 package node
 
 import (
@@ -28,17 +28,17 @@ import (
 type Node struct {
 	// Store writes to etcd.
 	Store *etcd.Store
-	// Mirror is the copy of everything below state.Root that the parts ask for.
+	// Mirror is the copy of the keys below state.Root that the parts have asked for.
 	Mirror *watched.Mirror
 	// Directory is what tokens are checked against.
 	Directory *identity.Directory
-	// Guard lets callers in.
+	// Guard decides which callers are let in.
 	Guard *identity.Guard
-	// Alone says that no other process shares the store, which spares elections.
+	// Alone says that no other process shares the store, so that no elections are needed.
 	Alone bool
 }
 
-// New makes a node on a store. The parts add their collections to its mirror before its own Part is started.
+// New returns a Node on a store. The parts must add their collections to its mirror before its own Part starts.
 func New(store *etcd.Store, alone bool, env *daemon.Env) (*Node, error) {
 	cfg := watched.Config{Source: store.Source, Prefix: state.Root, Logger: env.Log, Registerer: env.Metrics}
 	if !alone {
@@ -56,7 +56,7 @@ func New(store *etcd.Store, alone bool, env *daemon.Env) (*Node, error) {
 	return n, nil
 }
 
-// MemberID names this process among those of its kind.
+// MemberID returns a name for this process that is unique among its kind.
 func MemberID() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -65,7 +65,7 @@ func MemberID() string {
 	return host + "-" + uuid.NewString()[:8]
 }
 
-// check says how well the state is known.
+// check reports how current the state is.
 func (n *Node) check() (notReady, degraded string) {
 	select {
 	case <-n.Mirror.Ready():
@@ -82,7 +82,8 @@ func (n *Node) check() (notReady, degraded string) {
 	return "", ""
 }
 
-// Part keeps the state and the keys of trusted issuers up to date. It is started before the parts that use them.
+// Part returns the part that keeps the state and the keys of trusted issuers up to date. It must start before the parts that use
+// them.
 func (n *Node) Part() daemon.Part {
 	w := daemon.NewWorkers("state")
 	w.Add("mirror", n.Mirror.Run)
@@ -90,7 +91,7 @@ func (n *Node) Part() daemon.Part {
 	return w
 }
 
-// Gate makes middleware that answers 503 until there is a state to answer from.
+// Gate returns middleware that responds with 503 until the state has been read.
 func (n *Node) Gate() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		select {
@@ -102,7 +103,7 @@ func (n *Node) Gate() gin.HandlerFunc {
 	}
 }
 
-// OnCluster makes a node on the configured etcd, as a daemon does that does not bring its own. The parts are to be started before
+// OnCluster returns a Node on the configured etcd, for daemons that do not embed their own. The returned parts must start before
 // those that use the node.
 func OnCluster(env *daemon.Env) (*Node, []daemon.Part, error) {
 	store, parts, err := Dial(env)
@@ -116,7 +117,7 @@ func OnCluster(env *daemon.Env) (*Node, []daemon.Part, error) {
 	return n, append(parts, n.Part()), nil
 }
 
-// NeedsCluster returns an error when no etcd is configured.
+// NeedsCluster returns an error if no etcd is configured.
 func NeedsCluster(common *daemon.Config) error {
 	if len(common.EtcdEndpoints) > 0 {
 		return nil
@@ -124,8 +125,8 @@ func NeedsCluster(common *daemon.Config) error {
 	return errors.New("etcd.endpoints is required: say where etcd is with --etcd-endpoints, or run mep, which brings its own")
 }
 
-// Dial connects to the configured etcd, with TLS when it is asked for. The part keeps the certificates of the connection up to
-// date and closes it.
+// Dial connects to the configured etcd, over TLS if that is configured. The returned parts keep the certificates of the
+// connection up to date and close the connection.
 func Dial(env *daemon.Env) (*etcd.Store, []daemon.Part, error) {
 	store, client, err := dial(env.Common, env)
 	if err != nil {
@@ -140,7 +141,7 @@ func Dial(env *daemon.Env) (*etcd.Store, []daemon.Part, error) {
 	return store, parts, nil
 }
 
-// DialOnce connects to the configured etcd for the time of one command.
+// DialOnce connects to the configured etcd for a single command.
 func DialOnce(common *daemon.Config) (*etcd.Store, error) {
 	store, _, err := dial(common, nil)
 	return store, err
@@ -167,7 +168,7 @@ func dial(common *daemon.Config, env *daemon.Env) (*etcd.Store, *pki.Client, err
 	return store, client, err
 }
 
-// encrypted reports whether the connection to etcd is TLS.
+// encrypted reports whether the connection to etcd uses TLS.
 func encrypted(common *daemon.Config) bool {
 	for _, e := range common.EtcdEndpoints {
 		if strings.HasPrefix(e, "https://") || strings.HasPrefix(e, "unixs://") {

@@ -22,22 +22,22 @@ type Item[V any] struct {
 	raw []byte // kept only for snapshots on disk
 }
 
-// Unchanged is a comparison that holds as long as the record is what the item says.
+// Unchanged returns a comparison that holds as long as the record is the one in the item.
 func (it *Item[V]) Unchanged() clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(it.Key), "=", it.ModRevision)
 }
 
-// Change is one change of a record. Old is nil when it is new, New is nil when it was removed.
+// Change is one change of a record. Old is nil if the record is new, New is nil if it was removed.
 type Change[V any] struct {
 	Key      string
 	Old, New *Item[V]
-	// Revision is when the change was committed. For a removal found by listing again it is the earliest that can have been,
-	// and Listed is true.
+	// Revision is when the change was committed. For a removal detected by a new list, Listed is true and Revision is the
+	// earliest possible one.
 	Revision int64
 	Listed   bool
 }
 
-// Decoder turns an etcd value into a record.
+// Decoder decodes an etcd value into a record.
 type Decoder[V any] func(key string, value []byte, modRevision int64) (V, error)
 
 // Collection is a typed copy of one prefix.
@@ -48,7 +48,7 @@ type Collection[V any] struct {
 	decode  Decoder[V]
 	indexes []func(*Item[V]) []string
 
-	// The fields below belong to the mirror's goroutine.
+	// The fields below are guarded by mirror.applying once the mirror runs.
 	items     *btree.BTreeG[*Item[V]]
 	byIndex   []*btree.BTreeG[indexEntry[V]]
 	changed   bool
@@ -67,8 +67,8 @@ type indexEntry[V any] struct {
 
 const degree = 32
 
-// Add makes the mirror keep the records below prefix, which ends in a slash. Records that decode refuses are logged
-// and left out. Call it before Run.
+// Add makes the mirror keep the records below prefix, which must end in a slash. Records that decode fails on are logged and
+// left out. Call it before Run.
 func Add[V any](m *Mirror, name, prefix string, decode Decoder[V]) *Collection[V] {
 	c := &Collection[V]{
 		mirror: m, pre: prefix, name: name, decode: decode,
@@ -79,7 +79,7 @@ func Add[V any](m *Mirror, name, prefix string, decode Decoder[V]) *Collection[V
 	return c
 }
 
-// Index finds the records of a collection by something else than their key.
+// Index finds the records of a collection by something other than their key.
 type Index[V any] struct{ n int }
 
 // NewIndex adds an index to a collection; of returns the index keys of a record. Call it before Run.
@@ -102,31 +102,31 @@ type Snapshot[V any] struct {
 	byIndex  []*btree.BTreeG[indexEntry[V]]
 }
 
-// Snapshot returns the present state. It costs nothing.
+// Snapshot returns the current state. It costs one atomic load.
 func (c *Collection[V]) Snapshot() *Snapshot[V] { return c.current.Load() }
 
-// Revision is the revision of the last change of the collection that the snapshot holds.
+// Revision returns the revision of the mirror at which the snapshot was published, which is no earlier than its last change.
 func (s *Snapshot[V]) Revision() int64 { return s.revision }
 
-// Len is the number of records.
+// Len returns the number of records.
 func (s *Snapshot[V]) Len() int { return s.items.Len() }
 
-// Get finds a record by its key.
+// Get returns the record with the key.
 func (s *Snapshot[V]) Get(key string) (*Item[V], bool) {
 	return s.items.Get(&Item[V]{Key: key})
 }
 
-// All walks over every record in the order of the keys.
+// All iterates over all records in the order of their keys.
 func (s *Snapshot[V]) All() iter.Seq[*Item[V]] {
 	return func(yield func(*Item[V]) bool) { s.items.Ascend(yield) }
 }
 
-// From walks over the records from a key on, in the order of the keys.
+// From iterates over the records whose keys are not below key, in the order of their keys.
 func (s *Snapshot[V]) From(key string) iter.Seq[*Item[V]] {
 	return func(yield func(*Item[V]) bool) { s.items.AscendGreaterOrEqual(&Item[V]{Key: key}, yield) }
 }
 
-// Prefix walks over the records whose key starts with prefix.
+// Prefix iterates over the records whose keys start with prefix, in the order of their keys.
 func (s *Snapshot[V]) Prefix(prefix string) iter.Seq[*Item[V]] {
 	return func(yield func(*Item[V]) bool) {
 		s.items.AscendGreaterOrEqual(&Item[V]{Key: prefix}, func(it *Item[V]) bool {
@@ -135,7 +135,7 @@ func (s *Snapshot[V]) Prefix(prefix string) iter.Seq[*Item[V]] {
 	}
 }
 
-// Find walks over the records that have the key in the index, in the order of their keys.
+// Find iterates over the records that have key in the index, in the order of their own keys.
 func (s *Snapshot[V]) Find(ix Index[V], key string) iter.Seq[*Item[V]] {
 	return func(yield func(*Item[V]) bool) {
 		from := indexEntry[V]{key: key, item: &Item[V]{}}
@@ -145,8 +145,8 @@ func (s *Snapshot[V]) Find(ix Index[V], key string) iter.Seq[*Item[V]] {
 	}
 }
 
-// Observe calls fn for every change after the returned revision, in the order of the commits, across all collections of
-// the mirror. fn runs on the mirror's goroutine: it must be quick and must not wait for the mirror.
+// Observe calls fn for every change after the returned revision, in commit order across all collections of the mirror. fn
+// runs on a goroutine of the mirror: it must be quick and must not wait for the mirror.
 func (c *Collection[V]) Observe(fn func(Change[V])) (revision int64, stop func()) {
 	o := &observer[V]{fn: fn}
 	c.mirror.applying.Lock()
@@ -167,8 +167,8 @@ func (c *Collection[V]) Observe(fn func(Change[V])) (revision int64, stop func()
 
 func (c *Collection[V]) prefix() string { return c.pre }
 
-// apply changes the working trees. Every call leaves exactly one pending change, so that flush can be called once for
-// each event.
+// apply changes the working trees. Every call adds exactly one pending change, so that flush can be called once for each
+// event.
 func (c *Collection[V]) apply(ev event) {
 	old, had := c.items.Get(&Item[V]{Key: ev.key})
 	if !had {
@@ -229,7 +229,7 @@ func (c *Collection[V]) publishNow(revision int64) {
 	c.current.Store(s)
 }
 
-// flush tells the observers of the oldest pending change.
+// flush reports the oldest pending change to the observers.
 func (c *Collection[V]) flush() {
 	ch := c.pending[0]
 	c.pending[0] = Change[V]{}
@@ -244,8 +244,8 @@ func (c *Collection[V]) flush() {
 	}
 }
 
-// diff compares a complete list of the prefix with the present state. What is no longer listed was removed at the revision
-// earliest or later.
+// diff returns the events that turn the current state into a complete list of the prefix. Keys that are no longer listed
+// were removed at the revision earliest or later.
 func (c *Collection[V]) diff(kvs []*mvccpb.KeyValue, earliest int64) []event {
 	var events []event
 	listed := make(map[string]struct{}, len(kvs))

@@ -58,8 +58,8 @@ func (m *Mirror) trySave() {
 	}
 }
 
-// save writes all collections as of one revision: JSON lines, then a trailer with their number and checksum. The file
-// is replaced atomically.
+// save writes all collections as of one revision: JSON lines, then a trailer with their count and checksum. It replaces the file
+// atomically.
 func (m *Mirror) save() (err error) {
 	if err = os.MkdirAll(filepath.Dir(m.cfg.SnapshotFile), 0o700); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (m *Mirror) save() (err error) {
 	var writers []func(func(record) error) error
 	last := ""
 	for _, s := range m.sources {
-		// What one collection writes, those with a prefix below its own need not write again.
+		// A collection whose prefix is below that of another is written with that one.
 		if last != "" && strings.HasPrefix(s.prefix(), last) {
 			continue
 		}
@@ -111,8 +111,8 @@ func (m *Mirror) save() (err error) {
 	return os.Rename(f.Name(), m.cfg.SnapshotFile)
 }
 
-// restore takes the state on disk as soon as it is known that etcd is away, which is at the latest when it was waited for long enough.
-// A damaged file is set aside in any case.
+// restore loads the state on disk as soon as etcd is known to be unavailable, and at the latest after SnapshotDelay. It moves a
+// damaged file aside in any case.
 func (m *Mirror) restore(ctx context.Context, away <-chan struct{}) {
 	events, revision, err := m.readSnapshot()
 	if errors.Is(err, os.ErrNotExist) {
@@ -195,7 +195,7 @@ func (m *Mirror) snapshotEvent(line []byte, sum hash.Hash) (event, error) {
 	return event{key: r.Key, value: r.Value, createRevision: r.CreateRevision, revision: r.ModRevision}, nil
 }
 
-// freeze returns a function that writes out the collection as it is now.
+// freeze returns a function that writes the present state of the collection.
 func (c *Collection[V]) freeze() func(func(record) error) error {
 	snapshot := c.current.Load()
 	return func(write func(record) error) error {

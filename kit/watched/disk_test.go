@@ -45,7 +45,7 @@ func TestStartsFromDiskWithoutEtcdAndTellsTheDifferenceLater(t *testing.T) {
 	require.Equal(t, map[string]string{"/t/fruit/a": "apricot", "/t/fruit/c": "cherry"}, contents(second.fruit))
 }
 
-// slowSource answers when it may.
+// slowSource answers once a receive from may succeeds.
 type slowSource struct {
 	etcd.Source
 	may <-chan struct{}

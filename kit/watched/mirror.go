@@ -1,13 +1,11 @@
-// Package watched keeps typed, indexed copies of etcd prefixes in memory and lets readers use them without ever
-// asking etcd.
+// Package watched keeps typed, indexed copies of etcd prefixes in memory. Readers use them without a request to etcd.
 //
-// A [Mirror] lists a root prefix at some revision and watches it from the next one; every [Collection] added to it
-// holds the records of one prefix below the root. All collections of a mirror move through the same revisions
-// together, so one barrier ([Mirror.WaitRevision]) gives a writer read-your-writes over all of them, and observers hear
-// of changes in the order in which etcd committed them.
+// A [Mirror] lists a root prefix at some revision and follows it from there; every [Collection] added to it holds the records of one
+// prefix below the root. All collections of a mirror move through the same revisions together, so one barrier ([Mirror.WaitRevision])
+// gives a writer read-your-writes over all of them, and observers see changes in commit order.
 //
-// Readers get immutable snapshots. When etcd is out of reach they keep getting the last one; when the history
-// the mirror needs was compacted, it lists again and turns the difference into changes.
+// Readers get immutable snapshots. While etcd is unavailable they keep getting the last one. When the history that the mirror needs was
+// compacted, it lists again and turns the difference into changes.
 package watched
 
 import (
@@ -39,21 +37,21 @@ type Config struct {
 	Source etcd.Source
 	// Prefix is the root; it ends in a slash.
 	Prefix string
-	// SnapshotFile is where the last state is kept on disk for a start without etcd; empty switches that off.
+	// SnapshotFile is where the latest state is kept on disk for a start without etcd; empty disables this.
 	SnapshotFile string
-	// SnapshotDelay is how long etcd is waited for before the state on disk is taken; default 1 s. What is on disk may be seconds old: a
-	// process that starts beside a good etcd is not to answer by it.
+	// SnapshotDelay is how long to wait for etcd before loading the state on disk; default 1 s. That state may be seconds old, and a
+	// process that starts while etcd is healthy should not answer from it.
 	SnapshotDelay time.Duration
-	// SnapshotInterval is the least time between two writes of SnapshotFile; default 5 s.
+	// SnapshotInterval is the minimum time between two writes of SnapshotFile; default 5 s.
 	SnapshotInterval time.Duration
-	// PageSize is how many keys one list request asks for; default 2000.
+	// PageSize is the maximum number of keys per list request; default 2000.
 	PageSize int64
-	// ProbeInterval is how often a silent watch is asked for a sign of life; default 1 s. After five silent intervals
-	// the mirror counts as disconnected.
+	// ProbeInterval is how often a silent watch is asked for a sign of life; default 1 s. After five silent intervals the mirror counts
+	// as disconnected.
 	ProbeInterval time.Duration
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
-	// Registerer takes the metrics; nil leaves them unregistered.
+	// Registerer registers the metrics; nil leaves them unregistered.
 	Registerer prometheus.Registerer
 }
 
@@ -68,13 +66,13 @@ type Mirror struct {
 	applying sync.Mutex
 	cluster  uint64
 	revision atomic.Int64
-	// publications counts the begins and ends of publishing; it is odd in between.
+	// publications is incremented at the start and at the end of publishing: it is odd in between.
 	publications atomic.Uint64
-	contact      atomic.Int64 // time of the last sign of life from etcd in Unix nanoseconds, 0 while disconnected
+	contact      atomic.Int64 // time of the last sign of life from etcd in Unix nanoseconds, 0 before the first
 
 	ready     chan struct{}
 	readyOnce sync.Once
-	restored  atomic.Bool // running on a snapshot from disk, nothing heard from etcd yet
+	restored  atomic.Bool // the state is from disk; etcd has not been reached yet
 	dirty     atomic.Bool // changed since the last snapshot was written
 
 	waiting sync.Mutex
@@ -88,7 +86,7 @@ type waiter struct {
 	reached  chan struct{}
 }
 
-// source is what the mirror needs of a collection, whatever its value type.
+// source is what the mirror needs of a collection, independent of its value type.
 type source interface {
 	prefix() string
 	apply(ev event)
@@ -98,18 +96,18 @@ type source interface {
 	freeze() func(func(record) error) error
 }
 
-// event is one change of a key, from a watch or from the difference of two lists.
+// event is a change of a key, from a watch or from the difference between two lists.
 type event struct {
 	key            string
 	value          []byte
 	deleted        bool
-	listed         bool // the revision is the earliest that it can have been
+	listed         bool // revision is the earliest possible one
 	createRevision int64
 	revision       int64
 	src            source
 }
 
-// New makes a mirror that follows nothing yet.
+// New returns a Mirror without collections.
 func New(cfg Config) *Mirror {
 	if cfg.PageSize <= 0 {
 		cfg.PageSize = 2000
@@ -142,7 +140,7 @@ func (m *Mirror) add(s source) {
 	sort.Slice(m.sources, func(i, j int) bool { return m.sources[i].prefix() < m.sources[j].prefix() })
 }
 
-// sourcesOf walks over the collections that keep a key: those of several parts of the program may have prefixes in common.
+// sourcesOf iterates over the collections that hold a key: different parts of the program may use overlapping prefixes.
 func (m *Mirror) sourcesOf(key string) iter.Seq[source] {
 	return func(yield func(source) bool) {
 		for _, s := range m.sources {
@@ -153,28 +151,28 @@ func (m *Mirror) sourcesOf(key string) iter.Seq[source] {
 	}
 }
 
-// Ready is closed when the collections hold a state, from etcd or, failing that, from disk.
+// Ready returns a channel that is closed once the collections hold a state, from etcd or, failing that, from disk.
 func (m *Mirror) Ready() <-chan struct{} { return m.ready }
 
-// PreferDisk makes the mirror take the state on disk at once, for a program whose old answers are better than none. Call it before Run.
+// PreferDisk makes the mirror load the state on disk at once, for programs that prefer stale answers to none. Call it before Run.
 func (m *Mirror) PreferDisk() { m.cfg.SnapshotDelay = 0 }
 
-// Revision is the etcd revision all collections have reached.
+// Revision returns the etcd revision that all collections have reached.
 func (m *Mirror) Revision() int64 { return m.revision.Load() }
 
 // Status describes how well the mirror follows etcd.
 type Status struct {
-	// Connected says that etcd gave a sign of life lately.
+	// Connected says that etcd has recently given a sign of life.
 	Connected bool
-	// Restored says that the state is from disk and etcd has not been reached since the start.
+	// Restored says that the state is from disk and that etcd has not been reached since the start.
 	Restored bool
-	// Revision is what the collections have reached.
+	// Revision is the revision that the collections have reached.
 	Revision int64
-	// LastContact is the time of the last sign of life, zero when there was none.
+	// LastContact is the time of the last sign of life, zero if there was none.
 	LastContact time.Time
 }
 
-// Status returns the present state of the mirror.
+// Status returns the current status of the mirror.
 func (m *Mirror) Status() Status {
 	s := Status{Restored: m.restored.Load(), Revision: m.revision.Load()}
 	if c := m.contact.Load(); c != 0 {
@@ -184,7 +182,7 @@ func (m *Mirror) Status() Status {
 	return s
 }
 
-// WaitRevision returns when the collections have reached the revision, or with the context's error.
+// WaitRevision waits until the collections have reached the revision. It returns the context's error if that ends first.
 func (m *Mirror) WaitRevision(ctx context.Context, revision int64) error {
 	if m.revision.Load() >= revision {
 		return nil
@@ -203,7 +201,7 @@ func (m *Mirror) WaitRevision(ctx context.Context, revision int64) error {
 	}
 	start := time.Now()
 	defer func() { m.metrics.barrier.Observe(time.Since(start).Seconds()) }()
-	// The revision may belong to a key outside the root, which only a progress report brings here.
+	// The revision may be that of a key outside the root, which only a progress report brings here.
 	ask := time.NewTimer(20 * time.Millisecond)
 	defer ask.Stop()
 	for {
@@ -222,8 +220,8 @@ func (m *Mirror) WaitRevision(ctx context.Context, revision int64) error {
 	}
 }
 
-// CatchUp is WaitRevision for somebody who wrote at the revision and is about to answer: it waits no longer than a write to the
-// store may take, and its error is of the kind errs.Unavailable.
+// CatchUp is WaitRevision for a writer that is about to respond after a write at the revision. It waits no longer than
+// etcd.DefaultTimeout, and its error is of the kind errs.Unavailable.
 func (m *Mirror) CatchUp(ctx context.Context, revision int64) error {
 	if m.revision.Load() >= revision {
 		return nil
@@ -245,7 +243,7 @@ func (m *Mirror) advance(revision int64) {
 	m.waiting.Unlock()
 }
 
-// Run follows etcd until the context ends. It returns nil then, and never gives up before.
+// Run follows etcd until the context ends, and then returns nil. It never gives up earlier.
 func (m *Mirror) Run(ctx context.Context) error {
 	away := make(chan struct{})
 	unreached := sync.OnceFunc(func() { close(away) })
@@ -258,7 +256,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		})
 	}
 	backoff := 10 * time.Millisecond
-	next := int64(0) // where to watch from; 0: list first
+	next := int64(0) // the next revision; 0: list before watching
 	for ctx.Err() == nil {
 		var err error
 		listed := next != 0
@@ -295,7 +293,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	return nil
 }
 
-// list reads the whole prefix at one revision and applies what differs from the present state.
+// list reads the whole prefix at one revision and applies the differences from the current state.
 func (m *Mirror) list(ctx context.Context) error {
 	var kvs []*mvccpb.KeyValue
 	key, end := m.cfg.Prefix, clientv3.GetPrefixRangeEnd(m.cfg.Prefix)
@@ -347,14 +345,13 @@ func (m *Mirror) list(ctx context.Context) error {
 	return nil
 }
 
-// commit applies events, publishes the new snapshots and wakes those who wait for the revision. The caller holds
-// m.applying.
+// commit applies events, publishes the new snapshots and wakes the waiters for the revision. The caller holds m.applying.
 func (m *Mirror) commit(events []event, revision int64) {
 	for _, ev := range events {
 		ev.src.apply(ev)
 	}
 	m.publish(revision)
-	// Once for each event, so that observers hear of the events in their order whatever collections they belong to.
+	// Once per event, so that observers see the events in order, whichever collections they belong to.
 	for _, ev := range events {
 		ev.src.flush()
 	}
@@ -375,8 +372,8 @@ func (m *Mirror) publish(revision int64) {
 	}
 }
 
-// Together calls read, again if need be, until all snapshots that it takes are of one revision: what one transaction wrote to several
-// collections is in all of them or in none. read should do no more than take them.
+// Together calls read, repeatedly if necessary, until all snapshots that it takes are of one revision: what a transaction wrote to
+// several collections is then in all of them or in none. read should only take the snapshots.
 func (m *Mirror) Together(read func()) {
 	for {
 		before := m.publications.Load()
@@ -394,13 +391,13 @@ func (m *Mirror) alive() { m.contact.Store(time.Now().UnixNano()) }
 // errRelist asks Run to list again.
 var errRelist = errors.New("the mirror no longer matches etcd")
 
-// watch follows the prefix from the next revision until something breaks.
+// watch applies the changes of the prefix after the present revision until something breaks.
 func (m *Mirror) watch(ctx context.Context) error {
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	// From the present revision, not the next one: etcd reports no progress to a watch that begins in the future.
+	// Start at the present revision, not the next one: etcd reports no progress to a watch that begins in the future.
 	ch := m.cfg.Source.Watch(wctx, m.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(max(1, m.revision.Load())),
-		clientv3.WithFragment()) // many large changes at once are more than one message may be
+		clientv3.WithFragment()) // many large changes together may exceed the size of one message
 	ticker := time.NewTicker(m.cfg.ProbeInterval)
 	defer ticker.Stop()
 	last := time.Now()
@@ -436,7 +433,7 @@ func (m *Mirror) requestProgress(ctx context.Context) {
 	_ = m.cfg.Source.RequestProgress(ctx)
 }
 
-// receive applies a watch response together with those that are already waiting behind it.
+// receive applies a watch response together with those already queued behind it.
 func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) error {
 	var events []event
 	have := m.revision.Load()
@@ -461,7 +458,7 @@ func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) err
 				events = append(events, e)
 			}
 		}
-		// Only a progress report vouches for its header's revision: a response with events may be one of several.
+		// Only a progress report vouches for the revision in its header: a response with events may be one of several.
 		if resp.IsProgressNotify() {
 			revision = max(revision, resp.Header.Revision)
 		}
@@ -486,7 +483,7 @@ func (m *Mirror) receive(resp clientv3.WatchResponse, ch clientv3.WatchChan) err
 	return nil
 }
 
-// CutWatch breaks the present watch, as a fault between here and etcd would. The mirror resumes by itself.
+// CutWatch breaks the current watch, as a connection failure would. The mirror resumes by itself.
 func (m *Mirror) CutWatch() {
 	select {
 	case m.cut <- struct{}{}:

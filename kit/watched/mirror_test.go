@@ -28,13 +28,13 @@ func TestMain(m *testing.M) {
 	// etcd takes up to 100 ms to bring a resumed watch up to date, which makes a run of the property test slow.
 	_ = flag.Set("rapid.checks", "20")
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background work of closed etcd servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
 }
 
-// follower is a mirror with two collections, of which the first is indexed by its values' words.
+// follower is a mirror with two collections, the first of which is indexed by the words of its values.
 type follower struct {
 	mirror       *watched.Mirror
 	fruit, tools *watched.Collection[string]
@@ -197,8 +197,8 @@ func TestReadsGoOnWhileEtcdIsAwayAndRecover(t *testing.T) {
 }
 
 // TestFollowsWhateverHappens compares the collections with a plain map while keys are written and removed at random, history is
-// compacted, watches are cut and etcd restarts. The changes that were observed must lead to the same state, one step from
-// another, in the order of their revisions.
+// compacted, watches are cut and etcd restarts. The observed changes must lead to the same state, each starting from the result
+// of the one before, in the order of their revisions.
 func TestFollowsWhateverHappens(t *testing.T) {
 	server := etcdtest.Start(t)
 	store := server.Store(t)

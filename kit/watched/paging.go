@@ -2,20 +2,20 @@ package watched
 
 import "go.etcd.io/etcd/api/v3/mvccpb"
 
-// paging finds out how many keys a page of a list may have: records differ in size by four orders of magnitude, and a message of etcd's
-// has a bound.
+// paging chooses the number of keys on a page of a list: record sizes differ by four orders of magnitude, and the size of an etcd
+// message is limited.
 type paging struct{ limit, most int64 }
 
 const (
-	// firstPage is what a list begins with, not knowing how large the records are.
+	// firstPage is the size of the first page, when the size of the records is unknown.
 	firstPage = 100
-	// pageBytes is how large a page should be. It is a small part of what a message may be.
+	// pageBytes is the target size of a page. It is a small part of the largest message.
 	pageBytes = 4 << 20
 )
 
 func newPaging(most int64) *paging { return &paging{limit: min(firstPage, most), most: most} }
 
-// adapt chooses the size of the next page by what was on the last one. It grows by no more than ten times: the next may differ.
+// adapt chooses the size of the next page by the contents of the last one. It grows at most tenfold: the next records may differ.
 func (p *paging) adapt(kvs []*mvccpb.KeyValue) {
 	var bytes int64
 	for _, kv := range kvs {
@@ -28,7 +28,7 @@ func (p *paging) adapt(kvs []*mvccpb.KeyValue) {
 	p.limit = max(1, min(fits, 10*p.limit, p.most))
 }
 
-// smaller chooses a smaller page after one that was too large; false when it was the smallest.
+// smaller chooses a smaller page after one that was too large. It returns false if the page was the smallest.
 func (p *paging) smaller() bool {
 	if p.limit <= 1 {
 		return false

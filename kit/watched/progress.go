@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Progress lets others wait for somebody who makes something of the records of a mirror: every change is marked when it is seen, and settled
-// when what is made of it is in use. The zero value is not usable; use NewProgress.
+// Progress lets callers wait for a worker that derives something from the records of a mirror: every change is marked when it is seen, and
+// settled when the result is in use. The zero value is not usable; use NewProgress.
 type Progress struct {
 	mirror *Mirror
 
@@ -16,26 +16,27 @@ type Progress struct {
 	moved   chan struct{} // closed when settled moves
 }
 
-// NewProgress makes a Progress in which the first piece of work is marked already.
+// NewProgress returns a Progress in which the first piece of work is already marked.
 func NewProgress(m *Mirror) *Progress {
 	return &Progress{mirror: m, marked: 1, moved: make(chan struct{})}
 }
 
-// Mark says that there is something new to be worked on.
+// Mark records a new piece of work.
 func (p *Progress) Mark() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.marked++
 }
 
-// Marked is how much was marked. Who works takes it together with what is to be worked on, under a lock that Mark is called under, too.
+// Marked returns the number of marks. The worker must call it while it takes the work itself, under a lock that also guards the calls of
+// Mark.
 func (p *Progress) Marked() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.marked
 }
 
-// Settle says that everything up to a value of Marked is in use.
+// Settle records that all work up to a value of Marked is in use.
 func (p *Progress) Settle(marked uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,7 +45,8 @@ func (p *Progress) Settle(marked uint64) {
 	p.moved = make(chan struct{})
 }
 
-// CatchUp returns when what was in etcd at a revision, and what was marked before the call, is in use; or with the context's error.
+// CatchUp waits until the state of etcd at a revision, and all work marked before the call, is in use. It returns the context's error if
+// that ends first.
 func (p *Progress) CatchUp(ctx context.Context, revision int64) error {
 	if err := p.mirror.WaitRevision(ctx, revision); err != nil {
 		return err

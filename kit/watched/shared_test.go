@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// sharers are collections with prefixes in common, as several parts of one program have them.
+// sharers are collections with overlapping prefixes, as different parts of one program have them.
 type sharers struct {
 	mirror            *watched.Mirror
 	all, again, lower *watched.Collection[string]
@@ -87,7 +87,7 @@ func TestLargeRecordsAreListedAndWatched(t *testing.T) {
 		}
 		return revision
 	}
-	// More than one message may be, both together and in a page.
+	// Together more than one message may hold, and more than one page may.
 	put(0, 300)
 	s := share(store, "")
 	stop := s.run(t)

@@ -1,4 +1,4 @@
-// Package maintenance is a filter of the gateway: it answers calls to services that are being worked on.
+// Package maintenance is a filter for the gateway. It responds to calls to services that are under maintenance.
 package maintenance
 
 import (
@@ -17,9 +17,9 @@ import (
 
 // Config is the configuration of the filter.
 type Config struct {
-	// Services are the names (serName) of the services that are being worked on.
+	// Services are the names (serName) of the services under maintenance.
 	Services []string `json:"services"`
-	// RetryAfter is when clients are to come back. Default: 1m.
+	// RetryAfter is when clients should retry. Default: 1m.
 	RetryAfter gateway.Duration `json:"retryAfter,omitempty"`
 
 	Unknown gateway.Unknown `json:"-" bind:"rest"`
@@ -38,7 +38,7 @@ func (c *Config) Check(faults *problem.InvalidParams) {
 	}
 }
 
-// Definition makes the filter known to the gateway, as "maintenance".
+// Definition returns the definition of the filter "maintenance".
 func Definition() filter.Definition { return filter.Define("maintenance", newFilter) }
 
 func newFilter(cfg Config, env filter.Env) (filter.Filter, error) {

@@ -1,4 +1,4 @@
-// Command gateway is the gateway of the MEC platform with a filter of one's own.
+// Command gateway is the gateway of the MEC platform with a custom filter.
 package main
 
 import (
