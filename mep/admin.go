@@ -22,7 +22,7 @@ import (
 	"github.com/openmep/mep/mepauth/seal"
 )
 
-// admin is what a command works with: the platform's state, whether the platform runs or not.
+// admin gives a command access to the platform's state, whether the platform runs or not.
 type admin struct {
 	cfg   *Config
 	store *etcd.Store
@@ -35,10 +35,10 @@ type admin struct {
 // commandTimeout bounds a command.
 const commandTimeout = 30 * time.Second
 
-// administer adapts a function to a command that changes or shows the platform's state, and gives it the flags of all
-// settings, which say where that is.
+// administer makes cmd a command that shows or changes the platform's state with run, and gives it the flags of all
+// settings, which say where that state is.
 //
-// Only a command that mayCreate makes a database where there is none: with others that is a sign of the wrong directory.
+// Only with mayCreate does a command create a database where there is none: for others, that is a sign of the wrong directory.
 func administer(s *Spec, cmd *cobra.Command, mayCreate bool, run func(ctx context.Context, cmd *cobra.Command, a *admin, args []string) error) *cobra.Command {
 	s.AddFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -82,8 +82,8 @@ func openAdmin(ctx context.Context, cfg *Config, mayCreate bool) (*admin, error)
 	return a, nil
 }
 
-// openStore reaches the platform's etcd: the configured one, that of a running platform on the same data directory, or, when
-// none runs, the database itself.
+// openStore connects to the platform's etcd: the configured one, that of a running platform on the same data directory, or,
+// if none runs, one that it starts there.
 func openStore(ctx context.Context, cfg *Config, mayCreate bool) (*etcd.Store, func() error, error) {
 	if len(cfg.Common.EtcdEndpoints) > 0 {
 		store, err := node.DialOnce(&cfg.Common)
@@ -120,7 +120,7 @@ func openStore(ctx context.Context, cfg *Config, mayCreate bool) (*etcd.Store, f
 	return server.Store(), func() error { return errors.Join(server.Close(), held.Close()) }, nil
 }
 
-// usable says why a command must not open the database in a directory.
+// usable returns an error if a command must not open the database in a directory.
 func usable(dir string, mayCreate bool) error {
 	info, err := os.Stat(filepath.Join(dir, "etcd", "member"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,14 +132,14 @@ func usable(dir string, mayCreate bool) error {
 	if err != nil {
 		return err
 	}
-	// What another user, such as root, writes there the platform could not open any more.
+	// The platform could no longer open what another user, such as root, writes there.
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
 		return fmt.Errorf("the database in %s belongs to user %d: run this as that user", dir, st.Uid)
 	}
 	return nil
 }
 
-// record writes down who did what on the command line.
+// record writes an audit entry for an act on the command line.
 func (a *admin) record(action, client, target, detail string, err error) {
 	e := audit.Entry{
 		Action: action, Result: audit.Success, Caller: "uid:" + strconv.Itoa(os.Getuid()), Client: client, Via: "command line",

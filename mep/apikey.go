@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// apikeyCommand shows and changes the API keys of the consumers of a running platform.
+// apikeyCommand returns the command that shows and changes the API keys of the consumers of a running platform.
 func apikeyCommand(s *Spec) *cobra.Command {
 	root := &cobra.Command{Use: "apikey", Short: "Show and change the API keys of consumers at the gateway of a running platform", Args: cobra.NoArgs}
 	create := &cobra.Command{Use: "create", Short: "Make an API key, and print it: it is not shown again", Args: cobra.NoArgs}
@@ -33,7 +33,7 @@ func apikeyCommand(s *Spec) *cobra.Command {
 	return root
 }
 
-// oneKeyID takes the id of a key, and does not repeat what is none: it may be the key.
+// oneKeyID accepts the id of a key. It does not repeat anything else, which may be the key itself.
 func oneKeyID(_ *cobra.Command, args []string) error {
 	if len(args) != 1 || len(args[0]) != 16 || strings.Trim(args[0], "0123456789abcdef") != "" {
 		return errors.New("give one id of an API key: 16 hexadecimal digits, as mep apikey list shows it")
@@ -61,7 +61,7 @@ func createAPIKey(ctx context.Context, cmd *cobra.Command, g *client.Gateway, _ 
 	if done, err := printed(cmd, key); done || err != nil {
 		return err
 	}
-	// The key alone is on the standard output, for scripts.
+	// Only the key goes to the standard output, for scripts.
 	cmd.PrintErrf("API key %s of %s, %s\n", key.ID, key.Consumer, until(key.Expires))
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), key.Key)
 	return err

@@ -27,7 +27,7 @@ import (
 	"github.com/openmep/mep/mepauth/credential"
 )
 
-// credentialsCommand shows and changes the credentials of apps and managers.
+// credentialsCommand returns the command that shows and changes the credentials of apps and managers.
 func credentialsCommand(s *Spec) *cobra.Command {
 	root := &cobra.Command{
 		Use: "credentials", Short: "Show and change the credentials of apps and managers, whether the platform runs or not", Args: cobra.NoArgs,
@@ -61,7 +61,7 @@ func credentialsCommand(s *Spec) *cobra.Command {
 	return root
 }
 
-// oneAccessKey takes an access key, and does not repeat what is none: it may be the secret key.
+// oneAccessKey accepts an access key id. It does not repeat anything else, which may be the secret key.
 func oneAccessKey(_ *cobra.Command, args []string) error {
 	if len(args) != 1 || !signing.ValidAccessKeyID(args[0]) {
 		return fmt.Errorf("give one access key id: %d letters, digits and characters of \"_+/=\", as mep credentials list shows it",
@@ -70,7 +70,7 @@ func oneAccessKey(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// managerName is what a manager may be called: a token's subject that can be no appInstanceId.
+// managerName matches the names of managers. A UUID is refused besides: it could be an appInstanceId.
 var managerName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // wanted reads the flags of create.
@@ -122,7 +122,7 @@ func wanted(cmd *cobra.Command) (w credential.Wanted, app bool, err error) {
 	return w, false, nil
 }
 
-// writable finds out whether the file of --out can be written, before anything is changed whose outcome would be lost.
+// writable checks that the file of --out can be written, before a change is made whose result would be lost.
 func writable(cmd *cobra.Command) error {
 	out, err := cmd.Flags().GetString("out")
 	if err != nil || out == "" {
@@ -165,7 +165,7 @@ func createCredential(ctx context.Context, cmd *cobra.Command, a *admin, _ []str
 	return a.hand(cmd, &made.Known, cmp.Or(made.SecretKey, w.SecretKey))
 }
 
-// hand gives out credentials.
+// hand writes credentials to the file of --out, or prints them.
 func (a *admin) hand(cmd *cobra.Command, k *credential.Known, secret string) error {
 	c := &auth.Credentials{
 		AccessKeyID: k.AccessKeyID, SecretKey: auth.Secret(secret), Name: k.Credential.Name, Scopes: k.Credential.Scopes,
@@ -196,7 +196,7 @@ func (a *admin) hand(cmd *cobra.Command, k *credential.Known, secret string) err
 	return enc.Encode(c)
 }
 
-// reach says how clients reach the platform: as it last said itself, else as it is configured.
+// reach returns how clients reach the platform: as the platform itself last said, else as it is configured.
 func (a *admin) reach() (urls map[string]string, caFile string) {
 	common := &a.cfg.Common
 	if first, err := auth.LoadCredentials(mepauth.BootstrapFile(common)); err == nil {
@@ -231,7 +231,7 @@ func (a *admin) reach() (urls map[string]string, caFile string) {
 	return urls, caFile
 }
 
-// guess makes a URL of the address a listener is bound to.
+// guess derives a URL from the address that a listener is bound to.
 func (a *admin) guess(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || host == "" || net.ParseIP(host).IsUnspecified() {

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/api/dns"
 )
 
-// dnsCommand looks at the DNS server of a running platform.
+// dnsCommand returns the command that examines the DNS server of a running platform.
 func dnsCommand(s *Spec) *cobra.Command {
 	root := &cobra.Command{Use: "dns", Short: "Ask the DNS server of a running platform, and its management", Args: cobra.NoArgs}
 	list := &cobra.Command{
@@ -36,7 +36,7 @@ func dnsCommand(s *Spec) *cobra.Command {
 	return root
 }
 
-// dnsManagement is the management of the DNS server.
+// dnsManagement is the management API of the DNS server.
 var dnsManagement = remote[*client.DNS]{
 	name: "the DNS management", listener: "dns", setting: "dns.managementListen",
 	listen: func(cfg *Config) (string, error) {
@@ -168,5 +168,5 @@ func writeTrace(out io.Writer, t *dns.Trace) error {
 	return w.Flush()
 }
 
-// oneLine is a record without the tabs that zone files have between its parts.
+// oneLine replaces the tabs that zone files have between the parts of a record by spaces.
 func oneLine(record string) string { return strings.ReplaceAll(record, "\t", " ") }

@@ -32,7 +32,7 @@ func mepDNS(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// management stands for the DNS management: it answers what it is told to by method and path, and notes what it is asked.
+// management stands in for the DNS management: it gives a response for each method and path, and records the requests.
 type management struct {
 	answers map[string]string
 	asked   []string
@@ -197,7 +197,7 @@ func nameServer(t *testing.T) (plain, overTLS, caFile string) {
 	require.NoError(t, err)
 	pc, err := net.ListenPacket("udp", ln.Addr().String())
 	require.NoError(t, err)
-	// Its certificate is for 127.0.0.1.
+	// The certificate of web is for 127.0.0.1.
 	web := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
 	caFile = filepath.Join(t.TempDir(), "ca.crt")

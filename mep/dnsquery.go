@@ -21,10 +21,10 @@ import (
 	"github.com/openmep/mep/dnsagent"
 )
 
-// queryTimeout bounds one question, from the connection to the answer.
+// queryTimeout bounds one query, from the connection to the response.
 const queryTimeout = 5 * time.Second
 
-// queryCommand asks a DNS server as any client does.
+// queryCommand returns the command that queries a DNS server as any client does.
 func queryCommand(s *Spec) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "query NAME [TYPE]", Short: "Ask the DNS server, and print its answer as dig does; NAME may be an address, whose name is asked for then",
@@ -62,7 +62,7 @@ func queryCommand(s *Spec) *cobra.Command {
 	return cmd
 }
 
-// questionOf makes a question of what is on the command line.
+// questionOf returns the query for the arguments of the command line.
 func questionOf(args []string) (*dns.Msg, error) {
 	name, rrtype := args[0], dns.TypeA
 	if _, err := netip.ParseAddr(name); err == nil {
@@ -92,7 +92,7 @@ func questionOf(args []string) (*dns.Msg, error) {
 	return m, nil
 }
 
-// query is a question, and then its answer.
+// query is a DNS query, and then its response.
 type query struct {
 	client *dns.Client
 	server string
@@ -137,7 +137,7 @@ func newQuery(cmd *cobra.Command, cfg *Config) (*query, error) {
 	return q, nil
 }
 
-// queryTLS trusts the CA that is given, or the platform's own where there is one, or whom the machine trusts.
+// queryTLS returns a configuration that trusts the given CA, else the platform's own, if any, else those of the machine.
 func queryTLS(cfg *Config, server, given string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(server)
 	if err != nil {
@@ -162,7 +162,7 @@ func queryTLS(cfg *Config, server, given string) (*tls.Config, error) {
 	return settings, nil
 }
 
-// ask sends the question, once more over TCP when the answer was too long for UDP.
+// ask sends the query, and sends it again over TCP if the response was too long for UDP.
 func (q *query) ask(ctx context.Context, question *dns.Msg) error {
 	var err error
 	q.answer, q.took, err = q.client.ExchangeContext(ctx, question, q.server)
@@ -173,7 +173,7 @@ func (q *query) ask(ctx context.Context, question *dns.Msg) error {
 	return err
 }
 
-// protocol is how the question was asked.
+// protocol returns the transport of the query.
 func (q *query) protocol() string {
 	if q.client.Net == "tcp-tls" {
 		return "TLS"
@@ -181,7 +181,7 @@ func (q *query) protocol() string {
 	return strings.ToUpper(q.client.Net)
 }
 
-// write prints the answer.
+// write prints the response.
 func (q *query) write(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	if q.retried {
@@ -193,7 +193,7 @@ func (q *query) write(cmd *cobra.Command) error {
 	return err
 }
 
-// answered is an answer as JSON.
+// answered is a response as JSON.
 type answered struct {
 	Server        string   `json:"server"`
 	Protocol      string   `json:"protocol"`
@@ -216,7 +216,7 @@ func (q *query) asJSON() answered {
 	}
 }
 
-// texts are records as zone files have them, without what is none (RFC 6891).
+// texts returns records in the form of zone files, without OPT pseudo-records (RFC 6891).
 func texts(section []dns.RR) []string {
 	list := []string{}
 	for _, r := range section {

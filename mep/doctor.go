@@ -8,7 +8,7 @@ import (
 	"github.com/openmep/mep/mep/doctor"
 )
 
-// doctorCommand examines the installation the settings describe.
+// doctorCommand returns the command that examines an installation.
 func doctorCommand(s *Spec) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for faults in the installation and say what to do; the exit code is 0 when nothing failed",

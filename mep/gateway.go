@@ -17,13 +17,13 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// gatewayManagement is the management of the gateway.
+// gatewayManagement is the management API of the gateway.
 var gatewayManagement = remote[*client.Gateway]{
 	name: "the management of the gateway", listener: "gateway-management", setting: "gateway.managementListen",
 	listen: gatewayListen, connect: client.NewGateway,
 }
 
-// gatewayListen is where the management of the gateway listens.
+// gatewayListen returns where the gateway's management API listens.
 func gatewayListen(c *Config) (string, error) {
 	if !c.Gateway.Enabled() {
 		return "", errors.New("gateway.listen is off: there is no gateway; name another one with --url")
@@ -31,7 +31,7 @@ func gatewayListen(c *Config) (string, error) {
 	return c.Gateway.ManagementListen, nil
 }
 
-// gatewayCommand looks at the gateway of a running platform.
+// gatewayCommand returns the command that examines the gateway of a running platform.
 func gatewayCommand(s *Spec) *cobra.Command {
 	root := &cobra.Command{Use: "gateway", Short: "Look at the gateway of a running platform: its routes, and what becomes of calls", Args: cobra.NoArgs}
 	routes := &cobra.Command{Use: "routes", Short: "List the routes, and what they lead to", Args: cobra.NoArgs}
@@ -80,7 +80,7 @@ func listRoutes(ctx context.Context, cmd *cobra.Command, g *client.Gateway, _ []
 	return w.Flush()
 }
 
-// writeRoute writes a row for a route, and further ones for further targets.
+// writeRoute writes a row for a route, and further rows for further targets.
 func writeRoute(w io.Writer, r *gateway.RouteView) {
 	targets := r.Targets
 	if len(targets) == 0 {
@@ -96,7 +96,7 @@ func writeRoute(w io.Writer, r *gateway.RouteView) {
 	}
 }
 
-// takes says which requests a route takes.
+// takes describes which requests a route takes.
 func takes(r *gateway.RouteView) string {
 	var parts []string
 	if len(r.Methods) > 0 {

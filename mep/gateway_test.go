@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// run runs a command line of a command.
+// run executes a command with arguments.
 func run(t *testing.T, command func(*Spec) *cobra.Command, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	cmd := command(Platform())
@@ -160,7 +160,7 @@ func TestCommandsOfTheGatewayThatAreRefused(t *testing.T) {
 		"not explained": {gatewayCommand, []string{"explain", "GET", "/"}, "400 Bad request"},
 		"nobody there":  {gatewayCommand, []string{"status", "--url", "http://127.0.0.1:1"}, "the management of the gateway does not answer (is the platform running, and gateway.managementListen or --url right?)"},
 	} {
-		// What a case says comes last, and wins.
+		// The case's own arguments come last, and win.
 		_, _, err := run(t, x.command, slices.Concat(x.args[:1], at, x.args[1:])...)
 		require.ErrorContains(t, err, x.want, name)
 	}

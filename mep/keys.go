@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// keysCommand shows and changes the keys that sign tokens.
+// keysCommand returns the command that shows and changes the keys that sign tokens.
 func keysCommand(s *Spec) *cobra.Command {
 	keys := &cobra.Command{Use: "keys", Short: "Show and change the keys that sign tokens", Args: cobra.NoArgs}
 	list := &cobra.Command{Use: "list", Short: "List the signing keys and what each does at present", Args: cobra.NoArgs}
@@ -41,7 +41,7 @@ func listKeys(ctx context.Context, cmd *cobra.Command, a *admin, _ []string) err
 	return w.Flush()
 }
 
-// moment is a time for people; "-" for none.
+// moment formats a time for people; "-" stands for none.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return "-"

@@ -10,15 +10,15 @@ import (
 	"syscall"
 )
 
-// dirLock is a data directory in use by this process.
+// dirLock is the lock of a data directory that this process uses.
 type dirLock struct{ file *os.File }
 
-// errInUse says that another process uses a data directory.
+// errInUse means that another process uses a data directory.
 var errInUse = errors.New("is in use by another process")
 
 func lockFile(dir string) string { return filepath.Join(dir, "lock") }
 
-// lock makes sure that one process at a time uses a data directory.
+// lock ensures that only one process at a time uses a data directory.
 func lock(dir string) (*dirLock, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // others may pass through to the certificate of the CA
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -36,7 +36,7 @@ func lock(dir string) (*dirLock, error) {
 	return &dirLock{f}, nil
 }
 
-// note leaves the address of the database in the lock file, for the commands that are used while the platform runs.
+// note writes the address of the database to the lock file, for commands used while the platform runs.
 func (l *dirLock) note(address string) error {
 	err := l.file.Truncate(0)
 	if err == nil {
@@ -51,7 +51,7 @@ func (l *dirLock) note(address string) error {
 // Close lets others use the directory.
 func (l *dirLock) Close() error { return l.file.Close() }
 
-// noted is the address another process left in the lock file of a data directory; empty when there is none.
+// noted returns the address that another process left in the lock file of a data directory; empty if there is none.
 func noted(dir string) (string, error) {
 	text, err := os.ReadFile(lockFile(dir))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,4 +1,4 @@
-// Package mep is the whole MEC platform in one process: the daemons' packages on an embedded etcd, and the command line.
+// Package mep runs the whole MEC platform in one process: the daemons' packages on an embedded etcd, and the command line.
 package mep
 
 import (
@@ -35,13 +35,13 @@ type Config struct {
 	DiskQuota   int64 `name:"storage.quota" default:"2147483648" usage:"largest size of the embedded etcd's database in bytes"`
 }
 
-// server is the configuration of the Mp1 server, which shows consumers what the gateway is told.
+// server returns the configuration of the Mp1 server, with the gateway's service domain, which consumers are shown.
 func (c *Config) server() *mepserver.Config {
 	c.Server.ServiceDomain = c.Gateway.ServiceDomain
 	return &c.Server
 }
 
-// auth is the configuration of the token service, whose names are to be none of the services' at the gateway.
+// auth returns the configuration of the token service, with the gateway's service domain, which must not contain its names.
 func (c *Config) auth() *mepauth.Config {
 	c.Auth.ServiceDomain = c.Gateway.ServiceDomain
 	return &c.Auth
@@ -50,7 +50,7 @@ func (c *Config) auth() *mepauth.Config {
 // Spec describes a program with the configuration of the platform.
 type Spec = daemon.Spec[Config]
 
-// Platform describes the program mep. filters are further kinds of filters that the gateway's configuration may name.
+// Platform returns the program mep. filters are further kinds of filters that the gateway's configuration may name.
 func Platform(filters ...filter.Definition) *Spec {
 	s := &Spec{
 		Name: "mep", Short: "ETSI MEC platform in one process",
@@ -105,7 +105,7 @@ func build(ctx context.Context, cfg *Config, env *daemon.Env, filters []filter.D
 	return program, nil
 }
 
-// assemble makes the parts that work on the store.
+// assemble builds the parts that work on the store.
 func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Server, store *etcd.Store,
 	filters []filter.Definition,
 ) (*daemon.Program[Config], error) {
@@ -125,7 +125,7 @@ func assemble(ctx context.Context, cfg *Config, env *daemon.Env, db *embedded.Se
 			return nil, errors.Join(err, tokens.Close())
 		}
 		urls["dns"] = names.ManagementURL()
-		// The platform's own server applies DNS rules, unless somebody else is to.
+		// The platform's own DNS server applies DNS rules, unless another driver is configured.
 		serverConfig.Mm5.DNS.Driver = cmp.Or(cfg.Server.Mm5.DNS.Driver, mepserver.DriverAgent)
 	}
 	server, err := mepserver.New(&serverConfig, n, env, mepserver.Also{Mp1: tokens.MountSigned, Mm5: tokens.MountConfs})
@@ -200,7 +200,7 @@ func closeAgent(a *dnsagent.Agent) error {
 	return a.Close()
 }
 
-// connect dials the configured etcd, or starts an embedded one and returns that, too.
+// connect dials the configured etcd, or starts an embedded one and returns that server too.
 func connect(ctx context.Context, cfg *Config, env *daemon.Env) (*embedded.Server, *etcd.Store, []daemon.Part, error) {
 	if len(cfg.Common.EtcdEndpoints) > 0 {
 		store, parts, err := node.Dial(env)

@@ -18,21 +18,21 @@ import (
 	"github.com/openmep/mep/mepauth"
 )
 
-// remote is one of the managements of a running platform that commands talk to, with a client C.
+// remote is a management API of a running platform that commands use through a client of type C.
 type remote[C any] struct {
-	// name is what it is called in messages.
+	// name is its name in messages.
 	name string
-	// listener is its name among the URLs of a credentials file.
+	// listener is its key among the URLs of a credentials file.
 	listener string
-	// setting says where it listens.
+	// setting names the setting of its address.
 	setting string
-	// listen is the value of that, with an error when it is off.
+	// listen returns the value of that setting, or an error if it is off.
 	listen func(*Config) (string, error)
-	// connect makes a client.
+	// connect returns a client.
 	connect func(baseURL string, opts ...client.Option) (C, error)
 }
 
-// command adapts a function to a command that talks to the management, and gives it the flags that say where that is.
+// command makes cmd a command that uses the management API with run, and gives it the flags that say where the API is.
 func (r *remote[C]) command(s *Spec, cmd *cobra.Command, run func(ctx context.Context, cmd *cobra.Command, c C, args []string) error) *cobra.Command {
 	s.AddFlags(cmd)
 	f := cmd.Flags()
@@ -57,7 +57,7 @@ func (r *remote[C]) command(s *Spec, cmd *cobra.Command, run func(ctx context.Co
 	return cmd
 }
 
-// explained says what to do about a platform that does not answer.
+// explained adds to an error what to do about a platform that does not respond.
 func (r *remote[C]) explained(err error) error {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("%s does not answer (is the platform running, and %s or --url right?): %w", r.name, r.setting, err)
@@ -65,7 +65,7 @@ func (r *remote[C]) explained(err error) error {
 	return err
 }
 
-// open makes a client; done ends its connections.
+// open returns a client; done closes its connections.
 func (r *remote[C]) open(cmd *cobra.Command, cfg *Config) (c C, done func(), err error) {
 	f := cmd.Flags()
 	get := func(name string) string { v, _ := f.GetString(name); return v }
@@ -105,7 +105,7 @@ func (r *remote[C]) open(cmd *cobra.Command, cfg *Config) (c C, done func(), err
 	return c, h.CloseIdleConnections, err
 }
 
-// reachable is the address of a listener as somebody on this machine uses it.
+// reachable returns the address of a listener for a client on this machine.
 func reachable(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -120,7 +120,7 @@ func reachable(listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// printed writes v as JSON if the command has --json, and reports whether it has.
+// printed writes v as JSON if the command has --json, and reports whether it does.
 func printed(cmd *cobra.Command, v any) (bool, error) {
 	asJSON, err := cmd.Flags().GetBool("json")
 	if err != nil || !asJSON {
@@ -131,7 +131,7 @@ func printed(cmd *cobra.Command, v any) (bool, error) {
 	return true, enc.Encode(v)
 }
 
-// collected is all of a list that comes page by page; empty and not nil when there is nothing, which is how JSON shows it.
+// collected returns all elements of a list that comes page by page. An empty list is not nil, so that JSON shows it as [].
 func collected[T any](pages iter.Seq2[T, error]) ([]T, error) {
 	list := []T{}
 	for v, err := range pages {

@@ -10,7 +10,7 @@ import (
 	"github.com/openmep/mep/api/auth"
 )
 
-// tokenCommand gets a token as any client does.
+// tokenCommand returns the command that gets a token as any client does.
 func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "token", Short: "Get a token for the credentials in a file, and print it", Args: cobra.NoArgs,

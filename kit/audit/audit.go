@@ -1,5 +1,5 @@
-// Package audit writes the audit stream: who did what to which credential, key, app or rule, from where and with what
-// result. It is a file of JSON lines apart from the log, because others read it, for other reasons and for longer.
+// Package audit writes the audit stream: who did what to which credential, key, app or rule, from where and with what result. The
+// stream is a file of JSON lines apart from the log: it has other readers and purposes, and is kept for longer.
 package audit
 
 import (
@@ -24,22 +24,22 @@ const (
 	Failed  = "failed"
 )
 
-// ActionSuppressed is the action of a line that stands for denials that were left out; its members listener and count say of which
+// ActionSuppressed is the action of a line that stands for suppressed denials; its members listener and count say at which
 // listener, and how many.
 const ActionSuppressed = "audit.suppressed"
 
-// Entry is one act. Empty strings are left out; of strings longer than 256 bytes the start is written. Action and Result are
-// labels of a metric, and Listener has a limit of its own: they must not come from a request.
+// Entry is one act. Empty strings are omitted; of strings longer than 256 bytes only the start is written. Action and Result are
+// labels of a metric, and each Listener has its own limit: their values must not come from a request.
 type Entry struct {
 	// Action is what was done: noun.verb, such as credential.create, key.rotate, token.issue, access.deny.
 	Action string
 	// Result is Success, Denied or Failed.
 	Result string
-	// Caller is who did it: the subject of the token or certificate, uid:0 and the like for the command line.
+	// Caller is who did it: the subject of the token or certificate, or uid:0 and the like for the command line.
 	Caller string
-	// Client is the access key id that was used.
+	// Client is the id of the access key that was used.
 	Client string
-	// Via is how the caller proved who it is: token, certificate, signature, secret, command line.
+	// Via is how the caller authenticated: token, certificate, signature, secret, command line.
 	Via string
 	// Source is the address of the client.
 	Source string
@@ -47,36 +47,36 @@ type Entry struct {
 	Target string
 	// Scope is the scope that was asked for or granted.
 	Scope string
-	// RequestID finds the request in the log.
+	// RequestID is the id of the request in the log.
 	RequestID string
-	// Detail is one sentence that never has a secret in it.
+	// Detail is one sentence, and never contains a secret.
 	Detail string
-	// Listener is the listener that the client came to. Denials have it, by which they are bounded: see Busy.
+	// Listener is the listener that the client connected to. Denials have it, and are limited by it: see Busy.
 	Listener string
 }
 
-// The defaults of Config, and the least file size: a file has room for the longest line several times over.
+// The defaults of Config, and the minimum file size: a file has room for the longest line several times over.
 const (
 	DefaultMaxBytes = 16 << 20
 	DefaultKeep     = 10
 	MinMaxBytes     = 64 << 10
 )
 
-// Config is the settings of the stream.
+// Config holds the settings of the stream.
 type Config struct {
-	// File is the path. It and its directory are made when they do not exist, for nobody else to read. A device, a pipe or
-	// a symbolic link is written to but never rotated.
+	// File is the path. The file and its directory are created if they do not exist, with no access for other users. A device, a
+	// pipe or a symbolic link is written to but never rotated.
 	File string
-	// MaxBytes is the size, at least MinMaxBytes, at which the file becomes file.1 and a new one begins; 0 counts as
-	// DefaultMaxBytes. Less than 0 leaves rotation to others.
+	// MaxBytes is the size, at least MinMaxBytes, at which the file becomes file.1 and a new one begins; 0 means DefaultMaxBytes.
+	// Less than 0 leaves rotation to others.
 	MaxBytes int64
-	// Keep is how many old files there may be; 0 counts as DefaultKeep. All together have at most MaxBytes*(Keep+1) bytes,
-	// and what other processes append while one rotates. When files cannot be renamed the one in use grows, and the log says
-	// so: history is worth more than room.
+	// Keep is the number of old files to keep; 0 means DefaultKeep. All files together have at most MaxBytes*(Keep+1) bytes, plus
+	// what other processes append while one rotates. If files cannot be renamed, the current one grows and the log says so:
+	// history is worth more than disk space.
 	Keep int
-	// Log gets the entries that cannot be written to the file, and why; nil discards them.
+	// Log receives the entries that cannot be written to the file, and why; nil discards them.
 	Log *slog.Logger
-	// Registerer takes the metrics, unless it is nil.
+	// Registerer registers the metrics, unless it is nil.
 	Registerer prometheus.Registerer
 }
 
@@ -89,24 +89,24 @@ const (
 type Log struct {
 	log     *slog.Logger
 	metrics metrics
-	late    *time.Timer // writes what Busy left in buf
-	sum     *time.Timer // says how much was suppressed
+	late    *time.Timer // flushes what Busy left in buf
+	sum     *time.Timer // writes how many denials were suppressed
 
 	mu      sync.Mutex
 	buf     []byte
 	denials denials
-	summing bool // sum is to say it
+	summing bool // sum is scheduled
 	closed  bool
 
-	// writing is taken before mu and held while the file is written, so that a slow disk does not stop Busy.
+	// writing is acquired before mu and held while the file is written, so that a slow disk does not block Busy.
 	writing          sync.Mutex
 	file             *rotate.File
 	spare            []byte
 	failing, growing bool
 }
 
-// Open opens the file for appending. Other processes may append to it too: what is written at once are whole lines. When the
-// file ends within a line, after a crash or on a full disk, that line gets its end before the next.
+// Open opens the file for appending. Other processes may append to it too: each write consists of whole lines. If the last line
+// has no newline, after a crash or on a full disk, the next write adds it.
 func Open(cfg Config) (*Log, error) {
 	switch {
 	case cfg.File == "":
@@ -142,8 +142,8 @@ func Open(cfg Config) (*Log, error) {
 }
 
 // Write writes an entry that matters by itself: it is in the file (though a crash of the machine may lose it) before Write
-// returns. An entry that cannot be written goes to the log as a warning. Write is for acts of those who may act: what a
-// stranger can cause any number of times is for Busy.
+// returns. An entry that cannot be written goes to the log as a warning. Write is for the acts of authorised callers; use Busy for
+// what strangers can cause any number of times.
 func (l *Log) Write(e Entry) {
 	if l == nil {
 		return
@@ -153,9 +153,9 @@ func (l *Log) Write(e Entry) {
 	l.flush()
 }
 
-// Busy writes an entry of a kind there are many of, at most 50 ms late. Of those whose Result is Denied, 10 a second of each
-// Listener are written and 50 at once, and 40 a second and 150 at once of all together besides; lines with ActionSuppressed
-// say, at most once a second for each listener, how many were not.
+// Busy writes an entry of a frequent kind, at most 50 ms late. Of those whose Result is Denied, it writes 10 a second and 50 at
+// once for each Listener, and besides these 40 a second and 150 at once for all listeners together. Lines with ActionSuppressed
+// say, at most once a second for each listener, how many were suppressed.
 func (l *Log) Busy(e Entry) {
 	if l == nil {
 		return
@@ -169,7 +169,7 @@ func (l *Log) Busy(e Entry) {
 	}
 }
 
-// Reopen opens the path anew, after the file was renamed. Without it that is noticed within a second.
+// Reopen opens the path anew after the file was renamed. Without Reopen, the rename is noticed within a second.
 func (l *Log) Reopen() error {
 	if l == nil {
 		return nil
@@ -192,7 +192,7 @@ func (l *Log) Reopen() error {
 	return err
 }
 
-// Close writes what is left. Entries that come later go to the log.
+// Close writes what is buffered. Later entries go to the log.
 func (l *Log) Close() error {
 	if l == nil {
 		return nil
@@ -209,7 +209,7 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
-// add appends an entry to what is to be written and returns the size of that.
+// add appends an entry to the buffer and returns the size of the buffer.
 func (l *Log) add(e *Entry) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -225,7 +225,7 @@ func (l *Log) add(e *Entry) int {
 	return len(l.buf)
 }
 
-// suppress reports whether a denial of a listener is left out, and has that said within a second.
+// suppress reports whether a denial is suppressed; a line says so within a second.
 func (l *Log) suppress(listener string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,7 +239,7 @@ func (l *Log) suppress(listener string) bool {
 	return true
 }
 
-// sumUp writes how many entries were suppressed since it was last said.
+// sumUp writes how many denials were suppressed since it last did.
 func (l *Log) sumUp() {
 	l.mu.Lock()
 	l.summing = false
@@ -258,8 +258,7 @@ func (l *Log) flush() {
 	l.drain()
 }
 
-// drain writes what is in buf. Whoever waits for writing while another drains finds its entries written. The caller
-// holds writing.
+// drain writes what is in buf. A caller that waited for writing while another drained finds its entries written. The caller holds writing.
 func (l *Log) drain() {
 	l.mu.Lock()
 	lines := l.buf
@@ -276,14 +275,14 @@ func (l *Log) drain() {
 	}
 }
 
-// lose sends lines to the log that the file did not take.
+// lose logs lines that the file did not take.
 func (l *Log) lose(lines []byte) {
 	for line := range bytes.Lines(lines) {
 		l.log.Warn("audit entry", "entry", json.RawMessage(bytes.Clone(bytes.TrimSuffix(line, []byte("\n")))))
 	}
 }
 
-// tell logs when the file ceases to work and when it works again.
+// tell logs when the file stops working and when it works again.
 func (l *Log) tell(bad *bool, err error, broken, mended string) {
 	switch {
 	case err != nil && !*bad:

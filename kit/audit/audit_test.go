@@ -36,7 +36,7 @@ type line struct {
 	Scope, RequestID, Detail, Listener  string
 }
 
-// lines reads a file, in which every line must be whole.
+// lines reads a file in which every line must be complete.
 func lines(t testing.TB, path string) []line {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -62,7 +62,7 @@ func targets(all []line) []string {
 	return out
 }
 
-// logged collects what goes to the ordinary log.
+// logged collects what is written to the ordinary log.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -466,7 +466,7 @@ func TestFileThatCannotBeOpenedAgain(t *testing.T) {
 	})
 }
 
-// TestFullDisk fills a real file system of a few pages, which takes the right to mount one.
+// TestFullDisk fills a real file system of a few pages, which needs the right to mount one.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {

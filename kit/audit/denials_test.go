@@ -60,7 +60,7 @@ func TestAFloodOfDenialsIsSummedUp(t *testing.T) {
 	})
 }
 
-// TestAFloodAtOneListenerHidesNothingOfAnother: what one has for itself is there, whatever comes to the others.
+// TestAFloodAtOneListenerHidesNothingOfAnother checks that a listener keeps its own share whatever arrives at the others.
 func TestAFloodAtOneListenerHidesNothingOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := path(t)
@@ -79,7 +79,7 @@ func TestAFloodAtOneListenerHidesNothingOfAnother(t *testing.T) {
 			}
 			deny("")
 			time.Sleep(time.Second)
-			synctest.Wait() // the sum of this second is written before the next begins
+			synctest.Wait() // the suppressed line of this second is written before the next begins
 		}
 		require.NoError(t, l.Close())
 		written, suppressed, sums := make(map[string]int), make(map[string]int), make(map[string]int)

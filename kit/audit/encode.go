@@ -7,14 +7,14 @@ import (
 	"github.com/openmep/mep/kit/jsonline"
 )
 
-// maxString is how many bytes of a string are written: much of an entry is what strangers sent.
+// maxString is how many bytes of a string are written: much of an entry comes from strangers.
 const maxString = 256
 
 // timeLayout always has nine digits, so that lines sort.
 const timeLayout = "2006-01-02T15:04:05.000000000Z"
 
-// appendEntry appends the line of an entry. encoding/json would cost several times as much and would pass on what a
-// terminal obeys.
+// appendEntry appends the line of an entry. encoding/json would cost several times as much, and would pass on
+// what controls a terminal.
 func appendEntry(b []byte, at time.Time, e *Entry) []byte {
 	b = appendHead(b, at, e.Action, e.Result)
 	b = appendMember(b, "caller", e.Caller)
@@ -29,7 +29,7 @@ func appendEntry(b []byte, at time.Time, e *Entry) []byte {
 	return append(b, "}\n"...)
 }
 
-// appendSuppressed appends the line that stands for denials of a listener that were left out.
+// appendSuppressed appends the line that stands for suppressed denials at a listener.
 func appendSuppressed(b []byte, at time.Time, listener string, count int) []byte {
 	b = appendHead(b, at, ActionSuppressed, Denied)
 	b = appendMember(b, "listener", listener)
@@ -46,7 +46,7 @@ func appendHead(b []byte, at time.Time, action, result string) []byte {
 	return appendMember(b, "result", result)
 }
 
-// appendMember appends a member of an object that has one already, unless the value is empty.
+// appendMember appends a member to an object that already has one, unless the value is empty.
 func appendMember(b []byte, name, value string) []byte {
 	if value == "" {
 		return b

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzEntry checks that encoding/json reads from a line what went into it, and that nothing in a line steers a terminal.
+// FuzzEntry checks that encoding/json reads from a line what went into it, and that nothing in a line controls a terminal.
 func FuzzEntry(f *testing.F) {
 	f.Add("a.b", "plain", "two words")
 	f.Add("\"\\\b\f\n\r\t\x00\x1f\x7f", "\xff\xe2\x82", "\u0080\u009b\u2028\u202e\ufeff\ufffd\U000e0001\U0010ffff🙂")
@@ -39,7 +39,7 @@ func FuzzEntry(f *testing.F) {
 	})
 }
 
-// decoded is what encoding/json makes of a string, cut after the last rune that ends within 256 bytes.
+// decoded returns what encoding/json makes of a string, cut after the last rune that ends within 256 bytes.
 func decoded(t *testing.T, s string) string {
 	t.Helper()
 	rest := ""

@@ -1,9 +1,8 @@
-// Package bind reads JSON bodies strictly and reports everything that is wrong with them at once.
+// Package bind decodes JSON bodies strictly and reports everything that is wrong with them at once.
 //
-// Unlike encoding/json it goes on after a member of a wrong type, so that a client hears of all its
-// mistakes in one answer. Syntax errors, invalid UTF-8, duplicate member names, excessive nesting and
-// overlong arrays end the reading. Unknown members are ignored and null stands for an absent member,
-// as MEC 009 asks of receivers.
+// Unlike encoding/json it continues after a member of a wrong type, so that a client learns of all its mistakes in one
+// response. Syntax errors, invalid UTF-8, duplicate member names, excessive nesting and overlong arrays end the
+// decoding. Unknown members are ignored and null stands for an absent member, as MEC 009 asks of receivers.
 package bind
 
 import (
@@ -23,17 +22,17 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// Bounds on what is accepted whatever the target type is.
+// Bounds that apply whatever the target type is.
 const (
 	// MaxDepth is how deeply arrays and objects may nest.
 	MaxDepth = 32
 	// MaxElements is how many elements one array may have.
 	MaxElements = 1000
-	// MaxFaults is how many faults are reported before reading stops.
+	// MaxFaults is how many faults are reported before decoding stops.
 	MaxFaults = 50
 )
 
-// SyntaxError says that a body is not acceptable JSON at all.
+// SyntaxError reports that a body is not acceptable JSON at all.
 type SyntaxError struct {
 	// Offset is the position of the fault in bytes from the start of the body.
 	Offset int64
@@ -77,7 +76,7 @@ type reader struct {
 	faults *problem.InvalidParams
 }
 
-// path is a linked list from a member up to the root; it is only rendered when there is a fault.
+// path is a linked list from a member up to the root; it is rendered only for faults.
 type path struct {
 	parent *path
 	name   string
@@ -236,7 +235,7 @@ func (r *reader) scalar(v reflect.Value, p *path, kind jsontext.Kind) error {
 	return nil
 }
 
-// integer reads a JSON number that is whole, whichever way it is written: 60, 6e1 and 60.0 are the same. It is exact: no
+// integer parses a JSON number that is whole, however it is written: 60, 6e1 and 60.0 are the same. It is exact: no
 // fraction is too small to count.
 func integer(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
@@ -247,7 +246,7 @@ func integer(s string) (int64, bool) {
 	if exponent != "" {
 		var err error
 		if exp, err = strconv.Atoi(exponent); err != nil {
-			exp = math.MaxInt32 // of which only 0e… is a number that fits
+			exp = math.MaxInt32 // too large for any number but 0e…
 			if exponent[0] == '-' {
 				exp = -exp
 			}
@@ -259,7 +258,7 @@ func integer(s string) (int64, bool) {
 	}
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	digits := strings.TrimRight(whole+fraction, "0")
-	exp += len(whole) - len(digits) // digits × 10^exp, with no zero at the end of digits
+	exp += len(whole) - len(digits) // digits × 10^exp, with no trailing zero in digits
 	switch digits = strings.TrimLeft(digits, "0"); {
 	case digits == "":
 		return 0, true
@@ -303,7 +302,7 @@ func (r *reader) object(v reflect.Value, p *path) error {
 	return err
 }
 
-// unknown ignores a member that the type does not have, or keeps it where the type collects such members.
+// unknown skips a member that the type does not have, or keeps it if the type collects such members.
 func (r *reader) unknown(v reflect.Value, fields fields, name string) error {
 	if fields.rest == nil {
 		return r.skip()
@@ -375,7 +374,7 @@ func (r *reader) array(v reflect.Value, p *path) error {
 	return err
 }
 
-// skip reads over the next value within the same bounds on depth as a value that is kept.
+// skip reads over the next value, with the same bound on depth as for a value that is kept.
 func (r *reader) skip() error {
 	base := r.dec.StackDepth()
 	for {
@@ -450,10 +449,10 @@ func kindName(k jsontext.Kind) string {
 	return "something else"
 }
 
-// fields says where the members of a struct type go.
+// fields maps the members of a struct type to its fields.
 type fields struct {
 	byName map[string][]int
-	// rest is the field that takes all other members, nil when they are ignored.
+	// rest is the field that takes all other members; nil if they are ignored.
 	rest []int
 }
 

@@ -147,7 +147,7 @@ func TestStopsAfterManyFaults(t *testing.T) {
 	require.Len(t, faults, bind.MaxFaults)
 }
 
-// FuzzJSON checks that reading never panics, and agrees with encoding/json on what it accepts without faults.
+// FuzzJSON checks that decoding never panics, and agrees with encoding/json on what it accepts without faults.
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{
 		`{"text":"x","count":1,"list":["a"],"inner":{"name":"n"},"opaque":[1]}`, `{"flag":null}`, `{"list":[null]}`, `{"small":-1}`,

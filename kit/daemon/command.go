@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/kit/settings"
 )
 
-// Command makes the command line of the program.
+// Command returns the command line of the program.
 func (s *Spec[C]) Command() *cobra.Command {
 	root := &cobra.Command{
 		Use: s.Name, Short: s.Short, SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
@@ -57,13 +57,13 @@ func (s *Spec[C]) Command() *cobra.Command {
 	return root
 }
 
-// AddFlags gives a command the flags of all settings.
+// AddFlags adds the flags of all settings to a command.
 func (s *Spec[C]) AddFlags(cmd *cobra.Command) {
 	settings.Flags(cmd.Flags(), new(C))
 	cmd.Flags().String("config", "", "YAML file with settings ("+settings.EnvPrefix+"CONFIG)")
 }
 
-// Sources is where the settings of a command come from that has their flags.
+// Sources returns the sources of the settings for a command that has their flags.
 func (s *Spec[C]) Sources(cmd *cobra.Command) settings.Sources {
 	src := settings.Sources{Env: os.LookupEnv, Flags: settings.Given(cmd.Flags())}
 	src.File = src.Flags["config"]
@@ -124,7 +124,7 @@ func AskReady(ctx context.Context, cfg *Config) (ops.Readiness, error) {
 		return r, err
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
-		// The question and the answer are no secret, and an expired certificate is nothing to hide from who asks.
+		// Neither the request nor the response is secret, and an expired certificate is no reason to hide the state.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 	}}}
 	resp, err := client.Do(req)

@@ -1,5 +1,5 @@
-// Package daemon is what every program of the platform does in the same way: reading its settings, starting and stopping its
-// parts in order, signals, the operations listener, and the commands run, validate, version and healthcheck.
+// Package daemon implements what all programs of the platform have in common: reading settings, starting and stopping parts
+// in order, signals, the operations listener, and the commands run, validate, version and healthcheck.
 package daemon
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// Version is the release, set when the program is built.
+// Version is the release, set at build time.
 var Version = "dev"
 
 // Config holds the settings every program has.
@@ -46,12 +46,12 @@ type Config struct {
 	Identity identity.Config
 }
 
-// AuditPath is the file of the audit stream.
+// AuditPath returns the path of the audit file.
 func (c *Config) AuditPath() string {
 	return cmp.Or(c.AuditFile, filepath.Join(c.DataDir, "audit", "audit.log"))
 }
 
-// PKIDir is where the platform's own CA and certificates are.
+// PKIDir returns the directory of the platform's own CA and certificates.
 func (c *Config) PKIDir() string { return filepath.Join(c.DataDir, "pki") }
 
 // Validate checks the common settings.
@@ -90,8 +90,8 @@ func (c *Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Listen turns the value of a listener's setting into the address to bind. In development mode an address without a host is
-// on loopback, and any other host than a loopback address is refused.
+// Listen returns the address to bind for the value of a listener's setting. In development mode an address without a host is
+// on loopback, and any host other than a loopback address is refused.
 func (c *Config) Listen(setting, addr string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -20,26 +20,26 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// Part is a component of a program. A part is made wired and bound but idle; Start lets it work, Stop ends it within the
-// context's time and may be called more than once.
+// Part is a component of a program. A new part is wired and bound but idle; Start sets it to work. Stop ends it within its context's
+// deadline, and may be called more than once.
 type Part interface {
-	// Name is shown in the log.
+	// Name returns the name shown in the log.
 	Name() string
 	// Start begins the work and returns at once.
 	Start(ctx context.Context)
-	// Failed is closed when the part cannot go on; Err says why then.
+	// Failed returns a channel that is closed when the part cannot go on; Err then says why.
 	Failed() <-chan struct{}
 	Err() error
 	// Stop ends the part.
 	Stop(ctx context.Context) error
 }
 
-// Program is what a program is made of.
+// Program holds the parts of a program.
 type Program[C any] struct {
-	// Parts are started in this order and stopped in the reverse one.
+	// Parts are started in this order and stopped in reverse.
 	Parts []Part
-	// Prepare does all that can fail with a new configuration and returns what puts it to use. What all programs share is prepared
-	// already, and the Identity of Env.Common is that of the new configuration. It may be nil.
+	// Prepare does all that can fail with a new configuration and returns a function that applies it. What all programs share is
+	// prepared already, and the Identity of Env.Common is that of the new configuration. It may be nil.
 	Prepare func(*C) (apply func(), err error)
 }
 
@@ -47,23 +47,23 @@ type Program[C any] struct {
 type Spec[C any] struct {
 	// Name is the name of the program.
 	Name string
-	// Short is one line about it.
+	// Short is a one-line description.
 	Short string
-	// RunByDefault makes the program run without the word "run".
+	// RunByDefault makes the program run without the command "run".
 	RunByDefault bool
 	// Common returns the common settings within the configuration.
 	Common func(*C) *Config
-	// Validate checks the configuration; the common settings are checked already.
+	// Validate checks the configuration; the common settings have been checked already.
 	Validate func(*C) error
-	// Advise returns faults of a valid configuration that do not keep the program from working, because what has them is refused alone:
-	// "validate" tells them. It may be nil.
+	// Advise returns faults of a valid configuration that do not keep the program from working, because only the faulty item is
+	// refused: "validate" reports them. It may be nil.
 	Advise func(*C) error
-	// Listeners are the addresses the listeners besides that of operations will be bound to, as configured, and the URLs they are
-	// reached at: certificates are made for them.
+	// Listeners returns the configured addresses of the listeners, except the operations listener, and their public URLs. Certificates
+	// are issued for them.
 	Listeners func(*C) []string
 	// Commands are further commands of the program.
 	Commands []*cobra.Command
-	// Build makes the program. When it fails it has released what it took.
+	// Build builds the program. If it fails, it has released what it acquired.
 	Build func(ctx context.Context, cfg *C, env *Env) (*Program[C], error)
 }
 
@@ -79,8 +79,8 @@ func (s *Spec[C]) Load(src settings.Sources) (*C, error) {
 	return cfg, nil
 }
 
-// Run starts the program and returns when it was stopped by SIGTERM, SIGINT or the context (nil), or when a part failed.
-// SIGHUP reads the configuration again.
+// Run runs the program until it is stopped by SIGTERM, SIGINT or the context, when it returns nil, or until a part fails. SIGHUP reads
+// the configuration again.
 func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Writer) (err error) {
 	cfg, err := s.Load(src)
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *Spec[C]) Run(ctx context.Context, src settings.Sources, stderr io.Write
 	defer log.Close()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	// Whoever read the log may end before the platform does.
+	// The process that reads the log may end before the platform does.
 	signal.Ignore(syscall.SIGPIPE)
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -199,7 +199,7 @@ type Workers struct {
 	group *run.Group
 }
 
-// NewWorkers makes a part without workers.
+// NewWorkers returns a part without workers.
 func NewWorkers(name string) *Workers {
 	return &Workers{name: name, work: make(map[string]func(context.Context) error)}
 }
@@ -213,7 +213,7 @@ func (w *Workers) Add(name string, work func(context.Context) error) {
 // Name implements Part.
 func (w *Workers) Name() string { return w.name }
 
-// Start implements Part. The workers do not end with ctx but with Stop, so that parts end in order.
+// Start implements Part. The workers end with Stop and not with ctx, so that parts end in order.
 func (w *Workers) Start(ctx context.Context) {
 	w.group = run.NewGroup(context.WithoutCancel(ctx))
 	for _, name := range w.order {
@@ -235,8 +235,8 @@ func (w *Workers) Stop(ctx context.Context) error {
 	return w.group.Stop(ctx)
 }
 
-// Listeners makes the part that serves several listeners, by their names. They stop side by side: each lets its connections go in
-// its own time.
+// Listeners returns a part that serves several listeners, keyed by name. They stop concurrently, each draining its connections in its
+// own time.
 func Listeners(serve map[string]func(context.Context) error) *Workers {
 	w := NewWorkers("listeners")
 	for _, name := range slices.Sorted(maps.Keys(serve)) {
@@ -245,7 +245,7 @@ func Listeners(serve map[string]func(context.Context) error) *Workers {
 	return w
 }
 
-// Closer makes a Part that only has to be closed at the end.
+// Closer returns a Part that only has to be closed at the end.
 func Closer(name string, closeIt func() error) Part {
 	return &closer{name: name, close: sync.OnceValue(closeIt)}
 }

@@ -25,20 +25,20 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// Env is what a program gives its parts.
+// Env is the environment that a program gives its parts.
 type Env struct {
 	// Program is the name of the program.
 	Program string
-	// Common are the settings every program has. A reload changes those of Identity alone, before the parts prepare themselves: they are
-	// for New and Prepare, and not to be read while requests are served; Drain is what holds for the end.
+	// Common holds the settings of every program. A reload changes only Identity, before the parts prepare themselves: Common is for
+	// New and Prepare, and must not be read while requests are served. The method Drain returns the drain time in force.
 	Common *Config
 	// Log is the program's logger.
 	Log *slog.Logger
 	// Audit is the audit stream.
 	Audit *audit.Log
-	// Metrics takes the parts' metrics.
+	// Metrics is the registry for the parts.
 	Metrics telemetry.Registry
-	// Tracer makes spans of requests; it may be nil.
+	// Tracer records spans of requests; it may be nil.
 	Tracer *telemetry.Tracer
 	// HTTP counts the requests of all listeners.
 	HTTP *httpx.Metrics
@@ -46,8 +46,8 @@ type Env struct {
 	Certs *pki.Keeper
 	// Health takes the parts' listeners and checks.
 	Health *ops.Health
-	// Ops is the router of the operations listener. It is served once the program is made; until then another one answers
-	// that has health and metrics only.
+	// Ops is the router of the operations listener. It is served once the program is built; until then another router serves health and
+	// metrics only.
 	Ops Router
 
 	drain    atomic.Int64
@@ -58,12 +58,11 @@ type Env struct {
 	opsNow   atomic.Pointer[gin.Engine]
 }
 
-// Drain is how long requests under way may finish when the process stops.
+// Drain returns how long requests in flight may take to finish when the process stops.
 func (e *Env) Drain() time.Duration { return time.Duration(e.drain.Load()) }
 
-// NewEnv makes what the parts share. listeners are the addresses of all listeners, as configured, and
-// public URLs. The operations listener is
-// not bound yet.
+// NewEnv returns what the parts share. listeners holds the addresses of all listeners, as configured, and public URLs. The operations
+// listener is not bound yet.
 func NewEnv(ctx context.Context, common *Config, program string, listeners []string, log *slog.Logger, metrics telemetry.Registry) (*Env, error) {
 	env := &Env{Program: program, Common: common, Log: log, Metrics: metrics, Health: ops.NewHealth()}
 	env.drain.Store(int64(common.Drain))
@@ -74,7 +73,7 @@ func NewEnv(ctx context.Context, common *Config, program string, listeners []str
 		return nil, err
 	}
 	trusted()
-	// Others may pass through it to the certificate of the CA; what is secret is in directories of its own.
+	// Other users may pass through it to the CA certificate; secrets are in directories of their own.
 	err = os.MkdirAll(common.DataDir, 0o711) //nolint:gosec // see above
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -126,10 +125,10 @@ func (e *Env) opsRouter() (Router, error) {
 	return r, nil
 }
 
-// serveOps answers with the router that is ready.
+// serveOps serves a request with the router in use.
 func (e *Env) serveOps(w http.ResponseWriter, r *http.Request) { e.opsNow.Load().ServeHTTP(w, r) }
 
-// certNames are the names a certificate is for: those of addresses that are listened at, of public URLs, and further ones.
+// certNames returns the names a certificate is for: those of listen addresses, of public URLs, and further ones.
 func certNames(listeners, further []string) ([]string, error) {
 	names := slices.Clone(further)
 	var addrs []string
@@ -145,14 +144,14 @@ func certNames(listeners, further []string) ([]string, error) {
 
 func opsLimits() httpx.Limits { return httpx.Limits{Connections: 256}.WithDefaults() }
 
-// Router makes the router of a listener, which believes the configured proxies, those of a reload too. The error is always nil.
+// Router returns the router of a listener, which trusts the configured proxies, also those of a reload. The error is always nil.
 func (e *Env) Router(name string, limits func() httpx.Limits) (Router, error) {
 	r := httpx.NewRouter(name, e.Log, e.HTTP, limits)
 	httpx.TrustProxies(r, &e.proxies)
 	return r, nil
 }
 
-// Listen binds a listener: with TLS, except in development mode. addr is the value of the setting name.listen.
+// Listen binds a listener, with TLS except in development mode. addr is the value of the setting name.listen.
 func (e *Env) Listen(name, addr string, router Router, limits httpx.Limits) (*httpx.Server, error) {
 	bind, err := e.Common.Listen(name+".listen", addr)
 	if err != nil {
@@ -177,15 +176,15 @@ func (e *Env) listen(name, bind string, handler http.Handler, limits httpx.Limit
 	return srv, nil
 }
 
-// SetGuard says who lets callers in, to the operations listener too: until then it lets in to health and metrics only. The guard follows
-// reloads from then on. Call it while the program is made.
+// SetGuard sets the guard of the callers, also for the operations listener, which serves only health and metrics until then. The guard
+// follows reloads from then on. Call SetGuard while the program is built.
 func (e *Env) SetGuard(g *identity.Guard) {
 	e.guard = g
 	require := g.Require("ops", identity.ScopeOps)
 	e.opsGuard.Store(&require)
 }
 
-// openOnLoopback are the resources of the operations listener that callers on this machine need no token for.
+// openOnLoopback holds the resources of the operations listener for which callers on this machine need no token.
 var openOnLoopback = map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true}
 
 // guardOps is the middleware of the operations listener.
@@ -202,17 +201,17 @@ func (e *Env) guardOps(c *gin.Context) {
 	(*require)(c)
 }
 
-// reopen looks at files again that others may have replaced.
+// reopen reads or opens files again that others may have replaced.
 func (e *Env) reopen() {
 	if err := e.Audit.Reopen(); err != nil {
 		e.Log.Error("the audit file cannot be opened again, the present one stays in use", "error", err)
 	}
 	if e.Certs != nil {
-		_ = e.Certs.Reload() // faults are in the log
+		_ = e.Certs.Reload() // faults are logged
 	}
 }
 
-// onLoopback reports whether an address to bind is reached from this machine only.
+// onLoopback reports whether a listen address is reachable only from this machine.
 func onLoopback(bind string) bool {
 	host, _, err := net.SplitHostPort(bind)
 	if err != nil {

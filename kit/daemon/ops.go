@@ -10,10 +10,10 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// Router is where parts add resources to the operations listener.
+// Router is the router of a listener, to which parts add resources.
 type Router = *gin.Engine
 
-// opsDrain is how long requests of operators may finish. The listener is the last to stop and must not make the stop late.
+// opsDrain is how long requests of operators may take to finish. The listener stops last and must not delay the stop.
 const opsDrain = 300 * time.Millisecond
 
 // newOpsListener binds the operations listener.
@@ -22,7 +22,7 @@ func newOpsListener(cfg *Config, env *Env) (Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	// On loopback nobody listens in, and those who ask for health and metrics need not be taught whom to trust.
+	// Nobody can listen in on loopback, and clients that read health and metrics there need no CA certificate.
 	srv, err := env.listen("ops", addr, http.HandlerFunc(env.serveOps), opsLimits(), env.Certs != nil && !onLoopback(addr))
 	if err != nil {
 		return nil, err

@@ -12,24 +12,24 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// Reload is how the configuration was read again.
+// Reload is the result of reading the configuration again.
 type Reload struct {
-	// At is when.
+	// At is when it was read.
 	At time.Time
-	// Err is why what was read is not in force; nil when it is.
+	// Err is why the configuration read is not in force; nil if it is.
 	Err error
 }
 
-// LastReload is how the configuration was read again last; nil when it was read once.
+// LastReload returns the result of the last reload; nil if there was none.
 func (e *Env) LastReload() *Reload { return e.reloads.last.Load() }
 
-// reloads tells how reloads went.
+// reloads records the results of reloads.
 type reloads struct {
 	last     atomic.Pointer[Reload]
 	good, at prometheus.Gauge
 }
 
-// follow makes the metrics and the check of reloads. The configuration that is in force was read just now.
+// follow registers the metrics and the health check of reloads. The configuration in force was read just now.
 func (r *reloads) follow(e *Env) {
 	r.good = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mep_config_last_reload_successful", Help: "Whether the configuration that was read last is in force.",
@@ -59,7 +59,7 @@ func (r *reloads) note(err error) {
 	r.at.Set(float64(last.At.UnixMilli()) / 1e3)
 }
 
-// reload applies what can change, all or nothing, and returns the configuration that is in force then.
+// reload applies the settings that can change, all or none of them, and returns the configuration then in force.
 func (s *Spec[C]) reload(cfg *C, src settings.Sources, log *telemetry.Log, env *Env, program *Program[C]) (effective *C, err error) {
 	defer func() { env.reloads.note(err) }()
 	next, err := s.Load(src)
@@ -107,7 +107,7 @@ func (s *Spec[C]) reload(cfg *C, src settings.Sources, log *telemetry.Log, env *
 	return effective, nil
 }
 
-// prepare does all that can fail with settings of who is let in, and who is believed where a request comes from.
+// prepare does all that can fail with new settings for callers and proxies, and returns a function that applies them.
 func (e *Env) prepare(cfg *identity.Config) (apply func(), err error) {
 	proxies, err := e.proxies.Prepare(cfg.Proxies)
 	if err != nil {

@@ -28,7 +28,7 @@ type testConfig struct {
 	Other  int `name:"other" reload:"true" default:"0" usage:"a setting of the program"`
 }
 
-// reloading is a program that is reloaded, and a router of it that says who the client is.
+// reloading is a program that can be reloaded, and a router of it that says who the client is.
 type reloading struct {
 	tb      testing.TB
 	spec    *Spec[testConfig]
@@ -89,7 +89,7 @@ func (r *reloading) reload(more string) error {
 	return err
 }
 
-// metric is the value of a gauge.
+// metric returns the value of a gauge.
 func (r *reloading) metric(name string) float64 {
 	r.tb.Helper()
 	families, err := r.env.Metrics.Gather()
@@ -103,7 +103,7 @@ func (r *reloading) metric(name string) float64 {
 	return 0
 }
 
-// client is who the router takes for the client of a request from 10.0.0.1.
+// client returns what the router takes for the client of a request from 10.0.0.1.
 func (r *reloading) client() string {
 	r.tb.Helper()
 	req := httptest.NewRequestWithContext(r.tb.Context(), http.MethodGet, "/", nil)
@@ -114,7 +114,7 @@ func (r *reloading) client() string {
 	return rec.Body.String()
 }
 
-// known reports whether tokens of an issuer are looked at with keys of its own.
+// known reports whether tokens of an issuer are verified with that issuer's keys.
 func (r *reloading) known() bool {
 	r.tb.Helper()
 	// {"alg":"ES256","kid":"x"} . {"iss":"https://idp.test"}

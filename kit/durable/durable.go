@@ -1,4 +1,4 @@
-// Package durable writes files that survive a crash and a loss of power, whole or not at all.
+// Package durable writes files that survive a crash or a loss of power, whole or not at all.
 package durable
 
 import (
@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 )
 
-// Replace gives a file new contents so that whoever reads it, and whoever reads it after a crash, finds the old contents or the
-// new, never a part. Nobody else may replace the same file at the same time.
+// Replace replaces the contents of a file. Readers, also those after a crash, find the old contents or the new, never a part.
+// Nobody else may replace the same file at the same time.
 func Replace(path string, data []byte, mode os.FileMode) (err error) {
-	// Of a process that was killed: nobody else is writing it.
+	// Left over from a process that was killed: nobody else is writing it.
 	temporary := path + ".tmp"
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -26,7 +26,7 @@ func Replace(path string, data []byte, mode os.FileMode) (err error) {
 	}()
 	_, err = f.Write(data)
 	if err == nil {
-		// Not left to the umask.
+		// The umask does not apply.
 		err = f.Chmod(mode)
 	}
 	if err == nil {
@@ -41,7 +41,7 @@ func Replace(path string, data []byte, mode os.FileMode) (err error) {
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir makes a rename outlast a power failure, and come before those that follow it.
+// SyncDir makes a rename survive a power failure, and precede later ones.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

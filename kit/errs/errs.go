@@ -1,7 +1,7 @@
-// Package errs gives errors a kind, and kinds a place in HTTP.
+// Package errs gives errors a kind, and maps kinds to HTTP statuses.
 //
-// Domain code returns errors made here; the one place that renders them asks for their kind with [KindOf]. An error
-// without a kind is internal: its text is for the log, not for the client.
+// Domain code returns errors made here; the one place that renders them determines their kind with [KindOf]. An
+// error without a kind is internal: its text is for the log, not for the client.
 package errs
 
 import (
@@ -16,21 +16,21 @@ import (
 // Kind classifies an error. A Kind is itself an error, so that errors.Is(err, errs.NotFound) works.
 type Kind int
 
-// The kinds, with the HTTP status each is rendered as.
+// The kinds, with the HTTP status of each.
 const (
 	// Internal is a fault of the platform: 500, text withheld.
 	Internal Kind = iota
 	// Invalid is a request that is malformed or breaks a rule: 400.
 	Invalid
-	// Unauthenticated is a caller that did not prove who it is: 401.
+	// Unauthenticated is a caller that did not authenticate: 401.
 	Unauthenticated
 	// Forbidden is a caller that may not do this, or not in this state: 403.
 	Forbidden
 	// NotFound is a resource that does not exist: 404.
 	NotFound
-	// MethodNotAllowed is a method the resource does not have: 405.
+	// MethodNotAllowed is a method that the resource does not support: 405.
 	MethodNotAllowed
-	// Conflict is a request the state of the resource does not allow: 409.
+	// Conflict is a request that the state of the resource does not allow: 409.
 	Conflict
 	// PreconditionFailed is an If-Match that does not hold: 412.
 	PreconditionFailed
@@ -40,19 +40,19 @@ const (
 	URITooLong
 	// HeaderTooLarge is a request header over the limit: 431.
 	HeaderTooLarge
-	// UnsupportedMediaType is a body of a type the resource does not take: 415.
+	// UnsupportedMediaType is a body of a media type that the resource does not accept: 415.
 	UnsupportedMediaType
 	// TooManyRequests is a caller over its rate or quota: 429.
 	TooManyRequests
-	// Unavailable is a fault that passes, such as an unreachable store: 503.
+	// Unavailable is a temporary fault, such as an unreachable store: 503.
 	Unavailable
 	// InsufficientStorage is a store that has no room: 507.
 	InsufficientStorage
-	// BadGateway is a server behind this one that cannot be reached, or does not answer as it should: 502.
+	// BadGateway is an upstream server that cannot be reached or does not respond as it should: 502.
 	BadGateway
 	// RequestTimeout is a client that takes too long to send its request: 408.
 	RequestTimeout
-	// GatewayTimeout is a server behind this one that does not answer in time: 504.
+	// GatewayTimeout is an upstream server that does not respond in time: 504.
 	GatewayTimeout
 )
 
@@ -80,10 +80,10 @@ var kinds = map[Kind]struct {
 	GatewayTimeout:       {http.StatusGatewayTimeout, "Gateway timeout"},
 }
 
-// Status is the HTTP status of the kind.
+// Status returns the HTTP status of the kind.
 func (k Kind) Status() int { return kinds[k].status }
 
-// Title is a short text that is the same for every error of the kind.
+// Title returns a short text that is the same for every error of the kind.
 func (k Kind) Title() string { return kinds[k].title }
 
 // Error implements error.
@@ -91,19 +91,19 @@ func (k Kind) Error() string { return k.Title() }
 
 // Error is an error with a kind.
 type Error struct {
-	// Kind says how the error is rendered.
+	// Kind determines how the error is rendered.
 	Kind Kind
 	// Detail is the sentence the client sees.
 	Detail string
 	// Params lists the offending parts of the request.
 	Params problem.InvalidParams
-	// RetryAfter is sent as Retry-After, rounded up to seconds, when it is positive.
+	// RetryAfter is sent as Retry-After, rounded up to seconds, if it is positive.
 	RetryAfter time.Duration
 	// Cause is for the log only.
 	Cause error
 }
 
-// Error joins the detail and the cause.
+// Error returns the detail and the cause.
 func (e *Error) Error() string {
 	if e.Cause != nil {
 		return e.Detail + ": " + e.Cause.Error()
@@ -114,25 +114,25 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Is matches a Kind.
+// Is reports whether target is e's Kind.
 func (e *Error) Is(target error) bool {
 	k, ok := target.(Kind)
 	return ok && k == e.Kind
 }
 
-// New makes an error of the kind with a detail for the client.
+// New returns an error of the kind with a detail for the client.
 func New(k Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Wrap makes an error of the kind with a detail for the client and a cause for the log.
+// Wrap returns an error of the kind with a detail for the client and a cause for the log.
 func Wrap(k Kind, cause error, format string, args ...any) *Error {
 	e := New(k, format, args...)
 	e.Cause = cause
 	return e
 }
 
-// Params makes an Invalid error that lists every fault, or returns nil when there is none.
+// Params returns an Invalid error that lists all faults, or nil if there are none.
 func Params(faults problem.InvalidParams) error {
 	if len(faults) == 0 {
 		return nil
@@ -146,7 +146,7 @@ func (e *Error) After(d time.Duration) *Error {
 	return e
 }
 
-// KindOf returns the kind of the first error in the chain that has one, else Internal.
+// KindOf returns the kind of the first error in the chain that has one, or Internal.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind

@@ -61,7 +61,7 @@ func (s *Server) StartAgain(tb testing.TB) {
 	s.etcd = e
 }
 
-// Stop ends the server; calls to it then fail.
+// Stop stops the server; calls to it then fail.
 func (s *Server) Stop() {
 	if s.etcd != nil {
 		s.etcd.Close()
@@ -69,7 +69,7 @@ func (s *Server) Stop() {
 	}
 }
 
-// Endpoint is the address for clients.
+// Endpoint returns the address for clients.
 func (s *Server) Endpoint() string { return "unix://" + s.socket }
 
 // Store connects to the server until the test ends.

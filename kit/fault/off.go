@@ -2,5 +2,5 @@
 
 package fault
 
-// Point marks a place where a process may end.
+// Point marks a point at which tests can kill the process.
 func Point(string) {}

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Point kills the process if its name is the one MEP_FAULT holds.
+// Point kills the process if MEP_FAULT holds its name.
 func Point(name string) {
 	if os.Getenv("MEP_FAULT") == name {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

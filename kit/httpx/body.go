@@ -15,19 +15,19 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Checker is a request body that can say everything that is wrong with it.
+// Checker is a request body that can report everything that is wrong with it.
 type Checker interface {
 	Check(*problem.InvalidParams)
 }
 
-// Body reads the request's JSON body into dst and checks it. All faults are reported in one error of the kind
-// errs.Invalid; errs.TooLarge and errs.UnsupportedMediaType say what they say. A missing Content-Type is taken for JSON;
-// further media types can be allowed.
+// Body decodes the request's JSON body into dst and checks it. All faults are reported in one error of the kind errs.Invalid;
+// other kinds are errs.TooLarge and errs.UnsupportedMediaType. A missing Content-Type is taken for JSON; alsoTypes are further
+// media types to accept.
 func Body(c *gin.Context, dst Checker, alsoTypes ...string) error {
 	return BodyFunc(c, dst, dst.Check, alsoTypes...)
 }
 
-// BodyFunc is Body for what is checked by a function.
+// BodyFunc is like Body, for a value that a function checks.
 func BodyFunc(c *gin.Context, dst any, check func(*problem.InvalidParams), alsoTypes ...string) error {
 	if ct := c.Request.Header.Get("Content-Type"); ct != "" {
 		mt, _, err := mime.ParseMediaType(ct)
@@ -53,7 +53,7 @@ func BodyFunc(c *gin.Context, dst any, check func(*problem.InvalidParams), alsoT
 	return errs.Params(faults)
 }
 
-// ReadBody reads the whole body of a request, with the errors errs.TooLarge and errs.Invalid.
+// ReadBody reads the whole body of a request. The error is of the kind errs.TooLarge or errs.Invalid.
 func ReadBody(c *gin.Context) ([]byte, error) { return readAll(c.Request) }
 
 func readAll(r *http.Request) ([]byte, error) {
@@ -74,7 +74,7 @@ func readAll(r *http.Request) ([]byte, error) {
 	return nil, errs.Wrap(errs.Invalid, err, "the body could not be read to its end")
 }
 
-// NoQuery refuses query parameters where none are defined.
+// NoQuery refuses query parameters, for resources that define none.
 func NoQuery(c *gin.Context) error {
 	if c.Request.URL.RawQuery == "" {
 		return nil
@@ -83,8 +83,8 @@ func NoQuery(c *gin.Context) error {
 	return errs.New(errs.Invalid, "this resource takes no query parameters, but %q was given", ParamName(name))
 }
 
-// ParamName is the name of a query parameter as it may be repeated in an answer and in the log: what does not look like a name may
-// be a secret that was put in the wrong place.
+// ParamName returns the name of a query parameter as it may be repeated in a response and in the log. What does not look like a
+// name may be a secret in the wrong place, and is left out.
 func ParamName(name string) string {
 	if len(name) > 32 || strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'

@@ -9,11 +9,11 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// SetETag sends the entity-tag; etag carries its quotes.
+// SetETag sets the ETag of the response; etag includes its quotes.
 func SetETag(c *gin.Context, etag string) { c.Writer.Header()["Etag"] = []string{etag} }
 
-// IfMatch fails with errs.PreconditionFailed when the request has an If-Match that does not hold for etag. A value that
-// is no entity-tag never holds (RFC 9110 13.1.1).
+// IfMatch fails with errs.PreconditionFailed if the request has an If-Match that does not match etag. A value that is
+// not an entity-tag never matches (RFC 9110 13.1.1).
 func IfMatch(c *gin.Context, etag string) error {
 	values := c.Request.Header.Values("If-Match")
 	if len(values) == 0 {
@@ -28,7 +28,7 @@ func IfMatch(c *gin.Context, etag string) error {
 		"If-Match does not hold: the resource's entity-tag is %s; read the resource again and repeat the change on what it holds now", etag)
 }
 
-// NotModified answers 304 and reports true when the request has an If-None-Match that holds for etag.
+// NotModified responds with 304 and returns true if the request has an If-None-Match that matches etag.
 func NotModified(c *gin.Context, etag string) bool {
 	values := c.Request.Header["If-None-Match"]
 	for _, v := range values {
@@ -41,7 +41,7 @@ func NotModified(c *gin.Context, etag string) bool {
 	return false
 }
 
-// matches compares a list of entity-tags with one, strongly or weakly (RFC 9110 8.8.3.2).
+// matches reports whether a list of entity-tags has etag, compared strongly or weakly (RFC 9110 8.8.3.2).
 func matches(list, etag string, weak bool) bool {
 	for t := range strings.SplitSeq(list, ",") {
 		t = strings.TrimSpace(t)

@@ -2,8 +2,8 @@ package httpx
 
 import "net"
 
-// ListenerURL is the base URL of a listener on the address, https for who speaks TLS. An unspecified address is shown as the loopback
-// address.
+// ListenerURL returns the base URL of a listener on the address; with tls it is an https URL. An unspecified address is shown as the
+// loopback address.
 func ListenerURL(addr *net.TCPAddr, tls bool) string {
 	scheme := "http://"
 	if tls {

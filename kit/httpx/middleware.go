@@ -51,9 +51,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // releaseMode keeps gin from printing its routes; the mode is global to the process.
 var releaseMode = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
 
-// NewRouter makes a gin engine with the middleware every listener has, in its order: request id, request log and metrics,
-// recovery, bounds on URI and body. Unknown paths and methods are problem documents too. Limits are read from limits on every
-// request, so that they can change.
+// NewRouter returns a gin engine with the middleware every listener has, in this order: request id, request log and metrics, recovery,
+// bounds on URI, header and body. Unknown paths and methods are problem documents too. limits is called for every request, so that
+// limits can change.
 func NewRouter(listener string, log *slog.Logger, m *Metrics, limits func() Limits) *gin.Engine {
 	releaseMode()
 	e := gin.New()
@@ -63,7 +63,7 @@ func NewRouter(listener string, log *slog.Logger, m *Metrics, limits func() Limi
 	e.UseRawPath = true
 	e.UnescapePathValues = true
 	e.ContextWithFallback = true
-	_ = e.SetTrustedProxies(nil) // has nothing to parse; see TrustProxies
+	_ = e.SetTrustedProxies(nil) // cannot fail without proxies; see TrustProxies
 	e.Use(observe(listener, log, m), recovery(log, m), bounds(limits))
 	e.NoRoute(Handle(func(c *gin.Context) error {
 		return errs.New(errs.NotFound, "there is no resource at %s", c.Request.URL.Path)
@@ -77,7 +77,7 @@ func NewRouter(listener string, log *slog.Logger, m *Metrics, limits func() Limi
 // RequestIDHeader carries the id of a request in both directions.
 const RequestIDHeader = "X-Request-Id"
 
-// requestIDs are a random prefix for each process and a counter: unique without asking for randomness every time.
+// requestIDs combines a random prefix for each process with a counter: unique without reading randomness every time.
 var requestIDs = struct {
 	prefix string
 	next   atomic.Uint64
@@ -89,7 +89,7 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// NewRequestID makes an id that no other request of this process has, nor likely one of another.
+// NewRequestID returns an id that no other request of this process has, and probably none of another.
 func NewRequestID() string {
 	var b [32]byte
 	out := append(b[:0], requestIDs.prefix...)
@@ -97,7 +97,7 @@ func NewRequestID() string {
 	return string(strconv.AppendUint(out, requestIDs.next.Add(1), 36))
 }
 
-// RequestID returns the id of the request: the client's X-Request-Id when it is acceptable, else one made here.
+// RequestID returns the id of the request: the client's X-Request-Id if it is acceptable, else one made here.
 func RequestID(c *gin.Context) string {
 	if v := c.Writer.Header()[RequestIDHeader]; len(v) == 1 {
 		return v[0]
@@ -105,7 +105,7 @@ func RequestID(c *gin.Context) string {
 	return ""
 }
 
-// AcceptableID reports whether the id a client gave its request is repeated: up to 64 letters, digits and characters of "-_.".
+// AcceptableID reports whether an id given by a client may be used: 1 to 64 letters, digits and characters of "-_.".
 func AcceptableID(id string) bool {
 	if id == "" || len(id) > 64 {
 		return false
@@ -118,7 +118,7 @@ func AcceptableID(id string) bool {
 	return true
 }
 
-// seriesKey is what the metrics of requests are divided by.
+// seriesKey holds the labels of a request's metrics.
 type seriesKey struct {
 	route, method string
 	status        int
@@ -129,7 +129,7 @@ type series struct {
 	requests prometheus.Counter
 }
 
-// seriesCache spares the look-up of metrics by their labels with every request.
+// seriesCache avoids looking up metrics by their labels for every request.
 type seriesCache struct {
 	listener string
 	metrics  *Metrics
@@ -196,8 +196,7 @@ func standardMethod(m string) bool {
 	return false
 }
 
-// writeLine hands the line straight to the handler: a Logger would look for its caller first, which takes as long as
-// making the line.
+// writeLine passes the line straight to the handler: a Logger would look up its caller first, which takes as long as formatting the line.
 func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, took time.Duration) {
 	level := slog.LevelInfo
 	switch status := c.Writer.Status(); {
@@ -209,7 +208,7 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 	if !lines.Enabled(c.Request.Context(), level) {
 		return
 	}
-	// All at once: a record makes room for what it is given, and again for what comes later.
+	// Added all at once: a record allocates for what it is given, and again for what comes later.
 	attrs := append(make([]slog.Attr, 0, 9),
 		slog.String("request_id", id),
 		slog.String("method", c.Request.Method),
@@ -230,8 +229,7 @@ func writeLine(c *gin.Context, lines slog.Handler, id string, end time.Time, too
 	_ = lines.Handle(c.Request.Context(), line) // a log that cannot be written must not stop the platform
 }
 
-// Shown is a path, or a text with one, as it may stand in the log: without what looks like a token or an API key, which somebody put in
-// the wrong place.
+// Shown returns a path, or a text with one, as it may appear in the log: without what looks like a token or an API key in the wrong place.
 func Shown(path string) string {
 	if !strings.Contains(path, "mepk_") && !strings.Contains(path, "eyJ") {
 		return path
@@ -245,8 +243,7 @@ func Shown(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// CallerKey is where the caller of a request is kept in its context, for the request log and the handlers. The value is a
-// fmt.Stringer.
+// CallerKey is the context key of a request's caller, for the request log and the handlers. The value is a fmt.Stringer.
 const CallerKey = "mep.caller"
 
 // recovery turns a panic into an internal error.

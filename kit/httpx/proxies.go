@@ -12,14 +12,14 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Proxies are the proxies that are believed where a request comes from. The zero value believes nobody. Gin's own are not made for
-// being replaced while requests are served; these are.
+// Proxies are the proxies trusted to tell a client's address. The zero value trusts none. Unlike gin's own, they can be replaced while
+// requests are served.
 type Proxies struct {
 	nets atomic.Pointer[[]netip.Prefix]
 }
 
-// Prepare reads the networks (CIDR) the proxies are in, and returns what has them believed in the place of those before, from the next
-// request on. The error names the network that is none.
+// Prepare parses the networks (CIDR) of the proxies and returns a function that puts them in the place of those before, from the next
+// request on. The error names a network that is invalid.
 func (p *Proxies) Prepare(networks []string) (apply func(), err error) {
 	nets := make([]netip.Prefix, len(networks))
 	for i, n := range networks {
@@ -35,8 +35,8 @@ func (p *Proxies) Prepare(networks []string) (apply func(), err error) {
 	return func() { p.nets.Store(&nets) }, nil
 }
 
-// TrustProxies makes the router believe what the proxies say of the client's address in X-Forwarded-For and X-Real-IP. A router made by
-// NewRouter believes nobody. Call it before handlers are added.
+// TrustProxies makes the router take the client's address from the X-Forwarded-For and X-Real-IP of the proxies. A router made by
+// NewRouter trusts none. Call it before handlers are added.
 func TrustProxies(e *gin.Engine, p *Proxies) {
 	e.Use(func(c *gin.Context) {
 		nets := p.nets.Load()
@@ -50,11 +50,11 @@ func TrustProxies(e *gin.Engine, p *Proxies) {
 	})
 }
 
-// clientKey is where the address of the client is kept in the context of a request that came through a proxy. It is found once, so that
-// all that is done with the request is done for the same client.
+// clientKey is the context key of the client's address, for a request that came through a proxy. It is determined once, so that the
+// whole request is handled for the same client.
 const clientKey = "mep.client"
 
-// ClientAddr is the address of the client: of the connection, or what a trusted proxy says. It is in its canonical form: without a
+// ClientAddr returns the address of the client: that of the connection, or what a trusted proxy says. It is in canonical form: without a
 // zone, and IPv4 as such.
 func ClientAddr(c *gin.Context) netip.Addr {
 	if v, ok := c.Get(clientKey); ok {
@@ -63,7 +63,7 @@ func ClientAddr(c *gin.Context) netip.Addr {
 	return peerOf(c.Request)
 }
 
-// peerOf is the address at the other end of the connection, the unspecified one where there is no telling.
+// peerOf returns the remote address of the connection; the unspecified address if it is unknown.
 func peerOf(r *http.Request) netip.Addr {
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	addr, err := netip.ParseAddr(host)
@@ -75,9 +75,8 @@ func peerOf(r *http.Request) netip.Addr {
 
 func canonical(a netip.Addr) netip.Addr { return a.WithZone("").Unmap() }
 
-// clientBehind is the address of the client of a request that peer sent: peer itself, unless that is one of the proxies. Each proxy adds
-// to X-Forwarded-For who it was called by, so that counts which is the last one that is no proxy; what stands before that anybody may
-// have made up.
+// clientBehind returns the client address of a request sent by peer: peer itself, unless that is one of the proxies. Each proxy appends
+// the address of its caller to X-Forwarded-For, so the last one that is no proxy counts; anybody may have made up those before it.
 func clientBehind(h http.Header, peer netip.Addr, proxies []netip.Prefix) netip.Addr {
 	if !within(peer, proxies) {
 		return peer
@@ -98,7 +97,7 @@ func clientBehind(h http.Header, peer netip.Addr, proxies []netip.Prefix) netip.
 	return client
 }
 
-// hopAddr reads an address as proxies write it: some add the port.
+// hopAddr parses an address as proxies write it: some add the port.
 func hopAddr(s string) (netip.Addr, bool) {
 	s = strings.TrimSpace(s)
 	a, err := netip.ParseAddr(s)

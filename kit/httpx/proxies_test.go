@@ -17,7 +17,7 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// telling is a router that answers with the address of the client.
+// telling returns a router that responds with the address of the client.
 func telling(p *httpx.Proxies) http.Handler {
 	limits := httpx.Limits{}.WithDefaults()
 	r := httpx.NewRouter("test", slog.New(slog.DiscardHandler), httpx.NewMetrics(prometheus.NewRegistry()), func() httpx.Limits { return limits })
@@ -37,7 +37,7 @@ func trusting(tb testing.TB, networks ...string) *httpx.Proxies {
 	return p
 }
 
-// clientOf is the address the router takes for the client's.
+// clientOf returns the address that the router takes for the client's.
 func clientOf(tb testing.TB, h http.Handler, remote string, fields http.Header) string {
 	tb.Helper()
 	req := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "/", nil)
@@ -119,7 +119,7 @@ func TestProxiesChangeWhileRequestsAreServed(t *testing.T) {
 	busy.Wait()
 }
 
-// Whatever is said, the client is somebody with an address: who is no proxy himself, as far as anybody but proxies was named.
+// FuzzForwardedFor checks that the client always has an address, and is the last hop if that is no proxy.
 func FuzzForwardedFor(f *testing.F) {
 	for _, s := range []string{"198.51.100.1", "10.0.0.1, 198.51.100.1:80", "[fd00::1]:1,10.0.0.2", "::ffff:10.0.0.1", ",,", "fe80::1%x, 10.0.0.1"} {
 		f.Add(s, s)

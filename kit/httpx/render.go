@@ -14,10 +14,10 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Handler is a handler that returns its failure instead of rendering it.
+// Handler is a handler that returns its error instead of rendering it.
 type Handler func(*gin.Context) error
 
-// Handle adapts a Handler. A returned error is rendered by Fail.
+// Handle adapts a Handler. Fail renders an error that it returns.
 func Handle(h Handler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
@@ -26,10 +26,10 @@ func Handle(h Handler) gin.HandlerFunc {
 	}
 }
 
-// errorKey is where Fail leaves the error for the request log.
+// errorKey is the context key of the error for the request log.
 const errorKey = "mep.error"
 
-// Refused leaves an error for the request log that the handler renders itself.
+// Refused leaves an error, which the handler renders itself, for the request log.
 func Refused(c *gin.Context, err error) { c.Set(errorKey, err) }
 
 // Fail renders an error as a problem document and ends the chain. Errors without a kind are internal: the client sees the
@@ -47,7 +47,7 @@ func Fail(c *gin.Context, err error) {
 	Problem(c.Writer, RequestID(c), err)
 }
 
-// Problem answers with an error as a problem document; instance is the id of the request. Nothing may have been answered yet.
+// Problem responds with an error as a problem document; instance is the id of the request. Nothing may have been written yet.
 func Problem(w http.ResponseWriter, instance string, err error) {
 	kind := errs.KindOf(err)
 	doc := problem.Details{Title: kind.Title(), Status: kind.Status(), Instance: instance}
@@ -67,7 +67,7 @@ func Problem(w http.ResponseWriter, instance string, err error) {
 	WriteProblem(w, &doc)
 }
 
-// WriteProblem answers with a problem document.
+// WriteProblem responds with a problem document.
 func WriteProblem(w http.ResponseWriter, doc *problem.Details) {
 	body, err := json.Marshal(doc)
 	if err != nil {
@@ -98,7 +98,7 @@ func JSON(c *gin.Context, status int, v any) error {
 	return nil
 }
 
-// Raw writes a body that is JSON already.
+// Raw writes a body that is already JSON.
 func Raw(c *gin.Context, status int, body []byte) {
 	h := c.Writer.Header()
 	h["Content-Type"] = jsonType
@@ -107,5 +107,5 @@ func Raw(c *gin.Context, status int, body []byte) {
 	_, _ = c.Writer.Write(body)
 }
 
-// NoContent answers 204.
+// NoContent responds with 204.
 func NoContent(c *gin.Context) { c.Writer.WriteHeader(http.StatusNoContent) }

@@ -1,5 +1,5 @@
-// Package httpx is the HTTP edge every daemon shares: servers with bounds on everything, the middleware in its order, and the
-// one place where errors become responses.
+// Package httpx is the HTTP edge shared by all daemons: servers with bounds on everything, the middleware in its order, and
+// the one place where errors become responses.
 package httpx
 
 import (
@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// Limits bounds what a client may make a server hold.
+// Limits bounds what a client can make a server hold.
 type Limits struct {
 	// Body is the largest request body in bytes; default 1 MiB.
 	Body int64
@@ -28,7 +28,7 @@ type Limits struct {
 	Connections int
 }
 
-// WithDefaults fills in what is zero.
+// WithDefaults returns l with defaults for what is not positive.
 func (l Limits) WithDefaults() Limits {
 	if l.Body <= 0 {
 		l.Body = 1 << 20
@@ -53,8 +53,7 @@ type Server struct {
 	tls  bool
 }
 
-// Listen binds addr and prepares to serve handler on it; nothing is served before Run. tlsConfig is nil for plain
-// HTTP.
+// Listen binds addr and prepares to serve handler on it; nothing is served before Run. A nil tlsConfig means plain HTTP.
 func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *tls.Config, log *slog.Logger) (*Server, error) {
 	limits = limits.WithDefaults()
 	ln, err := net.Listen("tcp", addr)
@@ -70,7 +69,7 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		// What is over the limit but within this is read, so that it can be answered like every other error.
+		// A header over the limit but within this size is read, so that it can be answered like every other error.
 		MaxHeaderBytes: limits.Header + 256<<10,
 		ErrorLog:       slog.NewLogLogger(log.With("listener", name).Handler(), slog.LevelDebug),
 	}
@@ -78,7 +77,7 @@ func Listen(name, addr string, handler http.Handler, limits Limits, tlsConfig *t
 	return s, nil
 }
 
-// plusIsPlus keeps a "+" in a path what it is: gin unescapes path parameters as if they stood in a query, where it is a blank.
+// plusIsPlus preserves a "+" in a path: gin unescapes path parameters as if they were in a query, where it is a space.
 func plusIsPlus(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.RawPath, "+") {
@@ -88,16 +87,16 @@ func plusIsPlus(next http.Handler) http.Handler {
 	})
 }
 
-// Name is the name of the listener.
+// Name returns the name of the listener.
 func (s *Server) Name() string { return s.name }
 
-// Addr is the address bound, with the real port.
+// Addr returns the address bound, with the real port.
 func (s *Server) Addr() *net.TCPAddr { return s.ln.Addr().(*net.TCPAddr) }
 
-// URL is the base URL of the listener, as ListenerURL has it.
+// URL returns the base URL of the listener, as ListenerURL does.
 func (s *Server) URL() string { return ListenerURL(s.Addr(), s.tls) }
 
-// Run serves until the context ends, then lets the requests under way finish for at most what drain says then.
+// Run serves until ctx ends, then lets requests in flight finish for at most the time that drain returns then.
 func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 	failed := make(chan error, 1)
 	go func() {
@@ -126,5 +125,5 @@ func (s *Server) Run(ctx context.Context, drain func() time.Duration) error {
 // Close releases the address of a server that was never run.
 func (s *Server) Close() error { return s.ln.Close() }
 
-// Handler is what the server serves.
+// Handler returns what the server serves.
 func (s *Server) Handler() http.Handler { return s.http.Handler }

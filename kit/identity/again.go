@@ -9,16 +9,16 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Trust stands for who is trusted besides the platform: it is another value once a reload has changed that.
+// Trust returns a value that identifies who is trusted besides the platform: it differs after a reload that changed this.
 func (v *Verifier) Trust() any { return v.trust.Load() }
 
 // Trusts reports whether an issuer is one of those trusted besides the platform.
 func (v *Verifier) Trusts(issuer string) bool { return v.trust.Load().issuers[issuer] != nil }
 
-// Again judges a token of another issuer once more, for something that began when the token was good and still goes on: by how its issuer
-// is trusted now. Whether the token has begun or expired is not asked, and nothing is remembered. With signed, its key must still be one
-// of the issuer's; otherwise its signature is not looked at, so that the token must have been verified before. The error is a *Refusal,
-// or of the kind errs.Unavailable when the token cannot be judged at present.
+// Again judges a token of another issuer once more, by how that issuer is trusted now, for something that began while the token was valid
+// and still goes on. It does not check whether the token has become valid or has expired, and remembers nothing. With signed, the token's
+// key must still be one of the issuer's. Without, the signature is not checked, so the token must have been verified before. The error is
+// a *Refusal, or of the kind errs.Unavailable when the token cannot be judged at present.
 func (v *Verifier) Again(ctx context.Context, token string, signed bool) (*Caller, error) {
 	for {
 		by := v.trust.Load()

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTokensOfOthersAreJudgedAgain judges tokens that have begun late or expired, of an issuer that changes.
+// TestTokensOfOthersAreJudgedAgain judges tokens that are not valid yet or have expired, of an issuer that changes.
 func TestTokensOfOthersAreJudgedAgain(t *testing.T) {
 	t.Parallel()
 	e := newExternal(t)

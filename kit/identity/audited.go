@@ -8,8 +8,8 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// Audited makes a handler that writes down who did what to whom, with what result: action is the action of the line, param the
-// path parameter that names the target. The handler returns what the line says besides.
+// Audited returns a handler that runs h and audits it under the given action. The path parameter param names the target. The
+// entry has the detail that h returns or, if h fails, the title of the error's kind.
 func Audited(trail *audit.Log, action, param string, h func(*gin.Context) (detail string, err error)) gin.HandlerFunc {
 	return httpx.Handle(func(c *gin.Context) error {
 		detail, err := h(c)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// cache remembers verified tokens. It holds at most max of them; what makes room when it is full is what has expired, else
-// whatever comes first, in no order an attacker could choose.
+// cache remembers at most max verified tokens. When it is full, expired tokens make room first, then others in an order
+// that an attacker cannot choose.
 type cache struct {
 	max   atomic.Int64
 	size  atomic.Int64
@@ -22,7 +22,7 @@ func newCache(entries int) *cache {
 	return c
 }
 
-// resize changes how many tokens are remembered. Of those that are, only as many go as there is no room for, and a few more.
+// resize changes how many tokens are remembered. It drops only tokens that there is no room for, and a few more.
 func (c *cache) resize(entries int) {
 	c.max.Store(int64(entries))
 	if c.size.Load() > int64(entries) {
@@ -30,7 +30,7 @@ func (c *cache) resize(entries int) {
 	}
 }
 
-// keep forgets what a function does not hold of.
+// keep drops the tokens for which holds returns false.
 func (c *cache) keep(holds func(*verified) bool) {
 	c.known.Range(func(k, e any) bool {
 		if !holds(e.(*verified)) {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// certificateCaller finds out who the holder of the connection's client certificate is. The certificate was verified in the
-// handshake. It returns nil without a certificate, or when no rule knows it.
+// certificateCaller returns the caller that the connection's client certificate stands for. The handshake has verified the certificate.
+// It returns nil if there is no certificate or no rule matches it.
 func certificateCaller(rules []CertRule, conn *tls.ConnectionState) *Caller {
 	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
 		return nil
@@ -24,13 +24,13 @@ func certificateCaller(rules []CertRule, conn *tls.ConnectionState) *Caller {
 	return nil
 }
 
-// Holder is whom the client certificate of a connection stands for by the rules in force, also once it has expired; nil for nobody. It is
-// for what began in time; Certificate is for what begins.
+// Holder returns the caller that a connection's client certificate stands for under the rules in force, even once it has expired; nil if
+// there is none. Use it for what began in time, and Certificate for what begins.
 func (g *Guard) Holder(conn *tls.ConnectionState) *Caller {
 	return certificateCaller(g.verifier.trust.Load().rules, conn)
 }
 
-// match returns the caller a certificate stands for.
+// match returns the caller a certificate stands for, if the rule matches it.
 func (r *CertRule) match(cert *x509.Certificate) (string, bool) {
 	var names []string
 	pattern := r.URI

@@ -6,10 +6,10 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Claims is what a token of the platform says (RFC 7519, RFC 9068).
+// Claims holds the claims of a token of the platform (RFC 7519, RFC 9068).
 type Claims struct {
 	jwt.RegisteredClaims
-	// Scope lists what the token is good for, separated by spaces.
+	// Scope lists the scopes of the token, separated by spaces.
 	Scope string `json:"scope,omitempty"`
 	// ClientID is the access key the token was issued for.
 	ClientID string `json:"client_id,omitempty"`
@@ -19,5 +19,5 @@ type Claims struct {
 	ClientAddress string `json:"clientip,omitempty"`
 }
 
-// Scopes is the claim scope as a list.
+// Scopes returns the claim scope as a list.
 func (c *Claims) Scopes() []string { return strings.Fields(c.Scope) }

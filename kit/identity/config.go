@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Config holds the settings by which every listener tells its callers.
+// Config holds the settings by which all listeners authenticate callers.
 type Config struct {
 	Audience     string          `name:"auth.audience" default:"mep" usage:"audience (claim aud) that tokens of the platform carry and that is asked for"`
 	Leeway       time.Duration   `name:"auth.leeway" default:"30s" reload:"true" usage:"how far the clocks of issuers may differ from this one's"`
@@ -26,48 +26,47 @@ type Config struct {
 type TrustedIssuer struct {
 	// Issuer is the claim iss of its tokens.
 	Issuer string `json:"issuer"`
-	// Audience must be among the claim aud; default: the platform's own.
+	// Audience must be one of the values of the claim aud; default: the platform's own.
 	Audience string `json:"audience,omitempty"`
-	// JWKSURL is where its keys are (RFC 7517), JWKSFile the file they are in. One of them is given.
+	// JWKSURL is the URL of its keys (RFC 7517), JWKSFile a file that holds them. One of them is given.
 	JWKSURL  string `json:"jwksUrl,omitempty"`
 	JWKSFile string `json:"jwksFile,omitempty"`
-	// CAFile holds the certificates JWKSURL is verified with; default: the system's.
+	// CAFile holds the CA certificates that JWKSURL is verified with; default: the system's.
 	CAFile string `json:"caFile,omitempty"`
-	// Algorithms are the JWS algorithms taken; default: ES256, RS256, RS512, EdDSA.
+	// Algorithms are the JWS algorithms accepted; default: ES256, RS256, RS512, EdDSA.
 	Algorithms []string `json:"algorithms,omitempty"`
-	// Scopes are those of its tokens that count here; default: mp1.
+	// Scopes are the platform's scopes that its tokens may carry; default: mp1.
 	Scopes []string `json:"scopes,omitempty"`
-	// Grant are scopes every one of its tokens has here, whatever it says.
+	// Grant lists scopes that every one of its tokens has here, whatever it says.
 	Grant []string `json:"grant,omitempty"`
 	// SubjectClaim names the claim that holds the appInstanceId; default: sub.
 	SubjectClaim string `json:"subjectClaim,omitempty"`
 }
 
-// CertRule says who the holder of a client certificate is.
+// CertRule says which caller the holder of a client certificate is.
 type CertRule struct {
-	// URI, DNS, Email and CommonName are what the certificate must hold: text in which {caller} stands for the name of the
-	// caller. One of them is given.
+	// URI, DNS, Email and CommonName are patterns for a name in the certificate; {caller} stands for the name of the caller. One is given.
 	URI        string `json:"uri,omitempty"`
 	DNS        string `json:"dns,omitempty"`
 	Email      string `json:"email,omitempty"`
 	CommonName string `json:"commonName,omitempty"`
 	// Scopes are what the holder may do.
 	Scopes []string `json:"scopes"`
-	// Caller is the name of the caller when the pattern has no {caller}.
+	// Caller is the name of the caller if the pattern has no {caller}.
 	Caller string `json:"caller,omitempty"`
 }
 
-// Algorithms are the JWS algorithms that may sign tokens. Those with shared keys and "none" are not among them.
+// Algorithms are the JWS algorithms that may sign tokens. Those with shared keys and "none" are excluded.
 var Algorithms = []string{"ES256", "RS256", "RS512", "EdDSA"}
 
-// The scopes there are.
+// The scopes of the platform.
 const (
 	ScopeMp1 = state.ScopeMp1
 	ScopeMm5 = state.ScopeMm5
 	ScopeOps = state.ScopeOps
 )
 
-// Scopes lists them.
+// Scopes lists all of them.
 var Scopes = []string{ScopeMp1, ScopeMm5, ScopeOps}
 
 // placeholder stands for the name of the caller.
@@ -132,7 +131,7 @@ func (t *TrustedIssuer) faults() []string {
 	return append(append(list, scopeFaults("scopes", t.Scopes)...), scopeFaults("grant", t.Grant)...)
 }
 
-// externalAlgorithms are what other issuers may sign with.
+// externalAlgorithms are the algorithms that other issuers may sign with.
 var externalAlgorithms = []string{"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"}
 
 func isLoopbackHost(host string) bool {

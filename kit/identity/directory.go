@@ -14,17 +14,17 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Key is a key that verifies tokens of the platform.
+// Key is a key that verifies the platform's tokens.
 type Key struct {
 	// ID is the key id (kid).
 	ID string
-	// Record is what stands in etcd.
+	// Record is the record in etcd.
 	Record state.SigningKey
 	// Public is the key itself.
 	Public crypto.PublicKey
 }
 
-// Directory is what tokens are checked against, as it stands in etcd.
+// Directory is the state in etcd that tokens are checked against.
 type Directory struct {
 	mirror      *watched.Mirror
 	keys        *watched.Collection[*Key]
@@ -34,7 +34,7 @@ type Directory struct {
 	holders     watched.Index[*state.Credential]
 }
 
-// NewDirectory adds the collections to the mirror.
+// NewDirectory returns a directory with its collections added to the mirror.
 func NewDirectory(m *watched.Mirror) *Directory {
 	d := &Directory{
 		mirror:      m,
@@ -47,7 +47,7 @@ func NewDirectory(m *watched.Mirror) *Directory {
 	return d
 }
 
-// record makes a decoder of a function that decodes values alone.
+// record returns a decoder for a function that decodes only the value.
 func record[R any](decode func([]byte) (R, error)) watched.Decoder[R] {
 	return func(_ string, value []byte, _ int64) (R, error) { return decode(value) }
 }
@@ -69,13 +69,13 @@ func decodeKey(key string, value []byte, _ int64) (*Key, error) {
 	return &Key{ID: strings.TrimPrefix(key, state.PrefixSigningKeys), Record: rec, Public: jwk.Key()}, nil
 }
 
-// Keys are the keys that verify tokens, by the ids in the order of the ids.
+// Keys returns the keys that verify tokens, in the order of their ids.
 func (d *Directory) Keys() *watched.Collection[*Key] { return d.keys }
 
-// Credentials are the known access keys, without secrets.
+// Credentials returns the known access keys, without secrets.
 func (d *Directory) Credentials() *watched.Collection[*state.Credential] { return d.credentials }
 
-// AppCredentials walks over the credentials of an application instance. Those of a manager of that name are not among them.
+// AppCredentials iterates over the credentials of an application instance, not those of a manager of that name.
 func (d *Directory) AppCredentials(appInstanceID string) iter.Seq[*watched.Item[*state.Credential]] {
 	return func(yield func(*watched.Item[*state.Credential]) bool) {
 		for item := range d.credentials.Snapshot().Find(d.holders, appInstanceID) {
@@ -86,7 +86,7 @@ func (d *Directory) AppCredentials(appInstanceID string) iter.Seq[*watched.Item[
 	}
 }
 
-// Manager reports whether a subject has credentials for more than what apps do.
+// Manager reports whether a subject has credentials with a scope that apps do not have.
 func (d *Directory) Manager(subject string) bool {
 	for item := range d.credentials.Snapshot().Find(d.holders, subject) {
 		if manages(item.Value) {
@@ -100,21 +100,21 @@ func manages(c *state.Credential) bool {
 	return slices.ContainsFunc(c.Scopes, func(s string) bool { return s != state.ScopeMp1 })
 }
 
-// Issuers are the names tokens are issued under.
+// Issuers returns the names the platform issues tokens under.
 func (d *Directory) Issuers() *watched.Collection[state.Issuer] { return d.issuers }
 
-// Revoked are the tokens that were revoked before they expired, under state.RevokedKey of their ids.
+// Revoked returns the tokens that were revoked before they expired, keyed by state.RevokedKey of their ids.
 func (d *Directory) Revoked() *watched.Collection[state.Revoked] { return d.revoked }
 
-// Mirror is what keeps the directory.
+// Mirror returns the mirror that keeps the directory.
 func (d *Directory) Mirror() *watched.Mirror { return d.mirror }
 
-// Credential finds an access key.
+// Credential returns the credential of an access key.
 func (d *Directory) Credential(accessKeyID string) (*watched.Item[*state.Credential], bool) {
 	return d.credentials.Snapshot().Get(state.CredentialKey(accessKeyID))
 }
 
-// ready reports whether there is a state to decide by.
+// ready reports whether the mirror is ready.
 func (d *Directory) ready() bool {
 	select {
 	case <-d.mirror.Ready():
@@ -124,7 +124,7 @@ func (d *Directory) ready() bool {
 	}
 }
 
-// version tells two states of the directory apart.
+// version identifies a state of the directory.
 type version struct{ keys, credentials, issuers, revoked int64 }
 
 func (d *Directory) version() version {
@@ -134,7 +134,7 @@ func (d *Directory) version() version {
 	}
 }
 
-// keyFor finds the key that verifies tokens with the kid at present.
+// keyFor returns the key that verifies tokens with the kid at the time now.
 func (d *Directory) keyFor(kid string, now time.Time) (*Key, bool) {
 	item, ok := d.keys.Snapshot().Get(state.SigningKeyKey(kid))
 	if !ok || !item.Value.Record.Expires.IsZero() && now.After(item.Value.Record.Expires) {
@@ -143,7 +143,7 @@ func (d *Directory) keyFor(kid string, now time.Time) (*Key, bool) {
 	return item.Value, true
 }
 
-// retract says why a token of the platform is no longer good, although it was when it was issued.
+// retract returns a *Refusal if a token of the platform that was valid once no longer is.
 func (d *Directory) retract(kid string, claims *Claims, now time.Time) error {
 	if _, ok := d.keyFor(kid, now); !ok {
 		return refuse(codeToken, "the key the token was signed with is no longer in use")

@@ -18,25 +18,23 @@ import (
 	"github.com/openmep/mep/kit/limit"
 )
 
-// Guard lets callers in to listeners.
+// Guard decides which callers listeners let in.
 type Guard struct {
 	verifier *Verifier
-	// open lets those in who prove nothing.
+	// open lets in callers that do not authenticate.
 	open      bool
 	strangers *limit.Limiter
 	audit     *audit.Log
 	checks    *prometheus.CounterVec
 }
 
-// How many tokens that were not seen before are verified for one client address: a verification takes as long as answering
-// several requests.
+// How many tokens not seen before are verified for each client address: verifying one takes as long as answering several requests.
 const (
 	strangersPerSecond = 500
 	strangersBurst     = 2000
 )
 
-// NewGuard makes a guard. With open, calls without a token are let in, as development mode wants it; a token that is sent is
-// checked all the same.
+// NewGuard returns a guard. With open, as in development mode, requests without a token are let in; a token that is sent is still checked.
 func NewGuard(cfg *Config, dir *Directory, open bool, trail *audit.Log, log *slog.Logger, reg prometheus.Registerer) (*Guard, error) {
 	v, err := NewVerifier(cfg, dir, log)
 	if err != nil {
@@ -56,17 +54,17 @@ func NewGuard(cfg *Config, dir *Directory, open bool, trail *audit.Log, log *slo
 	return g, nil
 }
 
-// Run keeps the keys of the trusted issuers fresh until the context ends.
+// Run keeps the keys of the trusted issuers fresh until ctx ends.
 func (g *Guard) Run(ctx context.Context) error { return g.verifier.Run(ctx) }
 
-// Prepare does all that can fail with other settings, and returns what puts them to use, for the next request on every connection: see
-// Verifier.Prepare. The rules for certificates are among them.
+// Prepare does all that can fail with new settings, certificate rules included, and returns a function that applies them from the next
+// request on every connection: see Verifier.Prepare.
 func (g *Guard) Prepare(cfg *Config) (apply func(), err error) { return g.verifier.Prepare(cfg) }
 
-// Verifier checks tokens outside of requests.
+// Verifier returns the verifier for tokens outside of requests.
 func (g *Guard) Verifier() *Verifier { return g.verifier }
 
-// Require makes the middleware of a listener that lets callers with the scope in.
+// Require returns the middleware of a listener that lets in callers with the scope.
 func (g *Guard) Require(listener, scope string) gin.HandlerFunc {
 	results := make(map[string]prometheus.Counter)
 	for _, r := range []string{"token", "certificate", "open", "missing", "refused", "scope", "limited", "unavailable"} {
@@ -100,7 +98,7 @@ func heldScopes(c *Caller) string {
 	return strings.Join(c.Scopes, " ")
 }
 
-// identify finds out who calls. It returns nil, nil for nobody where that is allowed.
+// identify returns the caller; nil, nil if none is known and that is allowed.
 func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 	headers := c.Request.Header["Authorization"]
 	if len(headers) == 0 {
@@ -117,7 +115,7 @@ func (g *Guard) identify(c *gin.Context) (*Caller, error) {
 	return g.Token(c.Request.Context(), token, httpx.ClientAddr(c))
 }
 
-// Certificate finds out who the holder of the connection's client certificate is; nil, nil without one that says it. The error is a
+// Certificate returns the caller that the connection's client certificate stands for; nil, nil if there is none. The error is a
 // *Refusal.
 func (g *Guard) Certificate(conn *tls.ConnectionState) (*Caller, error) {
 	caller := certificateCaller(g.verifier.trust.Load().rules, conn)
@@ -128,8 +126,8 @@ func (g *Guard) Certificate(conn *tls.ConnectionState) (*Caller, error) {
 	return caller, nil
 }
 
-// Token finds out whom a token stands for that a client sent from an address. The error is a *Refusal, or of the kinds
-// errs.Unavailable, when tokens cannot be judged at present, and errs.TooManyRequests.
+// Token returns the caller that a token stands for; from is the client's address. The error is a *Refusal, or of the kind
+// errs.TooManyRequests, or errs.Unavailable when tokens cannot be judged at present.
 func (g *Guard) Token(ctx context.Context, token string, from netip.Addr) (*Caller, error) {
 	if !g.verifier.dir.ready() {
 		return nil, errs.New(errs.Unavailable, "the platform is starting").After(time.Second)
@@ -150,7 +148,7 @@ func (g *Guard) Token(ctx context.Context, token string, from netip.Addr) (*Call
 	return caller, nil
 }
 
-// Bearer takes the token out of the Authorization header fields of a request (RFC 6750 2.1). The error is a *Refusal.
+// Bearer returns the token in the Authorization header fields of a request (RFC 6750 2.1). The error is a *Refusal.
 func Bearer(fields []string) (string, error) {
 	if len(fields) > 1 {
 		return "", refuse(codeRequest, "there are several Authorization header fields")
@@ -158,16 +156,16 @@ func Bearer(fields []string) (string, error) {
 	return bearer(fields[0])
 }
 
-// bearer takes the token out of the header field (RFC 6750 2.1).
+// bearer returns the token in the header field (RFC 6750 2.1).
 func bearer(value string) (string, error) {
 	scheme, token, _ := strings.Cut(value, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return "", refuse("", "there is no token: the Authorization header field must be: Bearer TOKEN")
 	}
-	return strings.Trim(token, " "), nil // whether it is well-formed shows when it is verified
+	return strings.Trim(token, " "), nil // verification shows whether it is well-formed
 }
 
-// refused answers a request whose caller is not let in, and says which of the metric's results it is.
+// refused responds to a request whose caller is refused, and returns the result to count in the metric.
 func (g *Guard) refused(c *gin.Context, listener, scope string, err error) string {
 	r, ok := errors.AsType[*Refusal](err)
 	if !ok {
@@ -198,8 +196,8 @@ func (g *Guard) deny(c *gin.Context, listener string, caller *Caller, why string
 	g.audit.Busy(e)
 }
 
-// Own makes the middleware of a tree of resources that belongs to the application instance named by the path parameter. Whoever
-// else calls gets the same answer whether the instance exists or not.
+// Own returns the middleware of a resource tree that belongs to the application instance named by the path parameter. Other callers
+// get the same response whether the instance exists or not.
 func (g *Guard) Own(listener, param string) gin.HandlerFunc {
 	foreign := g.checks.WithLabelValues(listener, "foreign")
 	return func(c *gin.Context) {

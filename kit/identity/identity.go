@@ -1,8 +1,8 @@
-// Package identity decides who makes a request and what they may do: once, at the edge of a listener, before any handler.
+// Package identity authenticates and authorises requests once, at the edge of a listener, before any handler.
 //
-// A caller proves who it is with a bearer token (RFC 6750) that mepauth or a trusted issuer signed, or with a client
-// certificate. What tokens are checked against is watched in etcd: a key that is retired or a credential that is deleted
-// counts everywhere as soon as the change arrives, and no request asks anybody.
+// A caller authenticates with a bearer token (RFC 6750) signed by mepauth or a trusted issuer, or with a client
+// certificate. What tokens are checked against is watched in etcd: retiring a key or deleting a credential takes effect
+// everywhere as soon as the change arrives, and no request asks another process.
 package identity
 
 import (
@@ -20,43 +20,43 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// Caller is who makes a request. It is shared and must not be changed.
+// Caller is the caller of a request. It is shared and must not be changed.
 type Caller struct {
 	// Subject is the appInstanceId of an app, or the name of a manager.
 	Subject string
-	// ClientID is the access key the token was issued for, empty for others.
+	// ClientID is the access key the token was issued for; empty for other callers.
 	ClientID string
-	// Scopes is what the caller may do.
+	// Scopes lists what the caller may do.
 	Scopes []string
-	// Granted are Scopes and those of its token that mean nothing to the platform; nil when these are Scopes.
+	// Granted lists Scopes and the scopes of the token that mean nothing to the platform; nil means the same as Scopes.
 	Granted []string
-	// Via is how it proved who it is: "token" or "certificate".
+	// Via is how the caller authenticated: "token" or "certificate".
 	Via string
-	// Issuer issued the token or the certificate.
+	// Issuer is the issuer of the token or the certificate.
 	Issuer string
-	// TokenID is the id (jti) of the token; may be empty.
+	// TokenID is the id (jti) of the token; it may be empty.
 	TokenID string
-	// Expires is when the proof ends.
+	// Expires is when the token or certificate expires.
 	Expires time.Time
-	// ClientAddress is the only address the caller may come from, empty for any.
+	// ClientAddress is the only address the caller may connect from; empty for any.
 	ClientAddress string
 
 	payload string // of the token, in base64url
 }
 
-// Holds reports whether the scope is among all those the caller was granted.
+// Holds reports whether the scope is in Scopes or Granted.
 func (c *Caller) Holds(scope string) bool {
 	return slices.Contains(c.Scopes, scope) || slices.Contains(c.Granted, scope)
 }
 
-// Claims decodes what the caller's token says; nil for a caller without token.
+// Claims returns the claims of the caller's token; nil for a caller without a token.
 func (c *Caller) Claims() map[string]any {
 	data, err := base64.RawURLEncoding.DecodeString(c.payload)
 	if err != nil || len(data) == 0 {
 		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber() // a number is passed on as it stands
+	dec.UseNumber() // keeps numbers as they are written
 	var claims map[string]any
 	if dec.Decode(&claims) != nil {
 		return nil
@@ -64,14 +64,13 @@ func (c *Caller) Claims() map[string]any {
 	return claims
 }
 
-// Has reports whether the caller holds the scope.
+// Has reports whether the scope is in Scopes.
 func (c *Caller) Has(scope string) bool { return slices.Contains(c.Scopes, scope) }
 
-// String is the subject.
+// String returns the subject.
 func (c *Caller) String() string { return c.Subject }
 
-// CanonicalID is the form of an appInstanceId that is stored and compared: a UUID in lower case. Anything else stays as it
-// is.
+// CanonicalID returns the form of an appInstanceId that is stored and compared: a UUID in lower case. Other ids are returned unchanged.
 func CanonicalID(id string) string {
 	if len(id) == 36 && strings.ContainsAny(id, "ABCDEF") && uuid.Validate(id) == nil {
 		return strings.ToLower(id)
@@ -79,11 +78,11 @@ func CanonicalID(id string) string {
 	return id
 }
 
-// Refusal says why a caller is not let in, as RFC 6750 3.1 words it.
+// Refusal says why a caller is refused, in the terms of RFC 6750 3.1.
 type Refusal struct {
-	// Code is invalid_request, invalid_token or insufficient_scope; empty when there was no token.
+	// Code is invalid_request, invalid_token or insufficient_scope; empty if there was no token.
 	Code string
-	// Description is for people.
+	// Description is a text for people.
 	Description string
 }
 
@@ -98,7 +97,7 @@ const (
 	codeScope   = "insufficient_scope"
 )
 
-// Of returns who makes the request, nil when nobody had to say: in development mode without a token.
+// Of returns the caller of the request; nil if it need not be known, in development mode without a token.
 func Of(c *gin.Context) *Caller {
 	if v, ok := c.Get(httpx.CallerKey); ok {
 		return v.(*Caller)
@@ -106,7 +105,7 @@ func Of(c *gin.Context) *Caller {
 	return nil
 }
 
-// Subject returns whom the request is made for, "" when nobody had to say.
+// Subject returns the subject of the caller; "" if the caller need not be known.
 func Subject(c *gin.Context) string {
 	if caller := Of(c); caller != nil {
 		return caller.Subject
@@ -114,7 +113,7 @@ func Subject(c *gin.Context) string {
 	return ""
 }
 
-// challenge answers a request that proved nothing, with the header field RFC 6750 3 asks for.
+// challenge responds to a refused caller with the header field that RFC 6750 3 requires.
 func challenge(c *gin.Context, scope string, r *Refusal) {
 	c.Header("WWW-Authenticate", r.Challenge(scope))
 	kind := errs.Unauthenticated
@@ -127,7 +126,7 @@ func challenge(c *gin.Context, scope string, r *Refusal) {
 	httpx.Fail(c, errs.New(kind, "%s", r.Description))
 }
 
-// Challenge is the value of WWW-Authenticate for a caller that is not let in (RFC 6750 3); scope is what it needs.
+// Challenge returns the value of WWW-Authenticate for a refused caller (RFC 6750 3); scope is the scope that the caller needs.
 func (r *Refusal) Challenge(scope string) string {
 	var b strings.Builder
 	b.WriteString(`Bearer realm="mep"`)
@@ -138,7 +137,7 @@ func (r *Refusal) Challenge(scope string) string {
 	return b.String()
 }
 
-// quotable leaves out what an error_description must not hold (RFC 6750 3).
+// quotable returns s without what an error_description must not contain (RFC 6750 3).
 func quotable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

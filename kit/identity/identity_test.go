@@ -49,7 +49,7 @@ const (
 	testEpoch  = "epoch-1"
 )
 
-// world is a platform's etcd with one app, one credential and one signing key in it, and a verifier of its own.
+// world is the etcd of a platform with one app, one credential and one signing key, and a verifier.
 type world struct {
 	tb       testing.TB
 	store    *etcd.Store
@@ -132,7 +132,7 @@ func (w *world) putCredential(epoch string, disabled bool) {
 	})
 }
 
-// claims are those of a good token; edit changes them.
+// claims returns the claims of a valid token; edit changes them.
 func (w *world) claims(edit func(*Claims)) *Claims {
 	now := time.Now()
 	c := &Claims{
@@ -164,7 +164,7 @@ func signed(tb testing.TB, method jwt.SigningMethod, kid string, key any, claims
 	return s
 }
 
-// verify looks a token up as the guard does.
+// verify checks a token as the guard does.
 func (w *world) verify(token string) (*Caller, error) {
 	caller, err := w.verifier.Recall(token)
 	if caller == nil && err == nil {
@@ -252,7 +252,7 @@ func TestClocksMayDifferByTheLeeway(t *testing.T) {
 	}
 }
 
-// TestVerifiedTokenIsRefusedOnceItIsRetracted remembers a token first and changes what it rests on then.
+// TestVerifiedTokenIsRefusedOnceItIsRetracted verifies a token first, and then changes what the token depends on.
 func TestVerifiedTokenIsRefusedOnceItIsRetracted(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*world, *Claims)
@@ -315,7 +315,7 @@ func TestCacheForgetsWhatExpiresAndNeverGrowsOverItsBound(t *testing.T) {
 	require.ErrorContains(t, err, "expired")
 }
 
-// external is an issuer beside the platform.
+// external is an issuer besides the platform.
 type external struct {
 	key   *ecdsa.PrivateKey
 	keys  atomic.Pointer[[]byte]
@@ -510,7 +510,7 @@ func TestConfigurationFaultsAreNamed(t *testing.T) {
 	require.NoError(t, (&Config{Audience: "mep", TokenCache: 1, Issuers: []TrustedIssuer{{Issuer: "i", JWKSURL: "http://localhost/k"}}}).Validate())
 }
 
-// guarded is a router with a guard in front of one application's resources.
+// guarded returns a router with a guard in front of one application's resources.
 func guarded(t *testing.T, w *world, open bool) (http.Handler, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()

@@ -27,15 +27,15 @@ import (
 )
 
 const (
-	// jwksRefresh is how often the keys of an issuer are fetched; jwksUnknown is the least time between two fetches because
-	// of a key that is not known; jwksTimeout bounds one fetch, jwksBytes its answer.
+	// jwksRefresh is how often the keys of an issuer are fetched; jwksUnknown is the minimum time between two fetches for
+	// unknown keys; jwksTimeout bounds one fetch, and jwksBytes its response.
 	jwksRefresh = 5 * time.Minute
 	jwksUnknown = 10 * time.Second
 	jwksTimeout = 3 * time.Second
 	jwksBytes   = 1 << 20
-	// jwksAgain is how soon a fetch that failed is tried again.
+	// jwksAgain is how soon a failed fetch is retried.
 	jwksAgain = 2 * time.Second
-	// jwksPoll is how often a file of keys is looked at.
+	// jwksPoll is how often a file of keys is read.
 	jwksPoll = 5 * time.Second
 )
 
@@ -43,21 +43,21 @@ const (
 type issuer struct {
 	TrustedIssuer
 	keys atomic.Pointer[keyfunc.Keyfunc]
-	seen []byte // the file as it was read last
-	ca   []byte // the file of the certificates JWKSURL is verified with, as it was read at the start
+	seen []byte // contents of JWKSFile when last read
+	ca   []byte // contents of CAFile, with which JWKSURL is verified, when the issuer was made
 	http *http.Client
 	log  *slog.Logger
 
 	wanted  chan struct{} // asks for a fetch
-	unknown *rate.Limiter // of fetches because of a key that is not known
+	unknown *rate.Limiter // of fetches for unknown keys
 
 	mu      sync.Mutex
-	fetched chan struct{} // closed when the present or next fetch has ended
-	asked   bool          // a fetch has ended
+	fetched chan struct{} // closed when the current or next fetch has ended
+	asked   bool          // a fetch has ended, or keys were adopted
 	failed  bool          // the last fetch failed, or there was none
 }
 
-// newIssuer prepares an issuer. Keys in a file must be readable now; those at a URL are fetched by run.
+// newIssuer returns an issuer. Keys in a file must be readable now; run fetches those at a URL.
 func newIssuer(cfg TrustedIssuer, audience string, log *slog.Logger) (*issuer, error) {
 	cfg.Audience = cmp.Or(cfg.Audience, audience)
 	cfg.SubjectClaim = cmp.Or(cfg.SubjectClaim, "sub")
@@ -77,7 +77,7 @@ func newIssuer(cfg TrustedIssuer, audience string, log *slog.Logger) (*issuer, e
 	return i, i.client()
 }
 
-// readFile reads the keys from their file when it has changed.
+// readFile reads the keys from their file if it has changed.
 func (i *issuer) readFile() error {
 	data, err := os.ReadFile(i.JWKSFile)
 	if err != nil {
@@ -95,7 +95,7 @@ func (i *issuer) readFile() error {
 	return nil
 }
 
-// client makes what fetches keys: with bounds on time and size.
+// client makes the HTTP client that fetches keys, with bounds on time and size.
 func (i *issuer) client() error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if i.CAFile != "" {
@@ -116,7 +116,7 @@ func (i *issuer) client() error {
 	return nil
 }
 
-// bounded cuts answers short.
+// bounded limits the size of responses.
 type bounded struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -131,7 +131,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// run keeps the keys fresh until the context ends.
+// run keeps the keys fresh until ctx ends.
 func (i *issuer) run(ctx context.Context) {
 	if i.JWKSURL != "" {
 		i.follow(ctx)
@@ -151,10 +151,10 @@ func (i *issuer) run(ctx context.Context) {
 	}
 }
 
-// follow fetches the keys again and again, and whenever it is asked to. No request's end cuts a fetch short.
+// follow fetches the keys periodically and on request. A fetch outlives the request that asked for it.
 func (i *issuer) follow(ctx context.Context) {
 	defer i.http.CloseIdleConnections()
-	defer i.ended(context.Canceled) // nobody need wait for what is not fetched any more
+	defer i.ended(context.Canceled) // release those that wait for a fetch
 	for ctx.Err() == nil {
 		err := i.fetch(ctx)
 		news := i.ended(err)
@@ -173,7 +173,8 @@ func (i *issuer) follow(ctx context.Context) {
 	}
 }
 
-// ended notes what came of a fetch, for those who wait for it, and reports whether that was otherwise the last time.
+// ended records the result of a fetch, releases those that wait for it, and reports whether its success differs from the
+// last one's.
 func (i *issuer) ended(err error) (news bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -209,8 +210,8 @@ func (i *issuer) fetch(ctx context.Context) error {
 	return nil
 }
 
-// refreshed has the keys fetched because one is not known, unless that was done just now, and waits for it; for the first fetch
-// everybody waits. It reports whether the last fetch went well.
+// refreshed requests a fetch because of an unknown key, unless there was one just now, and waits for it; everybody waits for
+// the first fetch. It reports whether the last fetch succeeded.
 func (i *issuer) refreshed(ctx context.Context) bool {
 	i.mu.Lock()
 	done, first := i.fetched, !i.asked
@@ -235,7 +236,7 @@ func (i *issuer) refreshed(ctx context.Context) bool {
 	return !i.failed
 }
 
-// key finds the key a token says it was signed with.
+// key returns the key that a token says it was signed with.
 func (i *issuer) key(ctx context.Context, t *jwt.Token) (any, error) {
 	if !slices.Contains(i.Algorithms, t.Method.Alg()) {
 		return nil, refuse(codeToken, "tokens of "+i.Issuer+" must not be signed with "+t.Method.Alg())
@@ -263,7 +264,7 @@ func (i *issuer) find(t *jwt.Token) (any, error) {
 	return (*keys).Keyfunc(t)
 }
 
-// caller makes the caller of a verified token.
+// caller returns the caller of a verified token.
 func (i *issuer) caller(claims *Claims, payload []byte) (*Caller, error) {
 	subject := claims.Subject
 	if i.SubjectClaim != "sub" {
@@ -281,7 +282,7 @@ func (i *issuer) caller(claims *Claims, payload []byte) (*Caller, error) {
 	for _, s := range claims.Scopes() {
 		ours := slices.Contains(Scopes, s)
 		if ours && !slices.Contains(i.Scopes, s) {
-			continue // whatever the token says: an issuer has no more of the platform's scopes than it is given
+			continue // an issuer grants no platform scopes but those configured for it
 		}
 		if ours && !slices.Contains(scopes, s) {
 			scopes = append(scopes, s)

@@ -44,7 +44,7 @@ func trusting(issuers ...TrustedIssuer) func(*Config) {
 	return func(c *Config) { c.Issuers = issuers }
 }
 
-// token makes a token of the external issuer, every one another.
+// token returns a token of the external issuer, a different one each time.
 func (e *external) token(t *testing.T) string {
 	t.Helper()
 	return signed(t, jwt.SigningMethodES256, "x1", e.key, jwt.MapClaims{
@@ -53,7 +53,7 @@ func (e *external) token(t *testing.T) string {
 	})
 }
 
-// file is the set of its keys in a file.
+// file returns a file with the issuer's key set.
 func (e *external) file(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "keys.json")
@@ -61,7 +61,7 @@ func (e *external) file(t *testing.T) string {
 	return name
 }
 
-// remembered verifies a token and says that it is remembered.
+// remembered verifies a token and checks that it is remembered.
 func (w *world) remembered(token string) {
 	w.tb.Helper()
 	_, err := w.verify(token)
@@ -88,7 +88,7 @@ func TestIssuersComeAndGoWithReloads(t *testing.T) {
 	for round := range 3 {
 		w.refused(theirs, "not trusted")
 		w.reload(trusting(TrustedIssuer{Issuer: otherIssuer, JWKSURL: e.url}))
-		var all sync.WaitGroup // everybody waits for the keys that are not there yet
+		var all sync.WaitGroup // all wait for keys that are not there yet
 		for range 8 {
 			all.Go(func() {
 				if _, err := w.verifier.Verify(t.Context(), theirs); err != nil {
@@ -206,7 +206,7 @@ func TestAnotherCAForTheKeysOfAnIssuerIsAnotherIssuer(t *testing.T) {
 	w.remembered(token)
 }
 
-// certificateOf is a certificate of nobody.
+// certificateOf returns a certificate of nobody.
 func certificateOf(t *testing.T) []byte {
 	t.Helper()
 	key := newECKey(t)
@@ -216,7 +216,7 @@ func certificateOf(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// The verification loses: whatever it found out, it did so by what is not in force any more.
+// TestAnIssuerThatGoesWhileItsTokenIsVerified checks that a verification by a former trust does not count.
 func TestAnIssuerThatGoesWhileItsTokenIsVerified(t *testing.T) {
 	e := newExternal(t)
 	t.Run("between two steps", func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestAnIssuerThatGoesWhileItsTokenIsVerified(t *testing.T) {
 		require.NoError(t, err)
 		token := e.token(t)
 		begun := sync.OnceFunc(apply)
-		w.verifier.now = func() time.Time { begun(); return time.Now() } // asked for once what is trusted was looked up
+		w.verifier.now = func() time.Time { begun(); return time.Now() } // called once the trust has been loaded
 		_, err = w.verifier.Verify(t.Context(), token)
 		require.ErrorContains(t, err, "not trusted")
 		require.Zero(t, w.verifier.cache.size.Load())
@@ -276,7 +276,7 @@ func TestAnIssuerThatIsGoneIsNotFollowed(t *testing.T) {
 	require.Eventually(t, func() bool {
 		gone.mu.Lock()
 		defer gone.mu.Unlock()
-		return gone.failed // which its last fetch had not
+		return gone.failed // its last fetch had succeeded
 	}, 20*time.Second, time.Millisecond)
 }
 
@@ -351,7 +351,7 @@ func TestSettingsThatCannotBeUsedChangeNothing(t *testing.T) {
 	}
 	_, err := w.prepared(trusting())
 	require.NoError(t, err)
-	w.remembered(token) // what is prepared and not applied is nothing either
+	w.remembered(token) // preparing without applying drops nothing either
 }
 
 func TestLeewayOfAReloadIsThatOfRememberedTokensToo(t *testing.T) {
@@ -405,7 +405,7 @@ func TestRulesForCertificatesCountFromTheNextRequestOn(t *testing.T) {
 	g, err := NewGuard(&w.cfg, w.dir, false, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	cert := &x509.Certificate{DNSNames: []string{"mepm.example"}, NotAfter: time.Now().Add(time.Hour)}
-	conn := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}} // stays open all the time
+	conn := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}} // stays open throughout
 	scopes := func() []string {
 		caller, err := g.Certificate(conn)
 		require.NoError(t, err)

@@ -13,16 +13,15 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// trust is what callers are judged by as far as a reload can change it. It does not change once it is in force: another one takes
-// its place.
+// trust holds the settings for judging callers that a reload can change. It is immutable once in force; a reload replaces it.
 type trust struct {
 	leeway  time.Duration
 	issuers map[string]*issuer // by the claim iss
 	rules   []CertRule
 }
 
-// newTrust makes what the settings say. Issuers that were trusted before in the very same way are those of before, with their keys; those with
-// keys from the same place begin with them.
+// newTrust returns the trust that cfg describes. An issuer that before trusts in exactly the same way is taken over with its keys; one with
+// keys from the same place starts with the keys of before.
 func newTrust(cfg *Config, audience string, before *trust, log *slog.Logger) (*trust, error) {
 	t := &trust{leeway: cfg.Leeway, issuers: make(map[string]*issuer, len(cfg.Issuers)), rules: cfg.Certificates}
 	for n, c := range cfg.Issuers {
@@ -44,26 +43,25 @@ func newTrust(cfg *Config, audience string, before *trust, log *slog.Logger) (*t
 	return t, nil
 }
 
-// same reports whether an issuer is trusted as another one is: by the same settings, and with its keys from where the same CA vouches
-// for.
+// same reports whether i is trusted as other is: by the same settings, and with the same CA for fetching its keys.
 func (i *issuer) same(other *issuer) bool {
 	return reflect.DeepEqual(i.TrustedIssuer, other.TrustedIssuer) && bytes.Equal(i.ca, other.ca)
 }
 
-// sameKeys reports whether an issuer has its keys from where another one has them. Those of a file are read anew anyway.
+// sameKeys reports whether i fetches its keys from the same place as other. Keys in a file are read anew anyway.
 func (i *issuer) sameKeys(other *issuer) bool {
 	return i.JWKSURL != "" && i.JWKSURL == other.JWKSURL && bytes.Equal(i.ca, other.ca)
 }
 
-// adopt takes over the keys of who was trusted under other settings: they may be out of reach just now.
+// adopt takes over the keys of was, the same issuer under other settings: the keys may be unreachable just now.
 func (i *issuer) adopt(was *issuer) {
 	if keys := was.keys.Load(); keys != nil {
 		i.keys.Store(keys)
-		i.asked = true // nobody waits for the first fetch
+		i.asked = true // no request waits for the first fetch
 	}
 }
 
-// same reports whether two states of the settings say the same.
+// same reports whether t and other are equivalent.
 func (t *trust) same(other *trust) bool {
 	if t.leeway != other.leeway || len(t.issuers) != len(other.issuers) || !reflect.DeepEqual(t.rules, other.rules) {
 		return false
@@ -76,16 +74,16 @@ func (t *trust) same(other *trust) bool {
 	return true
 }
 
-// holds reports whether a token that was verified before may still be taken, as far as its issuer goes. The platform itself is always
-// trusted.
+// holds reports whether a token that was verified before may still be accepted, as far as its issuer is concerned. The platform itself is
+// always trusted.
 func (t *trust) holds(e *verified) bool {
 	return e.issuer == nil || t.issuers[e.issuer.Issuer] == e.issuer
 }
 
-// Prepare does all that can fail with other settings, of which the audience stays what it was, and returns what puts them to use. Then
-// no token is taken any more of an issuer that is gone or is trusted in another way, remembered or just being verified; issuers that
-// stay keep their keys, and remembered tokens are judged anew with the next request. One goroutine reloads, and uses what it prepared
-// last. The error says which issuer is not in order.
+// Prepare does all that can fail with new settings, except for the audience, which stays, and returns a function that applies them. After
+// that, no token is accepted of an issuer that is gone or is trusted in another way, whether remembered or being verified. Issuers that
+// stay keep their keys, and remembered tokens are judged anew with the next request. Only one goroutine may reload, and only apply what it
+// prepared last. The error names the issuer at fault.
 func (v *Verifier) Prepare(cfg *Config) (apply func(), err error) {
 	before := v.trust.Load()
 	next, err := newTrust(cfg, v.audience, before, v.log)
@@ -103,7 +101,7 @@ func (v *Verifier) Prepare(cfg *Config) (apply func(), err error) {
 	return func() {
 		if !next.same(before) {
 			v.trust.Store(next)
-			v.cache.keep(next.holds) // none of the others would be taken; they need not wait for that
+			v.cache.keep(next.holds) // the others would be refused anyway; drop them now
 			select {
 			case v.changed <- struct{}{}:
 			default:
@@ -113,7 +111,7 @@ func (v *Verifier) Prepare(cfg *Config) (apply func(), err error) {
 	}, nil
 }
 
-// Run keeps the keys of the trusted issuers fresh until the context ends, and then waits for what it began.
+// Run keeps the keys of the trusted issuers fresh until ctx ends, and then waits for the goroutines it started.
 func (v *Verifier) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	running := make(map[*issuer]context.CancelFunc)

@@ -16,10 +16,10 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// MaxToken is the longest token that is looked at, in bytes.
+// MaxToken is the maximum length of a token in bytes.
 const MaxToken = 8 << 10
 
-// recheck is how long a token of another issuer is taken without looking at that issuer's keys again.
+// recheck is how long a token of another issuer is accepted before it is verified against that issuer's keys again.
 const recheck = time.Minute
 
 // Verifier checks tokens.
@@ -27,14 +27,14 @@ type Verifier struct {
 	audience string
 	dir      *Directory
 	trust    atomic.Pointer[trust]
-	changed  chan struct{} // says that there is another trust
+	changed  chan struct{} // signals that trust was replaced
 	parser   *jwt.Parser
 	cache    *cache
 	log      *slog.Logger
 	now      func() time.Time
 }
 
-// NewVerifier makes a verifier of the platform's own tokens and those of the trusted issuers.
+// NewVerifier returns a verifier of the platform's own tokens and those of the trusted issuers.
 func NewVerifier(cfg *Config, dir *Directory, log *slog.Logger) (*Verifier, error) {
 	v := &Verifier{
 		audience: cfg.Audience, dir: dir, changed: make(chan struct{}, 1), cache: newCache(cfg.TokenCache), log: log, now: time.Now,
@@ -48,26 +48,26 @@ func NewVerifier(cfg *Config, dir *Directory, log *slog.Logger) (*Verifier, erro
 	return v, nil
 }
 
-// Directory is what the platform's own tokens are checked against.
+// Directory returns what the platform's own tokens are checked against.
 func (v *Verifier) Directory() *Directory { return v.dir }
 
-// verified is a token that was good when it was looked at.
+// verified is a token that passed verification.
 type verified struct {
 	caller *Caller
 	kid    string
 	claims *Claims
-	// issuer is whose it is, nil for the platform's.
+	// issuer is the issuer of the token; nil for the platform.
 	issuer *issuer
 	// at is when it was verified.
 	at time.Time
-	// until is when the token has to be verified again.
+	// until is when the token must be verified again.
 	until time.Time
-	// by and seen are the trust and the state of the directory the token was checked against last.
+	// by and seen are the trust and the directory's version that the token was last checked against.
 	by   *trust
 	seen version
 }
 
-// lasts returns until when a token need not be verified again.
+// lasts returns the time until which a token need not be verified again.
 func (e *verified) lasts(leeway time.Duration) time.Time {
 	until := e.claims.ExpiresAt.Add(leeway)
 	if again := e.at.Add(recheck); e.issuer != nil && again.Before(until) {
@@ -76,8 +76,8 @@ func (e *verified) lasts(leeway time.Duration) time.Time {
 	return until
 }
 
-// Recall returns the caller of a token that was verified before; nil, nil when the token is not remembered. The error is a
-// *Refusal for one that is no longer good.
+// Recall returns the caller of a token that was verified before; nil, nil if the token is not remembered. The error is a *Refusal
+// if the token is no longer valid.
 func (v *Verifier) Recall(token string) (*Caller, error) {
 	now := v.now()
 	e := v.cache.get(token)
@@ -101,8 +101,8 @@ func (v *Verifier) Recall(token string) (*Caller, error) {
 	return e.caller, nil
 }
 
-// renewed checks a remembered token against what has changed since. It returns nil when it is no longer good, or has to be verified
-// again.
+// renewed checks a remembered token against what has changed since. It returns nil if the token is no longer valid or must be
+// verified again.
 func (v *Verifier) renewed(e *verified, by *trust, seen version, now time.Time) (*verified, error) {
 	fresh := *e
 	fresh.by, fresh.seen = by, seen
@@ -123,7 +123,7 @@ func (v *Verifier) renewed(e *verified, by *trust, seen version, now time.Time) 
 	return &fresh, nil
 }
 
-// audienceOf is who the tokens of an issuer must be for, of the platform's own when it is nil.
+// audienceOf returns the audience that tokens of an issuer must have; a nil issuer is the platform.
 func (v *Verifier) audienceOf(i *issuer) string {
 	if i == nil {
 		return v.audience
@@ -131,10 +131,10 @@ func (v *Verifier) audienceOf(i *issuer) string {
 	return i.Audience
 }
 
-// Verify returns the caller a token stands for. The error is a *Refusal, or of the kind errs.Unavailable when the token
-// cannot be judged at present.
+// Verify returns the caller that a token stands for. The error is a *Refusal, or of the kind errs.Unavailable when the token cannot
+// be judged at present.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Caller, error) {
-	token = strings.Clone(token) // which is remembered, without the request it came with
+	token = strings.Clone(token) // the cache must not keep the request's memory alive
 	e, err := v.judge(ctx, token)
 	if err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Caller, error) {
 	return e.caller, nil
 }
 
-// judge checks a token in full, and again when others are trusted by the time that is done: keys may have to be waited for.
+// judge checks a token in full, and again if the trust was replaced meanwhile: keys may have to be waited for.
 func (v *Verifier) judge(ctx context.Context, token string) (*verified, error) {
 	for {
 		by := v.trust.Load()
@@ -155,7 +155,7 @@ func (v *Verifier) judge(ctx context.Context, token string) (*verified, error) {
 	}
 }
 
-// verify checks a token by what is trusted.
+// verify checks a token against the given trust.
 func (v *Verifier) verify(ctx context.Context, token string, by *trust, now time.Time) (*verified, error) {
 	if len(token) > MaxToken {
 		return nil, refuse(codeToken, "the token is too long")
@@ -169,7 +169,7 @@ func (v *Verifier) verify(ctx context.Context, token string, by *trust, now time
 		if e.kid, _ = t.Header["kid"].(string); e.kid == "" {
 			return nil, refuse(codeToken, "the token's header has no kid")
 		}
-		// The platform's own name is nobody else's, whatever was configured.
+		// The platform's own names take precedence over configured issuers.
 		if _, own := v.dir.issuers.Snapshot().Get(state.IssuerKey(claims.Issuer)); !own {
 			if e.issuer = by.issuers[claims.Issuer]; e.issuer != nil {
 				return e.issuer.key(ctx, t)
@@ -209,13 +209,13 @@ func (v *Verifier) verify(ctx context.Context, token string, by *trust, now time
 	return e, nil
 }
 
-// describe notes what a token says besides who its holder is.
+// describe sets what the claims say besides the identity of the caller.
 func (c *Caller) describe(claims *Claims) {
 	c.Via, c.Issuer, c.TokenID = "token", claims.Issuer, claims.ID
 	c.Expires, c.ClientAddress = claims.ExpiresAt.Time, claims.ClientAddress
 }
 
-// payloadPart is the payload of a token, in base64url.
+// payloadPart returns the payload of a token, in base64url.
 func payloadPart(token string) string {
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")
@@ -231,7 +231,7 @@ func payloadOf(t *jwt.Token) ([]byte, error) {
 	return payload, nil
 }
 
-// inForce checks what a token says about itself.
+// inForce checks the times, audience and subject of a token.
 func inForce(c *Claims, audience string, leeway time.Duration, now time.Time) error {
 	const form = "2006-01-02T15:04:05Z"
 	switch {
@@ -251,7 +251,7 @@ func inForce(c *Claims, audience string, leeway time.Duration, now time.Time) er
 	return nil
 }
 
-// unverified words the parser's errors.
+// unverified converts the parser's errors for the client.
 func unverified(err error) error {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r

@@ -1,5 +1,5 @@
-// Package jsonline appends the parts of JSON objects to lines of logs. It costs a fraction of encoding/json, and passes nothing on that
-// a terminal obeys.
+// Package jsonline appends the parts of JSON objects to log lines. It costs a fraction of encoding/json, and lets no character through
+// that controls a terminal.
 package jsonline
 
 import (
@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Clip returns the first most bytes of s, less a rune that does not fit.
+// Clip returns the first most bytes of s, without an incomplete rune at the end.
 func Clip(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -25,9 +25,8 @@ func Clip(s string, most int) string {
 	return s[:most]
 }
 
-// AppendEscaped appends the inside of a JSON string. What does not print is escaped, so that nothing in a line can move
-// the cursor of a terminal or change the direction of the text. Each byte that is not UTF-8 becomes U+FFFD. A byte
-// becomes at most six.
+// AppendEscaped appends the contents of a JSON string. It escapes what is not printable, so that nothing in a line can move the cursor
+// of a terminal or change the direction of the text. Each byte that is not UTF-8 becomes U+FFFD. One byte becomes at most six.
 func AppendEscaped(b []byte, s string) []byte {
 	start := 0
 	for i := plainWords(s); i < len(s); {
@@ -59,7 +58,7 @@ func AppendEscaped(b []byte, s string) []byte {
 	return append(b, s[start:]...)
 }
 
-// plainWords returns the length of what s begins with that stands for itself, as far as that is found eight bytes at a time.
+// plainWords returns the length of the start of s that needs no escaping, as far as it is found eight bytes at a time.
 func plainWords(s string) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	i := 0
@@ -67,7 +66,7 @@ func plainWords(s string) int {
 		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
 			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
 		quote, backslash, deleted := x^'"'*ones, x^'\\'*ones, x^0x7f*ones
-		// The top bit of a byte is set in x beyond ASCII, else in one of the differences that runs below 0.
+		// The top bit of a byte is set in x beyond ASCII, and otherwise in a difference that underflows.
 		if (x|(x-' '*ones)|(quote-ones)|(backslash-ones)|(deleted-ones))&tops != 0 {
 			break
 		}
@@ -75,7 +74,7 @@ func plainWords(s string) int {
 	return i
 }
 
-// plain are the ASCII characters that stand for themselves.
+// plain marks the ASCII characters that need no escaping.
 var plain = func() (t [utf8.RuneSelf]bool) {
 	for c := byte(' '); c < 0x7f; c++ {
 		t[c] = c != '"' && c != '\\'

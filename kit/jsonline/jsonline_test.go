@@ -45,7 +45,7 @@ func TestClip(t *testing.T) {
 	}
 }
 
-// FuzzAppendEscaped checks that encoding/json reads what went in, and that nothing steers a terminal.
+// FuzzAppendEscaped checks that encoding/json reads what went in, and that nothing controls a terminal.
 func FuzzAppendEscaped(f *testing.F) {
 	f.Add("\"\\\b\f\n\r\t\x00\x1f\x7f")
 	f.Add("\u0080\u009b\u2028\u202e\ufeff\ufffd\U000e0001\U0010ffff🙂\xff\xe2\x82")

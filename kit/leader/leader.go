@@ -1,4 +1,4 @@
-// Package leader makes one of several processes do the work that must be done once.
+// Package leader elects one of several processes to do work that must be done once.
 package leader
 
 import (
@@ -19,8 +19,7 @@ type Term struct {
 	rev int64
 }
 
-// Fence is a comparison for a transaction that must only succeed while the term lasts. It is nil when there is nobody to
-// compete with.
+// Fence returns a comparison for a transaction that must succeed only while the term lasts. It is nil if there are no competitors.
 func (t Term) Fence() []clientv3.Cmp {
 	if t.key == "" {
 		return nil
@@ -28,7 +27,7 @@ func (t Term) Fence() []clientv3.Cmp {
 	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(t.key), "=", t.rev)}
 }
 
-// Elector runs work while this process leads.
+// Elector runs work while this process is the leader.
 type Elector struct {
 	client  *clientv3.Client
 	prefix  string
@@ -38,20 +37,20 @@ type Elector struct {
 	leading atomic.Bool
 }
 
-// New makes an elector. prefix is the etcd prefix of the election and id names this process in it. A leader that dies is
-// replaced within ttl.
+// New returns an elector. prefix is the etcd prefix of the election, and id names this process in it. A leader that dies
+// is replaced within ttl.
 func New(client *clientv3.Client, prefix, id string, ttl time.Duration, log *slog.Logger) *Elector {
 	return &Elector{client: client, prefix: prefix, id: id, ttl: max(1, int(ttl.Seconds())), log: log}
 }
 
-// Alone makes an elector for a process that has no competitors: it always leads.
+// Alone returns an elector for a process that has no competitors: it always leads.
 func Alone() *Elector { return &Elector{} }
 
 // Leading reports whether this process leads at present.
 func (e *Elector) Leading() bool { return e.leading.Load() }
 
 // Run calls work for every term this process leads, with a context that ends with the term. It returns when ctx ends
-// (nil) or work fails while it leads.
+// (nil) or when work fails during a term.
 func (e *Elector) Run(ctx context.Context, work func(context.Context, Term) error) error {
 	if e.client == nil {
 		e.leading.Store(true)
@@ -84,7 +83,7 @@ func (e *Elector) term(ctx context.Context, work func(context.Context, Term) err
 	if err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
-	defer session.Close() // without it the lease runs out by itself
+	defer session.Close() // otherwise the lease would last until it expires
 	election := concurrency.NewElection(session, e.prefix)
 	if err = election.Campaign(ctx, e.id); err != nil {
 		return fmt.Errorf("campaign: %w", err)

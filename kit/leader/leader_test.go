@@ -41,7 +41,7 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 	require.True(t, a.Leading())
 	require.False(t, b.Leading())
 
-	_ = ac // its process ends in an orderly way
+	_ = ac // its process ends cleanly
 	stopA()
 	require.NoError(t, <-aDone)
 	select {

@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/kit/limit"
 )
 
-// taken counts the requests of the key that pass at this moment.
+// taken returns how many requests of the key pass at this moment.
 func taken(l *limit.Limiter, key string) int {
 	for n := 0; ; n++ {
 		if ok, _ := l.Allow(key); !ok {
@@ -28,7 +28,7 @@ func taken(l *limit.Limiter, key string) int {
 	}
 }
 
-// flood uses n keys that nobody else uses, once each.
+// flood makes one request with each of n keys that nobody else uses.
 func flood(l *limit.Limiter, n int) {
 	for i := range n {
 		l.Allow("stranger " + strconv.Itoa(i))
@@ -167,7 +167,7 @@ func TestAFloodOfKeysBuysNoBurst(t *testing.T) {
 			for i := range 50 {
 				flood(l, 3*keys)
 				require.Equal(t, burst-1, taken(l, "new "+strconv.Itoa(i)), "the debt of strangers does not add up")
-				time.Sleep(burst * time.Second) // or else the key just used would be the debt
+				time.Sleep(burst * time.Second) // otherwise the key just used would be the debt
 			}
 		})
 	})
@@ -192,7 +192,7 @@ func TestAFloodOfKeysBuysNoBurst(t *testing.T) {
 	})
 }
 
-// TestMemoryIsBounded holds the limiter to what its documentation says.
+// TestMemoryIsBounded checks the memory that the documentation of Limiter promises.
 func TestMemoryIsBounded(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats

@@ -17,17 +17,17 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// Note names a part of the platform and what is the matter with it.
+// Note names a part of the platform and says what is wrong with it.
 type Note struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
 }
 
-// Readiness is the answer of /readyz.
+// Readiness is the response of /readyz.
 type Readiness struct {
-	// Ready says that everything that was started can do its work.
+	// Ready says that everything that was started is able to work.
 	Ready bool `json:"ready"`
-	// Listeners maps the names of the listeners to the URLs they are reached at.
+	// Listeners maps the names of the listeners to their URLs.
 	Listeners map[string]string `json:"listeners"`
 	// NotReady lists what is not ready yet.
 	NotReady []Note `json:"notReady,omitempty"`
@@ -35,7 +35,7 @@ type Readiness struct {
 	Degraded []Note `json:"degraded,omitempty"`
 }
 
-// Health collects what the parts of a process say about themselves.
+// Health collects what the parts of a process report about themselves.
 type Health struct {
 	mu        sync.Mutex
 	listeners map[string]string
@@ -44,10 +44,10 @@ type Health struct {
 	stopping  bool
 }
 
-// Check says why a part is not ready, or works with restrictions; both are empty when all is well.
+// Check returns why a part is not ready, or works with restrictions; both are empty if all is well.
 type Check func() (notReady, degraded string)
 
-// NewHealth makes a Health without checks.
+// NewHealth returns a Health without checks.
 func NewHealth() *Health {
 	return &Health{listeners: make(map[string]string), checks: make(map[string]Check)}
 }
@@ -59,14 +59,14 @@ func (h *Health) Listener(name, url string) {
 	h.listeners[name] = url
 }
 
-// Bound records the address a listener is bound to, as it is: unspecified, when it is reached by every address of the machine.
+// Bound records the address a listener is bound to, unchanged: unspecified, if every address of the machine reaches it.
 func (h *Health) Bound(addr netip.AddrPort) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.bound = append(h.bound, addr)
 }
 
-// Addresses are the recorded addresses.
+// Addresses returns the recorded addresses.
 func (h *Health) Addresses() []netip.AddrPort {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,14 +87,14 @@ func (h *Health) Check(name string, check Check) {
 	h.checks[name] = check
 }
 
-// Stopping makes readiness false from now on.
+// Stopping makes the process not ready from now on.
 func (h *Health) Stopping() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopping = true
 }
 
-// Readiness asks every check.
+// Readiness runs every check.
 func (h *Health) Readiness() Readiness {
 	r := Readiness{Listeners: h.Listeners()}
 	h.mu.Lock()
@@ -119,7 +119,7 @@ func (h *Health) Readiness() Readiness {
 	return r
 }
 
-// Mount adds the common resources to a router. Profiles are only served when profiles is true.
+// Mount adds the common resources to a router. Profiles are served only if profiles is true.
 func Mount(r *gin.Engine, h *Health, reg prometheus.Gatherer, profiles bool) {
 	r.GET("/healthz", func(c *gin.Context) { c.String(http.StatusOK, "ok") })
 	r.GET("/readyz", httpx.Handle(func(c *gin.Context) error {

@@ -14,16 +14,15 @@ import (
 	"github.com/openmep/mep/kit/durable"
 )
 
-// authority is a CA in a directory, and the certificate of a server that it issues and renews.
+// authority is a CA in a directory, and the server certificate that it issues and renews.
 //
-// The key of the CA is written before its certificate and the certificate can be made again from the key, so there is no
-// instant at which a killed process leaves a CA that cannot be completed. What is never done is to put another CA in
-// the place of one that is damaged: clients trust it.
+// The key of the CA is written before its certificate, and the certificate can be made again from the key, so a process
+// killed at any instant leaves a CA that can be completed. A damaged CA is never replaced by another: clients trust it.
 type authority struct {
 	dir, name string
 	names     func() ([]string, error)
 	env       *env
-	// mayCreate says that a CA may be made when there is none. It ends with the first success: a directory that is emptied
+	// mayCreate says that a CA may be created if there is none. The first success clears it: a directory that is emptied
 	// under a running process is a fault.
 	mayCreate bool
 	last      *pair
@@ -33,11 +32,11 @@ type authority struct {
 type stock struct {
 	caKey  crypto.Signer
 	caCert *x509.Certificate
-	// caDue says why the certificate of the CA is to be issued; empty when it is in order.
+	// caDue says why the CA certificate must be issued; empty if it is in order.
 	caDue string
-	// pair is nil when there is none that can be used.
+	// pair is nil if there is none that can be used.
 	pair *pair
-	// pairDue says why the certificate of the server is to be issued; empty when it is in order.
+	// pairDue says why the server certificate must be issued; empty if it is in order.
 	pairDue string
 }
 
@@ -46,11 +45,11 @@ func (a *authority) caKey() string    { return filepath.Join(a.dir, "ca.key") }
 func (a *authority) certFile() string { return filepath.Join(a.dir, a.name+".crt") }
 func (a *authority) keyFile() string  { return filepath.Join(a.dir, a.name+".key") }
 
-// follow follows the certificate the authority keeps.
+// follow returns a follower of the authority's certificate.
 func (a *authority) follow() *follower[pair] { return newPairFollower(a.name, a.env, a.fetch) }
 
-// fetch returns the certificate to use, after issuing what is due. When that cannot be written it returns the one on disk, if
-// that is still good, with the error.
+// fetch returns the certificate to use, after issuing what is due. If that fails, it returns the error and, if it is still
+// good, the certificate on disk.
 func (a *authority) fetch(now time.Time) (*pair, error) {
 	names, err := a.names()
 	if err == nil && len(names) == 0 {
@@ -59,7 +58,7 @@ func (a *authority) fetch(now time.Time) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without a lock, so that nothing need be writable while nothing is due.
+	// This takes no lock, so that nothing need be writable while nothing is due.
 	s, err := a.inspect(names, now)
 	if err == nil && (s.caDue != "" || s.pairDue != "") {
 		var mended *stock
@@ -87,7 +86,7 @@ func (a *authority) warnOfExposure() {
 	}
 }
 
-// inspect reads the directory and says what is due. An error means that nothing must be changed there.
+// inspect reads the directory and determines what is due. After an error nothing must be changed there.
 func (a *authority) inspect(names []string, now time.Time) (*stock, error) {
 	s := &stock{}
 	if err := a.inspectCA(s, now); err != nil {
@@ -108,7 +107,7 @@ func (a *authority) inspect(names []string, now time.Time) (*stock, error) {
 }
 
 func (a *authority) inspectCA(s *stock, now time.Time) error {
-	// In this order: another process may be writing both, and writes the key first.
+	// The order matters: another process may be writing both, and writes the key first.
 	certPEM, err := readOptional(a.caFile())
 	if err != nil {
 		return err
@@ -161,7 +160,7 @@ func (a *authority) inspectCA(s *stock, now time.Time) error {
 	return nil
 }
 
-// restore turns a fault in the CA into one that says what to do about a CA.
+// restore returns a fault of the CA with a remedy that suits a CA.
 func (a *authority) restore(err error) error {
 	f, ok := errors.AsType[*Fault](err)
 	if !ok {
@@ -173,8 +172,8 @@ func (a *authority) restore(err error) error {
 	}
 }
 
-// mayReissue returns a *Fault when the certificate that would be made from the key alone has not the name of the one that is
-// missing. A CA made by somebody else has a name of its own.
+// mayReissue returns a *Fault if the certificate made from the key alone would not have the name of the missing one. A CA
+// made by somebody else has another name.
 func (a *authority) mayReissue(key crypto.Signer) error {
 	certPEM, err := readOptional(a.certFile())
 	if err != nil || certPEM == nil {
@@ -194,8 +193,8 @@ func (a *authority) mayReissue(key crypto.Signer) error {
 	}
 }
 
-// readPair returns the certificate of the server, or why there is none that can be used. An error is a file that may be in
-// order, but not for this user.
+// readPair returns the server certificate, or why there is none that can be used. An error means that a file may be in order,
+// but cannot be read by this user.
 func (a *authority) readPair(now time.Time) (p *pair, due string, err error) {
 	certPEM, err := readOptional(a.certFile())
 	if err != nil {
@@ -218,7 +217,7 @@ func (a *authority) readPair(now time.Time) (p *pair, due string, err error) {
 	return p, "", nil
 }
 
-// due says why a good certificate is to be replaced.
+// due says why a good certificate must be replaced; "" if not.
 func (a *authority) due(leaf *x509.Certificate, names []string, now time.Time) string {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	if now.After(leaf.NotBefore.Add(life / 3 * 2)) {
@@ -238,7 +237,7 @@ func (a *authority) due(leaf *x509.Certificate, names []string, now time.Time) s
 	return ""
 }
 
-// mend issues what is due, alone in the directory, and returns what is there afterwards.
+// mend issues what is due under the directory's lock, and returns what is there afterwards.
 func (a *authority) mend(names []string, now time.Time) (s *stock, err error) {
 	if err := a.makeDir(); err != nil {
 		return nil, err
@@ -248,7 +247,7 @@ func (a *authority) mend(names []string, now time.Time) (s *stock, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	// Another process may have done it meanwhile.
+	// Another process may have issued it meanwhile.
 	if s, err = a.inspect(names, now); err != nil {
 		return nil, err
 	}
@@ -315,7 +314,7 @@ func (a *authority) mendPair(s *stock, names []string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	// A process that is killed between the two leaves a pair that does not match, which the next one replaces.
+	// A process killed between the two writes leaves a pair that does not match, which the next process replaces.
 	if err := durable.Replace(a.keyFile(), keyPEM, 0o600); err != nil {
 		return fmt.Errorf("write the key of the server: %w", err)
 	}

@@ -36,7 +36,7 @@ func open(t *testing.T, cfg pki.Config) *pki.Keeper {
 }
 
 func TestFirstStartMakesACAAndACertificate(t *testing.T) {
-	// What clients must be able to read does not depend on it.
+	// The umask does not affect what clients must be able to read.
 	defer syscall.Umask(syscall.Umask(0o077))
 	c, dir, reg, log := newClock(), filepath.Join(t.TempDir(), "data", "pki"), prometheus.NewRegistry(), new(journal)
 	cfg := own(dir, c)
@@ -155,7 +155,7 @@ func TestServerCertificateIsIssuedAgain(t *testing.T) {
 					require.Len(t, log.lines("certificate issued", tt.reason), 1)
 					config := trusting(t, c, ca)
 					if tt.name == "clock was ahead" {
-						// The CA was renewed as well.
+						// The CA was renewed too.
 						config = trusting(t, c, read(t, k.CAFile()))
 					}
 					after := leafSeen(t, addr, config)
@@ -208,7 +208,7 @@ func TestRenewedCAIsTrustedByThoseWhoHaveTheOld(t *testing.T) {
 		leaf := leafSeen(t, addr, trusting(t, c, ca))
 		require.True(t, leaf.NotBefore.After(is.NotBefore), name)
 	}
-	// When the old one has expired only the renewed one is of use.
+	// Once the old one has expired, only the renewed one is of use.
 	c.advance(2 * 365 * day)
 	require.NoError(t, k.Reload())
 	_, _, err := dial(addr, trusting(t, c, old))
@@ -232,7 +232,7 @@ func TestCABroughtAlongKeepsItsNameWhenItIsRenewed(t *testing.T) {
 	leafSeen(t, serve(t, k.ServerConfig()), trusting(t, c, theirs.pem()))
 }
 
-// A machine without a battery for its clock starts in the past, or makes its CA there.
+// TestExpiredCAIsRenewedWithItsKey has a clock without a battery, which starts in the past or makes its CA there.
 func TestExpiredCAIsRenewedWithItsKey(t *testing.T) {
 	c, dir := newClock(), t.TempDir()
 	right := c.now()
@@ -295,7 +295,7 @@ func TestStateAProcessWasKilledIn(t *testing.T) {
 			for _, file := range tt.torn {
 				if len(tt.keep) < 4 {
 					require.NoFileExists(t, filepath.Join(dir, file))
-				} // else nothing was due, and it is replaced when the file is written next
+				} // else nothing was due; the file is replaced when it is next written
 			}
 			info, err := os.Stat(filepath.Join(dir, "server.key"))
 			require.NoError(t, err)
@@ -482,7 +482,7 @@ func TestManyStartsAtOnceMakeOneCA(t *testing.T) {
 	}
 }
 
-// victimDir names the directory in which a process of its own makes certificates until it is killed.
+// victimDir names the directory in which a separate process makes certificates until it is killed.
 const victimDir = "PKI_TEST_VICTIM_DIR"
 
 func victim(dir string) {
@@ -512,7 +512,7 @@ func TestKilledProcess(t *testing.T) {
 				start.Go(func() { _, _ = io.ReadFull(out, make([]byte, len("ready\n"))) })
 			}
 			start.Wait()
-			// Any instant will do: what must hold does not depend on it.
+			// Any instant will do: the invariants do not depend on it.
 			time.Sleep(rand.N(4 * time.Millisecond))
 			for _, v := range victims {
 				require.NoError(t, v.Process.Kill())

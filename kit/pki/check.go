@@ -8,23 +8,22 @@ import (
 	"time"
 )
 
-// Files says what Check looks at.
+// Files says what Check examines.
 type Files struct {
 	// Cert and Key are PEM files: a certificate, followed by those that signed it, and its key. Both may be empty, to look
 	// at a CA alone.
 	Cert, Key string
-	// CA is a PEM file of the CAs that those who see the certificate trust; empty: it is not asked whether they do.
+	// CA is a PEM file of the CAs trusted by those who see the certificate; if empty, trust is not checked.
 	CA string
-	// Names are the host names and IP addresses the certificate should be for.
+	// Names are the host names and IP addresses the certificate should cover.
 	Names []string
-	// Usage is what the certificate should be for; the zero value does not ask.
+	// Usage is the extended key usage the certificate should have; the zero value allows any.
 	Usage x509.ExtKeyUsage
-	// Within is how long before a certificate expires it is a fault.
+	// Within is how long before its expiry a certificate is reported.
 	Within time.Duration
 }
 
-// Check returns everything that is wrong with the files at the time given, what must be mended before what is only
-// a warning. It changes nothing.
+// Check returns everything that is wrong with the files at the time now, faults before warnings. It changes nothing.
 func Check(files Files, now time.Time) []Fault {
 	x := &examination{files: files, now: now}
 	var cas []*x509.Certificate
@@ -43,7 +42,7 @@ type examination struct {
 	faults, warnings []Fault
 }
 
-// add files an error of the functions that parse and compare; all of them are a *Fault or nil.
+// add records an error of the functions that parse and compare, which is a *Fault or nil.
 func (x *examination) add(err error) {
 	f, ok := errors.AsType[*Fault](err)
 	switch {
@@ -145,7 +144,7 @@ func (x *examination) strength(file string, c *x509.Certificate) {
 	}
 	switch c.SignatureAlgorithm {
 	case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA:
-		// Nobody verifies the signature of a root, which is trusted as it is.
+		// The signature of a root is not verified: the root is trusted as it is.
 		if c.Subject.String() != c.Issuer.String() {
 			x.add(&Fault{
 				Kind: WeakSignature, File: file, Problem: fmt.Sprintf("has a certificate signed with %s, which clients refuse", c.SignatureAlgorithm),
@@ -171,7 +170,7 @@ func (x *examination) usage(leaf *x509.Certificate) {
 	})
 }
 
-// trust returns a *Fault when the certificate does not lead to one of the CAs. That it has expired is another fault.
+// trust returns a *Fault if the certificate does not chain to one of the CAs. Its expiry is another fault.
 func (x *examination) trust(chain, cas []*x509.Certificate) error {
 	leaf := chain[0]
 	at := x.now
@@ -201,7 +200,7 @@ func (x *examination) trust(chain, cas []*x509.Certificate) error {
 	return fault
 }
 
-// covers reports whether a certificate is for a host name or an IP address. A wildcard is only covered by the same one.
+// covers reports whether a certificate covers a host name or an IP address. A wildcard is covered only by the same wildcard.
 func covers(leaf *x509.Certificate, name string) bool {
 	if ip, ok := address(name); ok {
 		return leaf.VerifyHostname(ip.String()) == nil

@@ -181,7 +181,7 @@ func TestPairThatTLSCannotUseIsRefused(t *testing.T) {
 	_ = requireFault(t, err, pki.Unsupported, g.cert)
 }
 
-// Keys come in other forms than those this package writes.
+// TestFormsOfKeys reads forms of keys that this package does not write.
 func TestFormsOfKeys(t *testing.T) {
 	c := newClock()
 	i := newIssuer(t, "a CA", c.now())

@@ -13,21 +13,21 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// ClientConfig says whom a client trusts and how it shows who it is.
+// ClientConfig says which CAs a client trusts and how it authenticates.
 type ClientConfig struct {
-	// Name is that of the certificate in metrics; the CAs are Name with "-ca". Default "client".
+	// Name is the label of the certificate in metrics; that of the CAs is Name with "-ca". Default "client".
 	Name string
-	// CAFile is a PEM file of the CAs that may issue the server's certificate; empty: those of the operating system.
+	// CAFile is a PEM file of the CAs that may issue the server's certificate; if empty, those of the operating system.
 	CAFile string
-	// CertFile and KeyFile are PEM files of the client's certificate and its key; empty: it has none.
+	// CertFile and KeyFile are PEM files of the client's certificate and its key; if empty, it has none.
 	CertFile, KeyFile string
 	// Poll is how often the files are read; default 2 s.
 	Poll time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
-	// Log takes what happens to the certificates; nil: nothing.
+	// Log receives what happens to the certificates; nil discards it.
 	Log *slog.Logger
-	// Registerer takes the metrics. Several keepers and clients may share one; nil: none.
+	// Registerer registers the metrics, unless it is nil. Several keepers and clients may share one.
 	Registerer prometheus.Registerer
 }
 
@@ -39,10 +39,10 @@ type Client struct {
 	pair *follower[pair]
 
 	mu   sync.Mutex
-	last string // what was wrong with the last handshake
+	last string // the error of the last handshake
 }
 
-// OpenClient loads the files. Errors about one are a *Fault, which says what to do. Nothing is loaded again before Run.
+// OpenClient loads the files. An error about a file is a *Fault, which says what to do. Nothing is loaded again before Run.
 func OpenClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Name == "" {
 		cfg.Name = "client"
@@ -69,7 +69,7 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// Run reloads until ctx ends. It returns nil: faults of files are logged, and what was loaded before stays in force.
+// Run reloads the files until ctx ends. It returns nil: faults of files are logged, and what was loaded before stays in force.
 func (c *Client) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	if c.cas != nil {
@@ -82,7 +82,7 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
-// Reload reloads at once. The errors are those that were logged; what they are about stays as it was.
+// Reload reloads the files at once. The errors are also logged; what they concern stays as it was.
 func (c *Client) Reload() error {
 	var faults []error
 	if c.cas != nil {
@@ -94,7 +94,7 @@ func (c *Client) Reload() error {
 	return errors.Join(faults...)
 }
 
-// Fault is what is wrong on disk at present, nil when nothing is.
+// Fault returns what is wrong on disk at present; nil if nothing is.
 func (c *Client) Fault() error {
 	var faults []error
 	if c.cas != nil {
@@ -106,11 +106,11 @@ func (c *Client) Fault() error {
 	return errors.Join(faults...)
 }
 
-// Config returns a configuration with the CAs in force now. The client's certificate is always the one in force; the CAs of
+// Config returns a configuration with the CAs now in force. The client certificate is always the one in force, but the CAs of
 // a configuration do not change, so take a new one for each connection.
 //
-// They could change in a configuration that verifies the server by itself, in VerifyConnection. But crypto/tls does not tell
-// that function which IP address a client meant to reach, and a server reached by its address would go unverified.
+// The CAs could change if the configuration verified the server itself, in VerifyConnection. But crypto/tls does not tell that
+// function which IP address a client meant to reach, and a server reached by its address would go unverified.
 func (c *Client) Config() *tls.Config {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites12, Time: c.env.now}
 	if c.cas != nil {
@@ -124,7 +124,7 @@ func (c *Client) Config() *tls.Config {
 	return config
 }
 
-// Credentials makes each connection of a gRPC client with the configuration of its time. A client of etcd gets them through
+// Credentials returns credentials that use the current configuration for each connection. A client of etcd gets them through
 // grpc.WithTransportCredentials among its dial options, which override its TLS configuration.
 func (c *Client) Credentials() credentials.TransportCredentials { return &perConnection{c} }
 
@@ -141,7 +141,7 @@ func (p *perConnection) ClientHandshake(ctx context.Context, authority string, c
 	return secured, info, err
 }
 
-// noting hears what the server thinks of the client's certificate: with TLS 1.3 it says so after the handshake.
+// noting notes how the server judges the client's certificate: with TLS 1.3 it says so after the handshake.
 type noting struct {
 	net.Conn
 	client    *Client
@@ -157,8 +157,8 @@ func (n *noting) Read(p []byte) (int, error) {
 	return count, err
 }
 
-// noteHandshake logs what is wrong with a handshake, once: gRPC tries again and again, and tells its callers no more than that
-// the server does not answer.
+// noteHandshake logs what is wrong with a handshake, once: gRPC retries again and again, and tells its callers only that the
+// server does not answer.
 func (c *Client) noteHandshake(authority string, err error) {
 	now := ""
 	if err != nil {

@@ -74,7 +74,7 @@ func TestClientOverTheLifeOfItsFiles(t *testing.T) {
 		require.ErrorContains(t, err, "certificate is valid for", wrong)
 	}
 
-	// A configuration made before shows the certificate in force after.
+	// A configuration made before presents the certificate in force afterwards.
 	before := client.Config()
 	before.ServerName = "localhost"
 	mine.put(t, clientCA, named("second"))
@@ -95,7 +95,7 @@ func TestClientOverTheLifeOfItsFiles(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "second", said)
 
-	// Both files go bad; what was loaded stays.
+	// Both files become invalid; what was loaded stays.
 	write(t, mine.ca, nil)
 	write(t, mine.key, nil)
 	for range 2 {
@@ -110,7 +110,7 @@ func TestClientOverTheLifeOfItsFiles(t *testing.T) {
 	require.Equal(t, "second", said)
 }
 
-// The connection of an etcd client outlives its CAs: each time it is made anew, those in force count.
+// TestEtcdClientFollowsItsCAs checks that each new connection of an etcd client uses the CAs then in force.
 func TestEtcdClientFollowsItsCAs(t *testing.T) {
 	c, server, mine := newClock(), newGiven(t), newGiven(t)
 	i := newIssuer(t, "old CA", c.now())
@@ -148,7 +148,7 @@ func TestEtcdClientFollowsItsCAs(t *testing.T) {
 		_, err := store.Get(ctx, "key")
 		return status.Code(err)
 	}
-	// It is no etcd, but it is reached.
+	// The server is not an etcd, but it is reached.
 	require.Equal(t, codes.Unimplemented, get())
 	stop()
 
@@ -174,7 +174,7 @@ func TestClientWithoutACertificate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "-", said)
 
-	// Without files the operating system says whom to trust, which is not this server.
+	// Without files the operating system's CAs are trusted, not that of this server.
 	client, err = pki.OpenClient(pki.ClientConfig{Now: c.now})
 	require.NoError(t, err)
 	require.NoError(t, client.Reload())

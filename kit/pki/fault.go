@@ -1,6 +1,6 @@
 package pki
 
-// Kind says what sort of fault a Fault is.
+// Kind is the kind of a Fault.
 type Kind string
 
 // The kinds of faults.
@@ -9,21 +9,21 @@ const (
 	Unreadable Kind = "unreadable"
 	// Malformed is a file that does not hold what it should.
 	Malformed Kind = "malformed"
-	// KeyMismatch is a private key that is not the certificate's.
+	// KeyMismatch is a private key that does not belong to the certificate.
 	KeyMismatch Kind = "key-mismatch"
-	// Unsupported is a key that TLS cannot be spoken with.
+	// Unsupported is a key that TLS cannot use.
 	Unsupported Kind = "unsupported"
-	// Expired is a certificate whose time is over.
+	// Expired is a certificate that has expired.
 	Expired Kind = "expired"
-	// ExpiresSoon is a certificate whose time is nearly over.
+	// ExpiresSoon is a certificate that expires soon.
 	ExpiresSoon Kind = "expires-soon"
-	// NotYetValid is a certificate whose time has not come.
+	// NotYetValid is a certificate that is not valid yet.
 	NotYetValid Kind = "not-yet-valid"
-	// NameMissing is a name the certificate is not for.
+	// NameMissing is a name that the certificate does not cover.
 	NameMissing Kind = "name-missing"
 	// WrongUsage is a certificate that is not meant for this purpose.
 	WrongUsage Kind = "wrong-usage"
-	// Untrusted is a certificate that does not lead to the CA.
+	// Untrusted is a certificate that does not chain to the CA.
 	Untrusted Kind = "untrusted"
 	// KeyExposed is a private key that other users can read or replace.
 	KeyExposed Kind = "key-exposed"
@@ -35,17 +35,17 @@ const (
 
 // Fault is something wrong with a certificate, a key or a CA. It is an error.
 type Fault struct {
-	// Kind says what sort of fault it is.
+	// Kind is the kind of the fault.
 	Kind Kind
-	// File is where it was found.
+	// File is the file with the fault.
 	File string
-	// Problem says what is wrong; it goes on from the name of the file.
+	// Problem says what is wrong, in words that follow the name of the file.
 	Problem string
 	// Remedy says what to do.
 	Remedy string
-	// Warning says that connections are made all the same.
+	// Warning says that connections are made nevertheless.
 	Warning bool
 }
 
-// Error is one line: the file, what is wrong with it, and what to do.
+// Error returns one line: the file, what is wrong with it, and what to do.
 func (f *Fault) Error() string { return f.File + " " + f.Problem + ": " + f.Remedy }

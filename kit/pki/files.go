@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// lockWait is how long another process may hold the lock. It writes four small files.
+// lockWait is how long another process may hold the lock, under which it writes four small files.
 const lockWait = 10 * time.Second
 
 // lockDir keeps other processes from changing a directory until unlock is called. The kernel releases the lock when the
@@ -34,7 +34,7 @@ func lockDir(dir string) (unlock func() error, err error) {
 	}
 }
 
-// readOptional reads a file that may be missing; it returns nil then. The error is a *Fault.
+// readOptional reads a file that may be missing, for which it returns nil. The error is a *Fault.
 func readOptional(file string) ([]byte, error) {
 	if _, err := os.Lstat(file); errors.Is(err, os.ErrNotExist) {
 		return nil, nil

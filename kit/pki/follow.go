@@ -10,14 +10,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// follower holds what was last read from disk and could be used. What cannot be used never takes its place.
+// follower holds the last value read from disk that could be used. A value that cannot be used never replaces it.
 type follower[T any] struct {
-	// name is that of the metrics.
+	// name is the label in metrics.
 	name string
-	// fetch returns what is on disk, the value returned before if it is unchanged. With an error it may return a value that can
-	// be used although something is wrong.
+	// fetch returns what is on disk, or the previous value if it is unchanged. With an error it may still return a value that can be used.
 	fetch func(now time.Time) (*T, error)
-	// expires is when the value can no longer be used.
+	// expires returns when the value can no longer be used.
 	expires func(*T) time.Time
 	now     func() time.Time
 	log     *slog.Logger
@@ -31,7 +30,7 @@ type follower[T any] struct {
 	told, suspect string
 }
 
-// open makes the first reading, which must give a value.
+// open reads for the first time, and must get a value.
 func (f *follower[T]) open() error {
 	f.metrics.reloads.WithLabelValues(f.name, "ok")
 	f.metrics.reloads.WithLabelValues(f.name, "failed")
@@ -47,8 +46,8 @@ func (f *follower[T]) open() error {
 	return nil
 }
 
-// check reads again. A patient check reports a fault only if the one before saw it too: several files are not replaced
-// in one instant, so that a certificate may be read before its key is there.
+// check reads again. A patient check reports a fault only if the check before saw it too: several files are not replaced in one
+// instant, so a certificate may be read before its key is there.
 func (f *follower[T]) check(patient bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -77,7 +76,7 @@ func (f *follower[T]) adopt(next *T) {
 	f.metrics.expiry.WithLabelValues(f.name).Set(float64(f.expires(next).Unix()))
 }
 
-// report says once what is wrong.
+// report reports a fault once.
 func (f *follower[T]) report(err error, patient bool) {
 	text := err.Error()
 	if text == f.told {
@@ -94,7 +93,7 @@ func (f *follower[T]) report(err error, patient bool) {
 	f.log.Error("certificate on disk is not in order, the one in force stays", "name", f.name, "error", err)
 }
 
-// err is the fault that was reported last and is not mended.
+// err returns the fault that was reported last and persists.
 func (f *follower[T]) err() error {
 	if err := f.fault.Load(); err != nil {
 		return *err
@@ -116,7 +115,7 @@ func every(ctx context.Context, interval time.Duration, check func()) {
 	}
 }
 
-// env is what everything here needs of its surroundings.
+// env is what the package needs of its surroundings.
 type env struct {
 	log     *slog.Logger
 	now     func() time.Time
@@ -133,7 +132,7 @@ func newEnv(log *slog.Logger, now func() time.Time, reg prometheus.Registerer) *
 	return &env{log: log, now: now, metrics: newMetrics(reg)}
 }
 
-// followPair follows a certificate and a key that somebody else keeps.
+// followPair returns a follower of a certificate and a key that somebody else keeps.
 func followPair(name, certFile, keyFile string, e *env) *follower[pair] {
 	var last *pair
 	return newPairFollower(name, e, func(now time.Time) (*pair, error) {

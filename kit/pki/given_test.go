@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/kit/pki"
 )
 
-// spoil is a way to put a pair on disk that cannot be used.
+// spoil lists ways to put a pair on disk that cannot be used.
 var spoil = []struct {
 	name string
 	kind pki.Kind
@@ -205,7 +205,7 @@ func TestConfigThatSaysTooLittle(t *testing.T) {
 	}
 }
 
-// Kubernetes puts new files into a directory of their own and then points a link at it.
+// TestSymlinkSwap does as Kubernetes does: new files go to another directory, and then a link points to it.
 func TestSymlinkSwap(t *testing.T) {
 	c, dir := newClock(), t.TempDir()
 	i := newIssuer(t, "a CA", c.now())
@@ -279,7 +279,7 @@ func TestRunRenews(t *testing.T) {
 		dir := t.TempDir()
 		k := open(t, pki.Config{Dir: dir, Names: func() ([]string, error) { return []string{"localhost"}, nil }})
 		first := contents(t, dir)
-		// Two thirds of 90 days and one hour, counted from an hour before now, end in ten minutes then.
+		// This ends ten minutes before two thirds of 90 days and one hour, counted from an hour ago, are over.
 		time.Sleep(60*day - 30*time.Minute)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -332,7 +332,7 @@ func TestNoHandshakeIsDisturbedByReloads(t *testing.T) {
 	for n := range 20 {
 		before := handshakes.Load()
 		next := g.put(t, i, nil)
-		// The set of CAs changes as well.
+		// The set of CAs changes too.
 		write(t, g.ca, append(i.pem(), newIssuer(t, fmt.Sprint(n), c.now()).pem()...))
 		require.NoError(t, k.Reload())
 		write(t, g.key, nil)

@@ -22,7 +22,7 @@ const (
 	caRenew = 2 * 365 * 24 * time.Hour
 	// serverLife is how long a server certificate is valid; it is issued again after two thirds of that.
 	serverLife = 90 * 24 * time.Hour
-	// skew is how far behind the clock of a client may be.
+	// skew is how far the clock of a client may be behind.
 	skew = time.Hour
 )
 
@@ -45,8 +45,8 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// caSubject derives the name and the key identifier of a CA from its key. Thus the certificate can be made again from
-// the key alone, and those who trust a lost one trust the new one.
+// caSubject derives the name and the key identifier of a CA from its key. Thus the certificate can be made again from the
+// key alone, and clients that trust a lost certificate trust the new one.
 func caSubject(key crypto.Signer) (pkix.Name, []byte, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
@@ -56,8 +56,8 @@ func caSubject(key crypto.Signer) (pkix.Name, []byte, error) {
 	return pkix.Name{CommonName: "mep CA " + hex.EncodeToString(sum[:4])}, sum[:20], nil
 }
 
-// issueCA makes a self-signed CA certificate. Subject and key identifier are those of before, when there was one: clients
-// find a CA by them.
+// issueCA makes a self-signed CA certificate. It keeps the subject and key identifier of the previous certificate, if
+// any: clients find a CA by them.
 func issueCA(key crypto.Signer, before *x509.Certificate, now time.Time) (*x509.Certificate, []byte, error) {
 	name, id, err := caSubject(key)
 	if err != nil {
@@ -82,7 +82,7 @@ func issueServer(name string, names []string, key crypto.Signer, ca *x509.Certif
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "mep " + name},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(serverLife), BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature,
-		// As a client the process may show the same certificate, to an etcd that trusts this CA.
+		// The process may also present it as a client certificate, to an etcd that trusts this CA.
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	template.DNSNames, template.IPAddresses = alternativeNames(names)

@@ -1,8 +1,8 @@
 // Package pki is the TLS side of a listener and of a connection: a certificate authority of the platform's own with the
-// server certificates it issues, or certificates given by the operator; both are replaced while connections are being made.
+// server certificates it issues, or certificates given by the operator. Both can be replaced while connections are being made.
 //
-// It knows nothing of what is served. A certificate in force is only ever replaced by one that can be used; what is
-// wrong with one on disk is logged once, shown as a metric, and says what to do.
+// The package knows nothing of what is served. A certificate in force is only ever replaced by one that can be used. A
+// fault on disk is logged once, shown as a metric, and says what to do.
 package pki
 
 import (
@@ -24,17 +24,17 @@ const (
 
 // Config says where the certificates of a server are.
 type Config struct {
-	// Name is that of the certificate in metrics and, in Dir, of its files. Processes that share Dir need different ones.
-	// Default "server".
+	// Name is the label of the certificate in metrics and, in Dir, the name of its files. Processes that share Dir need
+	// different names. Default "server".
 	Name string
 	// Dir is where the platform keeps its own CA and the certificates it issues. It is used when CertFile is empty.
 	Dir string
-	// CertFile and KeyFile are PEM files given by the operator: the certificate, followed by those that signed it, and its key.
+	// CertFile and KeyFile are PEM files given by the operator: the certificate followed by those that signed it, and its key.
 	CertFile, KeyFile string
-	// ClientCAFiles are PEM files of the CAs that may issue certificates for clients. When there are none, clients are not
+	// ClientCAFiles are PEM files of the CAs that may issue certificates for clients. If there are none, clients are not
 	// asked for certificates.
 	ClientCAFiles []string
-	// Names returns the host names and IP addresses that a certificate from Dir is for, as function Names does.
+	// Names returns the host names and IP addresses that a certificate from Dir covers, as the function Names does.
 	Names func() ([]string, error)
 	// Poll is how often given files are read; default 2 s.
 	Poll time.Duration
@@ -42,13 +42,13 @@ type Config struct {
 	Renew time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
-	// Log takes what happens to the certificates; nil: nothing.
+	// Log receives what happens to the certificates; nil discards it.
 	Log *slog.Logger
-	// Registerer takes the metrics. Several keepers and clients may share one; nil: none.
+	// Registerer registers the metrics, unless it is nil. Several keepers and clients may share one.
 	Registerer prometheus.Registerer
 }
 
-// Keeper holds the certificate of a server, and the CAs of its clients.
+// Keeper holds the certificate of a server and the CAs of its clients.
 type Keeper struct {
 	cfg       Config
 	env       *env
@@ -57,8 +57,8 @@ type Keeper struct {
 	clientCAs *follower[pool]
 }
 
-// Open loads the certificate, or issues it. Errors about a file are a *Fault, which says what to do. Nothing is renewed
-// or loaded again before Run.
+// Open loads the certificate, or issues it. An error about a file is a *Fault, which says what to do. Nothing is renewed or
+// loaded again before Run.
 func Open(cfg Config) (*Keeper, error) {
 	if cfg.Name == "" {
 		cfg.Name = "server"
@@ -112,7 +112,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
-// Reload renews and reloads at once. The errors are those that were logged; what they are about stays as it was.
+// Reload renews and reloads at once. The errors are also logged; what they concern stays as it was.
 func (k *Keeper) Reload() error {
 	err := k.pair.check(false)
 	if k.clientCAs != nil {
@@ -121,8 +121,8 @@ func (k *Keeper) Reload() error {
 	return err
 }
 
-// Fault is what is wrong on disk at present, nil when nothing is. Connections are made all the same, with the certificate
-// that was in force before, until that expires.
+// Fault returns what is wrong on disk at present; nil if nothing is. Connections are made nevertheless, with the
+// certificate that was in force before, until it expires.
 func (k *Keeper) Fault() error {
 	err := k.pair.err()
 	if k.clientCAs != nil {
@@ -131,5 +131,5 @@ func (k *Keeper) Fault() error {
 	return err
 }
 
-// CAFile is the file of the platform's own CA, for clients; empty when the certificate was given.
+// CAFile returns the file of the platform's own CA, for clients; empty if the operator gave the certificate.
 func (k *Keeper) CAFile() string { return k.caFile }

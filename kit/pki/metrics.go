@@ -12,7 +12,7 @@ type metrics struct {
 	reloads *prometheus.CounterVec
 }
 
-// newMetrics registers the metrics, or takes those that a keeper registered before.
+// newMetrics registers the metrics, or reuses those that were registered before.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		expiry: register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{

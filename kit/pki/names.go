@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// maxAddresses is how many addresses of interfaces a certificate is for. A node that balances the load of a cluster may have
-// thousands, and a certificate has to be sent with every handshake.
+// maxAddresses is how many interface addresses a certificate covers. A node that balances the load of a cluster may have
+// thousands, and every handshake sends the certificate.
 const maxAddresses = 64
 
-// Names returns the host names and IP addresses that a server certificate must be for, sorted: the host of each listener, given as
-// host:port, and the extra names. A listener on all addresses stands for the host name of the machine, localhost and the
-// addresses of its interfaces, of which the first 64 count; one on a loopback address for localhost, 127.0.0.1 and ::1.
-// An extra name may begin with "*." and must not have a port.
+// Names returns the host names and IP addresses that a server certificate must cover, sorted: the host of each listener, given as
+// host:port, and the extra names. A listener on all addresses stands for the host name of the machine, localhost, 127.0.0.1, ::1
+// and the first 64 addresses of its interfaces; one on a loopback address also for localhost, 127.0.0.1 and ::1. An extra name may
+// begin with "*." and must not have a port.
 func Names(listeners, extra []string) ([]string, error) {
 	return namesOf(listeners, extra, machine)
 }
@@ -55,7 +55,7 @@ func namesOf(listeners, extra []string, machine func() []string) ([]string, erro
 	return slices.Compact(names), nil
 }
 
-// canonical returns the form in which a name stands in a certificate.
+// canonical returns the form of a name in a certificate, if it is valid.
 func canonical(name string) (string, bool) {
 	if ip, ok := address(name); ok {
 		return ip.String(), !ip.IsUnspecified()
@@ -64,13 +64,13 @@ func canonical(name string) (string, bool) {
 	return name, isHostName(strings.TrimPrefix(name, "*."))
 }
 
-// address reads an IP address. Zones are left out and IPv4 in IPv6 becomes IPv4: certificates know neither.
+// address parses an IP address. It drops a zone and turns IPv4 in IPv6 into IPv4: certificates know neither.
 func address(s string) (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(s)
 	return ip.Unmap().WithZone(""), err == nil
 }
 
-// isHostName reports whether s is a DNS name as RFC 1123 2.1 has it. Underscores are allowed: they are in use, and clients
+// isHostName reports whether s is a DNS name according to RFC 1123 2.1. Underscores are allowed: they are in use, and clients
 // accept them.
 func isHostName(s string) bool {
 	if s == "" || len(s) > 253 {
@@ -96,7 +96,7 @@ func isHostName(s string) bool {
 	return !numeric
 }
 
-// machine returns the host name of this machine, when certificates can be for it, and the addresses it is reached at.
+// machine returns the host name of this machine, if a certificate can cover it, and its addresses.
 func machine() []string {
 	var names []string
 	if host, err := os.Hostname(); err == nil {
@@ -104,12 +104,12 @@ func machine() []string {
 			names = append(names, name)
 		}
 	}
-	// An interface may go away while they are listed; what can be had is better than nothing.
+	// An interface may go away while they are listed; a partial list is better than none.
 	addrs, _ := net.InterfaceAddrs()
 	return append(names, global(addrs)...)
 }
 
-// global returns the first of the addresses that are global unicast, private ones included, in the order of the interfaces.
+// global returns the first maxAddresses global unicast addresses, private ones included, in the order of the interfaces.
 func global(addrs []net.Addr) []string {
 	var list []string
 	for _, a := range addrs {

@@ -82,7 +82,7 @@ func TestGlobalAddresses(t *testing.T) {
 	require.Len(t, global(addrs), maxAddresses)
 }
 
-// What Names lets through, a certificate can be issued for, and that certificate is for it.
+// FuzzNames checks that a certificate can be issued for whatever Names accepts, and covers it.
 func FuzzNames(f *testing.F) {
 	for _, seed := range []string{"localhost", "*.example.com", "192.0.2.1", "::ffff:1.2.3.4", "fe80::1%eth0", "a_b.", "xn--mp-bja", "1.2.3"} {
 		f.Add(seed)
@@ -110,7 +110,7 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// Whatever is in the files, they are a pair that can be used or a fault that says what to do.
+// FuzzParsePair checks that any files are either a pair that can be used or a fault that says what to do.
 func FuzzParsePair(f *testing.F) {
 	now := time.Now()
 	key, keyPEM, err := newKey()

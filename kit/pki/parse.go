@@ -17,16 +17,16 @@ import (
 	"time"
 )
 
-// maxFile is the largest file that is read, in bytes. A bundle of all public CAs has a quarter of it.
+// maxFile is the size in bytes of the largest file that is read. A bundle of all public CAs has a quarter of it.
 const maxFile = 1 << 20
 
-// pair is a certificate with its key, and the bytes both were read from.
+// pair is a certificate with its key, and the bytes both were parsed from.
 type pair struct {
 	certPEM, keyPEM []byte
 	cert            *tls.Certificate
 }
 
-// same reports whether p was read from these bytes.
+// same reports whether p was parsed from these bytes.
 func (p *pair) same(certPEM, keyPEM []byte) bool {
 	return p != nil && bytes.Equal(p.certPEM, certPEM) && bytes.Equal(p.keyPEM, keyPEM)
 }
@@ -36,7 +36,7 @@ func readFile(file string) ([]byte, error) {
 	fault := func(problem, remedy string) error {
 		return &Fault{Kind: Unreadable, File: file, Problem: problem, Remedy: remedy}
 	}
-	// Asked first because opening a pipe would wait for a writer.
+	// Checked first, because opening a pipe would wait for a writer.
 	info, err := os.Stat(file)
 	var data []byte
 	switch {
@@ -62,7 +62,7 @@ func readFile(file string) ([]byte, error) {
 	return data, nil
 }
 
-// parseCertificates reads all certificates of a PEM file; there is at least one. The error is a *Fault.
+// parseCertificates parses all certificates of a PEM file; there is at least one. The error is a *Fault.
 func parseCertificates(file string, data []byte) ([]*x509.Certificate, error) {
 	fault := func(problem, remedy string) error {
 		return &Fault{Kind: Malformed, File: file, Problem: problem, Remedy: remedy}
@@ -99,7 +99,7 @@ func parseCertificates(file string, data []byte) ([]*x509.Certificate, error) {
 	return nil, fault("holds no certificate in PEM form", "put a block that begins with -----BEGIN CERTIFICATE----- there")
 }
 
-// parseKey reads the first private key of a PEM file. The error is a *Fault.
+// parseKey parses the first private key of a PEM file. The error is a *Fault.
 func parseKey(file string, data []byte) (crypto.Signer, error) {
 	fault := func(problem, remedy string) error {
 		return &Fault{Kind: Malformed, File: file, Problem: problem, Remedy: remedy}
@@ -147,7 +147,7 @@ func parseKeyBlock(der []byte) (crypto.Signer, error) {
 	return x509.ParsePKCS1PrivateKey(der)
 }
 
-// parsePair makes of two files what TLS needs, when it can be used now. The error is a *Fault.
+// parsePair parses a certificate and its key, which must be usable now. The error is a *Fault.
 func parsePair(certFile string, certPEM []byte, keyFile string, keyPEM []byte, now time.Time) (*pair, error) {
 	chain, err := parseCertificates(certFile, certPEM)
 	if err != nil {
@@ -173,7 +173,7 @@ func parsePair(certFile string, certPEM []byte, keyFile string, keyPEM []byte, n
 	return &pair{certPEM: certPEM, keyPEM: keyPEM, cert: cert}, nil
 }
 
-// matches returns a *Fault when key is not that of the first certificate.
+// matches returns a *Fault if key does not belong to the first certificate.
 func matches(certFile string, chain []*x509.Certificate, keyFile string, key crypto.Signer) error {
 	if owns(key, chain[0]) {
 		return nil
@@ -197,7 +197,7 @@ func owns(key crypto.Signer, cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// supported returns a *Fault when crypto/tls cannot make a handshake with the certificate's key.
+// supported returns a *Fault if crypto/tls cannot complete a handshake with the certificate's key.
 func supported(file string, cert *x509.Certificate) error {
 	const remedy = "replace the certificate and its key, by ECDSA P-256 ones for instance"
 	switch key := cert.PublicKey.(type) {
@@ -213,7 +213,7 @@ func supported(file string, cert *x509.Certificate) error {
 	return nil
 }
 
-// valid returns a *Fault when the time of a certificate is over or has not come.
+// valid returns a *Fault if a certificate has expired or is not valid yet.
 func valid(file string, cert *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(cert.NotAfter):
@@ -232,8 +232,8 @@ func valid(file string, cert *x509.Certificate, now time.Time) error {
 
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// exposed returns a *Fault when a key file can be read by everybody or replaced by more than its owner. That a group may read
-// it is common, and how Kubernetes hands secrets to a process that is not root.
+// exposed returns a *Fault if a key file can be read by everybody or replaced by others than its owner. Read access for a
+// group is common, and is how Kubernetes gives secrets to a process that does not run as root.
 func exposed(file string) error {
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm()&0o027 == 0 {

@@ -236,7 +236,7 @@ func serve(t *testing.T, config *tls.Config) (addr string) {
 	return ln.Addr().String()
 }
 
-// dial makes a connection and returns what is known of it, and what the server said. Reading takes in the session ticket.
+// dial makes a connection and returns its state and what the server said. Reading also receives the session ticket.
 func dial(addr string, config *tls.Config) (tls.ConnectionState, string, error) {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", addr, config)
 	if err != nil {

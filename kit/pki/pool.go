@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// pool is a set of CAs, and the bytes it was read from.
+// pool is a set of CAs, with the bytes it was parsed from.
 type pool struct {
 	pem      [][]byte
 	cas      *x509.CertPool
 	notAfter time.Time
 }
 
-// followPool follows files that hold CAs.
+// followPool returns a follower of files that hold CAs.
 func followPool(name string, files []string, e *env) *follower[pool] {
 	var last *pool
 	return &follower[pool]{

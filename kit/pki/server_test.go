@@ -114,7 +114,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// showing returns the configuration of a client that shows a certificate of the issuer.
+// showing returns the configuration of a client that presents a certificate of the issuer.
 func showing(t *testing.T, config *tls.Config, i *issuer, change func(*x509.Certificate)) *tls.Config {
 	t.Helper()
 	certPEM, keyPEM := i.issue(t, newKey(t), func(x *x509.Certificate) {
@@ -126,7 +126,7 @@ func showing(t *testing.T, config *tls.Config, i *issuer, change func(*x509.Cert
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	require.NoError(t, err)
 	config = config.Clone()
-	// Shown whatever CAs the server asks for.
+	// Presented whatever CAs the server asks for.
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 	return config
 }
@@ -259,7 +259,7 @@ func TestBrokenClientCAsKeepTheOldInForce(t *testing.T) {
 	k := open(t, cfg)
 	addr := serve(t, k.ServerConfig())
 	config := showing(t, trusting(t, c, read(t, k.CAFile())), known, nil)
-	// An empty set would let everybody in whom the operating system trusts, or nobody.
+	// An empty set would let in every client that the operating system trusts, or none.
 	write(t, g.ca, nil)
 	for range 2 {
 		_ = requireFault(t, k.Reload(), pki.Malformed, g.ca)

@@ -1,4 +1,4 @@
-// Package presence announces a running process in etcd under a lease, so that its keys vanish with it.
+// Package presence announces a running process in etcd under a lease, so that its keys vanish when the process does.
 package presence
 
 import (
@@ -22,15 +22,15 @@ type Presence struct {
 	lease  atomic.Int64
 }
 
-// New makes a presence that will hold value under key and vanish within ttl of the process's death.
+// New returns a presence that will hold value under key; the key vanishes within ttl of the process's death.
 func New(client *clientv3.Client, key, value string, ttl time.Duration, log *slog.Logger) *Presence {
 	return &Presence{client: client, key: key, value: value, ttl: max(1, int(ttl.Seconds())), log: log}
 }
 
-// Lease is the lease other keys of the process can be attached to; 0 while there is none.
+// Lease returns the lease that other keys of the process can be attached to; 0 while there is none.
 func (p *Presence) Lease() clientv3.LeaseID { return clientv3.LeaseID(p.lease.Load()) }
 
-// Run keeps the key until ctx ends, and takes it away then. It outlasts any absence of etcd.
+// Run keeps the key until ctx ends, and then removes it. It outlasts any absence of etcd.
 func (p *Presence) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := p.hold(ctx); err != nil && ctx.Err() == nil {
@@ -54,7 +54,7 @@ func (p *Presence) hold(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
-	defer session.Close() // without it the lease runs out by itself
+	defer session.Close() // otherwise the lease would last until it expires
 	put, done := context.WithTimeout(sctx, 5*time.Second)
 	defer done()
 	if _, err := p.client.Put(put, p.key, p.value, clientv3.WithLease(session.Lease())); err != nil {

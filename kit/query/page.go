@@ -9,17 +9,17 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// How many elements a page has when the request does not say, and at most.
+// How many elements a page has by default, and at most.
 const (
 	DefaultPage = 100
 	MaxPage     = 1000
 )
 
-// Page is which part of a list is wanted.
+// Page selects a part of a list.
 type Page struct {
-	// After is the place of the element before the first one, "" for the beginning.
+	// After is the place of the element before the first one; "" for the beginning.
 	After string
-	// Limit is how many elements there are at most, 1 to MaxPage.
+	// Limit is the maximum number of elements, 1 to MaxPage.
 	Limit int
 }
 
@@ -42,7 +42,7 @@ func (p *Params) Page() Page {
 	return at
 }
 
-// Next sends a header field Link to the page after this one (RFC 8288), whose last element has the place. path is that of the list.
+// Next sets the header field Link for the page after this one (RFC 8288); path is the list's, and place that of this page's last element.
 func (p *Params) Next(c *gin.Context, path, place string) {
 	next := maps.Clone(p.values)
 	next.Set("after", base64.RawURLEncoding.EncodeToString([]byte(place)))

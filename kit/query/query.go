@@ -1,6 +1,6 @@
 // Package query reads the query parameters of requests strictly, and divides long lists into pages.
 //
-// A parameter nobody knows is refused, as a misspelt one would otherwise change what a request means; all that is wrong is told at once.
+// Unknown parameters are refused, because a misspelt one would otherwise change what a request means. All faults are reported at once.
 package query
 
 import (
@@ -17,15 +17,15 @@ import (
 	"github.com/openmep/mep/kit/httpx"
 )
 
-// Params are the query parameters of a request, and what is wrong with it.
+// Params holds the query parameters of a request, and its faults.
 type Params struct {
-	// Faults may get more than what is wrong with the query, such as with the path.
+	// Faults lists the faults of the query; callers may add others, such as those of the path.
 	Faults problem.InvalidParams
 	values url.Values
 }
 
-// Read reads the query parameters, of which each of those named may be there once. What is wrong is in Faults, by name; the error, of
-// the kind errs.Invalid, is for a query that cannot be read at all.
+// Read reads the query parameters. Only those named are known, and each may occur once. Faults are sorted by name; the error, of the
+// kind errs.Invalid, is for a query that cannot be parsed at all.
 func Read(c *gin.Context, names ...string) (*Params, error) {
 	values, err := url.ParseQuery(c.Request.URL.RawQuery)
 	if err != nil {
@@ -48,7 +48,7 @@ func Read(c *gin.Context, names ...string) (*Params, error) {
 	return p, nil
 }
 
-// ReadFilled is Read where no parameter may be empty.
+// ReadFilled is like Read, except that no parameter may be empty.
 func ReadFilled(c *gin.Context, names ...string) (*Params, error) {
 	p, err := Read(c, names...)
 	if err != nil {
@@ -67,24 +67,24 @@ func (p *Params) sort() {
 	slices.SortFunc(p.Faults, func(a, b problem.InvalidParam) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// Err is what was found wrong so far as one error of the kind errs.Invalid, nil when that is nothing.
+// Err returns the faults found so far as one error of the kind errs.Invalid; nil if there are none.
 func (p *Params) Err() error { return errs.Params(p.Faults) }
 
-// Has reports whether a parameter is there, be it empty.
+// Has reports whether a parameter is present, even if empty.
 func (p *Params) Has(name string) bool { return p.values.Has(name) }
 
-// Get is the value of a parameter, "" without one.
+// Get returns the value of a parameter; "" if it is absent.
 func (p *Params) Get(name string) string { return p.values.Get(name) }
 
-// Encode writes the query in the order of the names.
+// Encode returns the encoded query, sorted by name.
 func (p *Params) Encode() string { return p.values.Encode() }
 
-// Refuse records what a value must be and what it is.
+// Refuse adds the fault that a parameter must be want, not value.
 func (p *Params) Refuse(name, want, value string) {
 	p.Faults.Add(name, "must be "+want+", not "+Quote(value))
 }
 
-// Quote shows a value of the request, shortened.
+// Quote returns a value of the request, quoted and shortened.
 func Quote(value string) string {
 	const most = 64
 	if len(value) > most {
@@ -93,8 +93,8 @@ func Quote(value string) string {
 	return strconv.Quote(value)
 }
 
-// OneOf is the value of a parameter that has one of a few, and the first of them when it is absent. The first may be "", which nobody
-// is told to send.
+// OneOf returns the value of a parameter that must be one of values, or the first of them if it is absent. The first may be "",
+// which no message suggests.
 func (p *Params) OneOf(name string, values ...string) string {
 	if !p.Has(name) {
 		return values[0]
@@ -107,7 +107,7 @@ func (p *Params) OneOf(name string, values ...string) string {
 	return v
 }
 
-// Moment is the time that a parameter holds (RFC 3339) in UTC, or otherwise without one.
+// Moment returns the time (RFC 3339) in a parameter, in UTC, or otherwise if it is absent.
 func (p *Params) Moment(name string, otherwise time.Time) time.Time {
 	if !p.Has(name) {
 		return otherwise

@@ -137,7 +137,7 @@ func TestTheLinkLeadsToTheNextPage(t *testing.T) {
 	require.False(t, p.Has("after"), "the query itself stays")
 }
 
-// FuzzPage checks that whatever a client sends, what is taken is within its bounds, and the link to the next page is taken, too.
+// FuzzPage checks that any page that is accepted is within its bounds, and that the link to the next one is accepted too.
 func FuzzPage(f *testing.F) {
 	for _, q := range []string{"", "limit=7&after=YQBi&kind=x", "limit=&after=%", "a;b", "kind=%FF"} {
 		f.Add(q, "place")

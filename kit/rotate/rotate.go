@@ -1,5 +1,4 @@
-// Package rotate appends whole lines to a file that makes way for a new one when it is full, and that other processes may append to
-// and rename as well.
+// Package rotate appends whole lines to a file and rotates it when it is full. Other processes may append to the file and rename it, too.
 package rotate
 
 import (
@@ -14,41 +13,40 @@ import (
 	"time"
 )
 
-// lookInterval is how often the path is compared with the open file, and how often a rotation that failed is tried again.
+// lookInterval is how often the path is compared with the open file, and how often a failed rotation is retried.
 const lookInterval = time.Second
 
-// Config says which file it is and how large it may be.
+// Config says which file to write, and how large it may become.
 type Config struct {
-	// Path is where the file is. It and its directory are made when they do not exist, for nobody else to read. A device, a pipe or
-	// a symbolic link is written to but never rotated.
+	// Path is the path of the file. The file and its directory are created if missing, with no access for other users. A device, a
+	// pipe or a symbolic link is written to but never rotated.
 	Path string
-	// MaxBytes is the size, more than the longest line, at which the file becomes Path.1 and a new one begins; 0 or less leaves that
-	// to others.
+	// MaxBytes is the size, more than the longest line, at which the file becomes Path.1 and a new one begins; 0 or less leaves
+	// rotation to others.
 	MaxBytes int64
-	// Keep is how many old files there may be, at least 1.
+	// Keep is the number of old files to keep, at least 1.
 	Keep int
-	// Failed, unless it is nil, is called whenever the file could not be opened for writing, written or rotated.
+	// Failed, if not nil, is called whenever the file could not be opened, written or rotated.
 	Failed func()
 }
 
-// File appends whole lines to a path that other processes append to as well and may rename. Its methods are not for
-// concurrent use.
+// File appends whole lines to a path that other processes may also append to and rename. Its methods must not be called concurrently.
 type File struct {
 	path     string
 	maxBytes int64
 	keep     int
 	failed   func()
 
-	f       *os.File // nil when it has to be opened
+	f       *os.File // nil if it must be opened
 	size    int64
-	torn    bool      // the last line gets its end with the next write
-	rotates bool      // what is open is subject to maxBytes
+	torn    bool      // the last line has no newline; the next write adds it
+	rotates bool      // maxBytes applies to f
 	looked  time.Time // when the path was last compared with f
 	stuck   error     // why the last rotation failed
-	tried   time.Time // when it did
+	tried   time.Time // when the last rotation failed
 }
 
-// New makes a file that is opened by Open or the first Write.
+// New returns a file that Open or the first Write opens.
 func New(cfg Config) *File {
 	if cfg.Failed == nil {
 		cfg.Failed = func() {}
@@ -56,14 +54,13 @@ func New(cfg Config) *File {
 	return &File{path: cfg.Path, maxBytes: cfg.MaxBytes, keep: max(1, cfg.Keep), failed: cfg.Failed}
 }
 
-// Path is where the file is.
+// Path returns the path of the file.
 func (o *File) Path() string { return o.path }
 
-// Stuck is why the last rotation failed, nil when it did not.
+// Stuck returns why the last rotation failed; nil if it did not.
 func (o *File) Stuck() error { return o.stuck }
 
-// Open opens the path if it is not open. A last line without its end, after a crash or on a full disk, gets it before the
-// next.
+// Open opens the path if it is not open. If the last line has no newline, after a crash or on a full disk, the next write adds it.
 func (o *File) Open() error {
 	if o.f != nil {
 		return nil
@@ -90,8 +87,8 @@ func (o *File) Open() error {
 	return nil
 }
 
-// torn reports whether the last line has no end: the machine crashed or the disk was full. For a moment it also looks so
-// while another process writes.
+// torn reports whether the last line has no newline: the machine crashed or the disk was full. For a moment it also looks so while
+// another process writes.
 func torn(f *os.File) bool {
 	for range 5 {
 		size, err := f.Seek(0, io.SeekEnd)
@@ -104,7 +101,7 @@ func torn(f *os.File) bool {
 	return true
 }
 
-// Close makes the next Write open the path again.
+// Close closes the file; the next Write opens the path again.
 func (o *File) Close() error {
 	if o.f == nil {
 		return nil
@@ -114,8 +111,8 @@ func (o *File) Close() error {
 	return err
 }
 
-// Write appends lines, as many with each write(2) as the file has room for. It returns how many bytes of whole lines were
-// written, fewer than given only with an error. That the path has become another file is noticed within a second.
+// Write appends lines, as many with each write(2) as fit into the file. It returns the number of bytes of whole lines written, less
+// than len(lines) only with an error. Write notices within a second that the path has become another file.
 func (o *File) Write(lines []byte) (int, error) {
 	o.look()
 	done := 0
@@ -129,20 +126,20 @@ func (o *File) Write(lines []byte) (int, error) {
 			if o.rotate() {
 				continue
 			}
-			n = len(lines) - done // better a file that is too large than none
+			n = len(lines) - done // better an oversized file than none
 		}
 		n, err := o.append(lines[done : done+n])
 		done += n
 		if err != nil {
 			o.failed()
-			_ = o.Close() // to look afresh at what is there
+			_ = o.Close() // so that the next Write examines the file anew
 			return done, err
 		}
 	}
 	return done, nil
 }
 
-// fitting returns the length of the lines the file has room for.
+// fitting returns the length of the lines that fit into the file.
 func (o *File) fitting(lines []byte) int {
 	room := o.maxBytes - o.size - 1 // 1 for the end of a torn line
 	if !o.rotates || room >= int64(len(lines)) {
@@ -163,13 +160,13 @@ func (o *File) append(lines []byte) (int, error) {
 		return bytes.LastIndexByte(lines[:n], '\n') + 1, err
 	}
 	if o.rotates {
-		// Where an append ends is the size of the file, whoever else wrote to it.
+		// An append ends at the end of the file, whoever else wrote to it.
 		o.size, err = o.f.Seek(0, io.SeekCurrent)
 	}
 	return n, err
 }
 
-// look closes the file when the path has become another file, or none, since the last interval.
+// look closes the file if the path has become another file, or none. It checks at most once in lookInterval.
 func (o *File) look() {
 	if o.f == nil || time.Since(o.looked) < lookInterval {
 		return
@@ -180,22 +177,22 @@ func (o *File) look() {
 	}
 }
 
-// is reports whether it is the file that is open.
+// is reports whether named is the open file.
 func (o *File) is(named fs.FileInfo) bool {
 	mine, err := o.f.Stat()
 	return err == nil && os.SameFile(mine, named)
 }
 
-// rotate makes way for a new file and reports whether it did. It does not while another process rotates.
+// rotate makes way for a new file and reports whether it did. It does nothing while another process rotates.
 func (o *File) rotate() bool {
 	if o.stuck != nil && time.Since(o.tried) < lookInterval {
 		return false
 	}
-	// The lock ends when the file is closed. A file system without locks has to do without.
+	// Closing the file releases the lock. On a file system without locks there is none.
 	if errors.Is(syscall.Flock(int(o.f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
 		return false
 	}
-	// Another process may have rotated since the path was last looked at.
+	// Another process may have rotated since the path was last compared.
 	if named, err := os.Lstat(o.path); err == nil && o.is(named) {
 		if o.stuck = o.shift(); o.stuck != nil {
 			o.tried = time.Now()
@@ -208,8 +205,8 @@ func (o *File) rotate() bool {
 	return true
 }
 
-// shift renames the file to file.1, file.1 to file.2 and so on, up to the first number that is free or over the oldest. Files
-// beyond that, from when more were kept, go.
+// shift renames the file to file.1, file.1 to file.2 and so on, up to the first free number or over the oldest. It removes files
+// beyond that, left from when more were kept.
 func (o *File) shift() error {
 	for n := o.keep + 1; o.exists(n); n++ {
 		if err := os.Remove(o.numbered(n)); err != nil {

@@ -19,7 +19,7 @@ import (
 
 const full = 1000 // bytes
 
-// numbered is a line of 20 bytes.
+// numbered returns a line of 20 bytes.
 func numbered(n int) string { return fmt.Sprintf("%019d\n", n) }
 
 func path(t testing.TB) string { return filepath.Join(t.TempDir(), "lines.log") }

@@ -19,14 +19,14 @@ type Group struct {
 	failed chan struct{}
 }
 
-// NewGroup makes a group whose workers end with ctx.
+// NewGroup returns a group whose workers end with ctx.
 func NewGroup(ctx context.Context) *Group {
 	ctx, cancel := context.WithCancelCause(ctx)
 	return &Group{ctx: ctx, cancel: cancel, failed: make(chan struct{})}
 }
 
 // Go starts a worker. Its context ends when the group stops or another worker fails. A worker that returns nil has done
-// its work; that stops nobody else.
+// its work; the others continue.
 func (g *Group) Go(name string, work func(context.Context) error) {
 	g.wg.Go(func() {
 		if err := safely(g.ctx, work); err != nil && g.ctx.Err() == nil {
@@ -52,10 +52,10 @@ func (g *Group) fail(err error) {
 	})
 }
 
-// Failed is closed when a worker has failed.
+// Failed returns a channel that is closed when a worker has failed.
 func (g *Group) Failed() <-chan struct{} { return g.failed }
 
-// Err is the error of the worker that failed first; it is set once Failed is closed.
+// Err returns the error of the worker that failed first; it is set once Failed is closed.
 func (g *Group) Err() error {
 	select {
 	case <-g.failed:

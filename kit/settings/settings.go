@@ -1,11 +1,10 @@
-// Package settings fills a configuration struct from defaults, a strict YAML file, the environment and flags, in this
-// order: each later source overrides the earlier ones.
+// Package settings fills a configuration struct from defaults, a strict YAML file, the environment and flags, in this order: each
+// later source overrides the earlier ones.
 //
-// In values of the file ${NAME} stands for an environment variable, ${NAME:-default} for one that need not be set, and $${ for ${
-// itself.
+// In values of the file, ${NAME} stands for an environment variable, ${NAME:-default} for an optional one, and $${ for ${ itself.
 //
-// A setting has one name that every source derives its spelling from. The field tag `name:"mp1.listen"` is mp1.listen (or
-// mp1: {listen: …}) in the file, MEP_MP1_LISTEN in the environment and --mp1-listen as a flag.
+// A setting has one name, from which every source derives its spelling. The field tag `name:"mp1.listen"` is mp1.listen (or mp1:
+// {listen: …}) in the file, MEP_MP1_LISTEN in the environment and --mp1-listen as a flag.
 package settings
 
 import (
@@ -34,27 +33,26 @@ const EnvPrefix = "MEP_"
 type Setting struct {
 	// Path is the name in the file, such as "liveness.removeAfter".
 	Path string
-	// Flag is the name of the flag, without dashes in front.
+	// Flag is the name of the flag, without leading dashes.
 	Flag string
 	// Env is the name of the environment variable.
 	Env string
 	// Type is shown in the reference: string, bool, int, duration, list or YAML.
 	Type string
-	// Default is the default as it would be written; DevDefault the one in development mode when it differs.
+	// Default is the default in textual form; DevDefault is the one in development mode, if it differs.
 	Default, DevDefault string
 	// Usage is one line without a full stop.
 	Usage string
 	// Reload says that the setting takes effect on SIGHUP.
 	Reload bool
-	// FileOnly says that the setting has structure and can only be given in the file.
+	// FileOnly says that the setting is structured and can be given only in the file.
 	FileOnly bool
 
 	field reflect.Value
 }
 
-// Of lists the settings of a configuration in the order of its fields; fields that are structs of settings are gone
-// through in turn.
-// cfg is a pointer to a struct.
+// Of lists the settings of a configuration in the order of its fields, descending into nested structs of settings. cfg is a
+// pointer to a struct.
 func Of(cfg any) []Setting {
 	var list []Setting
 	walk(reflect.ValueOf(cfg).Elem(), &list)
@@ -114,18 +112,18 @@ func kebab(path string) string {
 	return b.String()
 }
 
-// Sources is where settings come from besides their defaults.
+// Sources are the sources of settings besides their defaults.
 type Sources struct {
 	// File is the path of a YAML file; empty means none.
 	File string
-	// Env looks a variable up; nil means no environment.
+	// Env looks up a variable; nil means no environment.
 	Env func(string) (string, bool)
-	// Flags holds the flags that were given, by name.
+	// Flags holds the values of the flags that were given, by name.
 	Flags map[string]string
 }
 
-// Load fills cfg, a pointer to a struct. isDev is asked after all sources were read whether development defaults apply
-// to what none of them set; it may be nil.
+// Load fills cfg, a pointer to a struct. After reading all sources it asks isDev whether development defaults apply to settings
+// that no source set; isDev may be nil.
 func Load(cfg any, src Sources, isDev func() bool) error {
 	all := Of(cfg)
 	set := make(map[string]bool)
@@ -202,14 +200,14 @@ func Flags(fs *pflag.FlagSet, cfg any) {
 	}
 }
 
-// Given returns the flags of a parsed set that were given, with their values.
+// Given returns the values of the flags of a parsed set that were given, by name.
 func Given(fs *pflag.FlagSet) map[string]string {
 	given := make(map[string]string)
 	fs.Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
 	return given
 }
 
-// parse reads the textual form of a value, as it stands in the environment, a flag, or a scalar of the file.
+// parse sets the value from its textual form, as found in the environment, a flag, or a scalar of the file.
 func (s *Setting) parse(text string) error {
 	switch s.field.Interface().(type) {
 	case string:
@@ -343,7 +341,7 @@ func (s *Setting) decode(node *yaml.Node) error {
 	return s.parse(node.Value)
 }
 
-// decodeStructured reads what has structure exactly as the same thing is read from a request.
+// decodeStructured decodes a structured value exactly as it would be decoded from a request.
 func (s *Setting) decodeStructured(node *yaml.Node) error {
 	var v any
 	if err := node.Decode(&v); err != nil {
@@ -363,7 +361,7 @@ func (s *Setting) decodeStructured(node *yaml.Node) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	// What a request may hold besides is a mistake in a configuration.
+	// Unknown members, which a request may have, are mistakes in a configuration.
 	strict := json.NewDecoder(bytes.NewReader(data))
 	strict.DisallowUnknownFields()
 	if err := strict.Decode(reflect.New(holder.Type().Elem()).Interface()); err != nil {
@@ -386,7 +384,7 @@ func suggest(flag string, byFlag map[string]*Setting) string {
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-// distance is the number of single-character edits between a and b.
+// distance returns the number of single-character edits between a and b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -418,7 +416,7 @@ func Changed(was, is any) []Setting {
 	return list
 }
 
-// Copy sets every setting of dst that can be reloaded to its value in src.
+// Copy copies every setting that can be reloaded from src to dst.
 func Copy(dst, src any) {
 	to, from := Of(dst), Of(src)
 	for i := range to {

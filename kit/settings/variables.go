@@ -11,15 +11,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// variables puts values of the environment in the place of ${NAME} in a file that has been parsed, so that no value can change the
-// structure of the file.
+// variables substitutes environment variables for ${NAME} in a file that has been parsed, so that no value can change the structure of
+// the file.
 type variables struct {
 	env func(string) (string, bool)
-	// put are the scalars that held a variable. They are strings until the member they are for says otherwise.
+	// put holds the scalars with replaced variables. They are strings unless the member they are for requires otherwise.
 	put map[*yaml.Node]bool
 }
 
-// lineError says in which line of the file something is wrong.
+// lineError is an error in a line of the file.
 type lineError struct {
 	line int
 	err  error
@@ -28,7 +28,7 @@ type lineError struct {
 func (e *lineError) Error() string { return e.err.Error() }
 func (e *lineError) Unwrap() error { return e.err }
 
-// expand replaces the variables in the scalars of a value. Keys stay as they are, and what an alias stands for is expanded where it is
+// expand replaces the variables in the scalars of a value. Keys stay as they are; the target of an alias is expanded where it is
 // defined.
 func (v *variables) expand(node *yaml.Node) error {
 	switch node.Kind {
@@ -63,7 +63,7 @@ func (v *variables) expandScalar(node *yaml.Node) error {
 	return nil
 }
 
-// replace resolves ${NAME} and ${NAME:-default} in a text; $${ stands for ${. What the environment holds is not looked at again.
+// replace resolves ${NAME} and ${NAME:-default} in a text; $${ stands for ${. Values of variables are not expanded again.
 func (v *variables) replace(text string) (string, error) {
 	var b strings.Builder
 	for {
@@ -91,7 +91,7 @@ func (v *variables) replace(text string) (string, error) {
 	}
 }
 
-// value returns what stands for NAME or NAME:-default. As in a shell, the default counts for an empty variable too.
+// value returns the replacement for NAME or NAME:-default. As in a shell, the default also applies to an empty variable.
 func (v *variables) value(inner string) (string, error) {
 	name, otherwise, optional := strings.Cut(inner, ":-")
 	if !isVariable(name) {
@@ -122,14 +122,14 @@ func isVariable(s string) bool {
 	return s != ""
 }
 
-// typed makes numbers and truth values of scalars that held a variable where a type wants them: what a variable holds has no type of its
-// own, and a string that looks like a number is still one where a string is wanted.
+// typed turns scalars with replaced variables into numbers and booleans where a type requires it: the value of a variable has no type
+// of its own, and one that looks like a number stays a string where a string is required.
 func (v *variables) typed(node *yaml.Node, t reflect.Type) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if node.Kind == yaml.AliasNode && node.Alias.Kind == yaml.ScalarNode && v.put[node.Alias] {
-		// The same value may be wanted as a string elsewhere.
+		// The same value may be required as a string elsewhere.
 		*node = yaml.Node{Kind: yaml.ScalarNode, Tag: node.Alias.Tag, Value: node.Alias.Value, Line: node.Line}
 		v.put[node] = true
 	}
@@ -151,7 +151,7 @@ func (v *variables) typed(node *yaml.Node, t reflect.Type) {
 	}
 }
 
-// tagOf returns the YAML tag of a text as a value of a kind. Where the text is none it stays a string, which is then refused as such.
+// tagOf returns the YAML tag of a text as a value of a kind. A text that is no such value stays a string, which is then refused as such.
 func tagOf(text string, kind reflect.Kind) (tag string, ok bool) {
 	switch kind {
 	case reflect.Bool:
@@ -167,7 +167,7 @@ func tagOf(text string, kind reflect.Kind) (tag string, ok bool) {
 	return "", false
 }
 
-// memberOf returns the type of a member of an object that is read into a type, nil when it is not known.
+// memberOf returns the type of a member of an object that is decoded into t; nil if it is unknown.
 func memberOf(t reflect.Type, name string) reflect.Type {
 	switch t.Kind() {
 	case reflect.Map:

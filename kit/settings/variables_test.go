@@ -129,7 +129,7 @@ func TestFaultsOfVariablesSayWhereAndWhich(t *testing.T) {
 	}
 }
 
-// FuzzVariables checks that no value of the environment changes anything but the value it stands in.
+// FuzzVariables checks that the value of a variable changes nothing but the value it is part of.
 func FuzzVariables(f *testing.F) {
 	for _, s := range []string{"", "x", "a: b", "\n- c", "${A}", "$${", "}", "'", "\"", "null", "7", "*x", "!!int 1", "\x00", "|\n a"} {
 		f.Add(s, s)
@@ -145,7 +145,7 @@ func FuzzVariables(f *testing.F) {
 			require.Equal(t, value, cfg.Routes[0].ID)
 			require.Equal(t, map[string]string{"h": "a" + value + "b"}, cfg.Routes[0].Headers)
 		}
-		// Any text of a file is read or refused; one without variables is what it says.
+		// Any text in a file is read or refused; one without variables is unchanged.
 		quoted, err := yaml.Marshal(map[string]string{"text": text})
 		if err != nil {
 			return

@@ -1,4 +1,4 @@
-// Package striped locks by key with a fixed number of locks: two keys may share one, which costs time and nothing else.
+// Package striped locks by key with a fixed number of locks. Two keys may share a lock, which costs only time.
 package striped
 
 import (
@@ -18,10 +18,11 @@ type Locks struct {
 
 var seed = maphash.MakeSeed()
 
-// maxWait is how long a lock is waited for: whoever waits longer stands behind others that wait for a store that is away.
+// maxWait bounds the wait for a lock: a longer one is behind others that wait for an unreachable store.
 const maxWait = 5 * time.Second
 
-// Lock takes the lock of a key and returns what releases it. The error is of the kind errs.Unavailable when it cannot be had in time.
+// Lock acquires the lock of a key and returns a function that releases it. The error is of the kind errs.Unavailable if
+// that takes too long.
 func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	l.once.Do(func() {
 		for i := range l.locks {

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/striped"
 )
 
-// TestOneKeyIsHeldOnce counts without any other protection: the race detector and the sum tell whether the lock holds.
+// TestOneKeyIsHeldOnce counts without any other protection: the race detector and the sum show whether the lock holds.
 func TestOneKeyIsHeldOnce(t *testing.T) {
 	var l striped.Locks
 	counts := make([]int, 4)

@@ -14,25 +14,25 @@ import (
 )
 
 const (
-	// apart is how far apart collections are to be on a busy platform. Each takes processor time away from everything that is under way:
-	// with ten a second, one call in a hundred waits for milliseconds.
+	// apart is the intended time between collections on a busy platform. Each takes processor time from everything in progress: at ten a
+	// second, one call in a hundred waits for milliseconds.
 	apart = 2 * time.Second
-	// mostRoom is how much garbage there may be at most for that, and part how much of the memory there is: one of so many.
+	// mostRoom bounds the garbage allowed for that, in bytes; it is also bounded to 1/part of the memory.
 	mostRoom = 128 << 20
 	part     = 8
-	// mostPercent bounds what tiny heaps get.
+	// mostPercent bounds the percentage for tiny heaps.
 	mostPercent = 2000
 )
 
-// percent is how much garbage there may be beside live memory of a size: as much as Go has by itself, or as much as is made within apart
-// at a rate in bytes per second, if that is more, up to most.
+// percent returns the GC percentage for live bytes of memory: Go's default, or, if that is more, one with room for the garbage made
+// within apart at rate bytes per second, up to most bytes.
 func percent(live, rate, most uint64) int {
 	room := min(rate*uint64(apart/time.Second), most)
 	return int(min(max(100*room/max(live, 1), 100), mostPercent))
 }
 
-// TuneGC gives a busy platform more room for garbage than Go does by itself, and takes it back when it is quiet. It does nothing when
-// GOGC is set. It returns when ctx ends.
+// TuneGC allows a busy platform more garbage than Go does by default, and the default again when it is idle. It does nothing if GOGC is
+// set. It returns when ctx ends.
 func TuneGC(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
@@ -50,20 +50,20 @@ func TuneGC(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := allocated()
-		// Load comes at once, and is not over with its first pause.
+		// Load comes at once, and does not end with its first pause.
 		rate = max((now.total-made.total)/uint64(look/time.Second), min(rate, most)*2/3)
 		made = now
 		if p := percent(now.live, rate, most); p > was+was/4 || p < was-was/5 || p == 100 && was > p {
 			debug.SetGCPercent(p)
 			was = p
 			if p == 100 {
-				debug.FreeOSMemory() // who makes no garbage would not collect what there is for minutes
+				debug.FreeOSMemory() // an idle process would not collect what there is for minutes
 			}
 		}
 	}
 }
 
-// allocation is how much memory was live when it was last collected, and how much was ever asked for.
+// allocation is how many bytes were live at the last collection, and how many were ever allocated.
 type allocation struct{ live, total uint64 }
 
 func allocated() allocation {
@@ -72,16 +72,16 @@ func allocated() allocation {
 	return allocation{s[0].Value.Uint64(), s[1].Value.Uint64()}
 }
 
-// memory is how much there is for this process: that of the machine, or of its container if that has less.
+// memory returns how many bytes this process may use: those of the machine, or of its container if that has less.
 func memory() uint64 {
 	all := uint64(math.MaxUint64)
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
-		all = uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // of other types on other processors
+		all = uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // the types differ on other architectures
 	}
 	for _, limit := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		if text, err := os.ReadFile(limit); err == nil {
-			if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil { // it is "max" when there is none
+			if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil { // "max" means no limit
 				all = min(all, n)
 			}
 		}

@@ -1,4 +1,4 @@
-// Package telemetry makes the logger and the metrics registry of a daemon.
+// Package telemetry provides the logger, the metrics registry and the tracer of a daemon.
 package telemetry
 
 import (
@@ -17,8 +17,8 @@ type Log struct {
 	out   *batchWriter
 }
 
-// NewLog makes a logger that writes to w in the format "json" or "text", from the level ("debug", "info", "warn" or
-// "error") up. Lines below a warning reach w at most 50 ms late; Close writes the rest.
+// NewLog returns a logger that writes lines of the level ("debug", "info", "warn" or "error") and above to w, in the
+// format "json" or "text". Lines below a warning reach w at most 50 ms late; Close writes the rest.
 func NewLog(w io.Writer, format, level string) (*Log, error) {
 	l := &Log{out: newBatchWriter(w)}
 	if err := l.SetLevel(level); err != nil {
@@ -38,7 +38,7 @@ func NewLog(w io.Writer, format, level string) (*Log, error) {
 	return l, nil
 }
 
-// CheckLog returns why a format or level is refused.
+// CheckLog returns why a format or level is invalid, or nil.
 func CheckLog(format, level string) error {
 	l, err := NewLog(io.Discard, format, level)
 	if err == nil {
@@ -47,7 +47,7 @@ func CheckLog(format, level string) error {
 	return err
 }
 
-// SetLevel changes the least level that is written.
+// SetLevel changes the lowest level that is written.
 func (l *Log) SetLevel(level string) error {
 	var lv slog.Level
 	if err := lv.UnmarshalText([]byte(level)); err != nil {
@@ -57,7 +57,7 @@ func (l *Log) SetLevel(level string) error {
 	return nil
 }
 
-// Close writes what is left. Lines logged later are written at once.
+// Close writes what is buffered. Lines logged later are written at once.
 func (l *Log) Close() { l.out.close() }
 
 // urgent writes a warning or an error at once.
@@ -83,8 +83,7 @@ func (u urgent) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements slog.Handler.
 func (u urgent) WithGroup(name string) slog.Handler { return urgent{u.Handler.WithGroup(name), u.out} }
 
-// batchWriter gathers small writes: one system call for each line of a busy server's request log would cost more than
-// making the line.
+// batchWriter batches small writes: one system call for each line of a busy server's request log would cost more than formatting the line.
 type batchWriter struct {
 	mu     sync.Mutex
 	w      io.Writer

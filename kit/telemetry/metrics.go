@@ -5,20 +5,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Registry takes metrics and gives them out.
+// Registry registers and gathers metrics.
 type Registry interface {
 	prometheus.Registerer
 	prometheus.Gatherer
 }
 
-// NewRegistry makes a metrics registry with the figures of the Go runtime, the process and the release.
+// NewRegistry returns a metrics registry with the metrics of the Go runtime, the process and the release.
 func NewRegistry(version string) Registry {
 	reg := prometheus.NewRegistry()
 	Common(reg, version)
 	return reg
 }
 
-// Common registers the figures of the Go runtime, the process and the release.
+// Common registers the metrics of the Go runtime, the process and the release.
 func Common(reg prometheus.Registerer, version string) {
 	reg.MustRegister(
 		collectors.NewGoCollector(),

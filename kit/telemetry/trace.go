@@ -19,8 +19,8 @@ type Tracer struct {
 	provider *trace.TracerProvider
 }
 
-// NewTracer makes a tracer that sends to the collector at an OTLP/HTTP URL such as http://127.0.0.1:4318. With an empty URL
-// there is no tracing, and no cost.
+// NewTracer returns a tracer that sends to the collector at an OTLP/HTTP URL such as http://127.0.0.1:4318. With an empty
+// URL it is nil: there is no tracing, and no cost.
 func NewTracer(ctx context.Context, url, service, version string) (*Tracer, error) {
 	if url == "" {
 		return nil, nil
@@ -35,7 +35,7 @@ func NewTracer(ctx context.Context, url, service, version string) (*Tracer, erro
 	)}, nil
 }
 
-// Wrap makes a span of every request that h answers; a trace the client began (W3C Trace Context) is continued.
+// Wrap records a span of every request that h handles, and continues a trace that the client began (W3C Trace Context).
 func (t *Tracer) Wrap(listener string, h http.Handler) http.Handler {
 	if t == nil {
 		return h
@@ -46,14 +46,14 @@ func (t *Tracer) Wrap(listener string, h http.Handler) http.Handler {
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + listener }))
 }
 
-// Inject writes the span of a request into the header of one that is made because of it.
+// Inject writes the span of a request into the header of a request made because of it.
 func (t *Tracer) Inject(ctx context.Context, h http.Header) {
 	if t != nil {
 		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h))
 	}
 }
 
-// TraceID is the id of the trace a request belongs to, "" when there is none.
+// TraceID returns the id of the trace that a request belongs to; "" if there is none.
 func (t *Tracer) TraceID(ctx context.Context) string {
 	if t == nil {
 		return ""
@@ -64,7 +64,7 @@ func (t *Tracer) TraceID(ctx context.Context) string {
 	return ""
 }
 
-// Close sends what is left.
+// Close sends the remaining spans.
 func (t *Tracer) Close(ctx context.Context) error {
 	if t == nil {
 		return nil

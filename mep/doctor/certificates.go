@@ -22,22 +22,22 @@ import (
 )
 
 const (
-	// soon is how long before it expires a certificate that somebody has to replace is worth a warning.
+	// soon is how long before its expiry a certificate that somebody has to replace is worth a warning.
 	soon = 14 * 24 * time.Hour
-	// late is the same for those the platform renews a month before: there is something that keeps it from doing so.
+	// late is the same for certificates that the platform renews a month before: something keeps it from doing so.
 	late = 24 * time.Hour
 )
 
 // listener is a listener as configured.
 type listener struct {
 	name, addr string
-	set        string // the setting of its address, when that is not called after it
+	set        string // the setting of its address, if not name.listen
 }
 
-// setting is the name of the setting of its address.
+// setting returns the name of the setting for its address.
 func (l listener) setting() string { return cmp.Or(l.set, l.name+".listen") }
 
-// listeners are those of the platform; of the addresses, each as it will be bound.
+// listeners returns the listeners of the platform, each with the address to bind.
 func (x *examination) listeners() []listener {
 	list := []listener{
 		{name: "mp1", addr: x.Server.Mp1Listen}, {name: "mm5", addr: x.Server.Mm5.Listen}, {name: "auth", addr: x.Auth.Listen},
@@ -62,7 +62,7 @@ func (x *examination) listeners() []listener {
 	return list
 }
 
-// certificates looks at those of the listeners, and at the CAs of clients.
+// certificates examines the certificate of the listeners and the CAs of clients.
 func (x *examination) certificates(_ context.Context, f *findings) {
 	if x.Common.Dev {
 		f.note("certificates", "are not used with --dev")
@@ -80,7 +80,7 @@ func (x *examination) certificates(_ context.Context, f *findings) {
 	}
 }
 
-// faults adds what was found to be wrong with certificates, and reports whether anything was.
+// faults adds the faults of certificates, and reports whether there are any.
 func (f *findings) faults(list []pki.Fault) bool {
 	for _, fault := range list {
 		level := Fail
@@ -92,7 +92,7 @@ func (f *findings) faults(list []pki.Fault) bool {
 	return len(list) > 0
 }
 
-// given looks at a certificate that the operator keeps.
+// given examines a certificate that the operator keeps.
 func (x *examination) given(f *findings) {
 	file := x.Common.TLSCert
 	f.faults(pki.Check(pki.Files{
@@ -121,11 +121,11 @@ func (x *examination) given(f *findings) {
 	}
 }
 
-// reachedAs is the name by which clients reach a listener whose public URL is not set; empty when nothing can be said.
+// reachedAs returns the name by which clients reach a listener whose public URL is not set; empty if nothing can be said.
 func (x *examination) reachedAs(l listener) string {
 	given := func(u publicURL) bool { return u.setting == publicSetting[l.name] && u.value != "" }
 	if slices.ContainsFunc(x.publicURLs(), given) ||
-		(l.name == "ops" || strings.HasSuffix(l.name, "-management")) && loopback(l.addr) || l.name == "dns" { // of which DNS has no certificate
+		(l.name == "ops" || strings.HasSuffix(l.name, "-management")) && loopback(l.addr) || l.name == "dns" { // plain DNS needs no certificate
 		return ""
 	}
 	host, _, err := net.SplitHostPort(l.addr)
@@ -136,7 +136,7 @@ func (x *examination) reachedAs(l listener) string {
 		return host
 	}
 	if l.name == "ops" {
-		return "" // scrapers go by the address, which may be any
+		return "" // scrapers use the address, which may be any
 	}
 	name, err := os.Hostname()
 	if err != nil {
@@ -145,14 +145,14 @@ func (x *examination) reachedAs(l listener) string {
 	return name
 }
 
-// publicSetting is where the URL of a listener is said.
+// publicSetting maps a listener to the setting of its public URL.
 var publicSetting = map[string]string{
 	"mp1": "publicUrl", "mm5": "mm5.publicUrl", "auth": "auth.publicUrl", "gateway": "gateway.publicUrl", "dns-management": "dns.publicUrl",
 }
 
 type publicURL struct{ setting, value string }
 
-// publicURLs are those that clients are given, as far as they are set.
+// publicURLs returns the URLs given to clients; unset ones are empty.
 func (x *examination) publicURLs() []publicURL {
 	list := []publicURL{{"publicUrl", x.Server.PublicURL}, {"mm5.publicUrl", x.Server.Mm5.PublicURL}, {"auth.publicUrl", x.Auth.PublicURL}}
 	if x.Gateway != nil && x.Gateway.Enabled() {
@@ -164,7 +164,7 @@ func (x *examination) publicURLs() []publicURL {
 	return list
 }
 
-// publicNames looks whether a certificate is for the hosts of the URLs that clients are given.
+// publicNames checks that a certificate covers the hosts of the URLs that clients are given.
 func (x *examination) publicNames(f *findings, file string, leaf *x509.Certificate, remedy string) {
 	for _, u := range x.publicURLs() {
 		parsed, err := url.Parse(u.value)
@@ -180,11 +180,11 @@ func (x *examination) publicNames(f *findings, file string, leaf *x509.Certifica
 	}
 }
 
-// serviceNames looks whether a certificate is for the host names of services at the gateway, and of their instances.
+// serviceNames checks that a certificate covers the host names of services at the gateway, and of their instances.
 func (x *examination) serviceNames(f *findings, file string, leaf *x509.Certificate, remedy string) {
 	domain, err := gateway.CanonicalDomain(x.serviceDomain())
 	if err != nil {
-		return // there is none: settings are valid
+		return // there is no domain: the settings are valid
 	}
 	var missing []string
 	for _, below := range []string{domain, gateway.InstancesLabel + "." + domain} {
@@ -197,7 +197,7 @@ func (x *examination) serviceNames(f *findings, file string, leaf *x509.Certific
 	}
 }
 
-// own looks at the CA of the platform's own and at what it issued.
+// own examines the platform's own CA and the certificate it issued.
 func (x *examination) own(f *findings) {
 	var addrs []string
 	for _, l := range x.listeners() {
@@ -217,7 +217,7 @@ func (x *examination) own(f *findings) {
 	x.issued(f, caFile, certFile, names)
 }
 
-// wouldBe is a certificate for the names.
+// wouldBe returns a certificate that covers the names.
 func wouldBe(names []string) *x509.Certificate {
 	leaf := &x509.Certificate{}
 	for _, n := range names {
@@ -232,7 +232,7 @@ func wouldBe(names []string) *x509.Certificate {
 
 const restoreCA = "restore ca.crt and ca.key from a backup, or remove both to have a new CA made, which every client must be given"
 
-// authority looks at the CA, and reports whether there is one that certificates can be issued with.
+// authority examines the CA, and reports whether it can issue certificates.
 func (x *examination) authority(f *findings, caFile, certFile string) bool {
 	keyFile := filepath.Join(filepath.Dir(caFile), "ca.key")
 	cert, key := exists(caFile), exists(keyFile)
@@ -265,7 +265,7 @@ func (x *examination) authority(f *findings, caFile, certFile string) bool {
 		switch fault.Kind {
 		case pki.KeyExposed:
 			f.fail(fault.File, fault.Problem, "chmod 600 "+fault.File+", and think of making a new CA if others use this machine")
-		case pki.NotYetValid: // the check of the clock says so
+		case pki.NotYetValid: // reported by the check of the clocks
 		case pki.Expired:
 			f.warn(fault.File, fault.Problem, "mep run issues it anew with the same key; give it to the clients then")
 		default:
@@ -279,7 +279,7 @@ func (x *examination) authority(f *findings, caFile, certFile string) bool {
 	return sound
 }
 
-// issued looks at the certificate of the listeners. What is wrong with it the platform mends by itself, as long as it can.
+// issued examines the certificate of the listeners. The platform corrects its faults by itself, as long as it can.
 func (x *examination) issued(f *findings, caFile, certFile string, names []string) {
 	keyFile := filepath.Join(filepath.Dir(certFile), "server.key")
 	if !exists(certFile) && !exists(keyFile) && !x.runs() {
@@ -292,7 +292,7 @@ func (x *examination) issued(f *findings, caFile, certFile string, names []strin
 	}, x.host.now()) {
 		switch {
 		case fault.File == caFile, fault.Kind == pki.NotYetValid:
-			continue // said elsewhere
+			continue // reported elsewhere
 		case fault.Kind == pki.KeyExposed:
 			f.warn(fault.File, fault.Problem, "chmod 600 "+fault.File)
 		case fault.Kind == pki.Unreadable && exists(fault.File):
@@ -316,7 +316,7 @@ func (x *examination) issued(f *findings, caFile, certFile string, names []strin
 	}
 }
 
-// reissue says how the platform comes to a certificate in the place of one that it issued.
+// reissue says how the platform replaces a certificate that it issued.
 func (x *examination) reissue() string {
 	if x.runs() {
 		return "wait a minute, in which the platform issues another one; if it does not, its log says why"
@@ -324,7 +324,7 @@ func (x *examination) reissue() string {
 	return "start the platform, which issues another one"
 }
 
-// firstOf is the first certificate of a PEM file; nil when there is none that can be read.
+// firstOf returns the first certificate of a PEM file; nil if there is none that can be read.
 func firstOf(file string) *x509.Certificate {
 	data, err := os.ReadFile(file)
 	for err == nil {
@@ -344,5 +344,5 @@ func firstOf(file string) *x509.Certificate {
 	return nil
 }
 
-// moment is a time as the faults of package pki have it.
+// moment formats a time as the faults of package pki do.
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

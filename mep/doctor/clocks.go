@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// ownClock is how far the clock of a platform on this machine may differ from it; the header Date has whole seconds.
+// ownClock is how far the clock of a platform on this machine may differ; the header field Date has whole seconds.
 const ownClock = 2 * time.Second
 
-// clocks looks at the clock of this machine, on which the lives of tokens and certificates and the dates of signatures depend.
+// clocks checks the clock of this machine, on which the lifetimes of tokens and certificates and the dates of signatures depend.
 func (x *examination) clocks(ctx context.Context, f *findings) {
 	x.synchronised(f)
 	x.past(f)
@@ -43,7 +43,7 @@ func (x *examination) synchronised(f *findings) {
 	}
 }
 
-// past compares the clock with times that are over.
+// past compares the clock with times that have passed.
 func (x *examination) past(f *findings) {
 	now := x.host.now()
 	latest, what := x.host.built, "this program was built from sources of that time"
@@ -67,7 +67,7 @@ func (x *examination) compareOwn(ctx context.Context, f *findings) {
 	if url == "" {
 		return
 	}
-	// Whom the clock belongs to does not matter here, and the certificate is another check's.
+	// The identity of the server does not matter here, and another check examines the certificate.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -87,7 +87,7 @@ func (x *examination) compareOwn(ctx context.Context, f *findings) {
 	}
 }
 
-// compare looks how far apart the time of a server is from the one that was seen here when it answered.
+// compare checks how far the time of a server differs from the time here when it responded.
 func (x *examination) compare(f *findings, server string, theirs, ours time.Time, allowed time.Duration) {
 	apart := theirs.Add(time.Second / 2).Sub(ours).Round(time.Second) // the header leaves out the fraction
 	if apart.Abs() <= allowed {

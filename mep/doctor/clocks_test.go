@@ -53,7 +53,7 @@ func TestClocks(t *testing.T) {
 // keys is a JWK set with one key.
 const keys = `{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"AQ","y":"Ag"}]}`
 
-// serverAt is the URL of a server with another clock.
+// serverAt returns the URL of a server with another clock.
 func serverAt(t *testing.T, now time.Time, body string) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

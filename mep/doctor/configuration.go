@@ -15,8 +15,8 @@ import (
 	"github.com/openmep/mep/mepauth"
 )
 
-// Misconfigured is the report on settings that cannot be used, err being what loading them returned. Nothing else is looked at
-// then: it could be the wrong thing. file is the configuration file; empty when there is none.
+// Misconfigured returns the report on settings that cannot be used; err is the error of loading them. Nothing else is examined,
+// because it could be the wrong thing. file is the configuration file; empty if there is none.
 func Misconfigured(file string, err error) Report {
 	f := &findings{check: checkConfiguration}
 	for _, fault := range flatten(err) {
@@ -28,7 +28,7 @@ func Misconfigured(file string, err error) Report {
 	return f.list
 }
 
-// flatten lists the errors that were joined.
+// flatten returns the errors that were joined.
 func flatten(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -41,7 +41,7 @@ func flatten(err error) []error {
 	return list
 }
 
-// split tells what a fault is about, which most of them begin with: a setting, or a line of the file.
+// split separates the subject of a fault, with which most faults begin: a setting, or a line of the file.
 func split(fault, file string) (subject, problem string) {
 	first, rest, ok := strings.Cut(fault, " ")
 	if !ok || slices.Contains([]string{"read", "flag", "environment"}, first) {
@@ -50,7 +50,7 @@ func split(fault, file string) (subject, problem string) {
 	return strings.TrimSuffix(first, ":"), rest
 }
 
-// configuration looks for settings that are valid, but not safe.
+// configuration looks for settings that are valid but not safe.
 func (x *examination) configuration(_ context.Context, f *findings) {
 	if x.File == "" {
 		f.ok("the settings", "are valid; there is no configuration file")
@@ -80,7 +80,7 @@ func (x *examination) configuration(_ context.Context, f *findings) {
 	}
 }
 
-// tokenSettings looks at those of the token service.
+// tokenSettings checks the settings of the token service.
 func (x *examination) tokenSettings(f *findings) {
 	a := x.Auth
 	if a.SignatureWindow == 0 {
@@ -99,11 +99,11 @@ func (x *examination) tokenSettings(f *findings) {
 	}
 }
 
-// maxGuesses is how many secret keys a day a client may try before the lockout counts as none: one each second.
+// maxGuesses is how many secret keys a day a client may try before the lockout counts as ineffective: one each second.
 const maxGuesses = 24 * 60 * 60
 
-// guesses is how many secret keys a client may try in a day, by being locked out again and again, or by staying one below what locks
-// it out.
+// guesses returns how many secret keys a client may try in a day, by being locked out again and again, or by staying one failure
+// below the lockout.
 func guesses(c *mepauth.Config) float64 {
 	const day = 24 * time.Hour
 	locked := float64(c.LockFailures) * float64(day) / float64(c.LockDuration)
@@ -111,7 +111,7 @@ func guesses(c *mepauth.Config) float64 {
 	return max(locked, unlocked)
 }
 
-// loopback reports whether an address to bind is reached from this machine only.
+// loopback reports whether a listen address is reachable only from this machine.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -121,7 +121,7 @@ func loopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
-// portOf is the port of an address to bind, 0 when it is to be any free one.
+// portOf returns the port of a listen address; 0 if it is any free one.
 func portOf(addr string) int {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {

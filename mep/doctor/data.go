@@ -15,10 +15,10 @@ import (
 	"github.com/openmep/mep/mepauth"
 )
 
-// roomFactor is how many times storage.reserve should be free: below, there is little time left to make room.
+// roomFactor is how many times storage.reserve should be free: below that, little time is left to make room.
 const roomFactor = 4
 
-// data looks at the data directory: whom it belongs to, who else gets at it, and whether there is room.
+// data examines the data directory: whom it belongs to, who else has access, and whether there is room.
 func (x *examination) data(_ context.Context, f *findings) {
 	dir := x.Common.DataDir
 	info, err := os.Stat(dir)
@@ -54,7 +54,7 @@ func (x *examination) data(_ context.Context, f *findings) {
 	}
 }
 
-// newData looks at where the data directory will be.
+// newData examines the place where the data directory will be.
 func (x *examination) newData(f *findings) {
 	dir, above := x.Common.DataDir, ancestor(x.Common.DataDir)
 	if err := x.host.access(above, unix.W_OK|unix.X_OK); err != nil {
@@ -66,7 +66,7 @@ func (x *examination) newData(f *findings) {
 	x.space(f, above)
 }
 
-// ancestor is the nearest directory above a path that exists.
+// ancestor returns the nearest existing directory above a path.
 func ancestor(path string) string {
 	for {
 		above := filepath.Dir(path)
@@ -77,7 +77,7 @@ func ancestor(path string) string {
 	}
 }
 
-// writable reports whether this user may work with the data directory.
+// writable reports whether this user may use the data directory.
 func (x *examination) writable(f *findings) bool {
 	dir := x.Common.DataDir
 	if at, err := x.host.room(dir); err == nil && at.readOnly {
@@ -92,7 +92,7 @@ func (x *examination) writable(f *findings) bool {
 	return true
 }
 
-// allOfOneUser looks for files that another user left there, as a command does that was run as root.
+// allOfOneUser looks for files that another user left there, such as a command run as root.
 func (x *examination) allOfOneUser(f *findings, directory int) bool {
 	user := directory
 	if x.up.holder.pid != 0 {
@@ -103,7 +103,7 @@ func (x *examination) allOfOneUser(f *findings, directory int) bool {
 		user = x.host.uid
 	}
 	if user == 0 {
-		return true // root gets at everything
+		return true // root has access to everything
 	}
 	var foreign []string
 	for _, name := range []string{
@@ -122,13 +122,13 @@ func (x *examination) allOfOneUser(f *findings, directory int) bool {
 	return false
 }
 
-// modes looks for what other users could read or change. Keys of certificates are another check's.
+// modes looks for files that other users could read or change. Another check examines the keys of certificates.
 func (x *examination) modes(f *findings, dir fs.FileInfo) {
 	if dir.Mode().Perm()&0o002 != 0 {
 		f.fail(x.Common.DataDir, "can be changed by every user of this machine", "chmod o-w "+x.Common.DataDir)
 	}
 	for _, file := range []string{x.Auth.SealFile(x.Common), mepauth.BootstrapFile(x.Common)} {
-		// A group may read it: so Kubernetes hands secrets to a process that is not root.
+		// A group may read it, which is how Kubernetes gives secrets to a process that is not root.
 		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o027 != 0 {
 			f.fail(file, fmt.Sprintf("has the permissions %04o, so that other users have access to a secret", info.Mode().Perm()),
 				"chmod 600 "+file+", and think of the secret as known if others use this machine")
@@ -142,7 +142,7 @@ func (x *examination) modes(f *findings, dir fs.FileInfo) {
 	}
 }
 
-// space looks at the room on the file system of a directory.
+// space checks the room on the file system of a directory.
 func (x *examination) space(f *findings, dir string) {
 	at, err := x.host.room(dir)
 	free, reserve := at.free>>20, x.Reserve>>20
@@ -169,7 +169,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// owner is the user a file belongs to.
+// owner returns the user that a file belongs to.
 func owner(info fs.FileInfo) int {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return int(st.Uid)

@@ -1,7 +1,7 @@
 // Package doctor looks for faults in an installation of the platform, whether it runs or not, and says for each what to do.
 //
-// It changes nothing: it makes no file and no key, writes nothing to etcd, and lets a running platform be. A listener that
-// nobody serves is bound for an instant, to see whether it can be.
+// It changes nothing: it creates no file or key, writes nothing to etcd, and does not disturb a running platform. An
+// address that nobody serves is bound for an instant, to see whether it can be.
 package doctor
 
 import (
@@ -18,9 +18,9 @@ import (
 	"github.com/openmep/mep/mepserver"
 )
 
-// Installation is what is examined.
+// Installation is the installation to examine.
 type Installation struct {
-	// Common, Server, Auth, DNS and Gateway are settings that are valid.
+	// Common, Server, Auth, DNS and Gateway are valid settings.
 	Common  *daemon.Config
 	Server  *mepserver.Config
 	Auth    *mepauth.Config
@@ -28,32 +28,32 @@ type Installation struct {
 	Gateway *gateway.Config
 	// Reserve and Quota are storage.reserve and storage.quota, in bytes.
 	Reserve, Quota int64
-	// File is the configuration file; empty when there is none.
+	// File is the configuration file; empty if there is none.
 	File string
-	// LockFile is what a running platform with an embedded etcd holds locked, and in which it leaves the address of that.
+	// LockFile is the file that a running platform with an embedded etcd holds locked, and to which it writes the address of that etcd.
 	LockFile string
 }
 
-// patience bounds each question that goes over a network.
+// patience bounds each request over a network.
 const patience = 3 * time.Second
 
 // limit bounds the whole examination.
 const limit = 5 * patience
 
-// Examine looks at everything, which takes some seconds at most. The findings are in the order of the checks.
+// Examine runs all checks, which takes some seconds at most. The findings are in the order of the checks.
 func Examine(ctx context.Context, in Installation) Report {
 	return examine(ctx, in, thisMachine())
 }
 
-// examination is what the checks share.
+// examination is the state that the checks share.
 type examination struct {
 	Installation
 	host    host
 	up      platform
 	issuers []func() answer
-	// store connects to etcd when it is called first. The error is errStopped when etcd is embedded and does not run.
+	// store connects to etcd on its first call. The error is errStopped if etcd is embedded and does not run.
 	store func() (*etcd.Store, error)
-	// members asks etcd's members how they are, when it is called first.
+	// members asks etcd's members for their status on its first call.
 	members func() []member
 }
 
@@ -108,10 +108,10 @@ func examine(ctx context.Context, in Installation, h host) Report {
 	return report
 }
 
-// embedded reports whether the platform brings its own etcd.
+// embedded reports whether the platform runs its own etcd.
 func (x *examination) embedded() bool { return len(x.Common.EtcdEndpoints) == 0 }
 
-// within is a path in the data directory.
+// within returns a path in the data directory.
 func (x *examination) within(elements ...string) string {
 	return filepath.Join(append([]string{x.Common.DataDir}, elements...)...)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// alarming are the findings somebody has to do something about.
+// alarming returns the findings that require action.
 func alarming(r Report) []Finding {
 	var list []Finding
 	for _, f := range r {
@@ -74,7 +74,7 @@ func subjects(list []Finding) []string {
 	return all
 }
 
-// broken is an installation with one fault, and what must be found then, and nothing else.
+// broken is an installation with one fault, and the only findings it must lead to.
 type broken struct {
 	of      func(*testing.T) *fixture // stopped, unless it says otherwise
 	by      func(*testing.T, *fixture)

@@ -10,7 +10,7 @@ import (
 	"github.com/openmep/mep/kit/etcd"
 )
 
-// serviceDomain is the domain below which services have host names at the gateway; "" when they have none.
+// serviceDomain returns the domain below which services have host names at the gateway; "" if they have none.
 func (x *examination) serviceDomain() string {
 	if x.Gateway == nil || !x.Gateway.Enabled() {
 		return ""
@@ -18,8 +18,8 @@ func (x *examination) serviceDomain() string {
 	return x.Gateway.ServiceDomain
 }
 
-// names looks for addresses below the domain of services that the settings name and that are valid all the same: where the daemons run
-// apart, the platform's own may be among them.
+// names looks for configured addresses below the service domain that are valid nevertheless: where the daemons run separately, they
+// may be those of the platform itself.
 func (x *examination) names(f *findings) {
 	if x.serviceDomain() == "" {
 		return
@@ -35,8 +35,8 @@ func (x *examination) names(f *findings) {
 	}
 }
 
-// ownIssuers looks at the names that token services have given to their tokens, which daemons of other machines may have done, or this
-// one by the name of the machine.
+// ownIssuers checks the issuer names of token services. Daemons on other machines may have set them, or this one from the name of the
+// machine.
 func (x *examination) ownIssuers(ctx context.Context, f *findings, store *etcd.Store) {
 	if x.serviceDomain() == "" {
 		return

@@ -22,13 +22,13 @@ import (
 	"github.com/openmep/mep/kit/pki"
 )
 
-// errStopped says that the embedded etcd does not run, because the platform does not.
+// errStopped means that the embedded etcd does not run, because the platform does not.
 var errStopped = errors.New("the platform does not run")
 
-// slow is how long a read may take that asks a majority of the members.
+// slow is how long a read may take that needs a majority of the members.
 const slow = 500 * time.Millisecond
 
-// connect reaches etcd as the platform does, or the etcd within a running platform.
+// connect connects to etcd as the platform does, or to the etcd within a running platform.
 func (x *examination) connect() (*etcd.Store, error) {
 	switch {
 	case !x.embedded():
@@ -43,7 +43,7 @@ func (x *examination) connect() (*etcd.Store, error) {
 	return etcd.Dial(etcd.Config{Endpoints: []string{x.up.socket}, Timeout: patience})
 }
 
-// etcd looks at the embedded etcd, or at each member of an etcd beside the platform.
+// etcd examines the embedded etcd, or each member of an external one.
 func (x *examination) etcd(ctx context.Context, f *findings) {
 	if !x.embedded() {
 		x.external(ctx, f)
@@ -68,7 +68,7 @@ func (x *examination) etcd(ctx context.Context, f *findings) {
 	x.cluster(ctx, f, store, "embedded etcd", []*clientv3.StatusResponse{m.status})
 }
 
-// resting looks at the database while nobody uses it.
+// resting examines the database while nobody uses it.
 func (x *examination) resting(f *findings) {
 	file := x.within("etcd", "member", "snap", "db")
 	info, err := os.Stat(file)
@@ -86,14 +86,14 @@ func (x *examination) resting(f *findings) {
 	f.note(file, text)
 }
 
-// member is an endpoint and what became of asking it.
+// member is an endpoint and the result of asking it.
 type member struct {
 	endpoint        string
 	problem, remedy string
 	status          *clientv3.StatusResponse
 }
 
-// external looks at an etcd beside the platform.
+// external examines an external etcd.
 func (x *examination) external(ctx context.Context, f *findings) {
 	c := x.Common
 	var faults []pki.Fault
@@ -116,7 +116,7 @@ func (x *examination) external(ctx context.Context, f *findings) {
 	x.answered(ctx, f, store, x.members())
 }
 
-// ask asks every member that is known how it is. Nobody is asked when there is no connection to be had.
+// ask asks every known member for its status. It asks none if there is no connection to be had.
 func (x *examination) ask(ctx context.Context) []member {
 	store, err := x.store()
 	if err != nil {
@@ -128,7 +128,7 @@ func (x *examination) ask(ctx context.Context) []member {
 	}
 	config, err := x.etcdTLS()
 	if err != nil {
-		return nil // so store has failed, too
+		return nil // store has failed, too
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -146,7 +146,7 @@ func (x *examination) away() bool {
 	return !slices.ContainsFunc(x.members(), func(m member) bool { return m.status != nil })
 }
 
-// answered tells what the members answered.
+// answered reports how the members responded.
 func (x *examination) answered(ctx context.Context, f *findings, store *etcd.Store, members []member) {
 	var answered []*clientv3.StatusResponse
 	for _, m := range members {
@@ -173,7 +173,7 @@ func (x *examination) answered(ctx context.Context, f *findings, store *etcd.Sto
 	}
 }
 
-// etcdTLS is the configuration of the connections to etcd; nil when they are plain.
+// etcdTLS returns the configuration of the connections to etcd; nil if they are plain.
 func (x *examination) etcdTLS() (*tls.Config, error) {
 	c := x.Common
 	encrypted := c.EtcdCA != "" || c.EtcdCert != "" || slices.ContainsFunc(c.EtcdEndpoints, func(e string) bool {
@@ -189,7 +189,7 @@ func (x *examination) etcdTLS() (*tls.Config, error) {
 	return client.Config(), nil
 }
 
-// ask asks one member how it is.
+// ask asks one member for its status.
 func (w way) ask(ctx context.Context, store *etcd.Store, endpoint string, config *tls.Config) member {
 	m := member{endpoint: endpoint}
 	err := knock(ctx, endpoint, config)
@@ -211,7 +211,7 @@ func (w way) ask(ctx context.Context, store *etcd.Store, endpoint string, config
 	return m
 }
 
-// cluster looks at what the members say of the whole.
+// cluster examines what the members say about the whole cluster.
 func (x *examination) cluster(ctx context.Context, f *findings, store *etcd.Store, subject string, members []*clientv3.StatusResponse) {
 	leaderless := 0
 	for _, m := range members {
@@ -242,7 +242,7 @@ func (x *examination) cluster(ctx context.Context, f *findings, store *etcd.Stor
 	x.size(f, subject, fullest)
 }
 
-// reading makes a read that a majority has to agree to.
+// reading performs a read that needs a majority.
 func (x *examination) reading(ctx context.Context, f *findings, store *etcd.Store, subject string) {
 	begin := time.Now()
 	_, err := store.Client.Get(ctx, state.Root, clientv3.WithCountOnly())
@@ -257,7 +257,7 @@ func (x *examination) reading(ctx context.Context, f *findings, store *etcd.Stor
 	}
 }
 
-// membership looks at who belongs to the cluster.
+// membership checks which members the cluster has.
 func membership(f *findings, list []*etcdserverpb.Member) {
 	var voters int
 	for _, m := range list {
@@ -279,7 +279,7 @@ func membership(f *findings, list []*etcdserverpb.Member) {
 	}
 }
 
-// alarm tells what an alarm of etcd means.
+// alarm reports what an alarm of etcd means.
 func (x *examination) alarm(f *findings, subject string, alarm etcdserverpb.AlarmType) {
 	switch {
 	case alarm == etcdserverpb.AlarmType_NOSPACE && x.embedded():
@@ -319,7 +319,7 @@ func (x *examination) size(f *findings, subject string, m *clientv3.StatusRespon
 	}
 }
 
-// amount is a size in bytes, for people.
+// amount formats a size in bytes for people.
 func amount(n int64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%d KiB", n>>10)

@@ -14,11 +14,11 @@ import (
 	"syscall"
 )
 
-// way names the settings that say how a server is reached; cert is empty when clients of it have no certificate. log says where
-// to look when a server listens, but does not answer.
+// way names the settings that say how to reach a server; cert is empty if its clients have no certificate. log says where to
+// look if a server listens but does not respond.
 type way struct{ address, ca, cert, log string }
 
-// explain says what is the matter with a connection that was not made, and what to do.
+// explain says why a connection failed, and what to do.
 func (w way) explain(err error) (problem, remedy string) {
 	if problem, remedy, ok := w.explainTLS(err); ok {
 		return problem, remedy
@@ -74,7 +74,7 @@ func (w way) explainTLS(err error) (problem, remedy string, ok bool) {
 	return "", "", false
 }
 
-// hostOf takes an endpoint of etcd apart.
+// hostOf splits an endpoint of etcd.
 func hostOf(endpoint string) (network, address, host string) {
 	for _, scheme := range []string{"unix:", "unixs:"} {
 		if path, ok := strings.CutPrefix(endpoint, scheme); ok {
@@ -92,7 +92,7 @@ func hostOf(endpoint string) (network, address, host string) {
 	return "tcp", address, host
 }
 
-// knock opens a connection to an endpoint of etcd and, when there is a configuration for TLS, shakes hands.
+// knock connects to an endpoint of etcd and, with a configuration for TLS, performs the handshake.
 func knock(ctx context.Context, endpoint string, config *tls.Config) error {
 	network, address, host := hostOf(endpoint)
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
@@ -112,8 +112,8 @@ func knock(ctx context.Context, endpoint string, config *tls.Config) error {
 	return refused(ctx, secured)
 }
 
-// refused finds out whether the server takes our certificate. In TLS 1.3 it says so only after the handshake, so a connection of
-// HTTP/2 is begun (RFC 9113 3.4), which it either answers or ends with an alert.
+// refused returns an error if the server rejects our certificate. In TLS 1.3 the server says so only after the handshake, so
+// refused begins an HTTP/2 connection (RFC 9113 3.4), which is answered or ended with an alert.
 func refused(ctx context.Context, conn net.Conn) error {
 	const preface, emptySettings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	if deadline, ok := ctx.Deadline(); ok {
@@ -131,7 +131,7 @@ func refused(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// speaksTLS reports whether a server that was taken for one without TLS has it.
+// speaksTLS reports whether a server uses TLS that was thought not to.
 func speaksTLS(ctx context.Context, endpoint string) bool {
 	network, address, _ := hostOf(endpoint)
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)

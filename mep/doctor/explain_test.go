@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// serveTLS accepts connections until the test ends, and does with each what work says.
+// serveTLS accepts TLS connections, or plain ones if config is nil, until the test ends.
 func serveTLS(t *testing.T, config *tls.Config) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -86,7 +86,7 @@ func TestHandshakesThatFailAreExplained(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			config := &tls.Config{RootCAs: x.roots.pool(), GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				// As crypto/tls asks for it: an empty one is none.
+				// crypto/tls wants an empty certificate if there is none.
 				if len(x.shown) == 0 {
 					return &tls.Certificate{}, nil
 				}

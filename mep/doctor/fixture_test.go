@@ -42,7 +42,7 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// The background work of etcd servers that were closed.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
@@ -57,12 +57,12 @@ const (
 type fixture struct {
 	Installation
 	host host
-	// etcd is the database of a platform that runs, and ready what its /readyz answers.
+	// etcd is the database of a running platform, and ready the response of its /readyz.
 	etcd  *etcdtest.Server
 	ready ops.Readiness
 }
 
-// planned is an installation that was never started.
+// planned returns an installation that was never started.
 func planned(t *testing.T) *fixture {
 	t.Helper()
 	var cfg struct {
@@ -91,7 +91,7 @@ func planned(t *testing.T) *fixture {
 	return f
 }
 
-// stopped is an installation that was started once.
+// stopped returns an installation that was started once.
 func stopped(t *testing.T) *fixture {
 	t.Helper()
 	f := planned(t)
@@ -106,7 +106,7 @@ func stopped(t *testing.T) *fixture {
 	return f
 }
 
-// running is an installation whose platform runs: this process holds the data directory, and serves in its place.
+// running returns an installation whose platform runs: this process holds the data directory and serves in its place.
 func running(t *testing.T) *fixture {
 	t.Helper()
 	f := stopped(t)
@@ -121,7 +121,7 @@ func running(t *testing.T) *fixture {
 	return f
 }
 
-// outside is an installation with an etcd beside it; it does not run.
+// outside returns an installation with an external etcd; it does not run.
 func outside(t *testing.T) *fixture {
 	t.Helper()
 	f := stopped(t)
@@ -132,7 +132,7 @@ func outside(t *testing.T) *fixture {
 	return f
 }
 
-// fill puts into the database what a first start does.
+// fill puts into the database what the first start does.
 func (f *fixture) fill(t *testing.T) {
 	t.Helper()
 	store := f.etcd.Store(t)
@@ -142,7 +142,7 @@ func (f *fixture) fill(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// serve runs the operations listener and that of tokens.
+// serve runs the listeners of operations and of tokens.
 func (f *fixture) serve(t *testing.T) {
 	t.Helper()
 	auth := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -159,7 +159,7 @@ func (f *fixture) serve(t *testing.T) {
 	}}
 }
 
-// issue makes the certificates as a platform does at the time given.
+// issue makes the certificates as a platform does at the given time.
 func (f *fixture) issue(t *testing.T, now func() time.Time) {
 	t.Helper()
 	_, err := pki.Open(pki.Config{
@@ -169,7 +169,7 @@ func (f *fixture) issue(t *testing.T, now func() time.Time) {
 	require.NoError(t, err)
 }
 
-// services gives services host names below a domain, which the certificate is for.
+// services gives services host names below a domain, which the certificate covers.
 func (f *fixture) services(t *testing.T, domain string) {
 	t.Helper()
 	f.Gateway.ServiceDomain, f.Common.TLSNames = domain, []string{"*." + domain, "*.instances." + domain}
@@ -177,7 +177,7 @@ func (f *fixture) services(t *testing.T, domain string) {
 	f.issue(t, time.Now)
 }
 
-// path is one in the data directory.
+// path returns a path in the data directory.
 func (f *fixture) path(name string) string { return filepath.Join(f.Common.DataDir, name) }
 
 func (f *fixture) write(t *testing.T, name, text string) string {
@@ -202,12 +202,12 @@ func (f *fixture) chmod(t *testing.T, name string, mode os.FileMode) {
 	require.NoError(t, os.Chmod(f.path(name), mode))
 }
 
-// later lets the clocks of this machine and of the platform show a time that is yet to come.
+// later sets the clocks of this machine and of the platform to a later time.
 func (f *fixture) later(d time.Duration) {
 	f.host.now = func() time.Time { return time.Now().Add(d) }
 }
 
-// refuse lets this user use a file no more.
+// refuse denies this user the use of a file.
 func (f *fixture) refuse(path string) {
 	before := f.host.access
 	f.host.access = func(p string, mode uint32) error {
@@ -218,14 +218,14 @@ func (f *fixture) refuse(path string) {
 	}
 }
 
-// unbindable lets every listener fail.
+// unbindable makes every listener fail.
 func (f *fixture) unbindable(err error) {
 	f.host.listen = func(context.Context, string) (net.Listener, error) {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Err: err}
 	}
 }
 
-// keep gives the operator a certificate of a CA of his own, for localhost and 127.0.0.1.
+// keep gives the operator a certificate of another CA, for localhost and 127.0.0.1.
 func (f *fixture) keep(t *testing.T, change func(*x509.Certificate)) *ca {
 	t.Helper()
 	authority := newCA(t)
@@ -258,7 +258,7 @@ func newCA(t *testing.T) *ca {
 	return a
 }
 
-// issue makes a certificate for localhost and 127.0.0.1 that is good for a year, unless change says otherwise.
+// issue makes a certificate for localhost and 127.0.0.1 that is valid for a year, unless change says otherwise.
 func (a *ca) issue(t *testing.T, change func(*x509.Certificate)) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -293,7 +293,7 @@ func writePEM(t *testing.T, dir, name, kind string, der []byte) string {
 	return path
 }
 
-// connect gives the installation an etcd with TLS that has nothing in it, and the CA of that, which it returns.
+// connect gives the installation an empty etcd with TLS, and returns its CA.
 func (f *fixture) connect(t *testing.T, clientCertificates bool) *ca {
 	t.Helper()
 	authority := newCA(t)
@@ -301,7 +301,7 @@ func (f *fixture) connect(t *testing.T, clientCertificates bool) *ca {
 	return authority
 }
 
-// secured runs an etcd with TLS, and returns its endpoint. With clientCertificates it takes those of the CA only.
+// secured runs an etcd with TLS and returns its endpoint. With clientCertificates it accepts only those of the CA.
 func secured(t *testing.T, authority *ca, clientCertificates bool) string {
 	t.Helper()
 	client, peer := url.URL{Scheme: "https", Host: free(t)}, url.URL{Scheme: "http", Host: free(t)}

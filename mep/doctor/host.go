@@ -15,43 +15,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// host is what the checks ask the machine, so that tests can give other answers.
+// host provides what the checks ask of the machine, so that tests can answer instead.
 type host struct {
 	now func() time.Time
 	// uid is the user the examination runs as.
 	uid int
-	// clock says whether something keeps the machine's clock right.
+	// clock reports whether something keeps the machine's clock synchronised.
 	clock func() (synchronised bool, err error)
-	// built is when the program was; zero when that is not known.
+	// built is the time of the commit the program was built from, if known.
 	built time.Time
 	// room describes the file system of a directory.
 	room func(dir string) (room, error)
-	// access asks whether this user may use a file, mode being unix.R_OK and the like.
+	// access checks whether this user may use a file; mode is unix.R_OK and the like.
 	access func(path string, mode uint32) error
 	listen func(ctx context.Context, addr string) (net.Listener, error)
 	// packets does for UDP what listen does for TCP.
 	packets func(ctx context.Context, addr string) (net.PacketConn, error)
-	// listener is who listens on a TCP port, as far as this user may know.
+	// listener returns the process that listens on a TCP port, as far as this user may know.
 	listener func(port int) process
-	// files is how many files a process may have open; 0 is this one.
+	// files returns how many files a process may have open; pid 0 is this process.
 	files func(pid int) (uint64, error)
-	// owner is the user a process runs as.
+	// owner returns the user that a process runs as.
 	owner func(pid int) (int, error)
 }
 
-// room is what is left on a file system.
+// room describes the space on a file system.
 type room struct {
 	free     int64 // bytes, for users other than root
 	readOnly bool
 }
 
-// process is a process on this machine; the zero value is one that is not known.
+// process is a process on this machine; the zero value is an unknown one.
 type process struct {
 	pid  int
 	name string
 }
 
-// String is the process as it stands in a sentence.
+// String returns the process in words for a sentence.
 func (p process) String() string {
 	switch {
 	case p.pid == 0:
@@ -88,7 +88,7 @@ func kernelClock() (bool, error) {
 	return state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0, nil
 }
 
-// buildTime is the time of the commit the program was built from.
+// buildTime returns the time of the commit the program was built from.
 func buildTime() time.Time {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -113,7 +113,7 @@ func fileSystem(dir string) (room, error) {
 	return room{free: int64(st.Bavail) * st.Bsize, readOnly: st.Flags&unix.ST_RDONLY != 0}, nil
 }
 
-// openFiles reads the limit of a process. Of this one it is the hard limit, to which a Go program raises its own at the start.
+// openFiles returns the limit of a process. For this process it is the hard limit, to which a Go program raises its own at the start.
 func openFiles(pid int) (uint64, error) {
 	which := unix.Rlimit{}
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &which); err != nil {
@@ -141,7 +141,7 @@ func processName(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// whoListens finds the process by its open sockets, which only its own user and root may see.
+// whoListens finds the process by its open sockets, which only its user and root may see.
 func whoListens(port int) process {
 	var sockets []string
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -172,8 +172,7 @@ func whoListens(port int) process {
 	return process{}
 }
 
-// listening returns the inodes of the sockets that listen on a port, out of /proc/net/tcp or tcp6 (proc_net_tcp in the
-// documentation of Linux).
+// listening returns the inodes of the sockets that listen on a port, from /proc/net/tcp or tcp6 (proc_net_tcp in the Linux documentation).
 func listening(table []byte, port int) []string {
 	const (
 		address, state, inode = 1, 3, 9
@@ -193,8 +192,8 @@ func listening(table []byte, port int) []string {
 	return found
 }
 
-// lockOwner returns the process that holds a lock of the kind flock(2) takes on a file, out of /proc/locks (proc_locks(5)),
-// or 0 when none is listed. Locks of processes in other PID namespaces are not.
+// lockOwner returns the process that holds a flock(2) lock on a file, from /proc/locks (proc_locks(5)), or 0 if none is
+// listed. Locks of processes in other PID namespaces are not listed.
 func lockOwner(table []byte, device, inode uint64) int {
 	const kind, owner, file = 1, 4, 5
 	wanted := fmt.Sprintf("%02x:%02x:%d", unix.Major(device), unix.Minor(device), inode)

@@ -21,14 +21,14 @@ import (
 // maxKeySet is the largest JWK set the platform reads, in bytes.
 const maxKeySet = 1 << 20
 
-// answer is what an issuer's keys were found to be.
+// answer is the result of reading an issuer's keys.
 type answer struct {
-	// problem is empty when there are keys; remedy says what to do about it.
+	// problem is empty if there are keys; remedy says what to do about it.
 	problem, remedy string
 	keys            int
-	// private says that the set holds private keys, too.
+	// private says that the set contains private keys, too.
 	private bool
-	// date is the time on the server, at the one here when it answered; date is zero when the server does not say.
+	// date is the server's time, zero if the server does not give it; at is the time here when it responded.
 	date, at time.Time
 	// faults are those of the issuer's CA file.
 	faults []pki.Fault
@@ -46,7 +46,7 @@ func (x *examination) keysOf(ctx context.Context, t *identity.TrustedIssuer) ans
 	return judge(text)
 }
 
-// fetch gets the keys from their URL.
+// fetch reads the keys from their URL.
 func (x *examination) fetch(ctx context.Context, t *identity.TrustedIssuer) (a answer) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
@@ -59,7 +59,7 @@ func (x *examination) fetch(ctx context.Context, t *identity.TrustedIssuer) (a a
 		}
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return a // is among the faults
+			return a // already among the faults
 		}
 		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
@@ -71,7 +71,7 @@ func (x *examination) fetch(ctx context.Context, t *identity.TrustedIssuer) (a a
 		a.problem, a.remedy = "has a jwksUrl that cannot be used ("+err.Error()+")", "correct it"
 		return a
 	}
-	resp, err := transport.RoundTrip(req) // which follows no redirect, as the platform does not
+	resp, err := transport.RoundTrip(req) // follows no redirect, as the platform does not
 	if err != nil {
 		problem, remedy := way{address: "jwksUrl of the issuer", ca: "caFile of the issuer"}.explain(err)
 		a.problem, a.remedy = "has keys at "+t.JWKSURL+", which "+problem, remedy
@@ -100,7 +100,7 @@ func (x *examination) fetch(ctx context.Context, t *identity.TrustedIssuer) (a a
 	return a
 }
 
-// judge looks at a JWK set.
+// judge examines a JWK set.
 func judge(text []byte) answer {
 	usable, private, err := keySet(text)
 	switch {
@@ -112,7 +112,7 @@ func judge(text []byte) answer {
 	return answer{keys: usable, private: private}
 }
 
-// keySet counts the keys of a JWK set (RFC 7517) that verify signatures, and says whether it has private ones.
+// keySet counts the keys of a JWK set (RFC 7517) that verify signatures, and reports whether the set has private ones.
 func keySet(text []byte) (usable int, private bool, err error) {
 	var set struct {
 		Keys []struct {
@@ -143,7 +143,7 @@ func keySet(text []byte) (usable int, private bool, err error) {
 	return usable, private, nil
 }
 
-// encoded reports whether all parts of a key are there, in base64url.
+// encoded reports whether all parts of a key are present, in base64url.
 func encoded(parts []string) bool {
 	for _, p := range parts {
 		if b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(p, "=")); err != nil || len(b) == 0 {
@@ -153,7 +153,7 @@ func encoded(parts []string) bool {
 	return true
 }
 
-// issuer tells what became of reading the keys of a trusted issuer.
+// issuer reports the result of reading the keys of a trusted issuer.
 func (x *examination) issuer(f *findings, i int) {
 	name, a := x.Common.Identity.Issuers[i].Issuer, x.issuers[i]()
 	f.faults(a.faults)

@@ -14,7 +14,7 @@ import (
 // database.
 const filesBeside = 4096
 
-// limits looks at what the machine lets the platform use.
+// limits examines what the machine lets the platform use.
 func (x *examination) limits(_ context.Context, f *findings) {
 	x.openFiles(f)
 	x.audit(f)
@@ -24,7 +24,7 @@ func (x *examination) openFiles(f *findings) {
 	whose := "a process that is started like this one"
 	allowed, err := x.host.files(0)
 	if pid := x.up.holder.pid; pid != 0 {
-		// Only its own user and root may ask; the limit of this process is the next best thing to know.
+		// Only its own user and root may ask; failing that, the limit of this process has to do.
 		if its, perr := x.host.files(pid); perr == nil {
 			whose, allowed, err = "the running platform", its, nil
 		}
@@ -42,23 +42,23 @@ func (x *examination) openFiles(f *findings) {
 		fmt.Sprintf("LimitNOFILE=%d in the systemd unit, ulimit -n %d before the start, or a lower %s", wanted, wanted, lower))
 }
 
-// filesWanted is how many files may be open at most, because of which settings, and which would have to be lower.
+// filesWanted returns how many files may be open at most, which settings cause it, and which would have to be lower.
 func (x *examination) filesWanted() (wanted uint64, because, lower string) {
 	files := x.Server.MaxConnections + filesBeside
 	because, lower = fmt.Sprintf("limits.connections (%d) needs", x.Server.MaxConnections), "limits.connections"
 	if x.Gateway != nil && x.Gateway.Enabled() {
-		files += 2 * x.Gateway.ConnectionsHard // a call that is passed on has one more
+		files += 2 * x.Gateway.ConnectionsHard // a call that is passed on has a second connection
 		because = fmt.Sprintf("limits.connections (%d) and gateway.connectionsHard (%d) need", x.Server.MaxConnections, x.Gateway.ConnectionsHard)
 		lower += " or gateway.connectionsHard"
 	}
 	return uint64(files), because, lower //nolint:gosec // the settings are at least 1
 }
 
-// audit looks whether the audit stream can be written.
+// audit checks that the audit stream can be written.
 func (x *examination) audit(f *findings) {
 	file := x.Common.AuditPath()
 	if x.Common.AuditFile == "" && x.host.access(x.Common.DataDir, unix.W_OK|unix.X_OK) != nil {
-		return // the check of the data directory says so
+		return // reported by the check of the data directory
 	}
 	info, err := os.Stat(file)
 	switch {

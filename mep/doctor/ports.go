@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// ports looks whether each listener can be bound, or is.
+// ports checks that each listener can be bound, or is served.
 func (x *examination) ports(ctx context.Context, f *findings) {
-	var open []net.Listener // all of them until the end, because two listeners may want the same address
+	var open []net.Listener // kept until the end, because two listeners may want the same address
 	defer func() {
 		for _, ln := range open {
 			_ = ln.Close()
@@ -45,7 +45,7 @@ func (x *examination) ports(ctx context.Context, f *findings) {
 	}
 }
 
-// packetsToo looks whether UDP can be bound to the address that TCP was.
+// packetsToo checks that UDP can be bound to the address that TCP is bound to.
 func (x *examination) packetsToo(ctx context.Context, ln net.Listener) error {
 	pc, err := x.host.packets(ctx, ln.Addr().String())
 	if err != nil {
@@ -54,7 +54,7 @@ func (x *examination) packetsToo(ctx context.Context, ln net.Listener) error {
 	return pc.Close()
 }
 
-// serves looks whether the running platform has the listener, and reports whether nothing more can be found out.
+// serves checks whether the running platform has the listener, and reports whether nothing more can be found out.
 func (x *examination) serves(f *findings, l listener) bool {
 	switch at := x.up.ready.Listeners[l.name]; {
 	case !x.answers():
@@ -72,7 +72,7 @@ func (x *examination) serves(f *findings, l listener) bool {
 	return true
 }
 
-// portOfURL is the port of a listener's URL, 0 when it has none.
+// portOfURL returns the port of a listener's URL; 0 if it has none.
 func portOfURL(s string) int {
 	u, err := url.Parse(s)
 	if err != nil {

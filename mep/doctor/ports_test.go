@@ -88,7 +88,7 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// free is an address that nobody uses.
+// free returns an address that nobody uses.
 func free(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -22,15 +22,15 @@ const (
 	Fail Level = "fail"
 )
 
-// Finding is what was found out about one thing.
+// Finding is the result of a check for one thing.
 type Finding struct {
-	// Check is the check that found it out.
+	// Check is the name of the check.
 	Check string `json:"check"`
 	Level Level  `json:"level"`
-	// Subject is what the finding is about: a file, an address, the name of a setting. The sentence goes on in Finding.
+	// Subject is what the finding is about: a file, an address, the name of a setting. Finding continues the sentence.
 	Subject string `json:"subject"`
 	Finding string `json:"finding"`
-	// Remedy says what to do; empty when nothing has to be done.
+	// Remedy says what to do; empty if nothing has to be done.
 	Remedy string `json:"remedy"`
 }
 
@@ -66,7 +66,7 @@ func (r Report) WriteText(w io.Writer) error {
 	return nil
 }
 
-// oneLine keeps what others wrote, such as an error of a server, from breaking the line.
+// oneLine replaces control characters, as in a server's error, which would break the line.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -87,7 +87,7 @@ func (r Report) WriteJSON(w io.Writer) error {
 	return enc.Encode(r)
 }
 
-// findings takes what one check finds out.
+// findings collects the findings of one check.
 type findings struct {
 	check string
 	list  []Finding
@@ -102,7 +102,7 @@ func (f *findings) note(subject, finding string)         { f.add(Note, subject, 
 func (f *findings) warn(subject, finding, remedy string) { f.add(Warn, subject, finding, remedy) }
 func (f *findings) fail(subject, finding, remedy string) { f.add(Fail, subject, finding, remedy) }
 
-// worst is the level of the worst finding so far; OK when there is none.
+// worst returns the level of the worst finding so far; OK if there is none.
 func (f *findings) worst() Level {
 	worst := OK
 	for _, one := range f.list {

@@ -13,21 +13,21 @@ import (
 	"github.com/openmep/mep/kit/ops"
 )
 
-// platform is what could be seen of a running platform.
+// platform is what is known about a running platform.
 type platform struct {
-	// held says that a process holds the data directory, and holder which one, as far as that is known.
+	// held says that a process holds the data directory; holder is that process, as far as it is known.
 	held   bool
 	holder process
-	// lockErr is why it is not known whether one does.
+	// lockErr is why it is unknown whether a process does.
 	lockErr error
-	// socket is the address at which that process has its etcd; empty when it does not say.
+	// socket is the address of that process's etcd; empty if the process does not give it.
 	socket string
-	// asked is nil when something answered at the operations listener; ready is the answer.
+	// asked is nil if something responded at the operations listener; ready is the response.
 	asked error
 	ready ops.Readiness
 }
 
-// look asks the lock of the data directory and the operations listener.
+// look queries the lock of the data directory and the operations listener.
 func look(ctx context.Context, in Installation, h host) platform {
 	var p platform
 	p.ready, p.asked = daemon.AskReady(ctx, in.Common)
@@ -38,7 +38,7 @@ func look(ctx context.Context, in Installation, h host) platform {
 		return p
 	}
 	if p.holder.pid == 0 && p.asked == nil {
-		// In another PID namespace; perhaps it can be seen by its socket.
+		// The holder is in another PID namespace; perhaps it can be found by its socket.
 		if port := portOf(in.Common.OpsListen); port != 0 {
 			p.holder = h.listener(port)
 		}
@@ -48,8 +48,8 @@ func look(ctx context.Context, in Installation, h host) platform {
 	return p
 }
 
-// inspectLock reports whether a process holds a lock file. Asking for a shared lock tells: it is refused while a platform runs,
-// and otherwise given back at once.
+// inspectLock reports whether a process holds a lock file. It tries a shared lock, which is refused while a platform runs, and
+// otherwise released at once.
 func inspectLock(file string) (held bool, holder process, err error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,7 +61,7 @@ func inspectLock(file string) (held bool, holder process, err error) {
 	defer f.Close()
 	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	if err == nil {
-		return false, process{}, nil // closing the file gives it back
+		return false, process{}, nil // closing the file releases the lock
 	}
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return false, process{}, err
@@ -76,22 +76,22 @@ func inspectLock(file string) (held bool, holder process, err error) {
 	return true, holder, nil
 }
 
-// answers reports whether the platform of this installation answered. What answers while nobody holds the data directory is
+// answers reports whether the platform of this installation responded. A response while nobody holds the data directory is from
 // another one.
 func (x *examination) answers() bool {
 	return x.up.asked == nil && (!x.embedded() || x.up.held || x.up.lockErr != nil)
 }
 
-// runs reports whether the platform of this installation runs, or something else uses its data.
+// runs reports whether the platform of this installation runs, or another process uses its data.
 func (x *examination) runs() bool { return x.up.held || x.answers() }
 
-// mute reports whether the platform answered, but not to callers without a token.
+// mute reports whether the platform responded, but tells nothing to callers without a token.
 func (x *examination) mute() bool {
 	r := &x.up.ready
 	return x.answers() && !r.Ready && len(r.NotReady) == 0 && len(r.Listeners) == 0
 }
 
-// platform repeats what the running platform says of itself.
+// platform reports what the running platform says about itself.
 func (x *examination) platform(_ context.Context, f *findings) {
 	at := x.Common.OpsListen
 	switch {

@@ -14,11 +14,10 @@ import (
 	"github.com/openmep/mep/mepauth/seal"
 )
 
-// overdue is how much older than auth.keys.rotateAfter a signing key may be before something must be keeping the platform from
-// replacing it.
+// overdue is how much older than auth.keys.rotateAfter a signing key may be before something must be preventing its rotation.
 const overdue = time.Hour
 
-// tokens looks at the key file, at the keys that sign tokens, and at the issuers that are trusted.
+// tokens examines the key file, the keys that sign tokens, and the trusted issuers.
 func (x *examination) tokens(ctx context.Context, f *findings) {
 	x.keys(ctx, f)
 	for i := range x.Common.Identity.Issuers {
@@ -57,7 +56,7 @@ func (x *examination) keys(ctx context.Context, f *findings) {
 	x.ownIssuers(ctx, f, store)
 }
 
-// unproven looks at the key file alone.
+// unproven examines the key file alone.
 func (x *examination) unproven(f *findings, file string) {
 	material, err := os.ReadFile(file)
 	missing := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
@@ -78,7 +77,7 @@ func (x *examination) unproven(f *findings, file string) {
 	clear(material)
 }
 
-// signing looks for a key that signs tokens, and at its age.
+// signing looks for a key that signs tokens, and checks its age.
 func (x *examination) signing(ctx context.Context, f *findings, admin *keyring.Admin) {
 	list, err := admin.List(ctx)
 	if err != nil {

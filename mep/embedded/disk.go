@@ -13,8 +13,8 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// DiskGuard refuses writes while the disk has less room than etcd needs to keep its log. etcd itself ends the process when
-// the disk refuses a write.
+// DiskGuard refuses writes while the disk has less free space than etcd needs to keep its log. etcd itself ends the
+// process when the disk refuses a write.
 type DiskGuard struct {
 	dir     string
 	reserve int64
@@ -22,7 +22,7 @@ type DiskGuard struct {
 	log     *slog.Logger
 }
 
-// NewDiskGuard makes a guard of the file system that holds dir: writes are refused while less than reserve bytes are free.
+// NewDiskGuard returns a guard of the file system that holds dir: it refuses writes while less than reserve bytes are free.
 func NewDiskGuard(dir string, reserve int64, log *slog.Logger, reg prometheus.Registerer) *DiskGuard {
 	g := &DiskGuard{dir: dir, reserve: reserve, log: log}
 	g.look()
@@ -41,7 +41,7 @@ func (g *DiskGuard) look() {
 	g.free.Store(int64(st.Bavail) * st.Bsize) //nolint:gosec // no file system has 2^63 bytes
 }
 
-// Full says what is the matter, or "" when nothing is.
+// Full says why writes are refused, or "" if they are not.
 func (g *DiskGuard) Full() string {
 	if free := g.free.Load(); free < g.reserve {
 		return fmt.Sprintf("has %d MiB left on its disk, less than storage.reserve (%d MiB): changes are refused until there is room again",
@@ -50,7 +50,7 @@ func (g *DiskGuard) Full() string {
 	return ""
 }
 
-// Check is a guard for etcd.Store.
+// Check is a guard for etcd.Store: it fails while writes are refused.
 func (g *DiskGuard) Check() error {
 	if why := g.Full(); why != "" {
 		return errs.New(errs.InsufficientStorage, "the platform %s", why)
@@ -58,7 +58,7 @@ func (g *DiskGuard) Check() error {
 	return nil
 }
 
-// Run looks at the disk until ctx ends.
+// Run checks the disk until ctx ends.
 func (g *DiskGuard) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

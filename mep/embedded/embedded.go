@@ -26,13 +26,14 @@ import (
 
 // Config configures the server.
 type Config struct {
-	// Dir is where the data stands.
+	// Dir is the data directory.
 	Dir string
 	// Timeout bounds one write.
 	Timeout time.Duration
 	// Quota is the largest size of the database in bytes.
 	Quota int64
-	// OnFatal is told of what etcd cannot go on after, such as a write that the disk refused. It must end the process.
+	// OnFatal is called with an error after which etcd cannot go on, such as a write that the disk refused. The process exits
+	// when it returns.
 	OnFatal func(error)
 }
 
@@ -49,8 +50,8 @@ type Server struct {
 // readyTimeout bounds the start, which replays the log written since the last snapshot.
 const readyTimeout = time.Minute
 
-// Start runs the server and returns when it serves. The server listens on unix sockets only, in a directory that only this
-// user can enter; a backup is taken through Dir/sockets/client.
+// Start runs the server and returns when it serves. The server listens only on Unix sockets, in a directory that only this user
+// can enter; a backup is taken through Dir/sockets/client.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	dir := filepath.Join(cfg.Dir, "etcd")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -73,8 +74,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// create makes the database when there is none yet. It is made beside its place and moved there when it is complete: etcd cannot
-// start on one that was cut short, and nothing tells such a one from one that has lost what it held.
+// create creates the database if there is none yet. It does so in another directory and moves the database into place when it is
+// complete: etcd cannot start on an incomplete one, which looks like a database that has lost its contents.
 func (s *Server) create(ctx context.Context, dir string, cfg Config) error {
 	if _, err := os.Stat(filepath.Join(dir, "member")); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -115,7 +116,7 @@ func (s *Server) run(ctx context.Context, dir string, cfg Config) (*embed.Etcd, 
 	return nil, errors.Join(err, giveUp(e))
 }
 
-// giveUp stops a server that is not ready, which etcd may take for ever over.
+// giveUp stops a server that is not ready, for which etcd may take for ever.
 func giveUp(e *embed.Etcd) error {
 	done := make(chan struct{})
 	go func() {
@@ -130,11 +131,11 @@ func giveUp(e *embed.Etcd) error {
 	}
 }
 
-// maxSocketPath is what every system takes for the path of a socket.
+// maxSocketPath is the length of a socket's path that every system accepts.
 const maxSocketPath = 100
 
-// socketDir makes the directory for the server's sockets: "sockets" in the data directory, or a temporary one when the path
-// of that is too long. What a killed process left there is gone then.
+// socketDir creates the directory for the server's sockets: "sockets" in the data directory, or a temporary one if that path is
+// too long. It removes what a killed process left there.
 func socketDir(dataDir string) (string, error) {
 	dir, err := filepath.Abs(filepath.Join(dataDir, "sockets"))
 	if err != nil {
@@ -154,7 +155,7 @@ func explain(dir string, err error) error {
 }
 
 func (s *Server) config(dir string, cfg Config) *embed.Config {
-	// Segments are allocated in full; the default of 64 MB is made for larger machines.
+	// Segments are allocated in full; the default of 64 MB suits larger machines.
 	wal.SegmentSizeBytes = 16 << 20
 	c := embed.NewConfig()
 	c.Name = "mep"
@@ -174,7 +175,7 @@ func (s *Server) config(dir string, cfg Config) *embed.Config {
 	return c
 }
 
-// connect makes the store: it writes straight into the server and reads its event stream. Everything else goes over gRPC,
+// connect makes the store, which writes straight into the server and reads its event stream. Everything else goes over gRPC,
 // because watches of in-process clients can hang for minutes after cancellations (etcd #18879, #20716).
 func (s *Server) connect(timeout time.Duration) error {
 	client, err := clientv3.New(clientv3.Config{
@@ -191,13 +192,13 @@ func (s *Server) connect(timeout time.Duration) error {
 	return nil
 }
 
-// logger is silent but for what is fatal.
+// logger returns a logger that is silent but for fatal entries.
 func logger(onFatal func(error)) *zap.Logger {
 	core := zapcore.NewNopCore()
 	return zap.New(fatalCore{core}, zap.WithFatalHook(fatalHook{onFatal}))
 }
 
-// fatalCore lets fatal entries through to the hook, which a core that is not enabled would not.
+// fatalCore passes fatal entries on to the hook, which a disabled core would not.
 type fatalCore struct{ zapcore.Core }
 
 // Enabled implements zapcore.Core.
@@ -228,17 +229,17 @@ func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 		err = fmt.Errorf("the disk is full, make room and start again: %w", syscall.ENOSPC)
 	}
 	h.tell(err)
-	// etcd's state is undefined now: nothing of it may run on.
+	// etcd's state is undefined now: no part of it may run on.
 	os.Exit(1)
 }
 
-// Socket is the address at which other programs of the same user reach the server.
+// Socket returns the address at which other programs of the same user reach the server.
 func (s *Server) Socket() string { return "unix://" + filepath.Join(s.sockets, "client") }
 
-// Store is the connection to the server.
+// Store returns the connection to the server.
 func (s *Server) Store() *etcd.Store { return s.store }
 
-// Err reports a server that stopped by itself.
+// Err returns a channel that reports a server that stopped by itself.
 func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // Close stops the server.
@@ -249,7 +250,7 @@ func (s *Server) Close() error {
 			err = s.store.Close()
 		}
 		if s.writer != nil {
-			_ = s.writer.Close() // has no connection, and says so
+			_ = s.writer.Close() // it has no connection, and returns an error
 		}
 		s.etcd.Close()
 		err = errors.Join(err, os.RemoveAll(s.sockets))

@@ -62,7 +62,7 @@ func TestWorksInADirectoryWithALongName(t *testing.T) {
 	put(t, start(t, dir, 1<<30), "k", "v")
 }
 
-// TestMirrorFollowsTheEventStream drives a mirror from the in-process stream through cuts and compactions, with writers that
+// TestMirrorFollowsTheEventStream keeps a mirror on the in-process stream through cuts and compactions, with writers that
 // wait for their own writes.
 func TestMirrorFollowsTheEventStream(t *testing.T) {
 	s := start(t, t.TempDir(), 1<<30)

@@ -10,16 +10,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// spaceInterval is how often a full database is looked after.
+// spaceInterval is how often the database is checked.
 const spaceInterval = 5 * time.Second
 
 // patience is how many times history that is still needed is spared.
 const patience = 6
 
-// KeepRoom helps the database out when it has reached its quota, until ctx ends. etcd then refuses every write and stays so
-// until someone removes old revisions, gives their room back and takes the alarm away; on a node nobody is there to do it.
-// History after the revision that needed returns is spared at first, and only given up when sparing it does not help for half
-// a minute.
+// KeepRoom makes room in the database whenever it has reached its quota, until ctx ends. etcd then refuses every write until
+// someone removes old revisions, defragments the database and disarms the alarm; on a node nobody is there to do it. History
+// after the revision that needed returns is spared at first, and given up only when sparing it does not help for half a minute.
 func (s *Server) KeepRoom(ctx context.Context, quota int64, needed func() int64, log *slog.Logger) error {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
@@ -49,7 +48,7 @@ func (s *Server) KeepRoom(ctx context.Context, quota int64, needed func() int64,
 	}
 }
 
-// Full says what is the matter, or "" when nothing is.
+// Full says that the database is full, or "" if it is not.
 func (s *Server) Full() string {
 	if s.full() {
 		return "has reached its quota (storage.quota): changes are refused until there is room again"
@@ -66,8 +65,8 @@ func (s *Server) full() bool {
 	return false
 }
 
-// makeRoom removes the revisions before upTo, or before the present one when that is 0, shrinks the file, and takes the
-// alarm away if that made room.
+// makeRoom removes the revisions before upTo, or before the current one if upTo is 0, shrinks the file, and disarms the alarm
+// if that made room.
 func (s *Server) makeRoom(ctx context.Context, upTo int64) (inUse int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -79,7 +78,7 @@ func (s *Server) makeRoom(ctx context.Context, upTo int64) (inUse int64, err err
 	if upTo <= 0 || upTo > now.Header.Revision {
 		upTo = now.Header.Revision
 	}
-	// Compacting twice at a revision fails, and is as good.
+	// Compacting again at the same revision fails, which does no harm.
 	_, _ = c.Compact(ctx, upTo, clientv3.WithCompactPhysical())
 	if _, err := c.Defragment(ctx, c.Endpoints()[0]); err != nil {
 		return 0, fmt.Errorf("give room back: %w", err)

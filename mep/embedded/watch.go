@@ -9,8 +9,9 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 )
 
-// source lists and watches the server from within the process. Its watch reads etcd's own event stream: one hop over a
-// channel, where a watch over gRPC takes eight and encodes and decodes every record on the way (docs/adr/0003-in-process-event-stream.md).
+// source reads and watches keys of the server from within the process. Its watch reads etcd's own event stream: one hop
+// over a channel, where a watch over gRPC takes eight and encodes and decodes every record on the way
+// (docs/adr/0003-in-process-event-stream.md).
 type source struct {
 	clientv3.KV
 	server   *etcdserver.EtcdServer
@@ -21,17 +22,17 @@ func newSource(kv clientv3.KV, server *etcdserver.EtcdServer) *source {
 	return &source{KV: kv, server: server, progress: make(chan struct{}, 1)}
 }
 
-// RequestProgress asks the watch for a response that says how far it is.
+// RequestProgress requests a response with the progress of the watch.
 func (s *source) RequestProgress(context.Context) error {
 	select {
 	case s.progress <- struct{}{}:
-	default: // one is asked for already
+	default: // one is requested already
 	}
 	return nil
 }
 
-// Watch follows a key or prefix from the revision in opts, as a client's Watch does, until ctx ends. Only one watch can be
-// asked for its progress at a time.
+// Watch watches a key or prefix from the revision in opts, as a client's Watch does, until ctx ends. The progress of only
+// one watch at a time can be requested.
 func (s *source) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	op := clientv3.OpGet(key, opts...)
 	out := make(chan clientv3.WatchResponse, mvcc.ChanBufLen())
