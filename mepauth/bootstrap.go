@@ -18,17 +18,17 @@ import (
 	"github.com/openmep/mep/mepauth/credential"
 )
 
-// FirstManager is the name under which the MEC platform manager gets its first credential.
+// FirstManager is the subject of the MEC platform manager's first credential.
 const FirstManager = "mepm"
 
-// BootstrapFile is where the first credential of the MEC platform manager is left.
+// BootstrapFile returns the path of the file with the first credential of the MEC platform manager.
 func BootstrapFile(common *daemon.Config) string {
 	return filepath.Join(common.DataDir, "bootstrap", FirstManager+".json")
 }
 
-// Bootstrap gives the MEC platform manager its first credential, once in the life of a database, and leaves it in a file for
-// nobody but the operator to read. Later it keeps the URLs in the file up to date, as long as the file is there. urls are
-// those of the listeners, by their names.
+// Bootstrap creates the first credential of the MEC platform manager, once in the life of a database, and writes it to a
+// file that only the owner can read. Later it keeps the URLs and the CA file in that file up to date, as long as the file
+// exists. urls maps the names of the listeners to their URLs.
 func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *daemon.Env) error {
 	path := BootstrapFile(env.Common)
 	c, err := auth.LoadCredentials(path)
@@ -41,7 +41,7 @@ func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *dae
 		if !done {
 			return err
 		}
-		env.Log.Warn("the credentials file of the first start is left as it is", "error", err) // it is not needed any more
+		env.Log.Warn("the credentials file of the first start is left as it is", "error", err) // no longer needed
 	}
 	if done && !there {
 		return nil
@@ -51,14 +51,14 @@ func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *dae
 		ak, sk := credential.Generate()
 		c = &auth.Credentials{AccessKeyID: ak, SecretKey: auth.Secret(sk), Name: FirstManager, Scopes: scopes}
 	}
-	// The file comes first: a credential nobody knows the secret of would be of no use after a crash in between.
+	// The file is written first: after a crash in between, a credential whose secret nobody knows would be useless.
 	caFile := ""
 	if env.Certs != nil && env.Certs.CAFile() != "" {
 		if caFile, err = filepath.Rel(filepath.Dir(path), env.Certs.CAFile()); err != nil {
 			return err
 		}
 	}
-	// LoadCredentials has made the present one absolute.
+	// LoadCredentials has made c.CAFile absolute.
 	stale := c.CAFile == "" && caFile != "" || c.CAFile != "" && c.CAFile != filepath.Join(filepath.Dir(path), caFile)
 	if !there || stale || !maps.Equal(c.URLs, urls) {
 		c.URLs, c.CAFile = urls, caFile
@@ -77,7 +77,7 @@ func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *dae
 		return err
 	}
 	if !mine {
-		// Another replica did it meanwhile; what was left here opens nothing.
+		// Another replica was first; the credential in the local file is not valid.
 		return os.Remove(path)
 	}
 	env.Log.Info("the first credential of the MEC platform manager is ready", "file", path)
@@ -88,7 +88,7 @@ func (s *Server) Bootstrap(ctx context.Context, urls map[string]string, env *dae
 	return nil
 }
 
-// WriteCredentials writes a credentials file that only its owner can read. A crash leaves the old one or the new one.
+// WriteCredentials writes a credentials file that only its owner can read. A crash leaves either the old or the new file.
 func WriteCredentials(path string, c *auth.Credentials) error {
 	text, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {

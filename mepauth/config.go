@@ -1,5 +1,5 @@
-// Package mepauth is the MEC platform's token service: it exchanges access keys for JWTs, and lets the MEC platform manager
-// provision them.
+// Package mepauth is the MEC platform's token service: it exchanges access keys for JWTs, and lets the MEC platform manager provision
+// access keys.
 package mepauth
 
 import (
@@ -51,7 +51,8 @@ type Config struct {
 	FailureRate int `name:"auth.rate.failures" default:"200" reload:"true" usage:"wrong secrets and signatures a second from all addresses together; over it only those are heard who used the access key from the same address before; 0: no limit"`
 	KeyBurst    int `name:"auth.rate.keyBurst" default:"30" reload:"true" usage:"requests for tokens an access key may be used for at once"`
 
-	// ServiceDomain is the setting gateway.serviceDomain of a program that has the gateway, too, which checks it; "" elsewhere.
+	// ServiceDomain is the setting gateway.serviceDomain, set by programs that also contain the gateway, which checks it; ""
+	// elsewhere.
 	ServiceDomain string
 }
 
@@ -119,22 +120,22 @@ func (c *Config) Validate(common *daemon.Config) error {
 	return errors.Join(faults...)
 }
 
-// SealFile is the file of the key that secrets are encrypted with.
+// SealFile returns the path of the file with the key that encrypts secrets.
 func (c *Config) SealFile(common *daemon.Config) string {
 	return cmp.Or(c.KeyFile, filepath.Join(common.DataDir, "auth", "seal.key"))
 }
 
-// clockMargin is how long after the last token has expired a signing key is kept, for clocks that differ.
+// clockMargin is how long a signing key is kept after its last token has expired, to allow for clock differences.
 const clockMargin = 5 * time.Minute
 
-// KeyPolicy is what applies to signing keys.
+// KeyPolicy returns the policy for signing keys.
 func (c *Config) KeyPolicy() keyring.Policy {
 	return keyring.Policy{
 		Algorithm: c.Algorithm, RotateAfter: c.RotateAfter, Delay: c.KeyDelay, Verify: c.TokenLifetime + clockMargin,
 	}
 }
 
-// policies is what the settings mean to the domain. It is replaced as a whole on reload.
+// policies are the settings in the form the packages need. They are replaced as a whole on reload.
 type policies struct {
 	grant    grant.Policy
 	keys     keyring.Policy
@@ -161,8 +162,8 @@ func (c *Config) policies(issuer, audience string) *policies {
 	}
 }
 
-// publicURL is the URL at which clients reach a listener: the configured one, or the listener's, with the host's name in the place of
-// an unspecified address.
+// publicURL returns the URL at which clients reach a listener: the configured one, or the listener's own, with the host name in place
+// of an unspecified address.
 func publicURL(configured, listen string, srv *httpx.Server) string {
 	if configured != "" {
 		return strings.TrimSuffix(configured, "/")
@@ -175,8 +176,8 @@ func publicURL(configured, listen string, srv *httpx.Server) string {
 	if err != nil || !srv.Addr().IP.IsUnspecified() {
 		return srv.URL()
 	}
-	// A name that nobody can resolve, not even here, is no better than an address.
-	// The DNS server that would be asked may be this platform's, which does not answer yet.
+	// A name that cannot be resolved even here is no better than an address. The lookup is short, because the DNS server may be that
+	// of this platform, which does not answer yet.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, err := net.DefaultResolver.LookupHost(ctx, name); err != nil {

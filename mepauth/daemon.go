@@ -15,7 +15,7 @@ type DaemonConfig struct {
 	Auth   Config
 }
 
-// Daemon describes the program mepauth: the token service alone, on an etcd that others run.
+// Daemon describes the program mepauth: the token service alone, on an external etcd.
 func Daemon() *daemon.Spec[DaemonConfig] {
 	return &daemon.Spec[DaemonConfig]{
 		Name: "mepauth", Short: "Token service of the MEC platform, on an etcd cluster", RunByDefault: true,

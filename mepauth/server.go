@@ -48,10 +48,10 @@ type Server struct {
 	audience string
 }
 
-// sealTimeout bounds the wait for etcd at the start: without it there is no telling whether the key file is the right one.
+// sealTimeout limits the wait for etcd at startup: without etcd, the key file cannot be verified.
 const sealTimeout = 30 * time.Second
 
-// New wires the service and binds its listener.
+// New creates the service and binds its listener.
 func New(ctx context.Context, cfg *Config, n *node.Node, env *daemon.Env) (*Server, error) {
 	key, err := openSeal(ctx, cfg, n.Store, env)
 	if err != nil {
@@ -84,7 +84,7 @@ func New(ctx context.Context, cfg *Config, n *node.Node, env *daemon.Env) (*Serv
 	return s, nil
 }
 
-// openSeal opens the key file, waiting for etcd for a while.
+// openSeal opens the key file. It waits for etcd for up to sealTimeout.
 func openSeal(ctx context.Context, cfg *Config, store *etcd.Store, env *daemon.Env) (*seal.Key, error) {
 	deadline := time.Now().Add(sealTimeout)
 	for {
@@ -139,7 +139,7 @@ func (s *Server) wire(cfg *Config, key *seal.Key, env *daemon.Env) {
 	})
 }
 
-// ready reports whether everything has been read that requests for tokens are judged by.
+// ready reports whether everything that decisions on token requests depend on has been read.
 func (s *Server) ready() bool {
 	for _, m := range []*watched.Mirror{s.private, s.node.Mirror} {
 		select {
@@ -152,7 +152,7 @@ func (s *Server) ready() bool {
 	return known
 }
 
-// whenRead runs work once everything has been read.
+// whenRead runs work once both mirrors have been read.
 func (s *Server) whenRead(work func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		for _, m := range []*watched.Mirror{s.private, s.node.Mirror} {
@@ -166,7 +166,7 @@ func (s *Server) whenRead(work func(context.Context) error) func(context.Context
 	}
 }
 
-// gate answers 503 until tokens can be issued and judged.
+// gate responds with 503 until tokens can be issued and verified.
 func (s *Server) gate() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if !s.ready() {
@@ -190,32 +190,32 @@ func (s *Server) mount(router *gin.Engine, env *daemon.Env) {
 	s.confs.Mount(router.Group("", s.node.Guard.Require("auth", identity.ScopeMm5)))
 }
 
-// MountConfs adds the provisioning of credentials to another listener, to which only holders of the scope mm5 get: a MEPM then
-// needs one address.
+// MountConfs adds the provisioning of credentials to another listener, which must admit only callers with the scope mm5. A
+// MEPM then needs only one address.
 func (s *Server) MountConfs(r gin.IRouter) { s.confs.Mount(r.Group("", s.gate())) }
 
-// MountSigned adds the exchange of signed requests for tokens to another listener: EdgeGallery's agents know one address for
-// tokens and for Mp1.
+// MountSigned adds the exchange of signed requests for tokens to another listener, because EdgeGallery's agents use the same
+// address for tokens and for Mp1.
 func (s *Server) MountSigned(r gin.IRoutes) {
 	r.POST(rest.SignedPath, s.gate(), s.tokens.Signed())
 }
 
-// URL is where clients reach the service.
+// URL returns the URL at which clients reach the service.
 func (s *Server) URL() string { return s.url }
 
-// Handler answers what is asked of the service, for parts of the process that calls come through.
+// Handler returns the handler of the listener, for other parts of the process that receive requests for the service.
 func (s *Server) Handler() http.Handler { return s.listener.Handler() }
 
-// Close releases the listener of a service that was never served.
+// Close closes the listener of a service that was never served.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Part is what works behind the listener.
+// Part returns the background workers.
 func (s *Server) Part() daemon.Part { return s.workers }
 
-// Serve answers requests until the context ends. It is to end before Part does.
+// Serve serves requests until ctx ends. It must end before Part does.
 func (s *Server) Serve(ctx context.Context) error { return s.listener.Run(ctx, s.drain) }
 
-// Prepare makes what depends on the settings that may change; the result puts it to use.
+// Prepare prepares a reload of the settings that may change; the returned function puts them into effect.
 func (s *Server) Prepare(cfg *Config) func() {
 	p := cfg.policies(s.issuer, s.audience)
 	return func() {
@@ -226,10 +226,10 @@ func (s *Server) Prepare(cfg *Config) func() {
 	}
 }
 
-// issuerGrace is how long a former name of the issuer is still taken: as long as the longest-lived token.
+// issuerGrace is how long a former issuer name is still accepted: the longest token lifetime.
 const issuerGrace = 24 * time.Hour
 
-// announce writes the issuer's name down, for those who check tokens, and forgets names that no token carries any more.
+// announce records the issuer's name for those who verify tokens, and removes names that tokens no longer carry.
 func (s *Server) announce(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	_, stop := s.node.Directory.Issuers().Observe(func(watched.Change[state.Issuer]) {
@@ -246,7 +246,7 @@ func (s *Server) announce(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
-			// Replicas with different names must not outdo one another without end.
+			// Replicas with different names must not overwrite one another in a tight loop.
 			select {
 			case <-time.After(time.Second):
 			case <-ctx.Done():
@@ -271,7 +271,7 @@ func (s *Server) tryAnnounce(ctx context.Context) error {
 			known = true
 			continue
 		case rec.Issuer == s.issuer:
-			continue // is written again below
+			continue // written again below
 		case rec.Replaced.IsZero():
 			rec.Replaced = now
 			value, err := state.Encode(rec)

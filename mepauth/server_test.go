@@ -29,7 +29,7 @@ import (
 	"github.com/openmep/mep/kit/telemetry"
 )
 
-// service is a token service wired to a real etcd, with its handler at hand.
+// service is a token service on a real etcd, with its handler.
 type service struct {
 	*Server
 	dir     string
@@ -82,13 +82,13 @@ func start(t *testing.T, etcd *etcdtest.Server, dir string, flags map[string]str
 	return s
 }
 
-// issues reports whether tokens can be issued; the program's own readiness is for who runs a whole program.
+// issues reports whether tokens can be issued; the program's own readiness covers the whole program.
 func (s *service) issues() bool {
 	_, err := s.grants.Ring.Signer()
 	return err == nil && s.ready()
 }
 
-// written is what was logged so far.
+// written returns the log output so far.
 type written struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -101,14 +101,14 @@ func (w *written) Write(p []byte) (int, error) {
 	return w.text.Write(p)
 }
 
-// String is the text.
+// String returns the text written so far.
 func (w *written) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.text.String()
 }
 
-// call sends a request straight to the handlers.
+// call sends a request directly to the handler.
 func (s *service) call(t *testing.T, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
@@ -142,7 +142,7 @@ func decode[V any](t *testing.T, rec *httptest.ResponseRecorder) (v V) {
 	return v
 }
 
-// manage calls credential management as the manager.
+// manage sends a request for credential management as the manager.
 func (s *service) manage(t *testing.T, method, app, rest, body string) *httptest.ResponseRecorder {
 	t.Helper()
 	return s.call(t, method, "/mep/appMng/v1/applications/"+app+"/confs"+rest, body, "Authorization", "Bearer "+s.manager)
@@ -152,14 +152,14 @@ func confs(accessKeyID, secretKey, more string) string {
 	return `{"authInfo":{"credentials":{"accessKeyId":"` + accessKeyID + `","secretKey":"` + secretKey + `"}` + more + `},"appInfo":{"appName":"a"}}`
 }
 
-// good reports whether a token is one that listeners take.
+// good reports whether the listeners accept a token.
 func (s *service) good(t *testing.T, token string) bool {
 	t.Helper()
 	_, err := s.node.Guard.Verifier().Verify(t.Context(), token)
 	return err == nil
 }
 
-// The known answers of the predecessor's signature.
+// The known answers for the predecessor's signature.
 const (
 	katKey    = "QVUJMSUMgS0VZLS0tLS0"
 	katSecret = "DXPb4sqElKhcHe07Kw5uorayETwId1JOjjOIRomRs5wyszoCR5R7AtVa28KT3lSc"
@@ -196,7 +196,7 @@ func TestKnownAnswersGetTokens(t *testing.T) {
 	}
 }
 
-// signed sends a signed request; edit changes it after it was signed.
+// signed sends a signed request; edit changes the request after it was signed.
 func (s *service) signed(t *testing.T, accessKeyID, secretKey, body string, at time.Time, edit func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mep/token", strings.NewReader(body))

@@ -12,17 +12,17 @@ import (
 
 // Bounds on the members of requests.
 const (
-	// MaxAppName is the length of an appName in bytes.
+	// MaxAppName is the maximum length of an appName in bytes.
 	MaxAppName = 128
-	// MaxRequiredServices is the number of requiredServices.
+	// MaxRequiredServices is the maximum number of requiredServices.
 	MaxRequiredServices = 256
-	// MaxServiceName is the length of each of the requiredServices in bytes.
+	// MaxServiceName is the maximum length of each of the requiredServices in bytes.
 	MaxServiceName = 128
-	// MaxOverlapSeconds is how long a previous secret key may stay valid: 30 days.
+	// MaxOverlapSeconds is the longest time a previous secret key may stay valid: 30 days.
 	MaxOverlapSeconds = 30 * 24 * 60 * 60
 )
 
-// Check records everything that is wrong with c as the body of a request.
+// Check validates c as the body of a request and adds all its faults to faults.
 func (c *Confs) Check(faults *problem.InvalidParams) {
 	keys := c.AuthInfo.Credentials
 	if keys.AccessKeyID != "" && !signing.ValidAccessKeyID(keys.AccessKeyID) {
@@ -44,15 +44,15 @@ func (c *Confs) Check(faults *problem.InvalidParams) {
 	}
 }
 
-// Check records everything that is wrong with p as the body of a request.
+// Check validates p as the body of a request and adds all its faults to faults.
 func (p *ConfsPatch) Check(faults *problem.InvalidParams) {
-	// A member whose type was refused already is not missing.
+	// A member whose type was already refused is not missing.
 	if len(*faults) == 0 && p.Enabled == nil && p.RefreshTokens == nil && p.BindClientAddress == nil {
 		faults.Add("enabled", "is required, or refreshTokens or bindClientAddress instead: at least one of them")
 	}
 }
 
-// Check records everything that is wrong with r as the body of a request.
+// Check validates r as the body of a request and adds all its faults to faults.
 func (r *Rotation) Check(faults *problem.InvalidParams) {
 	checkSecretKey("secretKey", r.SecretKey, faults)
 	if s := r.OverlapSeconds; s != nil && (*s < 0 || *s > MaxOverlapSeconds) {
@@ -66,7 +66,7 @@ func checkSecretKey(path string, key Secret, faults *problem.InvalidParams) {
 	}
 }
 
-// addOnce leaves a member alone whose type was refused already.
+// addOnce adds a fault unless the member already has one, such as a wrong type.
 func addOnce(path, reason string, faults *problem.InvalidParams) {
 	if !slices.ContainsFunc(*faults, func(f problem.InvalidParam) bool { return f.Name == path }) {
 		faults.Add(path, reason)

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Confs are the credentials of an app instance as they are provisioned, and the answer to that. The shape is EdgeGallery's;
-// refreshTokens and bindClientAddress are additions. Members that are null count as absent.
+// Confs is the body of a request to provision the credentials of an app instance, and of its response. The shape is
+// EdgeGallery's; refreshTokens and bindClientAddress are additions. Null members count as absent.
 type Confs struct {
 	// AuthInfo says how the app instance authenticates.
 	AuthInfo AuthInfo `json:"authInfo"`
-	// AppInfo says what the app is.
+	// AppInfo describes the app.
 	AppInfo AppInfo `json:"appInfo"`
 }
 
@@ -19,9 +19,9 @@ type Confs struct {
 type AuthInfo struct {
 	// Credentials is the pair of keys.
 	Credentials KeyPair `json:"credentials"`
-	// RefreshTokens lets the app instance have refresh tokens.
+	// RefreshTokens enables refresh tokens for the app instance.
 	RefreshTokens bool `json:"refreshTokens,omitempty"`
-	// BindClientAddress makes tokens valid only for the address that asked for them.
+	// BindClientAddress makes tokens valid only for the address that requested them.
 	BindClientAddress bool `json:"bindClientAddress,omitempty"`
 }
 
@@ -29,11 +29,11 @@ type AuthInfo struct {
 type KeyPair struct {
 	// AccessKeyID is 20 letters, digits and characters of "_+/=".
 	AccessKeyID string `json:"accessKeyId,omitempty"`
-	// SecretKey is 64 letters, digits and characters of "_+/=". An answer has it only when the platform generated it.
+	// SecretKey is 64 letters, digits and characters of "_+/=". A response has it only when the platform generated it.
 	SecretKey Secret `json:"secretKey,omitempty"`
 }
 
-// AppInfo says what an app is.
+// AppInfo describes an app.
 type AppInfo struct {
 	// AppName is the name of the app, at most 128 bytes.
 	AppName string `json:"appName"`
@@ -41,9 +41,9 @@ type AppInfo struct {
 	RequiredServices []string `json:"requiredServices,omitzero"`
 }
 
-// ConfsRecord is what the platform keeps of the credentials of an app instance. No secret key is ever in it.
+// ConfsRecord is the platform's record of the credentials of an app instance. It never contains a secret key.
 type ConfsRecord struct {
-	// AppInstanceID is the app instance.
+	// AppInstanceID is the id of the app instance.
 	AppInstanceID string `json:"app_ins_id"`
 	// AccessKeyID is its access key id.
 	AccessKeyID string `json:"ak"`
@@ -51,31 +51,32 @@ type ConfsRecord struct {
 	AppName string `json:"app_name"`
 	// RequiredServices names the services the app may discover.
 	RequiredServices ServiceNames `json:"required_services"`
-	// Enabled says whether the credentials work.
+	// Enabled reports whether the credentials can be used.
 	Enabled bool `json:"enabled"`
-	// RefreshTokens says whether the app instance has refresh tokens.
+	// RefreshTokens reports whether refresh tokens are enabled for the app instance.
 	RefreshTokens bool `json:"refreshTokens"`
-	// BindClientAddress says whether tokens are valid only for the address that asked for them.
+	// BindClientAddress reports whether tokens are valid only for the address that requested them.
 	BindClientAddress bool `json:"bindClientAddress"`
-	// Created is when the app instance first had credentials.
+	// Created is when the app instance first got credentials.
 	Created time.Time `json:"created"`
-	// Changed is when the credentials, or anything else of the record, last changed.
+	// Changed is when the credentials, or any other part of the record, last changed.
 	Changed time.Time `json:"changed"`
-	// Secrets lists the secret keys that are valid, without the keys: one, or two for a while after a rotation.
+	// Secrets describes the valid secret keys, without the keys themselves: one, or two for a while after a rotation.
 	Secrets []SecretInfo `json:"secrets"`
 }
 
-// SecretInfo tells of a secret key.
+// SecretInfo describes a secret key.
 type SecretInfo struct {
-	// ID names the secret key within the record.
+	// ID identifies the secret key within the record.
 	ID string `json:"id"`
 	// Created is when the secret key was provisioned.
 	Created time.Time `json:"created"`
-	// Expires is when it stops being valid; absent when nothing has been decided about that.
+	// Expires is when the secret key expires; absent when no expiry is set.
 	Expires *time.Time `json:"expires,omitempty"`
 }
 
-// ServiceNames is a list of names that is in JSON one string, with the JSON text of an array in it: "[]" when there are none.
+// ServiceNames is a list of names that marshals to a JSON string, which holds the JSON text of an array: "[]" when there are
+// none.
 type ServiceNames []string
 
 // MarshalText returns the JSON text of the array.
@@ -86,7 +87,7 @@ func (n ServiceNames) MarshalText() ([]byte, error) {
 	return json.Marshal([]string(n))
 }
 
-// UnmarshalText reads the JSON text of an array. An empty text is an empty array.
+// UnmarshalText parses the JSON text of an array. An empty text is an empty array.
 func (n *ServiceNames) UnmarshalText(text []byte) error {
 	*n = nil
 	if len(text) == 0 {
@@ -98,13 +99,13 @@ func (n *ServiceNames) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ConfsPatch changes members of a ConfsRecord; those that are absent stay as they are.
+// ConfsPatch changes members of a ConfsRecord; absent members stay as they are.
 type ConfsPatch struct {
-	// Enabled switches the credentials on or off. Off, no token is issued for them.
+	// Enabled switches the credentials on or off. While they are off, no token is issued for them.
 	Enabled *bool `json:"enabled,omitempty"`
-	// RefreshTokens lets the app instance have refresh tokens, or not.
+	// RefreshTokens enables or disables refresh tokens for the app instance.
 	RefreshTokens *bool `json:"refreshTokens,omitempty"`
-	// BindClientAddress makes tokens valid only for the address that asked for them, or for any.
+	// BindClientAddress makes tokens valid only for the address that requested them, or for any.
 	BindClientAddress *bool `json:"bindClientAddress,omitempty"`
 }
 
@@ -112,17 +113,17 @@ type ConfsPatch struct {
 type Rotation struct {
 	// SecretKey is the new secret key; the platform generates one when it is absent.
 	SecretKey Secret `json:"secretKey,omitempty"`
-	// OverlapSeconds is for how long the previous secret key stays valid, 0 to 2592000 (30 days); absent leaves it to the
-	// platform.
+	// OverlapSeconds is how long the previous secret key stays valid, 0 to 2592000 (30 days); when it is absent, the platform
+	// decides.
 	OverlapSeconds *int `json:"overlapSeconds,omitempty"`
 }
 
-// RotationResult is the answer to a Rotation.
+// RotationResult is the response to a Rotation.
 type RotationResult struct {
 	// AccessKeyID is the access key id, which stays the same.
 	AccessKeyID string `json:"accessKeyId"`
-	// SecretKey is the new secret key, only when the platform generated it. It is never shown again.
+	// SecretKey is the new secret key, present only when the platform generated it. It is never shown again.
 	SecretKey Secret `json:"secretKey,omitempty"`
-	// PreviousExpires is when the previous secret key stops being valid.
+	// PreviousExpires is when the previous secret key expires.
 	PreviousExpires time.Time `json:"previousExpires"`
 }

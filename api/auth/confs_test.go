@@ -17,12 +17,12 @@ const (
 	secretKey = "DXPb4sqElKhcHe07Kw5uorayETwId1JOjjOIRomRs5wyszoCR5R7AtVa28KT3lSc"
 )
 
-// checked is a body of a request.
+// checked is a request body.
 type checked interface {
 	Check(*problem.InvalidParams)
 }
 
-// faults reads a body and returns the names of what is wrong with it.
+// faults decodes and checks a body, and returns the names of its faulty members.
 func faults(t *testing.T, body string, into checked) []string {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(body), into))

@@ -21,30 +21,30 @@ import (
 	"github.com/openmep/mep/api/signing"
 )
 
-// Credentials is a credentials file, such as the one the platform writes for its MEPM. It has all a client needs: who it is, how
-// it proves that, and where the platform listens.
+// Credentials is a credentials file, such as the one the platform writes for its MEPM. It holds all a client needs: its
+// identity, the keys that prove it, and the addresses of the platform.
 type Credentials struct {
 	// AccessKeyID is 20 letters, digits and characters of "_+/=".
 	AccessKeyID string `json:"accessKeyId"`
 	// SecretKey is 64 letters, digits and characters of "_+/=".
 	SecretKey Secret `json:"secretKey"`
-	// AppInstanceID is the app instance the credentials are for; absent when they are not an app's.
+	// AppInstanceID is the app instance the credentials belong to; absent when they are not an app's.
 	AppInstanceID string `json:"appInstanceId,omitempty"`
-	// Name is for people.
+	// Name is a display name.
 	Name string `json:"name,omitempty"`
 	// Scopes lists the scopes a token may have.
 	Scopes []string `json:"scopes"`
-	// URLs has the URL of each listener of the platform by its name: auth, mp1, mm5 and so on.
+	// URLs maps the name of each listener of the platform (auth, mp1, mm5 and so on) to its URL.
 	URLs map[string]string `json:"urls"`
-	// CAFile is a file with the certificates, in PEM, of those who may vouch for the platform. When it is absent the machine's
-	// own are trusted. In the file a relative path is relative to the directory of the file.
+	// CAFile is a PEM file with the CA certificates to trust for the platform. When it is absent, the system's own are trusted.
+	// A relative path is relative to the directory of the credentials file.
 	CAFile string `json:"caFile,omitempty"`
 }
 
-// AuthListener is the name under which URLs has the token service.
+// AuthListener is the key of the token service in Credentials.URLs.
 const AuthListener = "auth"
 
-// String names the holder and shows no secret.
+// String names the holder without revealing the secret key.
 func (c Credentials) String() string {
 	s := "credentials " + c.AccessKeyID
 	if c.Name != "" {
@@ -56,7 +56,7 @@ func (c Credentials) String() string {
 	return s
 }
 
-// LogValue has everything but the secret key.
+// LogValue returns all fields except the secret key.
 func (c Credentials) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("access_key_id", c.AccessKeyID), slog.String("app_instance_id", c.AppInstanceID),
@@ -64,8 +64,8 @@ func (c Credentials) LogValue() slog.Value {
 	)
 }
 
-// LoadCredentials reads a credentials file. The error says what is wrong with the file and what to do about it. CAFile of the
-// result is no longer relative to the directory of the file.
+// LoadCredentials reads a credentials file. The error says what is wrong with the file and how to fix it. A relative CAFile is
+// resolved against the directory of the file.
 func LoadCredentials(path string) (*Credentials, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -105,10 +105,10 @@ func (c *Credentials) parse(text []byte) error {
 	return nil
 }
 
-// decodeFault says what to do about an error of encoding/json, and shows no value of the file.
+// decodeFault turns an error of encoding/json into one that says how to fix the file, without quoting a value of it.
 func decodeFault(err error) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		kind, _, _ := strings.Cut(wrong.Value, " ") // what follows may be the value itself
+		kind, _, _ := strings.Cut(wrong.Value, " ") // the rest may be the value itself
 		return fmt.Errorf("%s cannot be a JSON %s: correct it", cmp.Or(wrong.Field, "the whole"), kind)
 	}
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
@@ -132,7 +132,7 @@ func checkKeys(accessKeyID string, secretKey Secret) error {
 	return nil
 }
 
-// checkBase checks the URL of a listener. The error is the end of a sentence and repeats nothing of the URL.
+// checkBase checks the URL of a listener. The error completes a sentence and does not quote the URL.
 func checkBase(raw string) error {
 	u, err := url.Parse(raw)
 	switch {
@@ -144,8 +144,8 @@ func checkBase(raw string) error {
 	return nil
 }
 
-// HTTPClient makes a client that trusts CAFile, and nothing else, when there is one. It speaks TLS 1.2 and later, and bounds a
-// request to DefaultTimeout.
+// HTTPClient returns a client that trusts only CAFile, or the system's CAs when CAFile is empty. It requires TLS 1.2 or later
+// and limits each request to DefaultTimeout.
 func (c *Credentials) HTTPClient() (*http.Client, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
@@ -168,8 +168,8 @@ func (c *Credentials) HTTPClient() (*http.Client, error) {
 	return &http.Client{Transport: transport, Timeout: DefaultTimeout}, nil
 }
 
-// Source makes a source of tokens with all the scopes of the credentials. It sends its requests with httpClient, or with what
-// HTTPClient makes when that is nil.
+// Source returns a source of tokens with all the scopes of the credentials. It sends its requests with httpClient, or with the
+// result of HTTPClient when httpClient is nil.
 func (c *Credentials) Source(httpClient *http.Client) (*Source, error) {
 	if c.URLs[AuthListener] == "" {
 		return nil, fmt.Errorf("%s: urls.%s is missing, the URL of the platform's token service", c, AuthListener)

@@ -92,7 +92,7 @@ func TestACredentialsFileThatIsNotThereIsExplained(t *testing.T) {
 	require.ErrorContains(t, err, "credentials file: ")
 }
 
-// tokenService is a real server that gives a token to whoever asks rightly.
+// tokenService is a real server that issues a token for valid requests.
 func tokenService(t *testing.T, settings *tls.Config) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -105,7 +105,7 @@ func tokenService(t *testing.T, settings *tls.Config) *httptest.Server {
 		_, _ = w.Write([]byte(`{"access_token":"real","token_type":"Bearer","expires_in":3600}`))
 	}))
 	server.TLS = settings
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that fail are the matter of these tests
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // these tests provoke failing handshakes
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return server

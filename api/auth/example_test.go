@@ -9,7 +9,7 @@ import (
 	"github.com/openmep/mep/api/client"
 )
 
-// An app has its tokens from the credentials it was given.
+// An app gets its tokens with its credentials.
 func Example() {
 	creds, err := auth.LoadCredentials("credentials.json")
 	if err != nil {
@@ -36,7 +36,7 @@ func Example() {
 	}
 }
 
-// A secret does not get into a log by accident.
+// A secret is not logged by accident.
 func ExampleSecret() {
 	creds := auth.Credentials{AccessKeyID: "QVUJMSUMgS0VZLS0tLS0", SecretKey: "not to be seen", Name: "mepm"}
 	fmt.Println(creds)

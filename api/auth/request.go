@@ -17,20 +17,20 @@ import (
 )
 
 const (
-	// maxAnswer bounds what is read of an answer.
+	// maxAnswer limits how many bytes of a response are read.
 	maxAnswer = 64 << 10
-	// maxLife is the longest life of a token that is believed.
+	// maxLife is the longest token lifetime that is believed.
 	maxLife = 365 * 24 * time.Hour
 )
 
-// token is an access token and what is known of its life.
+// token is an access token and its lifetime.
 type token struct {
 	text    string
 	refresh time.Time // when a fifth of its life is left
 	expires time.Time
 }
 
-// fetch asks the token service for a token, once. An answer that says no is an *Error.
+// fetch requests a token from the service once. An error response is returned as an *Error.
 func (s *Source) fetch(ctx context.Context) (*token, error) {
 	req, err := s.request(ctx)
 	if err != nil {
@@ -76,12 +76,13 @@ func (s *Source) request(ctx context.Context) (*http.Request, error) {
 		return req, nil
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	// RFC 6749 2.3.1 wants both escaped; the keys may well have a plus sign in them.
+	// RFC 6749 2.3.1 requires both to be escaped; the keys may well contain a plus sign.
 	req.SetBasicAuth(url.QueryEscape(s.accessKeyID), url.QueryEscape(string(s.secretKey)))
 	return req, nil
 }
 
-// signingTime is the present time, but never in the same second twice: the service accepts a signature once.
+// signingTime returns the present time, but never the same second twice: the service accepts each signature
+// only once.
 func (s *Source) signingTime() time.Time {
 	at := time.Now().Truncate(time.Second)
 	if !at.After(s.signedAt) {
@@ -94,7 +95,7 @@ func (s *Source) signingTime() time.Time {
 func readToken(body []byte, asked time.Time) (*token, error) {
 	var answer TokenResponse
 	if err := json.Unmarshal(body, &answer); err != nil {
-		// What encoding/json has to say may repeat a part of the token.
+		// An error of encoding/json may quote a part of the token.
 		return nil, errors.New("the answer is no token response: is a token service there?")
 	}
 	life := min(time.Duration(min(answer.ExpiresIn, int(maxLife/time.Second)))*time.Second, maxLife)
@@ -109,7 +110,7 @@ func readToken(body []byte, asked time.Time) (*token, error) {
 	return &token{text: answer.AccessToken, refresh: asked.Add(life - life/5), expires: asked.Add(life)}, nil
 }
 
-// refusal makes an error of an answer that says no.
+// refusal converts an error response into an *Error.
 func refusal(resp *http.Response, body []byte) *Error {
 	e := &Error{}
 	if json.Unmarshal(body, e) != nil || e.Code == "" {

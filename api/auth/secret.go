@@ -6,13 +6,13 @@ import (
 	"log/slog"
 )
 
-// Secret is a text that must not be seen: it shows as "[redacted]" in fmt and slog, whatever the verb (but %p, which fmt keeps to itself). In JSON it is written as
-// it is, so a value that holds one is not to be logged as JSON.
+// Secret is a string that must not be shown: fmt and slog print it as "[redacted]" for every verb except %p, which fmt handles itself. It
+// marshals to JSON unchanged, so values that hold one must not be logged as JSON.
 type Secret string
 
 const redacted = "[redacted]"
 
-// String returns "[redacted]", or "" when there is no secret.
+// String returns "[redacted]", or "" when the secret is empty.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -20,8 +20,8 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// Format writes what String returns, for every verb.
+// Format writes the result of String for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// LogValue is what String returns.
+// LogValue returns the result of String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

@@ -15,23 +15,23 @@ import (
 )
 
 const (
-	// DefaultTimeout bounds a request from the connection to the end of the answer, unless the HTTP client says otherwise.
+	// DefaultTimeout limits a request, from connecting to the end of the response, unless the HTTP client sets its own limit.
 	DefaultTimeout = 15 * time.Second
-	// idleTimeout is for how long a connection is kept that nobody uses.
+	// idleTimeout is how long an idle connection is kept.
 	idleTimeout = 90 * time.Second
-	// refreshTimeout bounds an attempt to replace a token that is still valid: its holder is better served with that one.
+	// refreshTimeout limits an attempt to replace a token that is still valid: the caller is better served with the present one.
 	refreshTimeout = 5 * time.Second
-	// maxAttempts is how often the service is asked for one token.
+	// maxAttempts is the number of requests a call of Token may send.
 	maxAttempts = 4
-	// maxRetryWait is the longest wait between two attempts. When the service asks for a longer one, the caller decides.
+	// maxRetryWait is the longest wait between two attempts. When the service asks for a longer one, Token returns the error.
 	maxRetryWait = 10 * time.Second
-	// maxPause is the longest time for which the service is left alone after a failure, unless it asks for more.
+	// maxPause is the longest pause after a failure, unless the service asks for more.
 	maxPause = 10 * time.Second
-	// maxLockPause is the longest time for which it is left alone at its own request, as a locked access key is.
+	// maxLockPause is the longest pause the service can ask for, for example because the access key is locked.
 	maxLockPause = 15 * time.Minute
 )
 
-// Config says where a Source has its tokens from.
+// Config configures a Source.
 type Config struct {
 	// URL is the base URL of the token service, absolute, such as "https://mep.example:8443".
 	URL string
@@ -39,18 +39,18 @@ type Config struct {
 	AccessKeyID string
 	// SecretKey is 64 letters, digits and characters of "_+/=".
 	SecretKey Secret
-	// Scopes lists the scopes to ask for; none leaves them to the service. They are not sent when Signed is set.
+	// Scopes lists the scopes to request; when it is empty, the service decides. They are not sent when Signed is set.
 	Scopes []string
-	// HTTPClient sends the requests and decides about time-outs, proxies and TLS; nil stands for one with DefaultTimeout.
-	// Redirects are not followed, whatever it says: a secret is for the service alone.
+	// HTTPClient sends the requests and determines timeouts, proxies and TLS; nil stands for a client with DefaultTimeout.
+	// Redirects are never followed, whatever its CheckRedirect, so that the secret goes to the service alone.
 	HTTPClient *http.Client
-	// Signed makes the source ask with POST /mep/token and the signature SDK-HMAC-SHA256, instead of with OAuth2 client
-	// credentials: the secret key is not sent then.
+	// Signed requests tokens with POST /mep/token and the signature SDK-HMAC-SHA256, instead of with OAuth2 client credentials.
+	// The secret key is then not sent.
 	Signed bool
 }
 
-// Source keeps a token of the platform's token service and has it replaced in time. It is safe for concurrent use and runs
-// nothing of its own: a token is fetched by whoever needs it.
+// Source caches a token of the platform's token service and replaces it before it expires. It is safe for concurrent use and
+// starts no goroutines: tokens are fetched by the callers of Token.
 type Source struct {
 	target      string
 	accessKeyID string
@@ -58,17 +58,17 @@ type Source struct {
 	scopes      []string
 	signed      bool
 	http        *http.Client
-	signedAt    time.Time // belongs to the fetch under way
+	signedAt    time.Time // owned by the fetch in flight
 
 	mu       sync.Mutex
 	present  *token
-	fetching chan struct{} // is closed when the fetch under way has ended; nil when there is none
+	fetching chan struct{} // closed when the fetch in flight ends; nil when there is none
 	failures int           // in a row
-	failed   error         // of the last fetch
-	resume   time.Time     // until then the service is left alone
+	failed   error         // error of the last fetch
+	resume   time.Time     // no fetch before this time
 }
 
-// NewSource makes a source of tokens. It sends nothing yet.
+// NewSource returns a source of tokens. It sends no request yet.
 func NewSource(cfg Config) (*Source, error) {
 	if err := checkBase(cfg.URL); err != nil {
 		return nil, fmt.Errorf("the URL of the token service %w", err)
@@ -91,12 +91,12 @@ func NewSource(cfg Config) (*Source, error) {
 	}, nil
 }
 
-// Token returns a token that is valid now. It fetches one when there is none, and another one when less than a fifth of its life
-// is left; while that fails, the present one serves as long as it is valid. One caller fetches at a time. The others take the
-// present token, or wait for the new one when there is none.
+// Token returns a token that is valid now. It fetches one when there is none, and replaces the present one when less than a fifth
+// of its life is left; while that fails, Token returns the present one as long as it is valid. One caller fetches at a time. The
+// others get the present token, or wait for the new one when there is none.
 //
-// After an answer 503 or 429 it tries again, a few times, when the service asks to and as far as ctx allows. After any failure the
-// service is left alone for a moment, in which other callers get the same error. An answer that says no is an *Error, for
+// After a 503 or 429 response Token retries a few times, as the service asks and as far as ctx allows. After any failure no
+// request is sent for a moment, during which other callers get the same error. An error response is returned as an *Error, for
 // errors.As.
 func (s *Source) Token(ctx context.Context) (string, error) {
 	for attempt := 1; ; attempt++ {
@@ -111,8 +111,8 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 	}
 }
 
-// Invalidate makes the source forget a token that was refused, so that the next call of Token fetches another one. A token that
-// has been replaced already makes no difference.
+// Invalidate discards a token that was refused, so that the next call of Token fetches another one. It does nothing when the token
+// has already been replaced.
 func (s *Source) Invalidate(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +121,8 @@ func (s *Source) Invalidate(token string) {
 	}
 }
 
-// once returns the present token when it will do, else what a fetch comes to: one of its own, or one that another caller does or
-// has done a moment ago. resume is until when the service is left alone after an error.
+// once returns the present token if it will do. Otherwise it returns the result of its own fetch, of the fetch in flight, or the
+// error of a recent one. resume is when the next fetch is allowed after an error.
 func (s *Source) once(ctx context.Context) (text string, resume time.Time, err error) {
 	for {
 		s.mu.Lock()
@@ -149,7 +149,7 @@ func (s *Source) once(ctx context.Context) (text string, resume time.Time, err e
 	}
 }
 
-// valid returns the present token if it is valid at the time now, else nil.
+// valid returns the present token if it is valid at now, or nil.
 func (s *Source) valid(now time.Time) *token {
 	if s.present == nil || !now.Before(s.present.expires) {
 		return nil
@@ -157,7 +157,7 @@ func (s *Source) valid(now time.Time) *token {
 	return s.present
 }
 
-// lead fetches a token for all callers. early says that there still is a valid one.
+// lead fetches a token on behalf of all callers. early reports that the present token is still valid.
 func (s *Source) lead(ctx context.Context, early bool) (text string, resume time.Time, err error) {
 	defer func() { // also when the HTTP client panics
 		s.mu.Lock()
@@ -179,7 +179,7 @@ func (s *Source) lead(ctx context.Context, early bool) (text string, resume time
 	case err == nil:
 		s.present, s.failures, s.failed, s.resume = t, 0, nil, time.Time{}
 		return t.text, s.resume, nil
-	case ctx.Err() == nil: // else it is the caller who gave up, which tells nothing about the service
+	case ctx.Err() == nil: // otherwise the caller gave up, which says nothing about the service
 		s.failures++
 		s.failed, s.resume = err, now.Add(pause(err, s.failures))
 	}
@@ -189,14 +189,14 @@ func (s *Source) lead(ctx context.Context, early bool) (text string, resume time
 	return "", s.resume, err
 }
 
-// passes reports whether the service has said that it may answer otherwise soon.
+// passes reports whether err is a response after which a retry may soon succeed.
 func passes(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && (e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests)
 }
 
-// pause is for how long the service is left alone after a number of failures: as long as it asks for within reason, else a time
-// that doubles from 0.25 s and is spread over its upper half, so that many apps do not come back at the same time.
+// pause returns how long to wait after a number of consecutive failures: as long as the service asks, up to maxLockPause, or else
+// a delay that doubles from 0.25 s and is randomised over its upper half, so that many apps do not come back at the same time.
 func pause(err error, failures int) time.Duration {
 	if e, ok := errors.AsType[*Error](err); ok && e.RetryAfter > 0 {
 		return min(e.RetryAfter, maxLockPause)

@@ -22,8 +22,8 @@ import (
 	"github.com/openmep/mep/api/signing"
 )
 
-// service is a token service without a network, whose waiting synctest does not see. It gives prepared answers, one after the
-// other and the last one again and again, and keeps what it was asked.
+// service is a fake token service without a network, because synctest does not see network waits. It returns the prepared
+// answers in order, then repeats the last one, and records the requests.
 type service struct {
 	answers []func(http.ResponseWriter)
 	delay   time.Duration
@@ -33,7 +33,7 @@ type service struct {
 	at    []time.Time
 }
 
-// RoundTrip answers after the delay.
+// RoundTrip responds after the delay.
 func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 	kept := r.Clone(context.Background())
 	if r.Body != nil {
@@ -59,7 +59,7 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// source connects a source of tokens to the service.
+// source returns a source of tokens that uses the service.
 func (s *service) source(t *testing.T, change ...func(*auth.Config)) *auth.Source {
 	t.Helper()
 	cfg := auth.Config{
@@ -75,7 +75,7 @@ func (s *service) source(t *testing.T, change ...func(*auth.Config)) *auth.Sourc
 
 func signed(c *auth.Config) { c.Signed = true }
 
-// answer makes an answer from a status, a body and pairs of header names and values.
+// answer returns a response with the status, the body and pairs of header names and values.
 func answer(status int, body string, header ...string) func(http.ResponseWriter) {
 	return func(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/json")
@@ -102,7 +102,7 @@ func requireToken(t *testing.T, want string, s *auth.Source) {
 	require.Equal(t, want, got)
 }
 
-// requireStatus checks that err is an answer of the service with this status.
+// requireStatus checks that err is an error response of the service with this status.
 func requireStatus(t *testing.T, status int, err error) {
 	t.Helper()
 	e, ok := errors.AsType[*auth.Error](err)

@@ -1,8 +1,8 @@
-// Package auth has the data types of the platform's token service and a source of tokens for its clients.
+// Package auth defines the data types of the platform's token service, and a source of tokens for its clients.
 //
-// A program that was given credentials reads them with [LoadCredentials] and makes a [Source] of them; its method Token is a
-// client.TokenSource for package client. What a client of the service itself needs are the other types: those of OAuth2, and those
-// with which a MEPM manages the credentials of app instances.
+// A program with a credentials file reads it with [LoadCredentials] and makes a [Source] of it, whose method Token is a
+// client.TokenSource for package client. The other types are for direct clients of the service: those of OAuth2, and those with
+// which a MEPM manages the credentials of app instances.
 package auth
 
 import (
@@ -32,47 +32,47 @@ type TokenResponse struct {
 	ExpiresIn int `json:"expires_in"`
 	// Scope lists the scopes of the token, separated by spaces.
 	Scope string `json:"scope,omitempty"`
-	// RefreshToken is what the next token can be had for; only for credentials that allow it.
+	// RefreshToken can be exchanged for the next token; only for credentials that allow it.
 	RefreshToken string `json:"refresh_token,omitempty"`
 }
 
-// The codes of errors. Servers may use others.
+// The error codes. Servers may use others.
 const (
 	// CodeInvalidRequest: the request is malformed, or lacks a parameter (RFC 6749 5.2).
 	CodeInvalidRequest = "invalid_request"
-	// CodeInvalidClient: the client did not prove who it is (RFC 6749 5.2).
+	// CodeInvalidClient: client authentication failed (RFC 6749 5.2).
 	CodeInvalidClient = "invalid_client"
-	// CodeInvalidGrant: the refresh token is not valid any more, or not this client's (RFC 6749 5.2).
+	// CodeInvalidGrant: the refresh token is no longer valid, or belongs to another client (RFC 6749 5.2).
 	CodeInvalidGrant = "invalid_grant"
 	// CodeUnauthorizedClient: the client may not use this grant (RFC 6749 5.2).
 	CodeUnauthorizedClient = "unauthorized_client" //nolint:misspell // the spelling of the standard
-	// CodeUnsupportedGrantType: the service does not have this grant (RFC 6749 5.2).
+	// CodeUnsupportedGrantType: the service does not support this grant (RFC 6749 5.2).
 	CodeUnsupportedGrantType = "unsupported_grant_type"
-	// CodeInvalidScope: the scope is unknown, or more than the client may have (RFC 6749 5.2).
+	// CodeInvalidScope: the scope is unknown, or exceeds what the client may have (RFC 6749 5.2).
 	CodeInvalidScope = "invalid_scope"
 	// CodeUnsupportedTokenType: tokens of this type cannot be revoked (RFC 7009 2.2.1).
 	CodeUnsupportedTokenType = "unsupported_token_type"
-	// CodeAccessDenied: the access key is locked for a while.
+	// CodeAccessDenied: the access key is temporarily locked.
 	CodeAccessDenied = "access_denied"
 	// CodeServerError: the service failed.
 	CodeServerError = "server_error"
-	// CodeTemporarilyUnavailable: the service is overloaded, or cannot do without something that is away.
+	// CodeTemporarilyUnavailable: the service is overloaded, or something it depends on is unavailable.
 	CodeTemporarilyUnavailable = "temporarily_unavailable"
 )
 
-// Error is how the token service says no (RFC 6749 5.2).
+// Error is an error response of the token service (RFC 6749 5.2).
 type Error struct {
 	// Code is one of the codes above, or another.
 	Code string `json:"error"`
-	// Description says what was wrong and what to do about it.
+	// Description says what was wrong and how to fix it.
 	Description string `json:"error_description,omitempty"`
 	// Status is the HTTP status.
 	Status int `json:"-"`
-	// RetryAfter is how long the service asks to wait before the request is repeated, 0 when it says nothing.
+	// RetryAfter is how long the service asks the client to wait before a retry, 0 when it does not say.
 	RetryAfter time.Duration `json:"-"`
 }
 
-// Error joins the code and the description.
+// Error returns the code and the description.
 func (e *Error) Error() string {
 	if e.Description == "" {
 		return e.Code
@@ -80,33 +80,33 @@ func (e *Error) Error() string {
 	return e.Code + ": " + e.Description
 }
 
-// Introspection is what the token service knows of a token (RFC 7662 2.2). All but Active is there for active tokens only.
+// Introspection is what the token service reports about a token (RFC 7662 2.2). Only active tokens have fields other than Active.
 type Introspection struct {
-	// Active says whether the token is valid now.
+	// Active reports whether the token is valid now.
 	Active bool `json:"active"`
 	// Scope lists the scopes of the token, separated by spaces.
 	Scope string `json:"scope,omitempty"`
-	// ClientID is the access key id for which the token was issued.
+	// ClientID is the access key id the token was issued for.
 	ClientID string `json:"client_id,omitempty"`
 	// TokenType is "Bearer", or "refresh_token".
 	TokenType string `json:"token_type,omitempty"`
-	// ExpiresAt is when the token ends, in seconds since 1970.
+	// ExpiresAt is when the token expires, in seconds since 1970.
 	ExpiresAt int64 `json:"exp,omitempty"`
 	// IssuedAt is when the token was issued, in seconds since 1970.
 	IssuedAt int64 `json:"iat,omitempty"`
-	// NotBefore is when the token begins, in seconds since 1970.
+	// NotBefore is when the token becomes valid, in seconds since 1970.
 	NotBefore int64 `json:"nbf,omitempty"`
-	// Subject is whom the token stands for: the appInstanceId of an app.
+	// Subject is the principal of the token: the appInstanceId of an app.
 	Subject string `json:"sub,omitempty"`
-	// Audience is for whom the token is meant.
+	// Audience lists the intended recipients of the token.
 	Audience Audience `json:"aud,omitempty"`
-	// Issuer is who issued the token.
+	// Issuer is the issuer of the token.
 	Issuer string `json:"iss,omitempty"`
-	// TokenID names the token.
+	// TokenID is the unique id of the token.
 	TokenID string `json:"jti,omitempty"`
 }
 
-// MarshalJSON leaves out everything about a token that is not active, as RFC 7662 2.2 wants it.
+// MarshalJSON omits everything about a token that is not active, as RFC 7662 2.2 requires.
 func (i Introspection) MarshalJSON() ([]byte, error) {
 	if !i.Active {
 		return []byte(`{"active":false}`), nil
@@ -115,10 +115,10 @@ func (i Introspection) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(i))
 }
 
-// Audience lists for whom a token is meant. In JSON it is an array; a single string is read as well (RFC 7519 4.1.3).
+// Audience lists the intended recipients of a token. In JSON it is an array; a single string is also accepted (RFC 7519 4.1.3).
 type Audience []string
 
-// UnmarshalJSON reads a string or an array of strings.
+// UnmarshalJSON accepts a string or an array of strings.
 func (a *Audience) UnmarshalJSON(data []byte) error {
 	var one string
 	if json.Unmarshal(data, &one) == nil && string(data) != "null" {
@@ -145,19 +145,19 @@ type Metadata struct {
 	RevocationEndpoint string `json:"revocation_endpoint"`
 	// IntrospectionEndpoint is the URL of POST /oauth2/introspect (RFC 7662).
 	IntrospectionEndpoint string `json:"introspection_endpoint"`
-	// ScopesSupported lists the scopes there are.
+	// ScopesSupported lists the supported scopes.
 	ScopesSupported []string `json:"scopes_supported"`
-	// ResponseTypesSupported is an empty list, and not nil: there is no authorization endpoint.
+	// ResponseTypesSupported is empty but not nil: there is no authorization endpoint.
 	ResponseTypesSupported []string `json:"response_types_supported"`
 	// GrantTypesSupported lists the grants of the token endpoint.
 	GrantTypesSupported []string `json:"grant_types_supported"`
-	// TokenEndpointAuthMethodsSupported lists how a client may authenticate at the token endpoint: client_secret_basic,
+	// TokenEndpointAuthMethodsSupported lists the ways a client may authenticate at the token endpoint: client_secret_basic,
 	// client_secret_post.
 	TokenEndpointAuthMethodsSupported []string `json:"token_endpoint_auth_methods_supported"`
 	// RevocationEndpointAuthMethodsSupported lists the same for revocation.
 	RevocationEndpointAuthMethodsSupported []string `json:"revocation_endpoint_auth_methods_supported"`
 	// IntrospectionEndpointAuthMethodsSupported lists the same for introspection.
 	IntrospectionEndpointAuthMethodsSupported []string `json:"introspection_endpoint_auth_methods_supported"`
-	// ServiceDocumentation is the URL of a page for people.
+	// ServiceDocumentation is the URL of human-readable documentation.
 	ServiceDocumentation string `json:"service_documentation,omitempty"`
 }

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// Place is a part of a request in which faults are looked for: the whole of it, a member, an element of a list.
+// Place is the part of a request that is being checked: the whole request, a member, or an element of a list.
 type Place struct {
-	// At is its path, as InvalidParam.Name has it; "" is the whole request.
+	// At is the path of the part, as in InvalidParam.Name; "" is the whole request.
 	At string
-	// Faults gets what is found.
+	// Faults collects the faults.
 	Faults *InvalidParams
-	// Most is how many faults are collected, 0 for all.
+	// Most is the maximum number of faults to collect, 0 for no limit.
 	Most int
 }
 
-// Path is that of a member, or of the place itself, which is called "".
+// Path returns the path of the named member, or of the place itself when name is "".
 func (p Place) Path(name string) string {
 	switch {
 	case p.At == "":
@@ -28,23 +28,23 @@ func (p Place) Path(name string) string {
 	return p.At + "." + name
 }
 
-// In is the place of a member.
+// In returns the place of the named member.
 func (p Place) In(name string) Place {
 	p.At = p.Path(name)
 	return p
 }
 
-// Item is the place of an element, from 0, of the list that a member is.
+// Item returns the place of element i, counted from 0, of the named list.
 func (p Place) Item(name string, i int) Place {
 	p.At = fmt.Sprintf("%s[%d]", p.Path(name), i)
 	return p
 }
 
-// Full reports whether no more faults are collected.
+// Full reports whether the maximum number of faults has been collected.
 func (p Place) Full() bool { return p.Most > 0 && len(*p.Faults) >= p.Most }
 
-// Fault records what is wrong with a member, unless something about the same one was recorded already: one whose type was refused is not
-// reported a second time as missing.
+// Fault records a fault of a member, unless that member or an element of it already has one: a member whose type was refused is not also
+// reported as missing.
 func (p Place) Fault(name, reason string) {
 	if p.Full() {
 		return
@@ -58,17 +58,17 @@ func (p Place) Fault(name, reason string) {
 	p.Faults.Add(path, reason)
 }
 
-// Check records an error that ends a sentence that starts with the name of the member. There may be none.
+// Check records err, which completes a sentence that starts with the name of the member. A nil err is ignored.
 func (p Place) Check(name string, err error) {
 	if err != nil {
 		p.Fault(name, err.Error())
 	}
 }
 
-// MaxQuoted is how many characters of a refused value are repeated.
+// MaxQuoted is the maximum number of characters of a refused value that are quoted.
 const MaxQuoted = 64
 
-// Quote shows a value of the request, shortened and without anything that could upset a terminal or a log.
+// Quote quotes a value of the request, shortened and with everything escaped that could upset a terminal or a log.
 func Quote(value string) string {
 	n := 0
 	for i := range value {
@@ -80,7 +80,7 @@ func Quote(value string) string {
 	return strconv.Quote(value)
 }
 
-// Refused says what a value must be and what it is, as the end of a sentence that starts with its name.
+// Refused returns an error that says what a value must be and what it is; it completes a sentence that starts with the name.
 func Refused(want, value string) error {
 	return errors.New("must be " + want + ", not " + Quote(value))
 }

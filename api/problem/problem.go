@@ -1,5 +1,5 @@
-// Package problem holds the error body every interface of the platform answers with: the
-// ProblemDetails of RFC 9457 (MEC 009 clause 6.15).
+// Package problem defines the error body of every interface of the platform: the ProblemDetails of RFC
+// 9457 (MEC 009 clause 6.15).
 package problem
 
 import "strings"
@@ -11,19 +11,19 @@ const ContentType = "application/problem+json"
 type Details struct {
 	// Type is a URI that identifies the kind of problem; absent means "about:blank".
 	Type string `json:"type,omitempty"`
-	// Title is a short text that is the same for every problem of this kind.
+	// Title is a short summary, the same for every problem of this type.
 	Title string `json:"title"`
 	// Status is the HTTP status code, 400 to 599.
 	Status int `json:"status"`
-	// Detail says what was wrong with this very request and what to do about it.
+	// Detail says what was wrong with this particular request and how to fix it.
 	Detail string `json:"detail"`
-	// Instance names the occurrence: the id of the request, as in the server's log.
+	// Instance identifies the occurrence: the request id, as in the server's log.
 	Instance string `json:"instance,omitempty"`
-	// InvalidParams lists every member, parameter or header that was refused.
+	// InvalidParams lists every refused member, parameter and header.
 	InvalidParams []InvalidParam `json:"invalidParams,omitempty"`
 }
 
-// Error makes Details usable as an error by clients.
+// Error returns the title and the detail.
 func (d *Details) Error() string {
 	if d.Detail == "" {
 		return d.Title
@@ -31,16 +31,16 @@ func (d *Details) Error() string {
 	return d.Title + ": " + d.Detail
 }
 
-// InvalidParam names one offending part of a request.
+// InvalidParam describes one invalid part of a request.
 type InvalidParam struct {
 	// Name is the path of a body member ("transportInfo.endpoint.uris[0]"), or the name of a query
 	// parameter or header.
 	Name string `json:"name"`
-	// Reason says what is wrong with it, as the end of a sentence that starts with the name.
+	// Reason says what is wrong with it; it completes a sentence that starts with the name.
 	Reason string `json:"reason"`
 }
 
-// InvalidParams collects the faults of one request so that all of them can be reported at once.
+// InvalidParams collects the faults of a request so that all of them can be reported at once.
 type InvalidParams []InvalidParam
 
 // Add records that the named part is wrong for the given reason.
@@ -48,7 +48,7 @@ func (p *InvalidParams) Add(name, reason string) {
 	*p = append(*p, InvalidParam{Name: name, Reason: reason})
 }
 
-// Error joins all faults into one sentence.
+// Error returns all faults as one sentence.
 func (p InvalidParams) Error() string {
 	var b strings.Builder
 	for i, f := range p {
@@ -62,7 +62,7 @@ func (p InvalidParams) Error() string {
 	return b.String()
 }
 
-// Err returns p as an error, or nil when nothing was recorded.
+// Err returns p as an error, or nil when p is empty.
 func (p InvalidParams) Err() error {
 	if len(p) == 0 {
 		return nil

@@ -14,27 +14,27 @@ const (
 	nameMarks            = "!#$%&'*+-.^_`|~" // of RFC 9110 5.6.2
 )
 
-// Authorization is the content of an Authorization header that carries a signature.
+// Authorization is the parsed value of an Authorization header with a signature.
 type Authorization struct {
-	// AccessKeyID says whose signature it is: 20 characters.
+	// AccessKeyID identifies the signer: 20 characters.
 	AccessKeyID string
-	// SignedHeaders has the names of the headers the signature covers, in lower case and sorted; host and x-sdk-date are among
-	// them.
+	// SignedHeaders lists the names of the headers the signature covers, in lower case and sorted. They include host and
+	// x-sdk-date.
 	SignedHeaders []string
 	// Signature is the signature as 64 hexadecimal digits in lower case, so that one signature has one spelling.
 	Signature string
 }
 
-// String is the value of the header.
+// String returns the value of the header.
 func (a Authorization) String() string {
 	return Algorithm + " Access=" + a.AccessKeyID + ", SignedHeaders=" + strings.Join(a.SignedHeaders, ";") + ", Signature=" + a.Signature
 }
 
-// ParseAuthorization reads the value of an Authorization header:
+// ParseAuthorization parses the value of an Authorization header:
 //
 //	SDK-HMAC-SHA256 Access=<20 characters>, SignedHeaders=<names, sorted, with ";" between them>, Signature=<64 hexadecimal digits>
 //
-// with at most 32 names and 512 bytes of them. The error says what is wrong and what was expected, and repeats nothing of the
+// with at most 32 names of at most 512 bytes in total. The error says what is wrong and what was expected, without quoting the
 // value.
 func ParseAuthorization(value string) (Authorization, error) {
 	a, err := parse(value)

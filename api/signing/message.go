@@ -16,24 +16,24 @@ const (
 	dateHeader = "x-sdk-date"
 )
 
-// Message is what a signature covers: a request as it stands on the wire.
+// Message is the part of a request that a signature covers, as sent on the wire.
 type Message struct {
 	// Method is the method of the request.
 	Method string
-	// Host is the Host header, or the :authority of HTTP/2, as the client sent it; proxies must leave it alone.
+	// Host is the Host header, or the :authority of HTTP/2, as the client sent it; proxies must not change it.
 	Host string
-	// Path is the path of the request line, escaped, without the query.
+	// Path is the escaped path of the request line, without the query.
 	Path string
 	// RawQuery is the query of the request line, without the question mark.
 	RawQuery string
-	// Header has the other headers. The date that is signed is the value of X-Sdk-Date.
+	// Header holds the other headers. The signed date is the value of X-Sdk-Date.
 	Header http.Header
-	// Body is the whole body; nil and empty are the same.
+	// Body is the whole body; nil and empty are equivalent.
 	Body []byte
 }
 
-// CanonicalRequest is the text whose hash is signed: six parts, separated by line feeds, that are the same for a request however
-// its path, query and headers are written. signedHeaders is as ParseAuthorization returns it.
+// CanonicalRequest returns the text whose hash is signed: six parts separated by line feeds, which are the same for all spellings
+// of the path, query and headers of a request. signedHeaders is as returned by ParseAuthorization.
 func (m *Message) CanonicalRequest(signedHeaders []string) string {
 	return string(m.appendCanonical(nil, signedHeaders))
 }
@@ -58,8 +58,8 @@ func (m *Message) appendCanonical(b []byte, signedHeaders []string) []byte {
 	return hex.AppendEncode(b, sum[:])
 }
 
-// appendPath writes the segments of the path, decoded and then escaped as in a query, each with a slash before it, and a slash at
-// the end. Empty ones, "." and ".." are left out.
+// appendPath appends the segments of the path, decoded and then escaped as in a query, each preceded by a slash, and a final
+// slash. Empty segments, "." and ".." are omitted.
 func appendPath(b []byte, escaped string) []byte {
 	path, err := url.PathUnescape(escaped)
 	if err != nil {
@@ -74,8 +74,8 @@ func appendPath(b []byte, escaped string) []byte {
 	return append(b, '/')
 }
 
-// appendQuery writes the pairs of the query, escaped afresh and sorted as whole strings. Pairs that cannot be decoded are left
-// out, as url.URL.Query does.
+// appendQuery appends the pairs of the query, re-escaped and sorted as whole strings. Pairs that cannot be decoded are omitted,
+// as by url.URL.Query.
 func appendQuery(b []byte, raw string) []byte {
 	if raw == "" {
 		return b
@@ -91,7 +91,7 @@ func appendQuery(b []byte, raw string) []byte {
 	return append(b, strings.Join(pairs, "&")...)
 }
 
-// appendHeaders writes a line for every signed header, in the order of the lines.
+// appendHeaders appends a line for every signed header, in the order of compareLines.
 func (m *Message) appendHeaders(b []byte, signed []string) []byte {
 	var space [maxSignedHeaders]string
 	names := append(space[:0], signed...)
@@ -109,7 +109,7 @@ func (m *Message) appendHeaders(b []byte, signed []string) []byte {
 	return b
 }
 
-// compareLines compares two names as the lines they start: "a-b:" stands before "a:", as the hyphen does before the colon.
+// compareLines compares two names as the lines they start: "a-b:" sorts before "a:", because the hyphen sorts before the colon.
 func compareLines(a, b string) int {
 	n := min(len(a), len(b))
 	if c := strings.Compare(a[:n], b[:n]); c != 0 || len(a) == len(b) {
@@ -122,13 +122,13 @@ func compareLines(a, b string) int {
 }
 
 func (m *Message) values(name string) []string {
-	if name == dateHeader { // a name that CanonicalMIMEHeaderKey does not keep
+	if name == dateHeader { // CanonicalMIMEHeaderKey does not intern it
 		return m.Header[DateHeader]
 	}
 	return m.Header[textproto.CanonicalMIMEHeaderKey(name)]
 }
 
-// appendValues writes the values of a header without white space around them, sorted and separated by commas.
+// appendValues appends the values of a header, trimmed of white space, sorted and separated by commas.
 func appendValues(b []byte, values []string) []byte {
 	if len(values) == 1 {
 		return append(b, strings.TrimSpace(values[0])...)

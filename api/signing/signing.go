@@ -1,9 +1,10 @@
-// Package signing makes and checks the request signature SDK-HMAC-SHA256, with which an app proves to a MEC platform that it
+// Package signing creates and verifies the request signature SDK-HMAC-SHA256, with which an app proves to a MEC platform that it
 // holds an access key and its secret key. The secret key itself is never sent.
 //
-// A client calls [Sign]. A server parses the Authorization header with [ParseAuthorization], computes what the signature ought to
-// be with [Message.Signature], and compares the two in constant time. The signature covers the method, the path, the query, the
-// signed headers and the body; whether its date is acceptable, and whether it was seen before, is for the server to judge.
+// A client calls [Sign]. A server parses the Authorization header with [ParseAuthorization], computes the expected signature with
+// [Message.Signature], and compares the two in constant time. The signature covers the method, the path, the query, the signed
+// headers and the body. It is up to the server to check that the date is acceptable and that the signature has not been used
+// before.
 package signing
 
 import (
@@ -15,11 +16,11 @@ import (
 )
 
 const (
-	// Algorithm names the signature algorithm, in the Authorization header and in what is signed.
+	// Algorithm is the name of the signature algorithm, in the Authorization header and in the string to sign.
 	Algorithm = "SDK-HMAC-SHA256"
 	// DateHeader is the header with the time of signing. It is always signed.
 	DateHeader = "X-Sdk-Date"
-	// DateLayout is the form of the time of signing, for time.Parse: UTC, to the second.
+	// DateLayout is the layout of the time of signing, for time.Parse: UTC, to the second.
 	DateLayout = "20060102T150405Z"
 	// AccessKeyIDLength is the length of an access key id in bytes.
 	AccessKeyIDLength = 20
@@ -45,12 +46,12 @@ func isKeyText(s string) bool {
 	return true
 }
 
-// Sign signs r, whose body is body, as the holder of the keys does at the time at. It sets the headers X-Sdk-Date and
-// Authorization, and Content-Type to application/json when r has none; the signature covers these two besides Authorization
-// and the host. What is signed must not change afterwards.
+// Sign signs r, whose body is body, with the access key at the given time. It sets the headers X-Sdk-Date and Authorization, and
+// Content-Type to application/json when r has none. Of the headers, the signature covers the host, X-Sdk-Date and Content-Type.
+// What is signed must not change afterwards.
 //
-// The time counts to the second. A server that accepts a signature once refuses the second of two equal requests that were
-// signed within the same second.
+// The time has a resolution of one second. A server that accepts each signature only once refuses the second of two equal
+// requests that were signed within the same second.
 func Sign(r *http.Request, accessKeyID, secretKey string, body []byte, at time.Time) {
 	if r.Header == nil {
 		r.Header = make(http.Header)
@@ -73,10 +74,10 @@ func Sign(r *http.Request, accessKeyID, secretKey string, body []byte, at time.T
 	r.Header.Set("Authorization", a.String())
 }
 
-// Signature computes the signature of the message: the 32 bytes of an HMAC-SHA256 with the text of the secret key as its key.
-// signedHeaders is as ParseAuthorization returns it: names in lower case, sorted.
+// Signature returns the signature of the message: the 32 bytes of an HMAC-SHA256 whose key is the text of the secret key.
+// signedHeaders is as returned by ParseAuthorization: names in lower case, sorted.
 func (m *Message) Signature(secretKey []byte, signedHeaders []string) []byte {
-	var space [512]byte // enough for a request for a token, and off the heap
+	var space [512]byte // enough for a token request; stays off the heap
 	canonical := sha256.Sum256(m.appendCanonical(space[:0], signedHeaders))
 	toSign := make([]byte, 0, 128)
 	toSign = append(toSign, Algorithm...)

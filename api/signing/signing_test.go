@@ -26,7 +26,7 @@ const (
 
 var usual = []string{"content-type", "host", "x-sdk-date"}
 
-// known are requests whose signatures others have computed.
+// known are requests whose signatures were computed by other implementations.
 var known = map[string]struct {
 	host, date, canonicalHash, signature string
 }{
@@ -85,7 +85,7 @@ func TestTheCanonicalRequestHasSixParts(t *testing.T) {
 		"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", m.CanonicalRequest(usual))
 }
 
-// part returns one of the parts of a canonical request that are a line.
+// part returns a single-line part of a canonical request.
 func part(m *signing.Message, n int) string {
 	return strings.Split(m.CanonicalRequest(usual), "\n")[n]
 }
@@ -120,7 +120,7 @@ func TestTheQueryIsWrittenInOneWay(t *testing.T) {
 		"b=1&a=2&a=1":       "a=1&a=2&b=1",
 		"a=x+y&b=x%20y":     "a=x+y&b=x+y",
 		"a%3Db=c%26d":       "a%3Db=c%26d",
-		"a-b=1&a=1":         "a-b=1&a=1", // whole pairs are sorted, and "-" stands before "="
+		"a-b=1&a=1":         "a-b=1&a=1", // whole pairs are sorted, and "-" sorts before "="
 		"good=1&bad=%zz":    "good=1",
 		"a=1&&b=2":          "a=1&b=2",
 		"n=caf%C3%A9&t=a~b": "n=caf%C3%A9&t=a~b",
@@ -144,7 +144,7 @@ func TestTheHeadersAreWrittenInOneWay(t *testing.T) {
 	signed := []string{"host", "x-a", "x-a-b", "x-a1", "x-empty", "x-none", "x-sdk-date"}
 	_, headers, _ := strings.Cut(m.CanonicalRequest(signed), "/\n\n")
 	headers, _, _ = strings.Cut(headers, "\n\n")
-	// Lines are sorted, not names: "-" and digits stand before ":".
+	// Lines are sorted, not names: "-" and digits sort before ":".
 	require.Equal(t, []string{
 		"host:h:1", "x-a-b:1", "x-a1:2", "x-a:a,b,c,d", "x-empty:", "x-none:", "x-sdk-date:20240102T030405Z",
 	}, strings.Split(headers, "\n"))
@@ -196,7 +196,7 @@ func mustRequest(t *testing.T, url string) *http.Request {
 	return r
 }
 
-// requireSigned checks a request as a server does.
+// requireSigned verifies a request as a server does.
 func requireSigned(t *testing.T, r *http.Request, host string, body []byte) {
 	t.Helper()
 	a, err := signing.ParseAuthorization(r.Header.Get("Authorization"))

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// What every part of the platform reads to know who calls: never a secret, not even an encrypted one.
+// The prefixes of the records by which every part of the platform identifies callers. They never hold a secret, not even
+// encrypted.
 const (
 	PrefixCredentials = Root + "auth/credentials/"
 	PrefixSigningKeys = Root + "auth/keys/"
@@ -14,7 +15,7 @@ const (
 	PrefixRevoked     = Root + "auth/revoked/"
 )
 
-// AuthRoot is the prefix of what only mepauth reads, so that an etcd role can keep the others out.
+// AuthRoot is the prefix of the records that only mepauth reads, so that an etcd role can deny access to the other parts.
 const AuthRoot = "/mep/auth/v1/"
 
 // The prefixes below AuthRoot.
@@ -30,48 +31,48 @@ const (
 	KeyBootstrap      = AuthRoot + "bootstrap/done"
 )
 
-// TokenRoot is the prefix of what mepauth reads when it is asked for, and nobody follows.
-const TokenRoot = "/mep/tokens/v1/" //nolint:gosec // is no token
+// TokenRoot is the prefix of the records that mepauth reads on demand and nobody watches.
+const TokenRoot = "/mep/tokens/v1/" //nolint:gosec // not a token
 
-// PrefixRefresh is where refresh tokens are.
+// PrefixRefresh is the prefix of the refresh tokens.
 const PrefixRefresh = TokenRoot + "refresh/"
 
-// RefreshKeys is the prefix of the families of refresh tokens of an access key.
+// RefreshKeys returns the prefix of the refresh token families of an access key.
 func RefreshKeys(accessKeyID string) string {
 	return PrefixRefresh + url.PathEscape(accessKeyID) + "/"
 }
 
-// CredentialKey is the key of what is known of an access key, apart from its secrets.
+// CredentialKey returns the key of the credential of an access key, which holds no secrets.
 func CredentialKey(accessKeyID string) string { return PrefixCredentials + url.PathEscape(accessKeyID) }
 
-// SecretKey is the key of the secrets of an access key.
+// SecretKey returns the key of the secrets of an access key.
 func SecretKey(accessKeyID string) string { return PrefixSecrets + url.PathEscape(accessKeyID) }
 
-// HolderKeys is the prefix of the index of the access keys of a subject; an index key is followed by the access key and holds
-// nothing.
+// HolderKeys returns the prefix of the index of a subject's access keys. An index key ends in the access key and has an empty
+// value.
 func HolderKeys(subject string) string { return PrefixHolders + url.PathEscape(subject) + "/" }
 
-// HolderKey is the index key of an access key.
+// HolderKey returns the index key of an access key.
 func HolderKey(subject, accessKeyID string) string {
 	return HolderKeys(subject) + url.PathEscape(accessKeyID)
 }
 
-// AttemptsKey is the key of the failed attempts to use an access key, which need not exist.
+// AttemptsKey returns the key of the failed attempts to use an access key. The access key need not exist.
 func AttemptsKey(accessKeyID string) string { return PrefixAttempts + url.PathEscape(accessKeyID) }
 
-// AccessKeyID is the access key a key below the prefix stands for.
+// AccessKeyID returns the access key of a key below the prefix.
 func AccessKeyID(prefix, key string) (string, error) { return url.PathUnescape(key[len(prefix):]) }
 
-// SigningKeyKey is the key of the public part of a signing key, PrivateKeyKey that of the private one.
+// SigningKeyKey returns the key of the public part of a signing key.
 func SigningKeyKey(kid string) string { return PrefixSigningKeys + kid }
 
-// PrivateKeyKey is the key of the private part of a signing key.
+// PrivateKeyKey returns the key of the private part of a signing key.
 func PrivateKeyKey(kid string) string { return PrefixPrivateKeys + kid }
 
-// IssuerKey is the key of an issuer name.
+// IssuerKey returns the key of an issuer name.
 func IssuerKey(issuer string) string { return PrefixIssuers + url.PathEscape(issuer) }
 
-// RevokedKey is the key of a revoked token.
+// RevokedKey returns the key of a revoked token.
 func RevokedKey(tokenID string) string { return PrefixRevoked + tokenID }
 
 // The scopes of tokens.
@@ -84,33 +85,33 @@ const (
 // OriginCredentials marks an instance that became known when credentials were provisioned for it.
 const OriginCredentials AppOrigin = "credentials"
 
-// Credential is what is known of an access key, apart from its secrets. While the record is there with the epoch a token was
-// issued under and is not disabled, the token is good; so a credential that is deleted takes its tokens along.
+// Credential is the record of an access key, without its secrets. A token is valid only while this record exists, is not
+// disabled and has the epoch the token was issued under; deleting a credential therefore revokes its tokens.
 type Credential struct {
 	Version
 	// Subject is the appInstanceId, or the name of a manager.
 	Subject string `json:"subject"`
-	// Name is for people; may be empty.
+	// Name is a display name; may be empty.
 	Name string `json:"name,omitempty"`
-	// Scopes are what tokens may be issued for.
+	// Scopes are the scopes that tokens may be issued for.
 	Scopes []string `json:"scopes"`
-	// Epoch changes when the tokens issued so far must no longer be taken.
+	// Epoch changes when the tokens issued so far must no longer be accepted.
 	Epoch string `json:"epoch"`
-	// Disabled refuses new tokens and those issued.
+	// Disabled refuses new tokens and those already issued.
 	Disabled bool `json:"disabled,omitempty"`
-	// RefreshTokens says that refresh tokens are issued, too.
+	// RefreshTokens reports whether refresh tokens are issued as well.
 	RefreshTokens bool `json:"refreshTokens,omitempty"`
-	// BindClientAddress makes tokens good only for the client address they were issued to.
+	// BindClientAddress makes tokens valid only for the client address they were issued to.
 	BindClientAddress bool `json:"bindClientAddress,omitempty"`
 	// Created and Changed are when the record was first and last written.
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
 }
 
-// Secrets are the secret keys of an access key, the newest first. There are two while one is being replaced.
+// Secrets are the secret keys of an access key, newest first. There are two while one is being replaced.
 type Secrets struct {
 	Version
-	// Epoch is that of the credential the secrets belong to.
+	// Epoch is the epoch of the credential the secrets belong to.
 	Epoch   string   `json:"epoch"`
 	Secrets []Secret `json:"secrets"`
 }
@@ -121,7 +122,7 @@ type Secret struct {
 	// Sealed is the secret key, encrypted.
 	Sealed  []byte    `json:"sealed"`
 	Created time.Time `json:"created"`
-	// Expires is when it is no longer taken; zero: never.
+	// Expires is when the secret key expires; zero means never.
 	Expires time.Time `json:"expires,omitzero"`
 }
 
@@ -130,16 +131,16 @@ type SigningKey struct {
 	Version
 	// Algorithm is the JWS algorithm, such as ES256.
 	Algorithm string `json:"alg"`
-	// JWK is the public key as RFC 7517 writes it.
+	// JWK is the public key in the form of RFC 7517.
 	JWK json.RawMessage `json:"jwk"`
-	// Created is when the key was made; NotBefore is when it begins to sign.
+	// Created is when the key was made; NotBefore is when it starts signing.
 	Created   time.Time `json:"created"`
 	NotBefore time.Time `json:"notBefore"`
-	// Retired is when it ceases to sign, zero until a successor or an operator says so; Expires is when the last token it
+	// Retired is when the key stops signing, zero until a successor or an operator sets it. Expires is when the last token it
 	// signed has expired.
 	Retired time.Time `json:"retired,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
-	// Verify is how long the key verifies after it ceased to sign, in seconds: the longest life of its tokens and a margin.
+	// Verify is how long the key verifies after it stops signing, in seconds: the longest token lifetime plus a margin.
 	Verify int64 `json:"verify"`
 }
 
@@ -155,47 +156,47 @@ type Issuer struct {
 	Version
 	// Issuer is the value of the claim iss.
 	Issuer string `json:"issuer"`
-	// Replaced is when another name took its place, zero for the present one.
+	// Replaced is when another name replaced it, zero for the present one.
 	Replaced time.Time `json:"replaced,omitzero"`
 }
 
-// Revoked is a token that was revoked. The record ends with the token's life.
+// Revoked is a revoked token. The record lasts as long as the token could be used.
 type Revoked struct {
 	Version
 	// Expires is when the token would have expired.
 	Expires time.Time `json:"expires"`
 }
 
-// Attempts is what is remembered of the use of an access key.
+// Attempts is the record of the recent uses of an access key.
 type Attempts struct {
 	Version
-	// Sources are the client addresses from which the key failed lately.
+	// Sources holds the recent failures by client address.
 	Sources map[string]Failures `json:"sources,omitempty"`
-	// All counts over all sources but the trusted ones.
+	// All counts the failures from all sources except the trusted ones.
 	All Failures `json:"all"`
-	// Trusted are addresses from which the key was used with success, the latest first. A key that is locked for everybody
-	// is not locked for them.
+	// Trusted lists addresses from which the key was used successfully, the latest first. A lock for everybody does not apply
+	// to them.
 	Trusted []string `json:"trusted,omitempty"`
 }
 
 // Failures counts failed attempts.
 type Failures struct {
-	// First is when the window opened in which Count is counted.
+	// First is the start of the window in which Count is counted.
 	First time.Time `json:"first,omitzero"`
 	Count int       `json:"count,omitempty"`
-	// Until is when a lock ends, zero without one.
+	// Until is when a lock ends, zero without a lock.
 	Until time.Time `json:"until,omitzero"`
 }
 
-// Refresh is a family of refresh tokens: each of them is good until it is exchanged for the next.
+// Refresh is a family of refresh tokens: each token is valid until it is exchanged for the next.
 type Refresh struct {
 	Version
 	AccessKeyID string `json:"accessKeyId"`
-	// Epoch is that of the credential when the family began.
+	// Epoch is the epoch of the credential when the family began.
 	Epoch string `json:"epoch"`
-	// Current is a hash of the one token that is good.
+	// Current is a hash of the one valid token.
 	Current string `json:"current"`
-	// Scopes are what may be asked for.
+	// Scopes are the scopes that may be requested.
 	Scopes []string `json:"scopes"`
 	// ClientAddress is the address the family is bound to, empty for any.
 	ClientAddress string    `json:"clientAddress,omitempty"`

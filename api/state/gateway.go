@@ -10,10 +10,11 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// GatewayRoot is the prefix of what belongs to the gateway.
+// GatewayRoot is the prefix of the gateway's records.
 const GatewayRoot = Root + "gateway/"
 
-// The prefixes of the gateway's records. What may hold any character, such as a serName, is escaped in keys.
+// The prefixes of the gateway's records. Parts of keys that may contain any character, such as a serName, are
+// escaped.
 const (
 	PrefixGatewayRoutes   = GatewayRoot + "routes/"   // {routeId}
 	PrefixGatewayPolicies = GatewayRoot + "policies/" // {serName, "*" or a platform route}
@@ -23,27 +24,27 @@ const (
 	PrefixStatistics      = GatewayRoot + "stats/"    // {hour}/{replica}/{part}
 )
 
-// KeyPart is text as one part of a key.
+// KeyPart escapes a text for use as one part of a key.
 func KeyPart(s string) string { return dnsEscape.Replace(s) }
 
-// TextOf is the text of one part of a key.
+// TextOf reverses KeyPart.
 func TextOf(part string) string { return dnsUnescape.Replace(part) }
 
-// GatewayRouteKey is the key of a static route.
+// GatewayRouteKey returns the key of a static route.
 func GatewayRouteKey(id string) string { return PrefixGatewayRoutes + KeyPart(id) }
 
-// GatewayPolicyKey is the key of a policy.
+// GatewayPolicyKey returns the key of a policy.
 func GatewayPolicyKey(name string) string { return PrefixGatewayPolicies + KeyPart(name) }
 
-// APIKeyKey is the key of an API key.
+// APIKeyKey returns the key of the record of an API key.
 func APIKeyKey(id string) string { return PrefixAPIKeys + id }
 
-// AccessKey is the key of an access request.
+// AccessKey returns the key of an access request.
 func AccessKey(owner, serName, consumer string) string {
 	return PrefixAccess + KeyPart(owner) + "/" + KeyPart(serName) + "/" + KeyPart(consumer)
 }
 
-// QuotaKey is the key of what has been taken of a quota in the window that began at a moment.
+// QuotaKey returns the key of what has been used of a quota in the window that starts at window.
 func QuotaKey(route, consumer, per string, window time.Time) string {
 	return fmt.Sprintf("%s%s/%s/%s/%s", PrefixQuotas, KeyPart(route), KeyPart(consumer), per, window.UTC().Format("20060102T1504"))
 }
@@ -64,9 +65,10 @@ type GatewayPolicy struct {
 // APIKey is the record of an API key.
 type APIKey struct {
 	Version
-	// Hash is the SHA-256 of the secret part of the key. That has 256 random bits, so that nothing slower is needed.
+	// Hash is the SHA-256 of the secret part of the key. The secret has 256 random bits, so a slower hash is not
+	// needed.
 	Hash []byte `json:"hash"`
-	// Key is what is shown of it, without the key itself.
+	// Key is the public description of the API key, without the key itself.
 	Key gateway.APIKey `json:"key"`
 }
 
@@ -76,21 +78,22 @@ type Access struct {
 	Request gateway.AccessRequest `json:"request"`
 }
 
-// QuotaTaken is the record of what the replicas of the gateway have taken of a quota in a window.
+// QuotaTaken is the record of how much of a quota the replicas of the gateway have taken in a window.
 type QuotaTaken struct {
 	Version
 	Taken int64 `json:"taken"`
 	Limit int64 `json:"limit"`
 }
 
-// Declared are the names of the services the app declared that it uses, sorted; none when it declared nothing.
+// Declared returns the names of the services the app declared that it uses, sorted and without duplicates.
 func (a *App) Declared() []string {
 	names := slices.Concat(a.Requires, a.Configured)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// Sharing is how an app wants its service to be shared, as its registration says; "" when it does not.
+// Sharing returns how the app wants its service to be shared, according to its registration, or "" when that does
+// not say.
 func (s *Service) Sharing() string {
 	if s.Info.TransportInfo == nil || !strings.Contains(string(s.Info.TransportInfo.ImplSpecificInfo), "sharing") {
 		return ""
@@ -98,7 +101,7 @@ func (s *Service) Sharing() string {
 	return sharing(s.Info.TransportInfo.ImplSpecificInfo)
 }
 
-// sharing reads {"gateway": {"sharing": "…"}}. What is not of this form says nothing.
+// sharing reads {"gateway": {"sharing": "…"}}, and returns "" for other forms.
 func sharing(info json.RawMessage) string {
 	var v struct {
 		Gateway struct {

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// MinutesRoot is the prefix of call statistics by the minute that are older than those below PrefixStatistics. It is not below Root,
-// because it is read when somebody asks for it, and not copied by every program.
+// MinutesRoot is the prefix of per-minute call statistics that are older than those below PrefixStatistics. It is not below Root,
+// because these records are read on demand and not mirrored by every program.
 const MinutesRoot = "/mep/statistics/v1/"
 
-// MinutesHour is the prefix of the minutes of an hour, of all replicas.
+// MinutesHour returns the prefix of the minutes of an hour, of all replicas.
 func MinutesHour(hour time.Time) string {
 	return MinutesRoot + strings.TrimPrefix(StatisticsHour(hour), PrefixStatistics)
 }
 
-// MinutesKey is where the minutes stand of the record of a key that StatisticsKey made.
+// MinutesKey returns the key of the minutes for a key that StatisticsKey returned.
 func MinutesKey(statistics string) string {
 	return MinutesRoot + strings.TrimPrefix(statistics, PrefixStatistics)
 }
@@ -27,12 +27,12 @@ func MinutesKey(statistics string) string {
 // minutesVersion is the first byte of packed minutes.
 const minutesVersion = 1
 
-// microsOfAMilli is what durations are rounded to in packed minutes.
+// microsOfAMilli is the resolution of durations in packed minutes, in microseconds.
 const microsOfAMilli = 1000
 
-// PackMinutes makes a value that is not JSON, of less than half the size: no base64, every kind of number together, and of durations and
-// bytes only by how much they differ from what as many calls took before on average. Durations are in milliseconds, with what is left
-// over counted to the next minute. The errors are those of Pack.
+// PackMinutes returns a binary encoding of less than half the size of the JSON record: it avoids base64, stores each kind of number
+// together, and stores durations and bytes as differences from the average of the calls so far. Durations are in milliseconds; the
+// remainder is carried over to the next minute. The errors are those of Pack.
 func (s *CallStatistics) PackMinutes() ([]byte, error) {
 	e := minutesEncoder{known: make(map[string]uint64)}
 	e.number(uint64(len(s.Pairs)))
@@ -76,7 +76,7 @@ func (s *CallStatistics) PackMinutes() ([]byte, error) {
 	return deflate([]byte{minutesVersion}, e.body)
 }
 
-// UnpackMinutes reads what PackMinutes made. An error means that it is damaged, or of a newer version.
+// UnpackMinutes decodes a result of PackMinutes. An error means that the value is damaged or of a newer version.
 func UnpackMinutes(value []byte) (CallStatistics, error) {
 	if len(value) == 0 || value[0] != minutesVersion {
 		return CallStatistics{}, errors.New("packed minutes are not of the version that this release knows")
@@ -93,20 +93,20 @@ func UnpackMinutes(value []byte) (CallStatistics, error) {
 	return s, nil
 }
 
-// average predicts numbers from how they grew with the calls so far. It is the same for who writes and who reads.
+// average predicts a number from its average per call so far. The encoder and the decoder make the same predictions.
 type average struct{ calls, sum uint64 }
 
-// of is what so many calls add up to.
+// of returns the prediction for a number of calls.
 func (a *average) of(calls uint64) uint64 {
 	hi, lo := bits.Mul64(a.sum, calls)
 	if a.calls <= hi {
-		return 0 // there were none, or it is more than any number
+		return 0 // no calls so far, or an overflow
 	}
 	n, _ := bits.Div64(hi, lo, a.calls)
 	return n
 }
 
-// add adds what calls came to. What runs over does so for reader and writer alike.
+// add records that calls had the total n. Overflow wraps around alike in the encoder and the decoder.
 func (a *average) add(calls, n uint64) {
 	a.calls += calls
 	a.sum += n
@@ -114,13 +114,13 @@ func (a *average) add(calls, n uint64) {
 
 type minutesEncoder struct {
 	body  []byte
-	known map[string]uint64 // names that were written, by their number from 1
+	known map[string]uint64 // the number of each name written, from 1
 	long  int               // the length of a name that is too long
 }
 
 func (e *minutesEncoder) number(n uint64) { e.body = binary.AppendUvarint(e.body, n) }
 
-// name writes the number of a name, or 0 and the name where it stands for the first time.
+// name writes the number of a name, or, the first time, 0 and the name.
 func (e *minutesEncoder) name(s string) {
 	n := e.known[s]
 	if e.number(n); n > 0 {
@@ -134,7 +134,7 @@ func (e *minutesEncoder) name(s string) {
 	e.body = append(e.body, s...)
 }
 
-// column writes one number of every bucket, which is not negative.
+// column writes one number of every bucket. The numbers are not negative.
 func (e *minutesEncoder) column(pairs []CallPair, of func(CallBucket) int64) {
 	for _, p := range pairs {
 		for _, b := range p.Buckets {
@@ -143,14 +143,14 @@ func (e *minutesEncoder) column(pairs []CallPair, of func(CallBucket) int64) {
 	}
 }
 
-// difference writes by how much a number is more, or less, than calls would make it on average.
+// difference writes the difference between n and its prediction.
 func (e *minutesEncoder) difference(a *average, calls, n int64) {
 	c, v := uint64(calls), uint64(n)                       //nolint:gosec // not negative
-	e.body = binary.AppendVarint(e.body, int64(v-a.of(c))) //nolint:gosec // what runs over does so in both directions
+	e.body = binary.AppendVarint(e.body, int64(v-a.of(c))) //nolint:gosec // overflow wraps around in both directions
 	a.add(c, v)
 }
 
-// minutesDecoder reads a body. Once something is wrong everything is 0.
+// minutesDecoder decodes a body. After the first fault it yields only zeros.
 type minutesDecoder struct {
 	statisticsDecoder
 	names []string
@@ -206,7 +206,7 @@ func (d *minutesDecoder) pairs() []CallPair {
 	return pairs
 }
 
-// known reads a name that stands here for the first time, or the number of one that stood before.
+// known reads a name, or the number of a name read before.
 func (d *minutesDecoder) known() string {
 	if n := d.number(int64(len(d.names))); n > 0 {
 		return d.names[n-1]
@@ -216,7 +216,7 @@ func (d *minutesDecoder) known() string {
 	return name
 }
 
-// difference reads what minutesEncoder.difference wrote, a number that may not be larger than most.
+// difference reads a number that minutesEncoder.difference wrote and that may be at most most.
 func (d *minutesDecoder) difference(a *average, calls, most int64) int64 {
 	n, size := binary.Varint(d.rest)
 	if d.damaged || size <= 0 {
@@ -225,11 +225,11 @@ func (d *minutesDecoder) difference(a *average, calls, most int64) int64 {
 	}
 	d.rest = d.rest[size:]
 	c := uint64(calls)       //nolint:gosec // not negative
-	v := a.of(c) + uint64(n) //nolint:gosec // what runs over does so in both directions
+	v := a.of(c) + uint64(n) //nolint:gosec // overflow wraps around in both directions
 	if v > uint64(most) {    //nolint:gosec // not negative
 		d.damaged = true
 		return 0
 	}
 	a.add(c, v)
-	return int64(v) //nolint:gosec // at most as large as an int64
+	return int64(v) //nolint:gosec // at most math.MaxInt64
 }

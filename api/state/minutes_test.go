@@ -70,7 +70,7 @@ func TestDurationsKeepTheirSum(t *testing.T) {
 	}
 }
 
-// busy are the calls of ten minutes in which all of 50 services are called by some of 20 consumers.
+// busy returns the calls of ten minutes, in which some of 20 consumers call all of 50 services.
 func busy() state.CallStatistics {
 	random := rand.New(rand.NewPCG(1, 2))
 	s := state.CallStatistics{}
@@ -129,7 +129,7 @@ func TestMinutesStandWhereTheirRecordDoes(t *testing.T) {
 	require.False(t, strings.HasPrefix(key, state.Root), "what is below it every program copies")
 }
 
-// FuzzUnpackMinutes checks that damaged minutes are an error, and that what is none can be written as it was read.
+// FuzzUnpackMinutes checks that damaged minutes are an error, and that others are packed again unchanged.
 func FuzzUnpackMinutes(f *testing.F) {
 	s := calls()
 	for _, s := range []state.CallStatistics{s, s.Fold(), busy(), {}} {
@@ -152,7 +152,7 @@ func FuzzUnpackMinutes(f *testing.F) {
 	})
 }
 
-// FuzzMinutesOfNumbers checks that what is packed is what comes back, whatever the numbers.
+// FuzzMinutesOfNumbers checks that all numbers survive packing and unpacking.
 func FuzzMinutesOfNumbers(f *testing.F) {
 	f.Add(int64(1), int64(2), int64(3), int64(4), int64(5), int64(6))
 	f.Add(int64(math.MaxInt64), int64(math.MaxInt64), int64(0), int64(1), int64(math.MaxInt64), int64(2))

@@ -9,23 +9,23 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// ServiceHead is the part of a service record that a reader of many records needs: what the service is found by. Decoding
-// it costs a fraction of decoding the whole record.
+// ServiceHead is the part of a service record that readers of many records need: the members a service is found by.
+// Decoding it costs a fraction of decoding the whole record.
 type ServiceHead struct {
 	// SerName, CategoryID, State, Scope and ConsumedLocalOnly are members of the ServiceInfo.
 	SerName, CategoryID string
 	State               mp1.ServiceState
 	Scope               mp1.LocalityType
 	ConsumedLocalOnly   bool
-	// Interval is the livenessInterval in seconds, 0 when there is none, and Asked what the app proposed.
+	// Interval is the livenessInterval in seconds, 0 when there is none, and Asked the interval the app proposed.
 	Interval, Asked int
-	// Beat and Suspended are those of the record.
+	// Beat and Suspended are as in the record.
 	Beat, Suspended time.Time
 	// Info is the ServiceInfo as it is stored, a JSON object.
 	Info []byte
 }
 
-// DecodeServiceHead reads the head of a service record, with the errors of Decode. Info refers to value.
+// DecodeServiceHead decodes the head of a service record, with the errors of Decode. Info aliases value.
 func DecodeServiceHead(value []byte) (ServiceHead, error) {
 	var rec struct {
 		Version

@@ -1,7 +1,7 @@
-// Package state is what the parts of the platform share in etcd: where a record stands and what it holds.
+// Package state defines the records that the parts of the platform share in etcd: their keys and their contents.
 //
-// The parts never call each other; they meet here. Every value is JSON with a schema version, so that a newer
-// process can read what an older one wrote.
+// The parts never call each other; they communicate through these records. Records are JSON with a schema version,
+// so that a newer process can read what an older one wrote.
 package state
 
 import (
@@ -30,30 +30,30 @@ const (
 	PrefixMembers     = Root + "members/"
 )
 
-// SchemaVersion is the version this code writes. Records of a higher version are refused, not misread.
+// SchemaVersion is the version this code writes. Records with a higher version are refused, not misread.
 const SchemaVersion = 1
 
-// AppKey is the key of an app instance.
+// AppKey returns the key of an app instance.
 func AppKey(appInstanceID string) string { return PrefixApps + appInstanceID }
 
-// AppServices is the prefix of the services of an app instance.
+// AppServices returns the prefix of the services of an app instance.
 func AppServices(appInstanceID string) string { return PrefixServices + appInstanceID + "/" }
 
-// ServiceKey is the key of a service.
+// ServiceKey returns the key of a service.
 func ServiceKey(appInstanceID, serInstanceID string) string {
 	return AppServices(appInstanceID) + serInstanceID
 }
 
-// RemovedServiceKey is the key under which the last state of a removed service is kept until every subscriber has
-// been told of the removal.
+// RemovedServiceKey returns the key that holds the last state of a removed service until every subscriber has been
+// notified of the removal.
 func RemovedServiceKey(appInstanceID, serInstanceID string) string {
 	return PrefixRemoved + appInstanceID + "/" + serInstanceID
 }
 
-// CursorKey says how far a subscriber that lags behind has been served.
+// CursorKey returns the key of the cursor of a subscriber that lags behind.
 func CursorKey(subscriptionID string) string { return PrefixCursors + subscriptionID }
 
-// SplitKey divides a key "PREFIX/{owner}/{id}" into owner and id.
+// SplitKey splits a key "PREFIX/{owner}/{id}" into owner and id.
 func SplitKey(prefix, key string) (owner, id string, err error) {
 	rest, ok := strings.CutPrefix(key, prefix)
 	if ok {
@@ -65,7 +65,7 @@ func SplitKey(prefix, key string) (owner, id string, err error) {
 	return owner, id, nil
 }
 
-// Version is the part every record begins with.
+// Version is embedded in every record.
 type Version struct {
 	// V is the schema version, from 1.
 	V int `json:"v"`
@@ -74,12 +74,13 @@ type Version struct {
 // Service is the record of a registered service.
 type Service struct {
 	Version
-	// Info is the service as registered: defaults applied and transport resolved, without isLocal and _links.
+	// Info is the service as registered, with defaults applied and the transport resolved, and without isLocal and
+	// _links.
 	Info mp1.ServiceInfo `json:"info"`
 	// Asked is the livenessInterval the app proposed, in seconds; nil when it sends no heartbeats. Info holds the
-	// interval that applies.
+	// effective interval.
 	Asked *int `json:"asked,omitempty"`
-	// Beat is the last heartbeat, or what counted as one, that was worth a write: the registration, a replacement,
+	// Beat is the last heartbeat, or equivalent event, that was worth a write: the registration, a replacement,
 	// the end of a suspension.
 	Beat time.Time `json:"beat"`
 	// Suspended is when the service became SUSPENDED, zero while it is not.
@@ -91,18 +92,18 @@ type Subscription struct {
 	Version
 	// CallbackReference is where notifications go.
 	CallbackReference string `json:"callbackReference"`
-	// Filter is nil when all services are meant.
+	// Filter selects the services; nil selects all.
 	Filter *mp1.FilteringCriteria `json:"filter,omitempty"`
 }
 
-// Cursor says how far a subscriber has been served.
+// Cursor is the progress of the notifications to a subscriber.
 type Cursor struct {
 	Version
-	// Revision is the etcd revision up to which every matching change was delivered or given up.
+	// Revision is the etcd revision up to which every matching change was delivered or abandoned.
 	Revision int64 `json:"revision"`
 }
 
-// DeadLetter is a notification that was given up.
+// DeadLetter is a notification whose delivery was abandoned.
 type DeadLetter struct {
 	Version
 	SubscriptionID    string         `json:"subscriptionId"`
@@ -118,19 +119,19 @@ type DeadLetter struct {
 	LastError         string         `json:"lastError"`
 }
 
-// Heartbeats is what one process tells the others of the heartbeats it received lately.
+// Heartbeats holds the heartbeats that one process received recently, for the other processes.
 type Heartbeats struct {
 	Version
 	// Beats maps a serInstanceId to the time of its last heartbeat in milliseconds since the Unix epoch.
 	Beats map[string]int64 `json:"beats"`
 }
 
-// Record is every kind of record, through the embedded Version.
+// Record is implemented by every kind of record, through the embedded Version.
 type Record interface{ version() int }
 
 func (v Version) version() int { return v.V }
 
-// Decode reads a record and refuses one of a newer schema than this code knows.
+// Decode decodes a record and refuses one with a newer schema version than this code knows.
 func Decode[R Record](value []byte) (R, error) {
 	var r R
 	if err := json.Unmarshal(value, &r); err != nil {
@@ -142,7 +143,7 @@ func Decode[R Record](value []byte) (R, error) {
 	return r, nil
 }
 
-// Encode writes a record. The caller has set its version.
+// Encode encodes a record. The caller must have set its version.
 func Encode[R Record](r R) (string, error) {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -151,5 +152,5 @@ func Encode[R Record](r R) (string, error) {
 	return string(b), nil
 }
 
-// Current is the Version of a record written by this code.
+// Current returns the Version of a record written by this code.
 func Current() Version { return Version{V: SchemaVersion} }

@@ -79,7 +79,7 @@ func TestSplitKey(t *testing.T) {
 	}
 }
 
-// FuzzDecodeServiceHead checks that no value in the store makes a reader panic, and that what is accepted can be rendered.
+// FuzzDecodeServiceHead checks that no stored value makes the decoder panic, and that accepted values can be rendered.
 func FuzzDecodeServiceHead(f *testing.F) {
 	value, err := state.Encode(service())
 	if err != nil {

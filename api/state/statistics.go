@@ -14,42 +14,42 @@ import (
 	"time"
 )
 
-// What the gateway counts calls under that go to the platform itself and not to a service. No serName has parentheses of this form
-// by chance alone, so that one that does has only itself to blame.
+// Reserved names in call statistics, such as those of calls to the platform itself. A serName or consumer of this form is unlikely
+// to occur by accident.
 const (
 	// ServiceRegister counts POST …/applications/{appInstanceId}/services, ServiceDiscovery GET …/mec_service_mgmt/v1/services.
 	ServiceRegister  = "(serviceRegister)"
 	ServiceDiscovery = "(serviceDiscovery)"
-	// Others counts what there were too many of to count apart: consumers, or services.
+	// Others counts the services or consumers that are too many to be counted separately.
 	Others = "(other)"
-	// Anonymous counts callers that did not say who they are.
+	// Anonymous counts callers that did not identify themselves.
 	Anonymous = "(anonymous)"
 )
 
-// CallStatistics are the calls a replica of the gateway counted in a part of an hour. Its hour and replica are in its key.
+// CallStatistics are the calls that a replica of the gateway counted in a part of an hour. The hour and the replica are in the key.
 type CallStatistics struct {
-	// Folded says that each pair has one bucket, of minute 0, for all of its time.
+	// Folded reports whether each pair has a single bucket, of minute 0, for the whole time.
 	Folded bool
 	Pairs  []CallPair
 }
 
-// CallPair is the calls of one consumer to one service.
+// CallPair holds the calls of one consumer to one service.
 type CallPair struct {
 	Service, Consumer string
 	Buckets           []CallBucket
 }
 
-// CallBucket is the calls of a minute of the hour, 0 to 59. No number is negative.
+// CallBucket holds the calls of one minute of the hour, 0 to 59. No number is negative.
 type CallBucket struct {
 	Minute int
 	Calls  int64
-	// Refused are those of the calls that the gateway answered with 4xx, Failed those with 5xx.
+	// Refused counts the calls that the gateway answered with 4xx, Failed those with 5xx.
 	Refused, Failed int64
-	// Micros is the sum of their durations in microseconds, Bytes of what was answered.
+	// Micros is the total duration of the calls in microseconds, Bytes the total size of the responses.
 	Micros, Bytes int64
 }
 
-// Add adds the calls of another bucket. What becomes too large stays at the largest number.
+// Add adds the calls of another bucket. Sums that would overflow become math.MaxInt64.
 func (b *CallBucket) Add(o CallBucket) {
 	for _, p := range []struct {
 		to *int64
@@ -76,7 +76,7 @@ func (s *CallStatistics) Fold() CallStatistics {
 	return folded
 }
 
-// Merge adds the calls of others, of the same hour. Neither has to be folded.
+// Merge adds the calls of others, which is of the same hour. Both must be unfolded.
 func (s *CallStatistics) Merge(others CallStatistics) {
 	type names struct{ service, consumer string }
 	at := make(map[names]int, len(s.Pairs))
@@ -104,20 +104,20 @@ func (s *CallStatistics) Merge(others CallStatistics) {
 	s.Pairs = pairs
 }
 
-// statisticsHour is how an hour is written in a key, so that keys sort by time.
+// statisticsHour is the layout of an hour in a key; keys sort by time.
 const statisticsHour = "2006010215"
 
-// StatisticsHour is the prefix of the statistics of an hour, of all replicas.
+// StatisticsHour returns the prefix of the statistics of an hour, of all replicas.
 func StatisticsHour(hour time.Time) string {
 	return PrefixStatistics + hour.UTC().Format(statisticsHour) + "/"
 }
 
-// StatisticsKey is the key of a part of what a replica counted in an hour.
+// StatisticsKey returns the key of a part of what a replica counted in an hour.
 func StatisticsKey(hour time.Time, replica string, part int) string {
 	return fmt.Sprintf("%s%s/%d", StatisticsHour(hour), KeyPart(replica), part)
 }
 
-// SplitStatisticsKey divides what StatisticsKey put together.
+// SplitStatisticsKey splits a key returned by StatisticsKey.
 func SplitStatisticsKey(key string) (hour time.Time, replica string, err error) {
 	rest, ok := strings.CutPrefix(key, PrefixStatistics)
 	at, rest, both := strings.Cut(rest, "/")
@@ -130,24 +130,24 @@ func SplitStatisticsKey(key string) (hour time.Time, replica string, err error) 
 	return time.Time{}, "", fmt.Errorf("key %q is not of the form %s{hour}/{replica}/{part}", key, PrefixStatistics)
 }
 
-// PackedStatistics is the record of CallStatistics: the body is deflated.
+// PackedStatistics is the stored form of CallStatistics. The body is compressed with DEFLATE.
 type PackedStatistics struct {
 	Version
 	Folded bool `json:"folded,omitempty"`
-	// Minutes is how many bytes the minutes take that were folded and stand under MinutesKey; 0 when there are none.
+	// Minutes is the size in bytes of the folded minutes under MinutesKey, with their key; 0 when there are none.
 	Minutes int    `json:"minutes,omitempty"`
 	Body    []byte `json:"body"`
 }
 
-// The bounds of a record, which what is damaged may go beyond.
+// The bounds of a record. A damaged record may exceed them.
 const (
 	maxStatisticsBody = 4 << 20 // inflated
 	maxStatisticsName = 1 << 10
 	minutesOfAnHour   = 60
 )
 
-// Pack makes the record. An error means that the statistics are none: a negative number, a minute that no hour has, or a name of
-// more than 1 KiB.
+// Pack returns the stored form. An error means that the statistics are invalid: a negative number, a minute out of order or that no
+// hour has, or a name of more than 1 KiB.
 func (s *CallStatistics) Pack() (PackedStatistics, error) {
 	plain, err := appendPairs(nil, s.Pairs)
 	if err != nil {
@@ -157,13 +157,13 @@ func (s *CallStatistics) Pack() (PackedStatistics, error) {
 	return PackedStatistics{Version: Current(), Folded: s.Folded, Body: body}, err
 }
 
-// What deflates and inflates takes a megabyte and 40 kB to make, and there are thousands of records.
+// A flate.Writer allocates about a megabyte and a flate reader 40 kB. They are pooled, because there are thousands of records.
 var (
 	deflaters sync.Pool
 	inflaters = sync.Pool{New: func() any { return flate.NewReader(strings.NewReader("")) }}
 )
 
-// deflate appends what a body becomes in the store.
+// deflate returns to with the compressed body appended.
 func deflate(to, body []byte) ([]byte, error) {
 	b := bytes.NewBuffer(to)
 	w, _ := deflaters.Get().(*flate.Writer)
@@ -183,7 +183,7 @@ func deflate(to, body []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// inflate undoes deflate.
+// inflate reverses deflate.
 func inflate(body []byte) ([]byte, error) {
 	r := inflaters.Get().(io.ReadCloser)
 	defer inflaters.Put(r)
@@ -202,7 +202,7 @@ func inflate(body []byte) ([]byte, error) {
 
 var errDamagedStatistics = errors.New("call statistics are damaged")
 
-// Unpack reads the record. An error means that it is damaged.
+// Unpack decodes the record. An error means that it is damaged.
 func (p PackedStatistics) Unpack() (CallStatistics, error) {
 	body, err := inflate(p.Body)
 	if err != nil {
@@ -216,8 +216,8 @@ func (p PackedStatistics) Unpack() (CallStatistics, error) {
 	return s, nil
 }
 
-// appendPairs appends a body: the number of pairs, and of each its names and buckets. All numbers are unsigned varints, minutes what
-// they are more than the one before.
+// appendPairs appends the number of pairs, and for each pair its names and buckets. All numbers are unsigned varints. A minute is
+// stored as the difference from the one before.
 func appendPairs(b []byte, pairs []CallPair) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(pairs)))
 	for _, p := range pairs {
@@ -247,7 +247,7 @@ func appendPairs(b []byte, pairs []CallPair) ([]byte, error) {
 	return b, nil
 }
 
-// statisticsDecoder reads a body. Once something is wrong everything is 0.
+// statisticsDecoder decodes a body. After the first fault it yields only zeros.
 type statisticsDecoder struct {
 	rest    []byte
 	damaged bool
@@ -277,7 +277,7 @@ func (d *statisticsDecoder) pairs() []CallPair {
 	return pairs
 }
 
-// number reads a number that may not be larger than most.
+// number reads a number that may be at most most.
 func (d *statisticsDecoder) number(most int64) int64 {
 	n, size := binary.Uvarint(d.rest)
 	if d.damaged || size <= 0 || n > uint64(max(0, most)) {
@@ -285,7 +285,7 @@ func (d *statisticsDecoder) number(most int64) int64 {
 		return 0
 	}
 	d.rest = d.rest[size:]
-	return int64(n) //nolint:gosec // at most as large as an int64
+	return int64(n) //nolint:gosec // at most math.MaxInt64
 }
 
 func (d *statisticsDecoder) name() string {

@@ -105,7 +105,7 @@ func TestStatisticsKeys(t *testing.T) {
 	require.Error(t, err)
 }
 
-// FuzzUnpack checks that a damaged record is an error, and that what is none can be written as it was read.
+// FuzzUnpack checks that a damaged record is an error, and that others are packed again unchanged.
 func FuzzUnpack(f *testing.F) {
 	s := calls()
 	packed, err := s.Pack()

@@ -1,4 +1,4 @@
-// Package authtest runs what the packages of mepauth stand on, for their tests: etcd, mirrors, a seal.
+// Package authtest provides the environment for tests of mepauth's packages: etcd, mirrors and a seal.
 package authtest
 
 import (
@@ -20,12 +20,12 @@ import (
 
 // World is one process's view of an etcd.
 type World struct {
-	// Server is the etcd server and Store the connection to it.
+	// Server is the etcd server, Store the connection to it.
 	Server *etcdtest.Server
 	Store  *etcd.Store
 	// Public and Private are the mirrors of state.Root and state.AuthRoot. Start runs them.
 	Public, Private *watched.Mirror
-	// Directory is kept by Public.
+	// Directory is kept up to date by Public.
 	Directory *identity.Directory
 	// Seal is the key of the database.
 	Seal *seal.Key
@@ -33,13 +33,13 @@ type World struct {
 	file string
 }
 
-// New starts an etcd and makes a world on it.
+// New starts an etcd server and returns a world on it.
 func New(tb testing.TB) *World {
 	tb.Helper()
 	return on(tb, etcdtest.Start(tb), filepath.Join(tb.TempDir(), "seal.key"))
 }
 
-// Another is the world of another process on the same etcd.
+// Another returns the world of another process on the same etcd.
 func (w *World) Another(tb testing.TB) *World {
 	tb.Helper()
 	return on(tb, w.Server, w.file)
@@ -58,7 +58,7 @@ func on(tb testing.TB, server *etcdtest.Server, file string) *World {
 	return w
 }
 
-// Start runs the mirrors, and whatever else is given, until the test ends.
+// Start runs the mirrors and work until the test ends.
 func (w *World) Start(tb testing.TB, work ...func(context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

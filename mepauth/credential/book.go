@@ -1,8 +1,7 @@
-// Package credential keeps the access keys of apps and managers: who holds them, what they are good for, and their
-// secrets.
+// Package credential manages the access keys of apps and managers: their holders, their scopes, and their secrets.
 //
-// A Book changes them. It works on etcd alone and reads what it changes from there, so that it can be used without a
-// running mepauth, too. A Vault checks secrets against the watched copy, which is what every request for a token does.
+// A Book changes credentials. It works on etcd alone and reads from etcd what it changes, so that it can also be used without a
+// running mepauth. A Vault checks secrets against the mirrored copy, as every token request does.
 package credential
 
 import (
@@ -30,57 +29,58 @@ type Book struct {
 	now   func() time.Time
 }
 
-// NewBook makes a book.
+// NewBook returns a book.
 func NewBook(store *etcd.Store, key *seal.Key) *Book {
 	return &Book{store: store, key: key, now: time.Now}
 }
 
-// Wanted says what a credential is to be.
+// Wanted describes the desired state of a credential.
 type Wanted struct {
 	// Subject is the appInstanceId in canonical form, or the name of a manager.
 	Subject string
-	// Name is for people.
+	// Name is a display name.
 	Name string
-	// Scopes are what its tokens may be good for.
+	// Scopes are the scopes its tokens may have.
 	Scopes []string
-	// AccessKeyID and SecretKey are what the holder uses. What is empty stays as it is, or is generated.
+	// AccessKeyID and SecretKey are the keys of the holder. An empty one stays as it is, or is generated.
 	AccessKeyID, SecretKey string
-	// Requires are the services the app declared; nil or empty: no declaration. Only for apps.
+	// Requires lists the services the app declared; empty means no declaration. Only for apps.
 	Requires []string
-	// RefreshTokens and BindClientAddress are those of state.Credential.
+	// RefreshTokens and BindClientAddress are as in state.Credential.
 	RefreshTokens, BindClientAddress bool
 }
 
-// Known is a credential as it stands, without secrets.
+// Known is a stored credential, without secrets.
 type Known struct {
 	AccessKeyID string
 	Credential  state.Credential
 	Secrets     []SecretInfo
-	// Requires are the services the app declared.
+	// Requires lists the services the app declared.
 	Requires []string
 }
 
-// SecretInfo is what may be shown of a secret.
+// SecretInfo is the public information about a secret.
 type SecretInfo struct {
 	ID      string
 	Created time.Time
-	// Expires is zero for one that does not.
+	// Expires is zero for a secret that does not expire.
 	Expires time.Time
 }
 
-// Made is the outcome of a change.
+// Made is the result of a change.
 type Made struct {
 	Known
-	// SecretKey is the secret key if the change generated it, else empty.
+	// SecretKey is the secret key if the change generated it, otherwise empty.
 	SecretKey string
-	// Created says that the credential is new.
+	// Created reports whether the credential is new.
 	Created bool
 }
 
-// maxTries bounds the repetition of changes that others came before.
+// maxTries limits the attempts of a change that conflicts with others.
 const maxTries = 8
 
-// newEpoch makes an epoch. It stands in every token, so it is short: enough that no two of a credential are the same.
+// newEpoch returns a new epoch. It is short, because every token contains it, yet long enough that a credential never repeats
+// one.
 func newEpoch() string { return generate(12) }
 
 func errContended() error {
@@ -90,13 +90,13 @@ func errContended() error {
 // record is a decoded value with its key and revision.
 type record[R any] struct {
 	key   string
-	rev   int64 // 0: there is none
+	rev   int64 // 0 if the record does not exist
 	value R
 }
 
 func (r record[R]) exists() bool { return r.rev != 0 }
 
-// same holds as long as the record is what was read.
+// same returns the condition that the record has not changed since it was read.
 func (r record[R]) same() clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(r.key), "=", r.rev)
 }
@@ -112,7 +112,7 @@ func decode[R any](key string, kvs []*mvccpb.KeyValue, dec func([]byte) (R, erro
 	return r, err
 }
 
-// view is what the change of one subject's credential depends on, read at one revision.
+// view is the state that the change of one subject's credential depends on.
 type view struct {
 	revision int64
 	app      record[state.App]
@@ -122,7 +122,7 @@ type view struct {
 	secrets  record[state.Secrets]
 }
 
-// look reads the view of a subject and an access key, which may be empty: then that of the subject's only one is taken.
+// look reads the view of a subject and an access key. When accessKeyID is empty, look uses the subject's first access key.
 func (b *Book) look(ctx context.Context, subject, accessKeyID string) (*view, error) {
 	v := &view{}
 	prefix := state.HolderKeys(subject)
@@ -169,12 +169,12 @@ func (b *Book) lookAt(ctx context.Context, v *view, accessKeyID string) error {
 	return err
 }
 
-// unchanged holds as long as the subject has the access keys that were seen, and no others.
+// unchanged returns the conditions that the subject still has the same access keys, and no others.
 func (v *view) unchanged(subject string) []clientv3.Cmp {
 	return append(slices.Clone(v.held), clientv3.Compare(clientv3.ModRevision(state.HolderKeys(subject)), "<", v.revision+1).WithPrefix())
 }
 
-// stays refuses changes of the credentials of an application instance that is being terminated: they are about to go.
+// stays returns an error when the application instance is being terminated: its credentials are about to be deleted.
 func (v *view) stays(subject string) error {
 	if v.app.value.State() == mm5.LifecycleTerminating {
 		return errs.New(errs.Conflict, "application instance %s is being terminated: try again when that is over", subject).After(time.Second)
@@ -182,16 +182,16 @@ func (v *view) stays(subject string) error {
 	return nil
 }
 
-// PutApp makes the credential of an application instance what is wanted, and the instance known to the platform. An app has one
-// access key: another one it had is deleted, with its tokens. A secret key that differs from the present ones replaces them, and
-// the tokens issued so far are revoked. The same call twice changes nothing. Errors are of the kinds errs.Conflict (the access
-// key belongs to another subject, or the instance is being terminated) and those of etcd.Store.Txn.
+// PutApp gives the credential of an application instance the wanted state, and makes the instance known to the platform. An app
+// has one access key; PutApp deletes any other one with its tokens. A secret key that differs from the newest one replaces all
+// present ones and revokes the tokens issued so far. Repeating a call changes nothing. Errors are of the kinds errs.Conflict
+// (the access key belongs to another subject, or the instance is being terminated) and those of etcd.Store.Txn.
 func (b *Book) PutApp(ctx context.Context, w Wanted) (*Made, error) {
 	return b.put(ctx, w, true)
 }
 
-// AddManager adds an access key for a manager, who may have several. The error is of the kind errs.Conflict when there is such
-// an access key.
+// AddManager adds an access key for a manager, who may have several. The error is of the kind errs.Conflict when the access key
+// exists.
 func (b *Book) AddManager(ctx context.Context, w Wanted) (*Made, error) {
 	if w.AccessKeyID == "" {
 		w.AccessKeyID = generate(signing.AccessKeyIDLength)
@@ -265,7 +265,7 @@ func (b *Book) put(ctx context.Context, w Wanted, app bool) (*Made, error) {
 	return nil, errContended()
 }
 
-// plan makes the operations that lead from the view to what is wanted.
+// plan returns the operations that turn the view into the wanted state.
 func (b *Book) plan(v *view, w Wanted, app bool) (*Made, []clientv3.Op, error) {
 	ak := w.AccessKeyID
 	if ak == "" && len(v.holders) > 0 {
@@ -332,8 +332,8 @@ func (b *Book) plan(v *view, w Wanted, app bool) (*Made, []clientv3.Op, error) {
 	return made, ops, nil
 }
 
-// appendApp makes the application instance known, with what it requires. A new credential changes its record in any case: so
-// whoever forgets an instance that has nothing hears of it.
+// appendApp makes the application instance known, with the services it requires. A new credential changes the record in any
+// case, so that whoever removes instances that have nothing notices it.
 func appendApp(ops []clientv3.Op, v *view, w Wanted, now time.Time) ([]clientv3.Op, error) {
 	rec := v.app.value
 	if !v.app.exists() {
@@ -350,7 +350,7 @@ func appendPut[R state.Record](ops []clientv3.Op, key string, rec R) ([]clientv3
 	return append(ops, clientv3.OpPut(key, value)), err
 }
 
-// holds reports whether the secret, or any when it is empty, is the newest of the secrets.
+// holds reports whether secret is the newest of the secrets. An empty secret stands for any.
 func (b *Book) holds(accessKeyID string, secrets state.Secrets, secret string, now time.Time) (bool, error) {
 	if len(secrets.Secrets) == 0 {
 		return false, nil
@@ -396,8 +396,8 @@ func errNone(subject string) error {
 	return errs.New(errs.NotFound, "there are no credentials of %q", subject)
 }
 
-// Of returns the credential of a subject; accessKeyID may be empty when it has one. The error is of the kind errs.NotFound when
-// there is none.
+// Of returns the credential of a subject; accessKeyID may be empty when the subject has only one. The error is of the kind
+// errs.NotFound when there is none.
 func (b *Book) Of(ctx context.Context, subject, accessKeyID string) (*Known, error) {
 	v, err := b.look(ctx, subject, accessKeyID)
 	if err != nil {
@@ -411,7 +411,7 @@ func (b *Book) Of(ctx context.Context, subject, accessKeyID string) (*Known, err
 	return &k, nil
 }
 
-// found is the access key the view is about.
+// found returns the access key of the view, which must belong to the subject.
 func (v *view) found(subject string) (string, error) {
 	if !v.cred.exists() || v.cred.value.Subject != subject {
 		return "", errNone(subject)
@@ -419,7 +419,7 @@ func (v *view) found(subject string) (string, error) {
 	return state.AccessKeyID(state.PrefixCredentials, v.cred.key)
 }
 
-// SubjectOf finds the holder of an access key, with an error of the kind errs.NotFound.
+// SubjectOf returns the holder of an access key, or an error of the kind errs.NotFound.
 func (b *Book) SubjectOf(ctx context.Context, accessKeyID string) (string, error) {
 	v := &view{}
 	if err := b.lookAt(ctx, v, accessKeyID); err != nil {

@@ -12,8 +12,9 @@ import (
 	"github.com/openmep/mep/kit/errs"
 )
 
-// Change edits the credential of a subject: edit gets a copy of the record. Disabling one revokes its tokens for good. Errors
-// are those of edit, of the kind errs.NotFound, and those of etcd.Store.Txn.
+// Change edits the credential of a subject: edit gets a copy of the record. Disabling a credential revokes its tokens for
+// good. Errors are of the kinds errs.NotFound, errs.Conflict (the instance is being terminated), and those of
+// etcd.Store.Txn.
 func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit func(*state.Credential)) (*Known, error) {
 	for range maxTries {
 		v, err := b.look(ctx, subject, accessKeyID)
@@ -47,7 +48,7 @@ func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit fun
 		if err != nil {
 			return nil, err
 		}
-		// To switch a credential off must be possible when there is hardly any room left.
+		// Disabling a credential must be possible even when the database is almost full.
 		resp, err := b.store.Urgent().Txn(ctx, []clientv3.Cmp{v.cred.same(), v.secrets.same(), v.app.same()}, ops, nil)
 		if err != nil {
 			return nil, err
@@ -59,8 +60,8 @@ func (b *Book) Change(ctx context.Context, subject, accessKeyID string, edit fun
 	return nil, errContended()
 }
 
-// Rotate gives the credential of a subject another secret key, generated unless given. The present one stays good for the
-// overlap; one that was being replaced already ends now, so that there are two at most.
+// Rotate gives the credential of a subject a new secret key, which is generated when secretKey is empty. The present one
+// stays valid for the overlap. One that was already being replaced expires now, so that there are at most two.
 func (b *Book) Rotate(ctx context.Context, subject, accessKeyID, secretKey string, overlap time.Duration) (*Made, error) {
 	for range maxTries {
 		v, err := b.look(ctx, subject, accessKeyID)
@@ -114,7 +115,7 @@ func (b *Book) Rotate(ctx context.Context, subject, accessKeyID, secretKey strin
 }
 
 // Delete removes the credentials of a subject, all of them when accessKeyID is empty, and returns their access keys. Their
-// tokens are good no longer. The application instance itself stays known.
+// tokens are no longer valid. The application instance itself stays known.
 func (b *Book) Delete(ctx context.Context, subject, accessKeyID string) ([]string, error) {
 	for range maxTries {
 		v, err := b.look(ctx, subject, accessKeyID)

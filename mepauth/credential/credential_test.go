@@ -275,7 +275,8 @@ func TestListReadsPageByPage(t *testing.T) {
 	require.Equal(t, fmt.Sprintf("%020d", n-1), list[n-1].AccessKeyID)
 }
 
-// TestUnknownAndWrongTakeTheSameWork counts what is tried for an unknown access key and for a known one with a wrong secret.
+// TestUnknownAndWrongTakeTheSameWork counts the secrets tried for an unknown access key and for a known one with a wrong
+// secret.
 func TestUnknownAndWrongTakeTheSameWork(t *testing.T) {
 	s := open(t)
 	made := s.put(t, credential.Wanted{Subject: uuid.NewString()})

@@ -9,10 +9,10 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// page is how many records are read at a time.
+// page is the number of records read at a time.
 const page = 1000
 
-// List returns all credentials in the order of the access keys.
+// List returns all credentials, ordered by access key.
 func (b *Book) List(ctx context.Context) ([]Known, error) {
 	secrets := make(map[string]state.Secrets)
 	apps := make(map[string]state.App)
@@ -45,7 +45,7 @@ func (b *Book) List(ctx context.Context) ([]Known, error) {
 	return list, nil
 }
 
-// walk reads a prefix page by page, at one revision, which is set by the first page.
+// walk reads a prefix page by page at one revision. The first page sets the revision if it is 0.
 func (b *Book) walk(ctx context.Context, prefix string, revision *int64, each func(key string, value []byte) error) error {
 	from := prefix
 	for {

@@ -17,15 +17,15 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// WatchEnded adds to the mirror what Sweep has to know of app instances that were terminated.
+// WatchEnded adds to the mirror the collection of terminated app instances, for Sweep.
 func WatchEnded(m *watched.Mirror) *watched.Collection[state.Ended] {
 	return watched.Add(m, "ended", state.PrefixEnded, func(_ string, value []byte, _ int64) (state.Ended, error) {
 		return state.Decode[state.Ended](value)
 	})
 }
 
-// Sweep removes the credentials of app instances that were terminated, as mepserver says, and clears away what belongs to
-// credentials that are gone: secrets, attempts and refresh tokens. Any number of processes may sweep.
+// Sweep removes the credentials of app instances that mepserver has terminated, and the remains of deleted credentials:
+// secrets, attempts and refresh tokens. It runs until ctx ends. Any number of processes may sweep.
 func (b *Book) Sweep(ctx context.Context, dir *identity.Directory, ended *watched.Collection[state.Ended], trail *audit.Log, log *slog.Logger) error {
 	s := &sweeper{store: b.store, dir: dir, ended: ended, trail: trail, gone: make(map[holder]struct{}), some: make(chan struct{}, 1)}
 	_, stopEnded := ended.Observe(func(c watched.Change[state.Ended]) {
@@ -102,7 +102,7 @@ func (s *sweeper) wake() {
 	}
 }
 
-// end removes the credentials of app instances that were terminated, but not those written since: the app is back.
+// end removes the credentials of terminated app instances, except those written since: then the app is back.
 func (s *sweeper) end(ctx context.Context) error {
 	for item := range s.ended.Snapshot().All() {
 		subject := strings.TrimPrefix(item.Key, state.PrefixEnded)
@@ -132,13 +132,13 @@ func (s *sweeper) end(ctx context.Context) error {
 	return nil
 }
 
-// check looks at one key of the index of who holds which access key.
+// check adds the access key of an index key if its credential does not exist.
 func (s *sweeper) check(key string, _ []byte) error {
 	subject, ak, ok := strings.Cut(strings.TrimPrefix(key, state.PrefixHolders), "/")
 	subject, serr := url.PathUnescape(subject)
 	ak, aerr := url.PathUnescape(ak)
 	if !ok || serr != nil || aerr != nil {
-		return nil // nobody's
+		return nil // not an index key
 	}
 	if _, there := s.dir.Credential(ak); !there {
 		s.add(holder{subject, ak})
@@ -146,7 +146,7 @@ func (s *sweeper) check(key string, _ []byte) error {
 	return nil
 }
 
-// clear removes what is left, unless the credential is there again.
+// clear removes what remains of deleted credentials, unless the credential exists again.
 func (s *sweeper) clear(ctx context.Context) error {
 	s.mu.Lock()
 	var list []holder

@@ -16,7 +16,7 @@ import (
 	"github.com/openmep/mep/mepauth/credential"
 )
 
-// private counts what only mepauth has of an access key.
+// private counts the records of an access key that only mepauth reads.
 func (s *shop) private(t *testing.T, subject, accessKeyID string) int {
 	t.Helper()
 	n := 0

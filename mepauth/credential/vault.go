@@ -22,7 +22,7 @@ type Vault struct {
 	now     func() time.Time
 }
 
-// NewVault adds the collection of secrets to the mirror of state.AuthRoot.
+// NewVault returns a vault. It adds the collection of secrets to the mirror of state.AuthRoot.
 func NewVault(private *watched.Mirror, dir *identity.Directory, key *seal.Key) *Vault {
 	return &Vault{
 		dir: dir, key: key, now: time.Now,
@@ -34,19 +34,19 @@ func NewVault(private *watched.Mirror, dir *identity.Directory, key *seal.Key) *
 	}
 }
 
-// nobodyKey is where a secret would stand that nobody has.
+// nobodyKey is the key under which Vault.nobody is sealed.
 const nobodyKey = state.PrefixSecrets
 
-// Check returns the credential of an access key when proves is true for one of its secrets; nil when it is not, or when
-// there is no such access key. Both take the same time: as many secrets are opened and tried. proves must not keep the secret,
-// and must compare in constant time. The error is of the kind errs.Unavailable while a change of the credential is only half
-// known here.
+// Check returns the credential of an access key if proves returns true for one of its secrets, and nil if not, or if there
+// is no such access key. Both take the same time, because the same number of secrets is tried. proves must not keep the
+// secret, and must compare in constant time. The error is of the kind errs.Unavailable while only half of a change of the
+// credential is known here.
 func (v *Vault) Check(accessKeyID string, proves func(secret []byte) bool) (*state.Credential, error) {
 	item, found := v.dir.Credential(accessKeyID)
 	key := state.SecretKey(accessKeyID)
 	secrets, ok := v.secrets.Snapshot().Get(key)
 	if found && ok && secrets.Value.Epoch != item.Value.Epoch {
-		// Two copies, which are a moment apart: an old secret must not get a token of the new epoch.
+		// The two mirrors may be a moment apart: an old secret must not get a token of the new epoch.
 		return nil, errs.New(errs.Unavailable, "the credentials are being changed").After(time.Second)
 	}
 	var tries [2][]byte
@@ -64,7 +64,7 @@ func (v *Vault) Check(accessKeyID string, proves func(secret []byte) bool) (*sta
 		if sealed == nil {
 			name, sealed = nobodyKey, v.nobody
 		}
-		// The one nobody has proves nothing, whatever proves says.
+		// Nobody's secret proves nothing, whatever proves returns.
 		if v.try(name, sealed, proves) && name == key {
 			return item.Value, nil
 		}

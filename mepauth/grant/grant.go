@@ -1,8 +1,8 @@
 // Package grant decides who gets a token.
 //
-// A client proves that it holds an access key, with a signature or with the secret key itself. Whatever it sends, the order
-// is the same: the rate of its address, the rate of the key, a lock of the key, the proof. An unknown access key and a wrong
-// proof look alike and take the same time.
+// A client proves that it holds an access key, with a signature or with the secret key itself. Either way the checks have
+// the same order: the rate of the client address, the rate of the key, a lock of the key, the proof. An unknown access key
+// and a wrong proof are indistinguishable and take the same time.
 package grant
 
 import (
@@ -37,49 +37,49 @@ import (
 	"github.com/openmep/mep/mepauth/replay"
 )
 
-// Policy is what an operator decides about tokens.
+// Policy holds the operator's settings for tokens.
 type Policy struct {
 	// Issuer and Audience are the claims iss and aud.
 	Issuer, Audience string
-	// Lifetime is how long a token is good.
+	// Lifetime is how long a token is valid.
 	Lifetime time.Duration
-	// SignatureWindow is how far the date of a signature may be from now; 0: any date.
+	// SignatureWindow is how far the date of a signature may be from now; 0 accepts any date.
 	SignatureWindow time.Duration
 }
 
-// keepSignatures is how long a signature is remembered when its date does not matter.
+// keepSignatures is how long a signature is remembered when any date is accepted.
 const keepSignatures = 24 * time.Hour
 
 // Service grants tokens.
 type Service struct {
-	// Dir, Vault, Lockout, Replay, Refresh and Ring are what it decides by.
+	// Dir, Vault, Lockout, Replay, Refresh and Ring are the state on which decisions are based.
 	Dir     *identity.Directory
 	Vault   *credential.Vault
 	Lockout *lockout.Book
 	Replay  *replay.Register
 	Refresh *refresh.Store
 	Ring    *keyring.Ring
-	// Store takes revoked tokens.
+	// Store is where revoked tokens are recorded.
 	Store *etcd.Store
-	// Verifier checks tokens that are to be revoked or looked at.
+	// Verifier checks tokens that are to be revoked or introspected.
 	Verifier *identity.Verifier
-	// Policy is what applies at present.
+	// Policy returns the policy in force.
 	Policy func() Policy
-	// PerSource and PerKey hold clients to a rate.
+	// PerSource and PerKey limit the rates of client addresses and access keys.
 	PerSource, PerKey *limit.Limiter
-	// Failures holds all clients together to a rate of wrong proofs, each of which is written down. Over it, nobody is heard
-	// who did not use the access key from the same address before.
+	// Failures limits the rate of wrong proofs of all clients together, because each of them is recorded. Above that rate
+	// only clients that have used the access key from the same address before are served.
 	Failures *limit.Limiter
-	// Audit takes what was granted and refused.
+	// Audit records what was granted and refused.
 	Audit *audit.Log
 
 	now    func() time.Time
-	calm   atomic.Int64 // until when strangers are not heard, in Unix nanoseconds
+	calm   atomic.Int64 // until when untrusted sources are refused, in Unix nanoseconds
 	tokens *prometheus.CounterVec
 	issued map[string]prometheus.Counter // by grant
 }
 
-// Init finishes a service whose fields are set.
+// Init completes a service whose fields are set.
 func (s *Service) Init(reg prometheus.Registerer) *Service {
 	s.now = time.Now
 	s.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -94,7 +94,7 @@ func (s *Service) Init(reg prometheus.Registerer) *Service {
 	return s
 }
 
-// Origin is where a request comes from.
+// Origin identifies where a request comes from.
 type Origin struct {
 	// Address is the client address.
 	Address netip.Addr
@@ -102,7 +102,7 @@ type Origin struct {
 	RequestID string
 }
 
-// The grants, as metrics and the audit stream name them.
+// The grants, as named in metrics and the audit log.
 const (
 	bySignature = "signature"
 	bySecret    = "client_credentials"
@@ -115,7 +115,7 @@ func (s *Service) Signed(ctx context.Context, from Origin, a signing.Authorizati
 	stamp := m.Header.Get(signing.DateHeader)
 	date, err := time.Parse(signing.DateLayout, stamp)
 	switch {
-	case err != nil, len(stamp) != len(signing.DateLayout): // time.Parse also takes fractions of a second
+	case err != nil, len(stamp) != len(signing.DateLayout): // time.Parse also accepts fractions of a second
 		return s.count(bySignature, nil, invalid("%s must have the form %s", signing.DateHeader, signing.DateLayout))
 	case window > 0 && (now.Sub(date) > window || date.Sub(now) > window):
 		return s.count(bySignature, nil, unproven(fmt.Sprintf(
@@ -142,14 +142,14 @@ func (s *Service) Signed(ctx context.Context, from Origin, a signing.Authorizati
 	} else if err != nil {
 		return s.count(bySignature, nil, err)
 	}
-	// Not before: whoever repeats what somebody else signed has proved nothing.
+	// Not earlier: a client that replays somebody else's signature has proved nothing.
 	if err := s.accept(ctx, from, a.AccessKeyID, cred); err != nil {
 		return s.count(bySignature, nil, err)
 	}
 	return s.issue(ctx, from, bySignature, a.AccessKeyID, cred, cred.Scopes)
 }
 
-// Secret exchanges a client's secret for a token with the scopes asked for, or all (RFC 6749 4.4). Errors are *auth.Error.
+// Secret exchanges a client's secret for a token with the requested scopes, or all (RFC 6749 4.4). Errors are *auth.Error.
 func (s *Service) Secret(ctx context.Context, from Origin, clientID, secret string, asked []string) (*auth.TokenResponse, error) {
 	cred, err := s.Client(ctx, from, clientID, secret)
 	if err != nil {
@@ -162,7 +162,7 @@ func (s *Service) Secret(ctx context.Context, from Origin, clientID, secret stri
 	return s.issue(ctx, from, bySecret, clientID, cred, scopes)
 }
 
-// Refreshed exchanges a refresh token for a token (RFC 6749 6). Errors are *auth.Error.
+// Refreshed exchanges a refresh token for a new token (RFC 6749 6). Errors are *auth.Error.
 func (s *Service) Refreshed(ctx context.Context, from Origin, clientID, secret, token string, asked []string) (*auth.TokenResponse, error) {
 	cred, err := s.Client(ctx, from, clientID, secret)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *Service) Refreshed(ctx context.Context, from Origin, clientID, secret, 
 		if rec.Epoch != cred.Epoch || rec.ClientAddress != "" && rec.ClientAddress != from.Address.String() {
 			return false
 		}
-		// A mistake in the request must not use the token up.
+		// An invalid scope in the request must not consume the refresh token.
 		if scopes, scopeErr = narrow(rec.Scopes, asked); scopeErr == nil {
 			scopes, scopeErr = narrow(cred.Scopes, scopes)
 		}
@@ -226,16 +226,16 @@ func narrow(held, asked []string) ([]string, error) {
 	return slices.Compact(slices.Sorted(slices.Values(asked))), nil
 }
 
-// Client checks the secret of a client. Errors are *auth.Error.
+// Client authenticates a client by its secret. Errors are *auth.Error.
 func (s *Service) Client(ctx context.Context, from Origin, clientID, secret string) (*state.Credential, error) {
 	if !signing.ValidAccessKeyID(clientID) {
-		// No such client can exist; its address is held to its rate all the same.
+		// No such client can exist, but the rate limit of the address still applies.
 		if err := s.admit(from, ""); err != nil {
 			return nil, err
 		}
 		return nil, unproven(descWrong)
 	}
-	// Hashes have the same length, whatever is compared.
+	// Hashes have the same length whatever the secret is.
 	given := sha256.Sum256([]byte(secret))
 	cred, err := s.prove(ctx, from, clientID, func(secret []byte) bool {
 		want := sha256.Sum256(secret)
@@ -247,10 +247,10 @@ func (s *Service) Client(ctx context.Context, from Origin, clientID, secret stri
 	return cred, err
 }
 
-// descWrong is the same for an unknown access key and a wrong proof.
+// descWrong describes both an unknown access key and a wrong proof.
 const descWrong = "the access key or its secret is wrong"
 
-// prove checks a proof that a client holds an access key.
+// prove checks a client's proof that it holds an access key.
 func (s *Service) prove(ctx context.Context, from Origin, accessKeyID string, proves func([]byte) bool) (*state.Credential, error) {
 	if err := s.admit(from, accessKeyID); err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func (s *Service) prove(ctx context.Context, from Origin, accessKeyID string, pr
 	return s.judge(ctx, from, accessKeyID, limit.Source(from.Address), proves)
 }
 
-// accept takes a proof that was good: its source is trusted from now on.
+// accept records a correct proof: its source is trusted from now on.
 func (s *Service) accept(ctx context.Context, from Origin, accessKeyID string, cred *state.Credential) error {
 	s.Lockout.Succeeded(ctx, accessKeyID, limit.Source(from.Address))
 	if !cred.Disabled {
@@ -270,8 +270,8 @@ func (s *Service) accept(ctx context.Context, from Origin, accessKeyID string, c
 	}
 }
 
-// judge tries a proof, unless the access key is locked, and records a failure. Proofs with the same access key from the same
-// address are judged one after another.
+// judge checks a proof, unless the access key is locked, and records a failure. Proofs with the same access key from the
+// same address are checked one after another.
 func (s *Service) judge(ctx context.Context, from Origin, accessKeyID, source string, proves func([]byte) bool) (*state.Credential, error) {
 	done, err := s.Lockout.Attempt(ctx, accessKeyID, source)
 	if err != nil {
@@ -296,13 +296,13 @@ func (s *Service) judge(ctx context.Context, from Origin, accessKeyID, source st
 	return nil, unproven(descWrong)
 }
 
-// admit holds a client to its rates.
+// admit enforces the rate limits of a client.
 func (s *Service) admit(from Origin, accessKeyID string) error {
 	source := limit.Source(from.Address)
 	ok, wait := s.PerSource.Allow(source)
 	what := "from this address"
 	if ok && accessKeyID != "" {
-		// Strangers share what a key allows, so that they cannot use up what its holder needs.
+		// All untrusted sources share one bucket of the key, so that they cannot use up the allowance of its holder.
 		bucket, trusted := accessKeyID, s.Lockout.Trusts(accessKeyID, source)
 		if trusted {
 			bucket += " " + source
@@ -338,7 +338,7 @@ func unproven(description string) *auth.Error {
 	return &auth.Error{Code: auth.CodeInvalidClient, Description: description, Status: http.StatusUnauthorized}
 }
 
-// issue makes a token and, where that is switched on, a refresh token.
+// issue returns a token and, if the credential allows it, a refresh token.
 func (s *Service) issue(ctx context.Context, from Origin, by, accessKeyID string, cred *state.Credential, scopes []string) (*auth.TokenResponse, error) {
 	resp, err := s.mint(from, by, accessKeyID, cred, scopes)
 	if err == nil && cred.RefreshTokens {
@@ -351,7 +351,7 @@ func (s *Service) issue(ctx context.Context, from Origin, by, accessKeyID string
 	return s.count(by, resp, err)
 }
 
-// count records the outcome and gives every error its form.
+// count counts the result and converts err to *auth.Error.
 func (s *Service) count(by string, resp *auth.TokenResponse, err error) (*auth.TokenResponse, error) {
 	if err == nil {
 		s.issued[by].Inc()
@@ -371,7 +371,7 @@ func (s *Service) count(by string, resp *auth.TokenResponse, err error) (*auth.T
 	return nil, e
 }
 
-// asAuthError gives an error of the store the form of RFC 6749. Faults without a kind stay what they are inside.
+// asAuthError converts an error of the store to the form of RFC 6749. Errors without a kind are not disclosed.
 func asAuthError(err error) *auth.Error {
 	if e, ok := errors.AsType[*auth.Error](err); ok {
 		return e
@@ -390,7 +390,7 @@ func (s *Service) record(from Origin, action, result string, cred *state.Credent
 		RequestID: from.RequestID, Detail: detail,
 	}
 	if result == audit.Denied {
-		e.Listener = auth.AuthListener // also by way of the gateway, whose other denials do not hide who guesses here
+		e.Listener = auth.AuthListener // also for requests through the gateway, so that its other denials do not hide guessing
 	}
 	if cred != nil {
 		e.Caller = cred.Subject

@@ -12,7 +12,8 @@ import (
 	"github.com/openmep/mep/kit/audit"
 )
 
-// mint makes a token. Its payload is put together by hand: this is done once for every request.
+// mint returns a signed token. It assembles the payload by hand, because it runs for every token
+// request.
 func (s *Service) mint(from Origin, by, accessKeyID string, cred *state.Credential, scopes []string) (*auth.TokenResponse, error) {
 	signer, err := s.Ring.Signer()
 	if err != nil {
@@ -50,14 +51,14 @@ func (s *Service) mint(from Origin, by, accessKeyID string, cred *state.Credenti
 	return &auth.TokenResponse{AccessToken: token, TokenType: auth.TokenTypeBearer, ExpiresIn: int(life), Scope: scope}, nil
 }
 
-// newID makes the id of a token: 128 random bits, in fewer characters than a UUID has.
+// newID returns a token id: 128 random bits, in fewer characters than a UUID.
 func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// AppendResponse appends the JSON of a response. It is put together by hand, as the token is.
+// AppendResponse appends the JSON of a response, assembled by hand like the payload of the token.
 func AppendResponse(dst []byte, r *auth.TokenResponse) []byte {
 	dst = appendMember(append(dst, '{'), "access_token", r.AccessToken)
 	dst = appendMember(append(dst, ','), "token_type", r.TokenType)
@@ -69,12 +70,12 @@ func AppendResponse(dst []byte, r *auth.TokenResponse) []byte {
 	return append(dst, '}')
 }
 
-// appendMember appends a member of a JSON object whose value is a string.
+// appendMember appends a string member of a JSON object.
 func appendMember(dst []byte, name, value string) []byte {
 	dst = append(append(append(dst, '"'), name...), `":`...)
 	for i := range len(value) {
 		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, _ := json.Marshal(value) // a string can always be written
+			quoted, _ := json.Marshal(value) // a string can always be marshalled
 			return append(dst, quoted...)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // Revoke revokes a token, or the family of a refresh token, that was issued to the client (RFC 7009). A token that is unknown,
-// not good any more or somebody else's is no error and stays what it is. Errors are *auth.Error.
+// no longer valid or another client's is left unchanged and is not an error. Errors are *auth.Error.
 func (s *Service) Revoke(ctx context.Context, from Origin, clientID, secret, token string) error {
 	cred, err := s.Client(ctx, from, clientID, secret)
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *Service) Revoke(ctx context.Context, from Origin, clientID, secret, tok
 	return nil
 }
 
-// verify returns the caller of a token that is good, nil for others.
+// verify returns the caller of a valid token, or nil for an invalid one.
 func (s *Service) verify(ctx context.Context, token string) (*identity.Caller, error) {
 	caller, err := s.Verifier.Recall(token)
 	if caller == nil && err == nil {
@@ -56,10 +56,10 @@ func (s *Service) verify(ctx context.Context, token string) (*identity.Caller, e
 	return caller, err
 }
 
-// leeway is how long after its expiry a token may still be taken somewhere.
+// leeway is how long after its expiry a token might still be accepted somewhere.
 const leeway = 5 * time.Minute
 
-// revoke writes a revocation down, to stay as long as the token could be used.
+// revoke records the revocation of a token for as long as the token could be used.
 func (s *Service) revoke(ctx context.Context, caller *identity.Caller) error {
 	value, err := state.Encode(state.Revoked{Version: state.Current(), Expires: caller.Expires.UTC()})
 	if err != nil {
@@ -75,12 +75,12 @@ func (s *Service) revoke(ctx context.Context, caller *identity.Caller) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()
-	// It is revoked; whether this process knows already is a matter of milliseconds.
+	// The token is revoked already; this process learns of it within milliseconds.
 	_ = s.Dir.Mirror().WaitRevision(wait, resp.Put().Header.Revision)
 	return nil
 }
 
-// Introspect tells a client about a token (RFC 7662). Errors are *auth.Error.
+// Introspect describes a token to a client (RFC 7662). Errors are *auth.Error.
 func (s *Service) Introspect(ctx context.Context, from Origin, clientID, secret, token string) (*auth.Introspection, error) {
 	if _, err := s.Client(ctx, from, clientID, secret); err != nil {
 		return nil, asAuthError(err)
@@ -94,7 +94,7 @@ func (s *Service) Introspect(ctx context.Context, from Origin, clientID, secret,
 		if err != nil {
 			return nil, asAuthError(err)
 		}
-		if rec == nil { // also that of another client, which is nobody's business
+		if rec == nil { // also for a refresh token of another client
 			return &auth.Introspection{}, nil
 		}
 		return &auth.Introspection{

@@ -1,8 +1,8 @@
-// Package keyring keeps the keys that sign tokens: one signs, the ones before it verify until the last token they signed has
-// expired, and the one after it is published before it begins to sign.
+// Package keyring manages the keys that sign tokens. One key signs, its predecessors verify until the last token they signed has
+// expired, and its successor is published before it starts signing.
 //
-// An Admin changes the keys; it works on etcd alone, so that it can be used without a running mepauth, too. A Ring is what a
-// running mepauth signs with.
+// An Admin changes the keys. It works on etcd alone, so that it can also be used without a running mepauth. A Ring signs for a
+// running mepauth.
 package keyring
 
 import (
@@ -30,19 +30,19 @@ import (
 	"github.com/openmep/mep/mepauth/seal"
 )
 
-// Policy says what keys are made and for how long.
+// Policy determines what keys are made and how long they are used.
 type Policy struct {
-	// Algorithm is what new keys sign with, one of identity.Algorithms.
+	// Algorithm is the algorithm of new keys, one of identity.Algorithms.
 	Algorithm string
-	// RotateAfter is the age at which a key gets a successor; 0: never by itself.
+	// RotateAfter is the age at which a key gets a successor; 0 disables automatic rotation.
 	RotateAfter time.Duration
 	// Delay is how long a key is published before it signs.
 	Delay time.Duration
-	// Verify is how long a key verifies after it ceased to sign: the life of a token and a margin for clocks.
+	// Verify is how long a key verifies after it stops signing: the token lifetime plus a margin for clock differences.
 	Verify time.Duration
 }
 
-// Info is what may be shown of a key.
+// Info is the public information about a key.
 type Info struct {
 	// ID is the key id (kid).
 	ID string
@@ -51,7 +51,7 @@ type Info struct {
 	rev    int64
 }
 
-// Phase is what a key does at present.
+// Phase returns what the key does at now: "published", "signing", "verifying" or "expired".
 func (i *Info) Phase(all []Info, now time.Time) string {
 	switch r := &i.Record; {
 	case !r.Expires.IsZero() && now.After(r.Expires):
@@ -64,8 +64,8 @@ func (i *Info) Phase(all []Info, now time.Time) string {
 	return "verifying"
 }
 
-// choose is the id of the key that signs: the one whose turn came last. Without one, as after a clock jumped back, it is the
-// one whose turn comes next, so that there is always a key. Keys that have ceased to sign are not chosen.
+// choose returns the id of the key that signs: the one that started last. When none has started, as after a clock jumped back,
+// it returns the one that starts next, so that there is always a key. Keys that have stopped signing are not chosen.
 func choose(all []Info, now time.Time) string {
 	var best, next *Info
 	for n := range all {
@@ -102,9 +102,9 @@ type Admin struct {
 	now   func() time.Time
 }
 
-// NewAdmin makes an Admin.
+// NewAdmin returns an Admin.
 func NewAdmin(store *etcd.Store, key *seal.Key) *Admin {
-	// Without a key nobody gets in, not even to make room.
+	// Without a signing key nobody can log in, not even to free space.
 	return &Admin{store: store.Urgent(), seal: key, now: time.Now}
 }
 
@@ -131,8 +131,8 @@ func (a *Admin) list(ctx context.Context) ([]Info, int64, error) {
 	return list, resp.Get().Header.Revision, nil
 }
 
-// Ensure makes the first key, or a successor to one that has reached its age or signs with another algorithm than wanted. It
-// reports whether it made one. Several processes may call it at a time: one of them makes the key.
+// Ensure makes the first key, or a successor to one that has reached its age or has another algorithm than the policy. It
+// returns the id of the key it made, or "". Several processes may call it concurrently; one of them makes the key.
 func (a *Admin) Ensure(ctx context.Context, p Policy) (made string, err error) {
 	list, rev, err := a.list(ctx)
 	if err != nil {
@@ -160,8 +160,8 @@ func (a *Admin) Ensure(ctx context.Context, p Policy) (made string, err error) {
 	return "", nil
 }
 
-// Rotate publishes a successor of the key that signs, and returns its id and when it begins to sign. The error is of the kind
-// errs.Conflict when one is waiting for its turn already.
+// Rotate publishes a successor of the key that signs, and returns the successor's id and when it starts signing. The error is of
+// the kind errs.Conflict when a successor has already been published.
 func (a *Admin) Rotate(ctx context.Context, p Policy) (string, time.Time, error) {
 	for range maxTries {
 		list, rev, err := a.list(ctx)
@@ -194,8 +194,8 @@ func errContended() error {
 	return errs.New(errs.Unavailable, "others keep changing the keys: try again").After(time.Second)
 }
 
-// add stores a new key that signs from the time from, when the keys before it cease to. It returns "" when others changed
-// the keys meanwhile.
+// add stores a new key that starts signing at from, when its predecessors stop. It returns "" when the keys were changed
+// concurrently.
 func (a *Admin) add(ctx context.Context, list []Info, rev int64, p Policy, now, from time.Time) (string, error) {
 	kid, ops, err := a.generate(p, now, from)
 	if err != nil {
@@ -215,10 +215,10 @@ func (a *Admin) add(ctx context.Context, list []Info, rev int64, p Policy, now, 
 	return a.commit(ctx, list, rev, ops, kid)
 }
 
-// commit stores changes of the keys if they are still those of the list, as they were at the revision.
+// commit stores changes if the keys are still those of list at revision rev. Otherwise it returns "".
 func (a *Admin) commit(ctx context.Context, list []Info, rev int64, ops []clientv3.Op, kid string) (string, error) {
 	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(state.PrefixSigningKeys), "<", rev+1).WithPrefix()}
-	for _, i := range list { // the comparison above does not see what was deleted
+	for _, i := range list { // the comparison above does not notice deletions
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(state.SigningKeyKey(i.ID)), "=", i.rev))
 	}
 	resp, err := a.store.Txn(ctx, cmps, ops, nil)
@@ -233,7 +233,7 @@ func putKey(kid string, rec state.SigningKey) (clientv3.Op, error) {
 	return clientv3.OpPut(state.SigningKeyKey(kid), value), err
 }
 
-// generate makes a key and the operations that store it.
+// generate returns the id of a new key and the operations that store the key.
 func (a *Admin) generate(p Policy, now, from time.Time) (string, []clientv3.Op, error) {
 	private, err := newKey(p.Algorithm)
 	if err != nil {
@@ -285,9 +285,9 @@ func newKey(algorithm string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("no keys are made for the algorithm %q", algorithm)
 }
 
-// Retire takes a key out of service. It ceases to sign at once; with revoke it also ceases to verify, so that every token it
-// signed is refused, else it verifies until the last of them has expired. A key that was the last one gets a successor that
-// signs at once, whose id is returned. The error is of the kind errs.NotFound when there is no such key.
+// Retire takes a key out of service. The key stops signing at once. With revoke it also stops verifying, so that all tokens it
+// signed are refused; otherwise it verifies until the last of them has expired. When no other key signs, Retire provides a
+// successor that signs at once, and returns its id. The error is of the kind errs.NotFound when there is no such key.
 func (a *Admin) Retire(ctx context.Context, kid string, revoke bool, p Policy) (successor string, err error) {
 	for range maxTries {
 		list, rev, err := a.list(ctx)
@@ -331,7 +331,7 @@ func (a *Admin) Retire(ctx context.Context, kid string, revoke bool, p Policy) (
 	return "", errContended()
 }
 
-// succeed makes sure that a key signs now.
+// succeed makes sure that a key signs now. It returns the id of a key that starts only now.
 func (a *Admin) succeed(list []Info, p Policy, now time.Time) (ops []clientv3.Op, kid string, err error) {
 	next := choose(list, now)
 	if next == "" {
@@ -348,13 +348,13 @@ func (a *Admin) succeed(list []Info, p Policy, now time.Time) (ops []clientv3.Op
 	return nil, "", nil
 }
 
-// verifies is how long a key verifies after it ceased to sign: a command that does not know how long tokens live must not let it
-// end before those that it signed.
+// verifies returns how long a key verifies after it stops signing: a command that does not know the token lifetime must not make
+// a key expire before the tokens it signed.
 func verifies(rec state.SigningKey, p Policy) time.Duration {
 	return max(p.Verify, time.Duration(rec.Verify)*time.Second)
 }
 
-// Extend lets keys verify as long as the policy says, where that is longer than what they were made for.
+// Extend prolongs the verification time of keys to that of the policy, where that is longer than the one they were made with.
 func (a *Admin) Extend(ctx context.Context, p Policy) error {
 	list, rev, err := a.list(ctx)
 	if err != nil {
@@ -382,7 +382,7 @@ func (a *Admin) Extend(ctx context.Context, p Policy) error {
 	return err
 }
 
-// Clean deletes the keys that no longer verify.
+// Clean deletes the keys that expired more than an hour ago.
 func (a *Admin) Clean(ctx context.Context) error {
 	list, rev, err := a.list(ctx)
 	if err != nil {
@@ -402,5 +402,5 @@ func (a *Admin) Clean(ctx context.Context) error {
 	return err
 }
 
-// cleanAfter is how long an expired key is kept to be looked at.
+// cleanAfter is how long an expired key is kept for inspection.
 const cleanAfter = time.Hour

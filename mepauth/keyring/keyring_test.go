@@ -20,7 +20,7 @@ import (
 
 var policy = Policy{Algorithm: "ES256", RotateAfter: 30 * 24 * time.Hour, Delay: 5 * time.Minute, Verify: time.Hour}
 
-// clock is a clock that tests move.
+// clock is a clock that tests control.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -42,7 +42,7 @@ func newAdmin(t *testing.T) (*authtest.World, *Admin, *clock) {
 	return w, a, c
 }
 
-// phases maps the ids of the keys to what they do.
+// phases maps the ids of the keys to their phases.
 func phases(t *testing.T, a *Admin) map[string]string {
 	t.Helper()
 	list, err := a.List(t.Context())
@@ -179,7 +179,7 @@ func TestProcessesAgreeOnOneKey(t *testing.T) {
 	require.Len(t, phases(t, a), 2)
 }
 
-// newRing runs a ring on a world.
+// newRing starts a ring on a world.
 func newRing(t *testing.T, w *authtest.World, p func() Policy) *Ring {
 	t.Helper()
 	r := New(w.Private, w.Directory, NewAdmin(w.Store, w.Seal), w.Seal, p, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
@@ -229,8 +229,8 @@ func TestRingSignsWhatTheDirectoryVerifies(t *testing.T) {
 	}
 }
 
-// TestRotationIsSeenByAllBeforeTheKeySigns rotates while two processes sign; neither may sign with a key the other one does not
-// know.
+// TestRotationIsSeenByAllBeforeTheKeySigns rotates while two processes sign; neither may sign with a key that the other does
+// not know.
 func TestRotationIsSeenByAllBeforeTheKeySigns(t *testing.T) {
 	w := authtest.New(t)
 	p := policy

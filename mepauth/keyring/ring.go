@@ -29,7 +29,7 @@ import (
 	"github.com/openmep/mep/mepauth/seal"
 )
 
-// Ring is the keys of a running mepauth.
+// Ring signs with the keys of a running mepauth.
 type Ring struct {
 	admin   *Admin
 	dir     *identity.Directory
@@ -53,11 +53,11 @@ type Signer struct {
 
 	method jwt.SigningMethod
 	key    crypto.Signer
-	header string // of every token, encoded
+	header string // encoded header of every token
 	until  time.Time
 }
 
-// New makes a ring. Its private keys are a collection of the mirror of state.AuthRoot.
+// New returns a ring. It adds the private keys as a collection to private, the mirror of state.AuthRoot.
 func New(private *watched.Mirror, dir *identity.Directory, admin *Admin, key *seal.Key, policy func() Policy,
 	log *slog.Logger, reg prometheus.Registerer,
 ) *Ring {
@@ -95,7 +95,7 @@ func (r *Ring) age() float64 {
 	return r.now().Sub(item.Value.Record.NotBefore).Seconds()
 }
 
-// kick is called when the keys have changed: what signed a moment ago may not sign now.
+// kick is called when the keys have changed: the current signer may no longer be the right one.
 func (r *Ring) kick() {
 	r.current.Store(nil)
 	select {
@@ -104,10 +104,10 @@ func (r *Ring) kick() {
 	}
 }
 
-// reconsider is the longest time between two looks at the keys.
+// reconsider is the longest time between two checks of the keys.
 const reconsider = time.Minute
 
-// Run makes keys when they are due and keeps the present one at hand, until the context ends.
+// Run makes keys when they are due and keeps the current signer cached, until ctx ends.
 func (r *Ring) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		wait := reconsider
@@ -146,7 +146,7 @@ func (r *Ring) tend(ctx context.Context) error {
 	return r.admin.Clean(ctx)
 }
 
-// Signer returns the key that signs now. The error is of the kind errs.Unavailable when there is none yet.
+// Signer returns the signer to use now. The error is of the kind errs.Unavailable when there is none yet.
 func (r *Ring) Signer() (*Signer, error) {
 	now := r.now()
 	if s := r.current.Load(); s != nil && now.Before(s.until) {
@@ -163,7 +163,7 @@ func (r *Ring) Signer() (*Signer, error) {
 			}
 		}
 	}
-	// One that cannot be used must not stop the platform when there is another.
+	// An unusable key must not stop the platform when there is another one.
 	for {
 		kid := choose(keys, now)
 		if kid == "" {
@@ -184,7 +184,8 @@ func (r *Ring) Signer() (*Signer, error) {
 	}
 }
 
-// The two parts of a new key are written at once, and seen by two mirrors one after the other: arriving is how long that may take.
+// arriving is how long the private part of a new key may take to arrive: both parts are written at once, but two mirrors read
+// them.
 const arriving = 5 * time.Second
 
 var errArriving = errors.New("the private part of a new key has not been read yet")
@@ -242,8 +243,8 @@ func (r *Ring) open(kid string) (*Signer, error) {
 	return s, nil
 }
 
-// signES256 signs as RFC 7518 3.4 says, with a nonce that follows from key and message (RFC 6979, FIPS 186-5 6.3): no two tokens
-// are the same, and it takes a fifth less time than drawing a nonce, most of what a token costs.
+// signES256 signs as defined in RFC 7518 3.4, with a nonce derived from the key and the message (RFC 6979, FIPS 186-5 6.3). No
+// two tokens are the same, and signing, most of the cost of a token, takes a fifth less time than with a random nonce.
 func signES256(message []byte, key *ecdsa.PrivateKey) ([]byte, error) {
 	const size = 32 // of each of the two numbers
 	sum := sha256.Sum256(message)
@@ -263,7 +264,7 @@ func signES256(message []byte, key *ecdsa.PrivateKey) ([]byte, error) {
 	return out, nil
 }
 
-// Sign makes a JWT in the compact form of a payload, which is a JSON object.
+// Sign returns a JWT in compact form with the payload, which must be a JSON object.
 func (s *Signer) Sign(payload []byte) (string, error) {
 	enc := base64.RawURLEncoding
 	out := make([]byte, 0, len(s.header)+2+enc.EncodedLen(len(payload))+enc.EncodedLen(rsaBits/8))

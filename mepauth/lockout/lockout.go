@@ -1,12 +1,12 @@
-// Package lockout stops the guessing of secret keys.
+// Package lockout prevents the guessing of secret keys.
 //
-// Three failures in five minutes lock an access key for the client address they came from, for a quarter of an hour. Failures
-// from many addresses together lock it for all but the addresses it was used from with success before, so that nobody who
-// merely knows an access key can lock its holder out. What is remembered stands in etcd: neither a restart nor another
-// replica forgets it.
+// By default three failures in five minutes lock an access key for the client address they came from, for a quarter of an hour.
+// Failures from many addresses together lock the key for all addresses except those it was used from successfully before, so that
+// somebody who merely knows an access key cannot lock its holder out. The failures are recorded in etcd, so they survive a restart
+// and are known to all replicas.
 //
-// Access keys that do not exist are treated like those that do, or an attacker could tell them apart. There is no end of
-// them, so at most MaxStrangers are remembered in etcd, and MaxMemory of those beyond in this process.
+// Access keys that do not exist are treated like those that do, so that an attacker cannot tell them apart. Their number is
+// unlimited, so at most MaxStrangers are remembered in etcd, and MaxMemory of the others in this process.
 package lockout
 
 import (
@@ -29,30 +29,31 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Policy is what an operator decides about failures.
+// Policy holds the operator's settings for failures.
 type Policy struct {
-	// Failures within Window lock an access key for the source for Duration.
+	// Failures within Window lock an access key for their source for Duration.
 	Failures int
 	Window   time.Duration
 	Duration time.Duration
-	// KeyFailures within Window, from all sources, lock it for all sources that are not trusted.
+	// KeyFailures within Window, from all sources, lock the key for all sources that are not trusted.
 	KeyFailures int
 }
 
 const (
-	// MaxStrangers is how many access keys are remembered in etcd because of failures, before those that do not exist are
-	// remembered in memory only: about 3 MB there. (Of those a lock for everybody is not remembered.)
+	// MaxStrangers is how many access keys that were never used successfully are remembered in etcd, in about 3 MB, before
+	// failures of access keys that do not exist are remembered in memory only. (In memory, locks for everybody are not
+	// remembered.)
 	MaxStrangers = 10000
-	// MaxMemory is how many of the others are remembered: less than 512 bytes each, 8 MiB together.
+	// MaxMemory is how many of the others are remembered, at less than 512 bytes each, 8 MiB together.
 	MaxMemory = 16384
-	// MaxKeyFailures is the most a policy may allow as KeyFailures: so many addresses fit into a record.
+	// MaxKeyFailures is the maximum of Policy.KeyFailures: this many addresses fit into a record.
 	MaxKeyFailures = 50
-	// maxSources bounds the addresses in one record, maxTrusted those that are trusted.
+	// maxSources is the maximum number of addresses in a record, maxTrusted that of trusted ones.
 	maxSources = 64
 	maxTrusted = 8
 )
 
-// Book remembers failures.
+// Book records failures.
 type Book struct {
 	store    *etcd.Store
 	mirror   *watched.Mirror
@@ -66,13 +67,13 @@ type Book struct {
 	strangers atomic.Int64
 
 	seed    maphash.Seed
-	turns   turns // of attempts
-	changes turns // of changes of a record
+	turns   turns // serialise attempts
+	changes turns // serialise changes of a record
 	mu      sync.Mutex
 	memory  *lru.Cache[uint64, state.Failures]
 }
 
-// New adds the collection of attempts to the mirror of state.AuthRoot.
+// New returns a book. It adds the collection of attempts to the mirror of state.AuthRoot.
 func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *slog.Logger, reg prometheus.Registerer) *Book {
 	b := &Book{
 		store: store.Urgent(), mirror: private, policy: policy, log: log, now: time.Now, seed: maphash.MakeSeed(),
@@ -88,7 +89,7 @@ func New(private *watched.Mirror, store *etcd.Store, policy func() Policy, log *
 		b.turns[i], b.changes[i] = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
 	b.attempts.Observe(b.countStrangers)
-	b.memory, _ = lru.New[uint64, state.Failures](MaxMemory) // refuses only sizes below 1
+	b.memory, _ = lru.New[uint64, state.Failures](MaxMemory) // fails only for sizes below 1
 	reg.MustRegister(b.locked, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mep_auth_attempts_remembered", Help: "Access keys whose failures are remembered in memory because too many are in etcd.",
 	}, func() float64 { return float64(b.memory.Len()) }))
@@ -104,10 +105,10 @@ func (b *Book) memoryKey(accessKeyID, source string) uint64 {
 	return h.Sum64()
 }
 
-// turns let one at a time act for the same key; each channel has room for the one whose turn it is.
+// turns serialises work by the hash of a key. Each channel has a capacity of one, for whoever has the turn.
 type turns [1024]chan struct{}
 
-// maxWait is how long a turn is waited for.
+// maxWait is the longest wait for a turn.
 const maxWait = 5 * time.Second
 
 func (t *turns) take(ctx context.Context, key uint64) (done func(), err error) {
@@ -129,20 +130,20 @@ func (t *turns) take(ctx context.Context, key uint64) (done func(), err error) {
 	}
 }
 
-// Attempt makes the caller the only one in this process who tries the access key from the source, until done is called: of guesses
-// sent at the same time no more are judged than of guesses sent one after another. The error is of the kind errs.Unavailable
-// when the ones before take too long.
+// Attempt makes the caller the only one in this process who tries the access key from the source, until the caller calls done.
+// Guesses sent concurrently are thus checked no more often than guesses sent one after another. The error is of the kind
+// errs.Unavailable when earlier attempts take too long.
 func (b *Book) Attempt(ctx context.Context, accessKeyID, source string) (done func(), err error) {
 	return b.turns.take(ctx, b.memoryKey(accessKeyID, source))
 }
 
-// Trusts reports whether the access key was used with success from the source.
+// Trusts reports whether the access key was used successfully from the source.
 func (b *Book) Trusts(accessKeyID, source string) bool {
 	item, ok := b.attempts.Snapshot().Get(state.AttemptsKey(accessKeyID))
 	return ok && slices.Contains(item.Value.Trusted, source)
 }
 
-// Locked returns for how long the access key is still locked for the source; 0 when it is not.
+// Locked returns how long the access key remains locked for the source; 0 when it is not locked.
 func (b *Book) Locked(accessKeyID, source string) time.Duration {
 	now := b.now()
 	if f, ok := b.memory.Peek(b.memoryKey(accessKeyID, source)); ok && now.Before(f.Until) {
@@ -165,7 +166,7 @@ func (b *Book) lockedFor(a state.Attempts, source string, now time.Time) time.Du
 	return b.left(a.All, now)
 }
 
-// left is how long a lock still lasts. One that lasts longer than locks do was made while the clock was ahead.
+// left returns how long a lock remains. It ignores a lock longer than the policy's Duration, as one set while the clock was ahead.
 func (b *Book) left(f state.Failures, now time.Time) time.Duration {
 	left := f.Until.Sub(now)
 	if left <= 0 || left > b.policy().Duration {
@@ -174,12 +175,12 @@ func (b *Book) left(f state.Failures, now time.Time) time.Duration {
 	return left
 }
 
-// Failed records a failure to use the access key from the source. exists says whether there is such an access key. It
-// returns how long the key is locked now, 0 when it is not, and fails only when the failure could not be recorded: then
-// the caller must not tell whether the secret was right.
+// Failed records a failure to use the access key from the source. exists reports whether the access key exists. Failed returns how
+// long the key is locked now, 0 when it is not. It returns an error only when the failure could not be recorded; the caller must
+// then not reveal whether the secret was right.
 func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bool) (time.Duration, error) {
 	if !exists && b.strangers.Load() >= MaxStrangers {
-		// A write all the same, or the time it takes would tell those that exist from those that do not.
+		// Write anyway, otherwise the response time would tell existing access keys from others.
 		_, err := b.write(ctx, state.KeyOverflow, state.Attempts{Version: state.Current(), All: state.Failures{First: b.now().UTC(), Count: 1}}, 0)
 		return b.remember(accessKeyID, source), err
 	}
@@ -190,13 +191,13 @@ func (b *Book) Failed(ctx context.Context, accessKeyID, source string, exists bo
 		return true
 	})
 	if err != nil {
-		// While etcd is away guesses count all the same, as far as this process hears them.
+		// While etcd is unavailable, this process still counts the guesses it receives.
 		return b.remember(accessKeyID, source), err
 	}
 	return lock, nil
 }
 
-// countStrangers keeps count of the records of access keys that were never used with success.
+// countStrangers counts the records of access keys that were never used successfully.
 func (b *Book) countStrangers(c watched.Change[state.Attempts]) {
 	if c.Old != nil && len(c.Old.Value.Trusted) == 0 {
 		b.strangers.Add(-1)
@@ -206,16 +207,16 @@ func (b *Book) countStrangers(c watched.Change[state.Attempts]) {
 	}
 }
 
-// leaseSpan is how far the ends of records that share a lease may be apart.
+// leaseSpan is how far apart the expiry times of records that share a lease may be.
 const leaseSpan = 5 * time.Minute
 
-// lease is what a record ends with that holds nothing but failures.
+// lease returns the lease of a record that holds only failures.
 func (b *Book) lease(ctx context.Context) (clientv3.LeaseID, error) {
 	p := b.policy()
 	return b.leases.Until(ctx, b.now().Add(p.Window+p.Duration))
 }
 
-// remember counts a failure in memory.
+// remember counts a failure in memory, and returns how long the lock lasts.
 func (b *Book) remember(accessKeyID, source string) time.Duration {
 	key, now := b.memoryKey(accessKeyID, source), b.now()
 	b.mu.Lock()
@@ -227,7 +228,7 @@ func (b *Book) remember(accessKeyID, source string) time.Duration {
 	return max(0, f.Until.Sub(now))
 }
 
-// count adds a failure to those of a window and locks when there are too many.
+// count adds a failure to the window, and sets a lock when there are most failures in it.
 func count(f state.Failures, most int, p Policy, now time.Time) state.Failures {
 	if f.Count == 0 || now.Sub(f.First) >= p.Window || now.Before(f.First) {
 		f = state.Failures{First: now, Until: f.Until}
@@ -240,7 +241,7 @@ func count(f state.Failures, most int, p Policy, now time.Time) state.Failures {
 	return f
 }
 
-// fail records a failure in a record.
+// fail adds a failure to a record.
 func (b *Book) fail(a *state.Attempts, source string, now time.Time) {
 	p := b.policy()
 	if a.Sources == nil {
@@ -263,7 +264,7 @@ func (b *Book) fail(a *state.Attempts, source string, now time.Time) {
 	}
 }
 
-// Succeeded forgets the failures of the access key from the source, and trusts the source from now on.
+// Succeeded discards the failures of the access key from the source, and trusts the source from now on.
 func (b *Book) Succeeded(ctx context.Context, accessKeyID, source string) {
 	b.memory.Remove(b.memoryKey(accessKeyID, source))
 	item, ok := b.attempts.Snapshot().Get(state.AttemptsKey(accessKeyID))
@@ -281,12 +282,12 @@ func (b *Book) Succeeded(ctx context.Context, accessKeyID, source string) {
 		return true
 	})
 	if err != nil {
-		// The token is good all the same; the next one tries again.
+		// The token is valid all the same; the next success tries again.
 		b.log.Warn("a success was not recorded", "error", err)
 	}
 }
 
-// change edits the record of an access key. Within this process one change of it is made at a time.
+// change edits the record of an access key. This process makes one change of a record at a time.
 func (b *Book) change(ctx context.Context, accessKeyID string, edit func(*state.Attempts, time.Time) bool) error {
 	if st := b.mirror.Status(); !st.Connected {
 		return errs.New(errs.Unavailable, "the platform's store does not answer at present").After(2 * time.Second)
@@ -317,7 +318,7 @@ func (b *Book) change(ctx context.Context, accessKeyID string, edit func(*state.
 	return errs.New(errs.Unavailable, "too many attempts with the same access key at a time").After(time.Second)
 }
 
-// prune drops what has passed.
+// prune removes the sources whose failures and locks have passed.
 func (b *Book) prune(a *state.Attempts, now time.Time) {
 	window := b.policy().Window
 	maps.DeleteFunc(a.Sources, func(_ string, f state.Failures) bool {
@@ -325,8 +326,8 @@ func (b *Book) prune(a *state.Attempts, now time.Time) {
 	})
 }
 
-// write writes a record if it is still what was read, and waits until this process sees it. A record that holds nothing but
-// failures ends with them.
+// write writes a record if it is still at revision rev, and waits until this process's mirror shows it. A record that holds only
+// failures expires with them.
 func (b *Book) write(ctx context.Context, key string, rec state.Attempts, rev int64) (bool, error) {
 	value, err := state.Encode(rec)
 	if err != nil {

@@ -165,7 +165,7 @@ func TestFailureThatCannotBeRecordedIsNoAnswer(t *testing.T) {
 	w.Server.StartAgain(t)
 }
 
-// TestMemoryIsBoundedUnderAMillionUnknownKeys is the figure the documentation gives.
+// TestMemoryIsBoundedUnderAMillionUnknownKeys checks the figure in the documentation.
 func TestMemoryIsBoundedUnderAMillionUnknownKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -191,7 +191,8 @@ func TestMemoryIsBoundedUnderAMillionUnknownKeys(t *testing.T) {
 	runtime.KeepAlive(b)
 }
 
-// TestStrangersBeyondTheBoundStayInMemory fills etcd's share and looks where the next one goes.
+// TestStrangersBeyondTheBoundStayInMemory fills the share in etcd and checks where the next one is
+// recorded.
 func TestStrangersBeyondTheBoundStayInMemory(t *testing.T) {
 	w := authtest.New(t)
 	value, err := state.Encode(state.Attempts{Version: state.Current()})

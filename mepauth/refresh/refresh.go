@@ -1,5 +1,5 @@
-// Package refresh keeps refresh tokens (RFC 6749 6). Each is good once: its use gives the next one of its family, and a second
-// use, by whoever stole it or was stolen from, ends the family (RFC 9700 4.14.2).
+// Package refresh manages refresh tokens (RFC 6749 6). Each token is valid for one use, which yields the next token of its
+// family. A second use, be it by a thief or by the rightful client, ends the family (RFC 9700 4.14.2).
 package refresh
 
 import (
@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// MaxFamilies is how many families an access key may have; one more ends the oldest.
+	// MaxFamilies is the maximum number of families of an access key; one more ends the oldest.
 	MaxFamilies = 16
-	// span is how far the ends of families that share a lease may be apart.
+	// span is how far apart the expiry times of families that share a lease may be.
 	span = 5 * time.Minute
 )
 
-// Store keeps refresh tokens.
+// Store manages refresh tokens.
 type Store struct {
 	store    *etcd.Store
 	leases   *etcd.Leases
@@ -33,15 +33,15 @@ type Store struct {
 	now      func() time.Time
 }
 
-// New makes a store; lifetime is how long a token that is not used is good.
+// New returns a store; lifetime returns how long an unused token is valid.
 func New(store *etcd.Store, lifetime func() time.Duration) *Store {
 	return &Store{store: store, leases: etcd.NewLeases(store, span), lifetime: lifetime, now: time.Now}
 }
 
-// ErrInvalid says that a refresh token is not good, without saying why.
+// ErrInvalid means that a refresh token is not valid, without saying why.
 var ErrInvalid = errs.New(errs.Invalid, "the refresh token is unknown, expired or used, or its credentials are not in force any more")
 
-// familyOf takes a token of the form FAMILY.SECRET apart.
+// familyOf returns the family of a token of the form FAMILY.SECRET.
 func familyOf(token string) (family string, ok bool) {
 	if len(token) != 36+1+43 || token[36] != '.' || uuid.Validate(token[:36]) != nil {
 		return "", false
@@ -54,7 +54,7 @@ func hash(token string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// Issue makes the first token of a family. Errors are those of etcd.Store.Txn.
+// Issue returns the first token of a new family. Errors are those of etcd.Store.Txn.
 func (s *Store) Issue(ctx context.Context, rec state.Refresh) (string, error) {
 	family, prefix := uuid.NewString(), state.RefreshKeys(rec.AccessKeyID)
 	token, put, err := s.next(ctx, prefix+family, family, rec)
@@ -74,7 +74,7 @@ func (s *Store) Issue(ctx context.Context, rec state.Refresh) (string, error) {
 	return token, err
 }
 
-// next makes a token and the operation that makes it the one of its family that is good.
+// next returns a new token, and the operation that makes it the valid one of its family.
 func (s *Store) next(ctx context.Context, key, family string, rec state.Refresh) (string, clientv3.Op, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
@@ -88,7 +88,7 @@ func (s *Store) next(ctx context.Context, key, family string, rec state.Refresh)
 	return token, clientv3.OpPut(key, value, clientv3.WithLease(lease)), err
 }
 
-// find reads the family of a token; found is false when there is none.
+// find reads the family of a token. revision is 0 when there is none.
 func (s *Store) find(ctx context.Context, token, accessKeyID string) (key string, rec state.Refresh, revision int64, err error) {
 	family, ok := familyOf(token)
 	if !ok {
@@ -103,8 +103,8 @@ func (s *Store) find(ctx context.Context, token, accessKeyID string) (key string
 	return key, rec, resp.Get().Kvs[0].ModRevision, err
 }
 
-// Use exchanges a token of an access key for the next one of its family. good says whether what the token was issued for still
-// holds. The error is ErrInvalid, or one of those of etcd.Store.Txn.
+// Use exchanges a token of an access key for the next one of its family. good reports whether the conditions under which the
+// token was issued still hold. The error is ErrInvalid, or one of those of etcd.Store.Txn.
 func (s *Store) Use(ctx context.Context, token, accessKeyID string, good func(state.Refresh) bool) (string, error) {
 	key, rec, revision, err := s.find(ctx, token, accessKeyID)
 	switch {
@@ -128,7 +128,7 @@ func (s *Store) Use(ctx context.Context, token, accessKeyID string, good func(st
 	case err != nil:
 		return "", err
 	case !done.Succeeded:
-		return "", s.end(ctx, key) // somebody else used it meanwhile
+		return "", s.end(ctx, key) // it was used concurrently
 	}
 	return next, nil
 }
@@ -141,7 +141,7 @@ func (s *Store) end(ctx context.Context, key string) error {
 	return ErrInvalid
 }
 
-// Revoke ends the family of a token of the access key. It reports whether the token was good.
+// Revoke ends the family of a token of the access key. It reports whether the token was valid.
 func (s *Store) Revoke(ctx context.Context, token, accessKeyID string) (bool, error) {
 	rec, err := s.Look(ctx, token, accessKeyID)
 	if err != nil || rec == nil {
@@ -151,7 +151,7 @@ func (s *Store) Revoke(ctx context.Context, token, accessKeyID string) (bool, er
 	return err == nil, err
 }
 
-// Look returns the record of a token of the access key that is good, nil for others.
+// Look returns the record of a valid token of the access key, or nil.
 func (s *Store) Look(ctx context.Context, token, accessKeyID string) (*state.Refresh, error) {
 	_, rec, revision, err := s.find(ctx, token, accessKeyID)
 	if err != nil || revision == 0 || s.now().After(rec.Expires) ||

@@ -1,9 +1,10 @@
-// Package replay takes every signature once.
+// Package replay accepts every signature only once.
 //
-// What was taken stands in etcd until it could not be used any more, so that neither a restart nor another replica takes it
-// again. A record holds as many signatures as were waiting when it was written: a record for each would limit the rate of
-// tokens to that of etcd. Every process keeps all signatures in memory. It writes a record only on condition that no other
-// process has written one that it does not know yet, which a key that every record changes tells it.
+// Used signatures are recorded in etcd until they are no longer acceptable, so that neither a restart nor another replica
+// accepts them again. A record holds the signatures that were waiting when it was written: a record for each would limit the
+// rate of tokens to that of etcd. Every process keeps all signatures in memory. It writes a record only on condition that no
+// other process has written one that it does not know yet. It learns that from a key, the fence, which changes with every
+// record.
 package replay
 
 import (
@@ -26,24 +27,24 @@ import (
 )
 
 const (
-	// MaxSignatures is how many signatures are remembered, in about 64 bytes each. When there are more, no signed request is
-	// taken until some of them have passed.
+	// MaxSignatures is how many signatures are remembered, in about 64 bytes each. At the limit no signed request is
+	// accepted until some of them have expired.
 	MaxSignatures = 1 << 20
-	// MaxPerKey is how many of them may be of one access key, so that nobody can use up what all share.
+	// MaxPerKey is how many of them may be of the same access key, so that nobody can use up the shared space.
 	MaxPerKey = MaxSignatures / 64
-	// maxBatch is how many signatures one record holds, queue how many may wait.
+	// maxBatch is the maximum number of signatures in a record, queue the maximum number waiting.
 	maxBatch = 1024
 	queue    = 4096
-	// span is how far the ends of signatures that share a lease may be apart.
+	// span is how far apart the expiry times of signatures that share a lease may be.
 	span = 5 * time.Minute
-	// maxTries bounds how often a record is written again because another process came first.
+	// maxTries limits the attempts to write a record when other processes come first.
 	maxTries = 20
 )
 
-// digest stands for a signature: the first bytes for its access key, the others for itself.
+// digest identifies a signature: the first keyBytes bytes are a hash of its access key, the others of the signature.
 type digest [16]byte
 
-// keyBytes are those of a digest that stand for the access key.
+// keyBytes is the number of bytes of a digest that identify the access key.
 const keyBytes = 4
 
 func (d digest) key() [keyBytes]byte { return [keyBytes]byte(d[:keyBytes]) }
@@ -74,7 +75,7 @@ func decode(_ string, value []byte, _ int64) (batch, error) {
 	return b, nil
 }
 
-// Register remembers signatures.
+// Register records used signatures.
 type Register struct {
 	store    *etcd.Store
 	mirror   *watched.Mirror
@@ -87,18 +88,18 @@ type Register struct {
 	used   map[digest]struct{}
 	perKey map[[keyBytes]byte]int
 
-	// The fields below belong to the worker.
-	fence  int64 // revision of the fence up to which all records are known
+	// The fields below are owned by Run.
+	fence  int64 // revision of the fence; all records up to it are known
 	leases *etcd.Leases
 }
 
 type entry struct {
 	digest  digest
 	expires time.Time
-	done    chan error // has room for the one answer
+	done    chan error // buffered for the one result
 }
 
-// New adds the collection of records to the mirror of state.AuthRoot.
+// New returns a register. It adds its records to the mirror of state.AuthRoot.
 func New(private *watched.Mirror, store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Register {
 	r := &Register{
 		store: store.Urgent(), mirror: private, log: log, incoming: make(chan *entry, queue),
@@ -123,7 +124,7 @@ func (r *Register) len() int {
 	return len(r.used)
 }
 
-// changed follows the records of all processes.
+// changed applies changes of the records of all processes.
 func (r *Register) changed(c watched.Change[batch]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,7 +140,7 @@ func (r *Register) changed(c watched.Change[batch]) {
 	}
 }
 
-// remember and forget are called with mu held.
+// remember and forget must be called with mu held.
 func (r *Register) remember(d digest) {
 	if _, known := r.used[d]; !known {
 		r.used[d] = struct{}{}
@@ -165,11 +166,11 @@ func (r *Register) add(list []*entry) {
 	}
 }
 
-// ErrUsed says that a signature was taken before.
+// ErrUsed means that a signature was used before.
 var ErrUsed = errs.New(errs.Unauthenticated, "the signature was used before: sign every request anew")
 
-// Take records a signature of an access key. It returns ErrUsed when it was taken before, or an error of the kinds of
-// etcd.Store.Txn when that cannot be known; then the signature must not be accepted.
+// Take records a signature of an access key. It returns ErrUsed when the signature was used before, or an error of the kinds
+// of etcd.Store.Txn when that is unknown; the signature must then not be accepted.
 func (r *Register) Take(ctx context.Context, accessKeyID string, signature []byte, expires time.Time) error {
 	e := &entry{digest: digestOf(accessKeyID, signature), expires: expires, done: make(chan error, 1)}
 	select {
@@ -188,7 +189,7 @@ func (r *Register) Take(ctx context.Context, accessKeyID string, signature []byt
 	}
 }
 
-// Run records signatures until the context ends.
+// Run records signatures until ctx ends.
 func (r *Register) Run(ctx context.Context) error {
 	waiting := make([]*entry, 0, maxBatch)
 	for {
@@ -213,7 +214,7 @@ func (r *Register) Run(ctx context.Context) error {
 	}
 }
 
-// drain answers what nobody will record any more.
+// drain fails the entries that will no longer be recorded.
 func (r *Register) drain() {
 	for {
 		select {
@@ -225,7 +226,7 @@ func (r *Register) drain() {
 	}
 }
 
-// fresh answers those that were taken before, or are twice in the list, and returns the others.
+// fresh returns the entries that are new and fails the others: used before, twice in the list, or over MaxPerKey.
 func (r *Register) fresh(list []*entry) []*entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -248,7 +249,7 @@ func (r *Register) fresh(list []*entry) []*entry {
 	return kept
 }
 
-// record takes those of a list that are new.
+// record records the entries that are new, and answers all of them.
 func (r *Register) record(ctx context.Context, list []*entry) {
 	if r.len()+len(list) > MaxSignatures {
 		r.answer(list, errs.New(errs.Unavailable, "too many signatures are remembered: ask with the secret itself, or later").After(span))
@@ -286,7 +287,7 @@ func (r *Register) answer(list []*entry, err error) {
 	}
 }
 
-// commit writes a record, unless another process has written one that is not known here; then it waits until it is.
+// commit writes a record, unless another process has written one that is not known here; then it waits until that one is.
 func (r *Register) commit(ctx context.Context, list []*entry) (bool, error) {
 	until := list[0].expires
 	value := make([]byte, 0, len(list)*len(digest{}))

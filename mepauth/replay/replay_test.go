@@ -41,7 +41,7 @@ func TestSignatureIsTakenOnce(t *testing.T) {
 	require.ErrorIs(t, other.Take(t.Context(), key, []byte("two"), soon()), ErrUsed, "another process remembers, too")
 }
 
-// TestOneOfManyRacersWins sends every signature from several goroutines and processes at a time.
+// TestOneOfManyRacersWins sends every signature from several goroutines and processes concurrently.
 func TestOneOfManyRacersWins(t *testing.T) {
 	w := authtest.New(t)
 	registers := []*Register{newRegister(t, w), newRegister(t, w.Another(t))}

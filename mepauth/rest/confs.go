@@ -20,21 +20,21 @@ import (
 	"github.com/openmep/mep/mepauth/credential"
 )
 
-// Confs holds what the handlers of credential management need.
+// Confs has the handlers of credential management.
 type Confs struct {
 	// Book changes credentials.
 	Book *credential.Book
-	// Audit takes who changed what.
+	// Audit records who changed what.
 	Audit *audit.Log
-	// Overlap is how long the previous secret key stays good unless the request says otherwise.
+	// Overlap returns how long the previous secret key stays valid unless the request says otherwise.
 	Overlap func() time.Duration
-	// Mirrors show a change before it is answered.
+	// Mirrors must show a change before the response is sent.
 	Mirrors []*watched.Mirror
-	// Store tells how far they have to be.
+	// Store provides the revision that the mirrors must reach.
 	Store *etcd.Store
 }
 
-// Mount adds the resources. Whoever gets to them holds the scope mm5.
+// Mount adds the routes to r, which must admit only callers with the scope mm5.
 func (m *Confs) Mount(r gin.IRoutes) {
 	const root = "/mep/appMng/v1/applications"
 	const confs = root + "/:appInstanceId/confs"
@@ -46,7 +46,8 @@ func (m *Confs) Mount(r gin.IRoutes) {
 	r.POST(confs+"/rotate", m.audited("credential.rotate", m.rotate))
 }
 
-// audited writes down who did what, with what result. The handler returns what the line says besides.
+// audited records in the audit log who did what, with what result. The handler returns the detail of
+// the entry.
 func (m *Confs) audited(action string, h func(*gin.Context) (detail string, err error)) gin.HandlerFunc {
 	return identity.Audited(m.Audit, action, "appInstanceId", func(c *gin.Context) (string, error) {
 		if err := httpx.NoQuery(c); err != nil {
@@ -56,7 +57,7 @@ func (m *Confs) audited(action string, h func(*gin.Context) (detail string, err 
 	})
 }
 
-// appID is the application instance of the path: a UUID.
+// appID returns the application instance id of the path, a UUID.
 func appID(c *gin.Context) (string, error) {
 	id := identity.CanonicalID(c.Param("appInstanceId"))
 	if len(id) != 36 || uuid.Validate(id) != nil {
@@ -65,13 +66,13 @@ func appID(c *gin.Context) (string, error) {
 	return id, nil
 }
 
-// settle waits until this process shows what was changed.
+// settle waits until this process's mirrors show the change.
 func (m *Confs) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, etcd.DefaultTimeout)
 	defer cancel()
 	revision, err := m.Store.Revision(ctx, state.Root)
 	if err != nil {
-		return // what was answered is durable; the copy follows
+		return // the change is durable; the mirrors will catch up
 	}
 	for _, mirror := range m.Mirrors {
 		_ = mirror.WaitRevision(ctx, revision)
@@ -102,7 +103,7 @@ func (m *Confs) put(c *gin.Context) (string, error) {
 	return "access key " + made.AccessKeyID, httpx.JSON(c, http.StatusOK, body)
 }
 
-// recordOf is a credential as the platform shows it.
+// recordOf converts a credential to its representation in the API.
 func recordOf(k *credential.Known) auth.ConfsRecord {
 	r := auth.ConfsRecord{
 		AppInstanceID: k.Credential.Subject, AccessKeyID: k.AccessKeyID, AppName: k.Credential.Name,

@@ -1,5 +1,5 @@
-// Package rest speaks HTTP for mepauth: tokens for clients, as EdgeGallery and OAuth2 exchange them, and credentials for the MEC
-// platform manager.
+// Package rest is the HTTP interface of mepauth: tokens for clients, through EdgeGallery's interface and OAuth2, and credential
+// management for the MEC platform manager.
 package rest
 
 import (
@@ -18,19 +18,19 @@ import (
 	"github.com/openmep/mep/mepauth/grant"
 )
 
-// Tokens holds what the handlers of requests for tokens need.
+// Tokens has the handlers of token requests.
 type Tokens struct {
-	// Grants decides.
+	// Grants decides the requests.
 	Grants *grant.Service
 }
 
-// SignedPath is where EdgeGallery's agents exchange a signed request for a token.
+// SignedPath is the path at which EdgeGallery's agents exchange a signed request for a token.
 const SignedPath = "/mep/token"
 
-// Signed is the handler of that exchange.
+// Signed returns the handler of SignedPath.
 func (t *Tokens) Signed() gin.HandlerFunc { return oauth(t.signed) }
 
-// Mount adds the exchange and the OAuth2 resources.
+// Mount adds the routes of SignedPath and of the OAuth2 resources.
 func (t *Tokens) Mount(r gin.IRoutes) {
 	r.POST(SignedPath, t.Signed())
 	r.POST("/oauth2/token", oauth(t.token))
@@ -38,15 +38,15 @@ func (t *Tokens) Mount(r gin.IRoutes) {
 	r.POST("/oauth2/introspect", oauth(t.introspect))
 }
 
-// oauth adapts a handler whose failures are rendered as RFC 6749 5.2 says. Other failures, such as those of the body's size, are
-// problem documents.
+// oauth adapts a handler and renders its *auth.Error as described in RFC 6749 5.2. Other errors, such as a body that is too
+// large, become problem documents.
 func oauth(h httpx.Handler) gin.HandlerFunc {
 	return httpx.Handle(func(c *gin.Context) error {
 		header := c.Writer.Header()
 		header["Cache-Control"] = []string{"no-store"}
 		header["Pragma"] = []string{"no-cache"}
 		err := h(c)
-		e, ok := err.(*auth.Error) //nolint:errorlint // what the grants return is never wrapped
+		e, ok := err.(*auth.Error) //nolint:errorlint // the grants never wrap their errors
 		if !ok {
 			return err
 		}
@@ -100,13 +100,13 @@ func readBody(c *gin.Context) ([]byte, error) {
 	return httpx.ReadBody(c)
 }
 
-// form is the body of an OAuth2 request, and the client it names.
+// form is the body of an OAuth2 request, with the client credentials.
 type form struct {
 	values           url.Values
 	clientID, secret string
 }
 
-// readForm reads a form and the client's proof (RFC 6749 2.3.1).
+// readForm reads the form and the client credentials (RFC 6749 2.3.1).
 func readForm(c *gin.Context) (*form, error) {
 	if c.Request.URL.RawQuery != "" {
 		return nil, badRequest("parameters belong in the body, never in the URL")
@@ -164,7 +164,7 @@ func (f *form) client(c *gin.Context) error {
 	return nil
 }
 
-// unescaped undoes the encoding RFC 6749 2.3.1 asks for, unless the client left it out, as most do.
+// unescaped reverses the encoding that RFC 6749 2.3.1 requires, unless the client omitted it, as most do.
 func unescaped(s string, plain func(string) bool) string {
 	if plain(s) {
 		return s

@@ -12,15 +12,15 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// WellKnown describes the service to those who use it or check its tokens.
+// WellKnown describes the service to its clients and to those who verify its tokens.
 type WellKnown struct {
-	// URL is the base of its resources, Issuer what tokens name as their issuer.
+	// URL is the base URL of the resources, Issuer the issuer of the tokens.
 	URL, Issuer string
 	// Directory holds the public keys.
 	Directory *identity.Directory
 }
 
-// Mount adds the resources, which everybody may read.
+// Mount adds the routes, which need no authentication.
 func (w *WellKnown) Mount(r gin.IRoutes) {
 	for path, h := range map[string]httpx.Handler{
 		"/.well-known/jwks.json": w.keys, "/.well-known/oauth-authorization-server": w.metadata,
@@ -31,10 +31,11 @@ func (w *WellKnown) Mount(r gin.IRoutes) {
 	r.GET("/health", func(c *gin.Context) { c.String(http.StatusOK, "ok") })
 }
 
-// keysMaxAge is how long a client may keep the keys: less than a new one is published before it signs.
+// keysMaxAge lets clients cache the keys for a minute: less than the default time a new key is
+// published before it signs.
 const keysMaxAge = "public, max-age=60"
 
-// keys answers the keys that verify tokens (RFC 7517 5).
+// keys responds with the keys that verify tokens (RFC 7517 5).
 func (w *WellKnown) keys(c *gin.Context) error {
 	set := struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -49,7 +50,7 @@ func (w *WellKnown) keys(c *gin.Context) error {
 	return httpx.JSON(c, http.StatusOK, set)
 }
 
-// metadata answers what the service can do (RFC 8414 3).
+// metadata responds with the capabilities of the service (RFC 8414 3).
 func (w *WellKnown) metadata(c *gin.Context) error {
 	methods := []string{"client_secret_basic", "client_secret_post"}
 	return httpx.JSON(c, http.StatusOK, auth.Metadata{

@@ -1,6 +1,7 @@
-// Package seal encrypts what mepauth keeps in etcd: secret keys of clients and private signing keys.
+// Package seal encrypts the secrets that mepauth keeps in etcd: the clients' secret keys and the private signing keys.
 //
-// The key is made from a key file that never leaves the machine, so that a copy of the database alone is worth nothing.
+// The encryption key is derived from a key file that never leaves the machine, so that a copy of the database alone is
+// worthless.
 package seal
 
 import (
@@ -24,16 +25,16 @@ import (
 	"github.com/openmep/mep/kit/etcd"
 )
 
-// MinKeyBytes is the least length of a key file: what it holds is all that stands between the database and its secrets.
+// MinKeyBytes is the minimum length of a key file, which alone protects the secrets in the database.
 const MinKeyBytes = 32
 
-// Key seals and opens. It is safe for concurrent use.
+// Key encrypts and decrypts. It is safe for concurrent use.
 type Key struct {
 	aead cipher.AEAD
 	file string
 }
 
-// New makes a key of the contents of a key file, once (decision: never again for every use).
+// New derives a key from the contents of a key file. The key is derived once, not for every use.
 func New(material []byte) (*Key, error) {
 	if len(material) < MinKeyBytes {
 		return nil, fmt.Errorf("the key file must hold at least %d bytes, not %d", MinKeyBytes, len(material))
@@ -53,8 +54,8 @@ func New(material []byte) (*Key, error) {
 	return &Key{aead: aead}, nil
 }
 
-// Open reads the key file and proves that it is the one the database was sealed with. A missing file is made, with
-// mode 0600, unless the database was sealed with one already.
+// Open reads the key file and verifies that the database was sealed with it. A missing file is created, with mode 0600,
+// unless the database was already sealed.
 func Open(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
 	known, err := proof(ctx, store)
 	if err != nil {
@@ -82,7 +83,7 @@ func Open(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
 	return k, k.prove(ctx, store)
 }
 
-// OpenKnown is Open for a command: it makes no key file, and seals no database that was not sealed yet.
+// OpenKnown is like Open, for commands: it creates no key file, and does not seal a database that is not sealed yet.
 func OpenKnown(ctx context.Context, file string, store *etcd.Store) (*Key, error) {
 	if proven, err := Verify(ctx, file, store); err != nil {
 		return nil, err
@@ -92,8 +93,9 @@ func OpenKnown(ctx context.Context, file string, store *etcd.Store) (*Key, error
 	return Open(ctx, file, store)
 }
 
-// Verify finds out whether Open would take the key file, and changes nothing. It reports whether the database was sealed with
-// it: when it was not sealed at all, there is no error and the file may be missing. Errors are those of Open.
+// Verify checks whether Open would accept the key file, without changing anything. It reports whether the database was sealed
+// with the file. When the database is not sealed yet, there is no error and the file may be missing. Errors are those of
+// Open.
 func Verify(ctx context.Context, file string, store *etcd.Store) (proven bool, err error) {
 	known, err := proof(ctx, store)
 	if err != nil {
@@ -119,7 +121,7 @@ func Verify(ctx context.Context, file string, store *etcd.Store) (proven bool, e
 	return true, k.check(known)
 }
 
-// proof is what the database holds to tell keys apart; nil when it was not sealed yet.
+// proof returns the value in the database that identifies the key, nil when the database is not sealed yet.
 func proof(ctx context.Context, store *etcd.Store) ([]byte, error) {
 	resp, err := store.Do(ctx, clientv3.OpGet(state.KeySeal))
 	if err != nil || len(resp.Get().Kvs) == 0 {
@@ -133,7 +135,7 @@ func errMissing(file string) error {
 		"put it back from a backup, or copy it from another replica of mepauth", file)
 }
 
-// create makes a key file. When another process comes first, its file is used.
+// create creates the key file. When another process comes first, create returns the contents of that file.
 func create(file string) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
@@ -158,10 +160,10 @@ func create(file string) ([]byte, error) {
 	return material, durable.SyncDir(filepath.Dir(file))
 }
 
-// checkText is what stands sealed in the database to tell keys apart.
+// checkText is the plaintext of the proof.
 const checkText = "this is the key"
 
-// prove finds out whether the database was sealed with this key, and leaves the proof there the first time.
+// prove verifies that the database was sealed with this key, and writes the proof if there is none.
 func (k *Key) prove(ctx context.Context, store *etcd.Store) error {
 	mine := k.Seal(state.KeySeal, []byte(checkText))
 	resp, err := store.Urgent().Txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(state.KeySeal), "=", 0)},
@@ -176,7 +178,7 @@ func (k *Key) prove(ctx context.Context, store *etcd.Store) error {
 	return k.check(kvs[0].Value)
 }
 
-// check returns an error when the proof was left by another key.
+// check returns an error when the proof was made with another key.
 func (k *Key) check(proof []byte) error {
 	if _, err := k.Open(state.KeySeal, proof); err != nil {
 		return fmt.Errorf("the key file %s is not the one the secrets in the database were sealed with: "+
@@ -185,19 +187,20 @@ func (k *Key) check(proof []byte) error {
 	return nil
 }
 
-// Seal encrypts plain (AES-256-GCM, a fresh nonce in front). name is where the result will stand: it opens nowhere else.
+// Seal encrypts plain (AES-256-GCM, with a fresh nonce in front). name is the etcd key of the result, which opens under no
+// other name.
 func (k *Key) Seal(name string, plain []byte) []byte {
 	nonce := make([]byte, k.aead.NonceSize(), k.aead.NonceSize()+len(plain)+k.aead.Overhead())
 	_, _ = rand.Read(nonce) // never fails
 	return k.aead.Seal(nonce, nonce, plain, []byte(name))
 }
 
-// Open decrypts what Seal made for the same name.
+// Open decrypts a result of Seal for the same name.
 func (k *Key) Open(name string, sealed []byte) ([]byte, error) {
 	return k.AppendOpen(nil, name, sealed)
 }
 
-// AppendOpen is Open that appends to dst.
+// AppendOpen is like Open, and appends the plaintext to dst.
 func (k *Key) AppendOpen(dst []byte, name string, sealed []byte) ([]byte, error) {
 	n := k.aead.NonceSize()
 	if len(sealed) < n+k.aead.Overhead() {
