@@ -1,5 +1,5 @@
-// Package mepserver is the MEC platform's Mp1 server: it wires the registry, liveness, subscriptions and notifications to
-// their HTTP interface.
+// Package mepserver is the MEC platform's Mp1 and Mm5 server: it wires the registry, liveness, subscriptions,
+// notifications and the application life cycle to their HTTP interfaces.
 package mepserver
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// Config holds the settings of the Mp1 server.
+// Config holds the settings of the server.
 type Config struct {
 	Mp1Listen string   `name:"mp1.listen" default:":8088" usage:"address of Mp1"`
 	PublicURL string   `name:"publicUrl" usage:"base of the URLs in answers and notifications (default: that of the request, and of the listener)"`
@@ -32,7 +32,7 @@ type Config struct {
 	Advertise  bool   `name:"gateway.advertise" default:"false" reload:"true" usage:"whether consumers are shown the gateway in place of the endpoints of services; their own apps see what they registered"`
 	GatewayURL string `name:"gateway.publicUrl" reload:"true" usage:"base of the URLs at which consumers reach the gateway (default in mep: that of its listener)"`
 
-	// ServiceDomain is the setting gateway.serviceDomain of the program, whose gateway, or daemon, checks it.
+	// ServiceDomain is the program's setting gateway.serviceDomain; the program's gateway, or the daemon, validates it.
 	ServiceDomain string
 
 	MaxServices      int   `name:"limits.services" default:"1000" reload:"true" usage:"services an application instance may have"`
@@ -111,7 +111,7 @@ func (c *Config) Validate(common *daemon.Config) error {
 	return errors.Join(faults...)
 }
 
-// checkBase checks a setting that is what URLs start with, or empty.
+// checkBase checks a setting that is a base URL or empty.
 func checkBase(setting, value string) error {
 	if value == "" {
 		return nil
@@ -141,22 +141,22 @@ func (c *Config) validateTransports() []error {
 	return faults
 }
 
-// policies is what the settings mean to the domain. It is replaced as a whole on reload.
+// policies holds the policies derived from the settings. A reload replaces it as a whole.
 type policies struct {
 	registry     registry.Policy
 	subscription subscription.Policy
 	notify       notify.Policy
 	lifecycle    lifecycle.Policy
 	limits       httpx.Limits
-	// gateway is what consumers are shown in place of endpoints; none shows them these.
+	// gateway is shown to consumers in place of service endpoints; the zero value shows the endpoints.
 	gateway registry.Gateway
 }
 
-// RESTTransportID is the id of the transport that exists unless others are configured.
+// RESTTransportID is the id of the default transport, which exists unless others are configured.
 const RESTTransportID = "rest-http"
 
 func (c *Config) policies(own netguard.Policy, publicURL, gatewayURL string) *policies {
-	// What apps reach on this machine and in private networks they may offer; the gateway decides what it calls.
+	// Apps may offer endpoints on this machine and in private networks; the gateway decides which of them it calls.
 	endpoints := own
 	endpoints.AllowLoopback, endpoints.AllowPrivate = true, true
 	p := &policies{

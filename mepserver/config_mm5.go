@@ -21,7 +21,7 @@ import (
 	"github.com/openmep/mep/mepserver/timing"
 )
 
-// Mm5Config holds the settings of Mm5 and of what is done because of it.
+// Mm5Config holds the settings of Mm5 and of the functions behind it.
 type Mm5Config struct {
 	Listen    string `name:"mm5.listen" default:":8089" usage:"address of Mm5"`
 	PublicURL string `name:"mm5.publicUrl" usage:"base of the URLs in answers over Mm5 (default: that of the request)"`
@@ -44,7 +44,7 @@ type Mm5Config struct {
 	Timing    TimingConfig
 }
 
-// DataplaneConfig says who applies traffic rules (Mp2).
+// DataplaneConfig selects the driver that applies traffic rules (Mp2).
 type DataplaneConfig struct {
 	Driver     string `name:"dataplane.driver" default:"none" usage:"who applies traffic rules: none, webhook"`
 	URL        string `name:"dataplane.url" usage:"where the webhook is called: https, or http on loopback"`
@@ -54,7 +54,7 @@ type DataplaneConfig struct {
 	Key        string `name:"dataplane.key" usage:"PEM file of the key of that certificate"`
 }
 
-// DNSConfig says who applies DNS rules.
+// DNSConfig selects the driver that applies DNS rules.
 type DNSConfig struct {
 	Driver     string `name:"dns.driver" usage:"who applies DNS rules: agent (the platform's DNS server), webhook, none (default: agent in mep, none in mepserver)"`
 	URL        string `name:"dns.url" usage:"where the webhook is called: https, or http on loopback"`
@@ -64,7 +64,7 @@ type DNSConfig struct {
 	Key        string `name:"dns.key" usage:"PEM file of the key of that certificate"`
 }
 
-// TimingConfig says where the platform's time comes from and what apps are offered.
+// TimingConfig says what the platform's clock is compared with and which time services apps are offered.
 type TimingConfig struct {
 	NTPServer  string          `name:"timing.ntpServer" reload:"true" usage:"NTP server, host or host:port, the platform's clock is compared with (default: what the kernel knows)"`
 	Interval   time.Duration   `name:"timing.interval" default:"64s" reload:"true" usage:"how often it is asked, at least 8s"`
@@ -73,11 +73,11 @@ type TimingConfig struct {
 	PTPMasters []mp1.PTPMaster `name:"timing.ptpMasters" reload:"true" usage:"PTP masters offered to apps (MEC 011 TimingCaps)"`
 }
 
-// The drivers.
+// Drivers that apply rules.
 const (
 	driverNone    = "none"
 	driverWebhook = "webhook"
-	// DriverAgent is the platform's own DNS server, which reports by itself.
+	// DriverAgent is the platform's own DNS server, which reports on its own.
 	DriverAgent = "agent"
 )
 
@@ -151,10 +151,10 @@ func (c *TimingConfig) validate() []error {
 	return faults
 }
 
-// driver is one who applies rules, as it is configured.
+// driver is a configured driver of rules.
 type driver struct {
 	name, driver, secretFile string
-	// drivers are those there are.
+	// drivers lists the allowed values of driver.
 	drivers []string
 	hook    reconcile.WebhookConfig
 }
@@ -170,7 +170,7 @@ func (c *Mm5Config) drivers() []driver {
 	}
 }
 
-// secret reads the secret of a driver.
+// secret reads the secret file of a driver.
 func (d *driver) secret() (auth.Secret, error) {
 	b, err := os.ReadFile(d.secretFile)
 	if err != nil {
@@ -182,7 +182,7 @@ func (d *driver) secret() (auth.Secret, error) {
 	return auth.Secret(b), nil
 }
 
-// hostOf takes the port off an address.
+// hostOf returns an address without its port.
 func hostOf(addr string) string {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		return host
@@ -190,7 +190,7 @@ func hostOf(addr string) string {
 	return strings.Trim(addr, "[]")
 }
 
-// lifecycle is what the settings mean to the life cycle.
+// lifecycle returns the policy of the application life cycle.
 func (c *Mm5Config) lifecycle(transports []mp1.TransportInfo) lifecycle.Policy {
 	p := lifecycle.Policy{
 		Limits:          mp1.RuleLimits{TrafficRules: c.MaxTrafficRules, DNSRules: c.MaxDNSRules, Filters: c.MaxTrafficFilters},
@@ -203,7 +203,7 @@ func (c *Mm5Config) lifecycle(transports []mp1.TransportInfo) lifecycle.Policy {
 	return p
 }
 
-// clock is what the settings mean to the clock.
+// clock returns the configuration of the clock.
 func (c *TimingConfig) clock() timing.Config {
 	t := timing.Config{
 		NTPServer: c.NTPServer, Interval: c.Interval, MaxOffset: c.MaxOffset,

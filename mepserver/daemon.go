@@ -18,7 +18,7 @@ type DaemonConfig struct {
 	ServiceDomain string `name:"gateway.serviceDomain" reload:"true" usage:"domain below which the gateway has host names for services, such as mec.example, for gateway.advertise (default: none)"`
 }
 
-// Daemon describes the program mepserver: the Mp1 and Mm5 server alone, on an etcd that others run.
+// Daemon describes the program mepserver: the Mp1 and Mm5 server alone, on an external etcd cluster.
 func Daemon() *daemon.Spec[DaemonConfig] {
 	return &daemon.Spec[DaemonConfig]{
 		Name: "mepserver", Short: "Mp1 and Mm5 server of the MEC platform, on an etcd cluster", RunByDefault: true,
@@ -46,7 +46,7 @@ func Daemon() *daemon.Spec[DaemonConfig] {
 	}
 }
 
-// server is the configuration of the server, with what is a setting of the gateway, too.
+// server returns the server's configuration, including the service domain, which is also a setting of the gateway.
 func (c *DaemonConfig) server() *Config {
 	c.Server.ServiceDomain = c.ServiceDomain
 	return &c.Server

@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/kit/etcdtest"
 )
 
-// at makes a registration with the endpoint.
+// at returns a registration with the endpoint.
 func at(endpoint string) string {
 	return strings.Replace(serviceJSON("svc", "ACTIVE", ""), `{"uris":["http://10.0.0.1/x"]}`, endpoint, 1)
 }

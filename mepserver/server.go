@@ -44,14 +44,14 @@ type Server struct {
 	notifier *notify.Notifier
 }
 
-// Also adds resources to the listeners that are not the server's own. Either may be nil.
+// Also adds the resources of other parts of the process to the server's listeners. Either field may be nil.
 type Also struct {
-	// Mp1 gets the router before callers are asked who they are, Mm5 after.
+	// Mp1 gets the router before callers are authenticated, Mm5 after.
 	Mp1 func(gin.IRoutes)
 	Mm5 func(gin.IRouter)
 }
 
-// leaderTTL is how long a dead leader is missed.
+// leaderTTL is how long a dead leader still counts as the leader.
 const leaderTTL = 5 * time.Second
 
 // New wires the server and binds its listeners.
@@ -74,7 +74,7 @@ func New(cfg *Config, n *node.Node, env *daemon.Env, also Also) (*Server, error)
 	if s.mm5, err = env.Listen("mm5", cfg.Mm5.Listen, mm5Router, cfg.limits()); err != nil {
 		return nil, errors.Join(err, s.listener.Close())
 	}
-	// Others of this process may be opened later. What they say of unspecified addresses is the loopback address.
+	// Health.Addresses also covers listeners of this process that open later.
 	s.own.Listeners = env.Health.Addresses
 	s.own.Own = []netip.AddrPort{s.listener.Addr().AddrPort(), s.mm5.Addr().AddrPort()}
 	s.policies.Store(cfg.policies(s.own, s.publicURL(), s.gateway))
@@ -91,7 +91,7 @@ func (c *Config) limits() httpx.Limits {
 	return httpx.Limits{Body: c.MaxBody, URI: c.MaxURI, Header: c.MaxHeader, Connections: c.MaxConnections}
 }
 
-// publicURL is the base of URLs outside of answers, where there is no request to take it from.
+// publicURL returns the base of URLs outside responses, where there is no request to derive it from.
 func (s *Server) publicURL() string {
 	if s.cfg.PublicURL != "" {
 		return strings.TrimSuffix(s.cfg.PublicURL, "/")
@@ -147,7 +147,7 @@ func (s *Server) wire(router, mm5Router *gin.Engine, env *daemon.Env, also Also)
 	return nil
 }
 
-// leadWith runs the work of a leader side by side; the first failure ends both.
+// leadWith runs the work of a leader concurrently; the first failure cancels the rest.
 func leadWith(ctx context.Context, term leader.Term, work ...func(context.Context, leader.Term) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -171,7 +171,7 @@ func (s *Server) mount(router *gin.Engine, api *mp1.API) {
 	api.Mount(router, s.cfg.Prefixes)
 }
 
-// mountOps adds what operators see.
+// mountOps adds the resources for operators.
 func mountOps(r daemon.Router, notifier *notify.Notifier) {
 	g := r.Group("/notifications")
 	g.GET("/subscriptions", httpx.Handle(func(c *gin.Context) error {
@@ -188,25 +188,26 @@ func mountOps(r daemon.Router, notifier *notify.Notifier) {
 	}))
 }
 
-// ThroughGateway tells where the gateway of the process is, unless the settings say so. Call it before anything is served.
+// ThroughGateway sets the URL of the gateway of this process, used unless gateway.publicUrl is set. Call it before
+// anything is served.
 func (s *Server) ThroughGateway(url string) {
 	s.gateway = url
 	s.policies.Store(s.cfg.policies(s.own, s.publicURL(), url))
 }
 
-// NeededHistory is the etcd revision after which history must be kept for subscribers that have not been told of it yet.
+// NeededHistory returns the etcd revision after which history must be kept for subscribers not yet notified of it.
 func (s *Server) NeededHistory() int64 { return s.notifier.Saved() }
 
-// URL is where apps reach Mp1.
+// URL returns the URL at which apps reach Mp1.
 func (s *Server) URL() string { return s.publicURL() }
 
-// Handler answers what is asked over Mp1, for parts of the process that calls come through.
+// Handler returns the Mp1 handler, for parts of the process that pass requests on to it.
 func (s *Server) Handler() http.Handler { return s.listener.Handler() }
 
-// Addr is the address Mp1 is bound to.
+// Addr returns the address Mp1 is bound to.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().AddrPort() }
 
-// Mm5URL is where the MEPM reaches Mm5.
+// Mm5URL returns the URL at which the MEPM reaches Mm5.
 func (s *Server) Mm5URL() string {
 	if s.cfg.Mm5.PublicURL != "" {
 		return strings.TrimSuffix(s.cfg.Mm5.PublicURL, "/")
@@ -217,15 +218,16 @@ func (s *Server) Mm5URL() string {
 // Close releases the listeners of a server that was never served.
 func (s *Server) Close() error { return errors.Join(s.listener.Close(), s.mm5.Close()) }
 
-// Part is what works behind the listeners.
+// Part returns the background workers of the server.
 func (s *Server) Part() daemon.Part { return s.workers }
 
-// Listeners answer requests until the context ends. They are to end before Part does, so that answers given are answers kept.
+// Listeners returns functions that serve requests until their context ends. They must end before Part does, so that
+// what has been answered is carried out.
 func (s *Server) Listeners() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"mp1": func(ctx context.Context) error { return s.listener.Run(ctx, s.drain) },
 		"mm5": func(ctx context.Context) error {
-			// Streams of events do not end by themselves.
+			// Event streams do not end by themselves.
 			stop := context.AfterFunc(ctx, s.support.events.Close)
 			defer stop()
 			return s.mm5.Run(ctx, s.drain)
@@ -233,7 +235,7 @@ func (s *Server) Listeners() map[string]func(context.Context) error {
 	}
 }
 
-// Prepare makes what depends on the settings that may change; the result puts it to use.
+// Prepare computes what depends on the reloadable settings; the returned function puts it to use.
 func (s *Server) Prepare(cfg *Config) func() {
 	p := cfg.policies(s.own, s.publicURL(), s.gateway)
 	clock := cfg.Mm5.Timing.clock()

@@ -27,7 +27,7 @@ import (
 	"github.com/openmep/mep/mepserver/notify"
 )
 
-// listener is a subscriber that can be told how to answer.
+// listener is a subscriber whose responses a test determines.
 type listener struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -226,7 +226,7 @@ func TestFullQueueMergesChanges(t *testing.T) {
 		return l.calls > 1
 	}, 20*time.Second, 5*time.Millisecond)
 	l.setAnswer(nil)
-	// What came and went while the queue was full is only known to have gone.
+	// A service that came and went while the queue was full is only reported as gone.
 	l.awaitHeard(t, append(want, "REMOVED brief")...)
 }
 

@@ -33,7 +33,7 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// testNode is a server wired to a real etcd, with its handlers at hand.
+// testNode is a server wired to a real etcd, with direct access to its handlers.
 type testNode struct {
 	*Server
 	mp1, mm5, ops http.Handler
@@ -75,7 +75,7 @@ func startNode(tb testing.TB, store *etcd.Store, alone bool, flags map[string]st
 	return &testNode{Server: s, mp1: s.listener.Handler(), mm5: s.mm5.Handler(), ops: env.Ops, serving: serving}
 }
 
-// call sends a request straight to the handlers.
+// call sends a request directly to the handlers.
 func (n *testNode) call(tb testing.TB, method, path, body string) *httptest.ResponseRecorder {
 	tb.Helper()
 	var r io.Reader
@@ -95,7 +95,7 @@ func serviceJSON(name, state string, more string) string {
 	return fmt.Sprintf(`{"serName":%q,"version":"1","state":%q,"serializer":"JSON",%s%s}`, name, state, transport, more)
 }
 
-// discard is a ResponseWriter that keeps nothing.
+// discard is a ResponseWriter that discards the response.
 type discard struct{ h http.Header }
 
 func (d *discard) Header() http.Header         { return d.h }
@@ -124,7 +124,7 @@ func BenchmarkDiscoverByName(b *testing.B) {
 	}
 }
 
-// TestListAllocatesTheSameForFewAndManyServices compares the allocations of a list of 10 and of 1,000 services.
+// TestListAllocatesTheSameForFewAndManyServices compares the allocations for a list of 10 and one of 1,000 services.
 func TestListAllocatesTheSameForFewAndManyServices(t *testing.T) {
 	measure := func(count int) float64 {
 		n := startNode(t, etcdtest.Start(t).Store(t), true, nil)
@@ -136,7 +136,7 @@ func TestListAllocatesTheSameForFewAndManyServices(t *testing.T) {
 	require.InDelta(t, few, many, 3, "allocations: %v for 10 services, %v for 1,000", few, many)
 }
 
-// TestListIsRightWhetherKeptOrNot asks for the list of all services again and again while the registry changes.
+// TestListIsRightWhetherKeptOrNot repeatedly requests the list of all services while the registry changes.
 func TestListIsRightWhetherKeptOrNot(t *testing.T) {
 	n := startNode(t, etcdtest.Start(t).Store(t), true, nil)
 	names := func(host string) []string {
@@ -167,7 +167,7 @@ func TestListIsRightWhetherKeptOrNot(t *testing.T) {
 	}
 }
 
-// TestAppSeesWhatItDeclaredAndItsOwn asks as an app that declared what it requires, and as one that declared nothing.
+// TestAppSeesWhatItDeclaredAndItsOwn sends requests as an app that declared what it requires, and as one that declared nothing.
 func TestAppSeesWhatItDeclaredAndItsOwn(t *testing.T) {
 	store := etcdtest.Start(t).Store(t)
 	n := startNode(t, store, true, nil)

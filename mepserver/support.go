@@ -30,7 +30,7 @@ import (
 	"github.com/openmep/mep/mepserver/timing"
 )
 
-// support is the domain of application support and of Mm5.
+// support holds the domain of application support and of Mm5.
 type support struct {
 	manager       *lifecycle.Manager
 	termination   *termination.Book
@@ -40,12 +40,12 @@ type support struct {
 	events        *events.Stream
 	reconcilers   []*reconcile.Reconciler
 	govern        *govern.API
-	agent         *agent // nil when DNS rules are not for the platform's own DNS server
-	// leading is what one process does, the one that leads.
+	agent         *agent // nil unless the platform's own DNS server applies DNS rules
+	// leading is the work that only the leader does.
 	leading []func(context.Context, leader.Term) error
 }
 
-// supportApps makes the domain.
+// supportApps builds the domain of application support and of Mm5.
 func (s *Server) supportApps(dir *apps.Directory, reg *registry.Registry, book *subscription.Book, client *callback.Client,
 	base func() string, env *daemon.Env,
 ) (*support, error) {
@@ -121,7 +121,7 @@ func (s *Server) mountMm5(router *gin.Engine, p *support, notifier *notify.Notif
 	}
 }
 
-// describe says who applies rules.
+// describe returns the driver that applies the rules of each kind, with its state.
 func (p *support) describe() []mm5types.Reconciler {
 	list := []mm5types.Reconciler{}
 	for _, kind := range []mm5types.RuleKind{mm5types.TrafficRules, mm5types.DNSRules} {
@@ -140,16 +140,16 @@ func (p *support) describe() []mm5types.Reconciler {
 	return list
 }
 
-// agentName is what the platform's DNS server calls itself in its reports.
+// agentName is the name under which the platform's DNS server reports.
 const agentName = "dnsagent"
 
-// agent is the platform's DNS server, as far as is known from what it reports.
+// agent tracks the platform's DNS server by its reports.
 type agent struct {
 	rules    *rules.Table[mp1types.DNSRule]
 	statuses *reconcile.Statuses
 }
 
-// pending is the number of app instances with DNS rules of whose present generation the agent has not reported.
+// pending returns the number of app instances with DNS rules whose present generation the agent has not reported.
 func (a *agent) pending() int {
 	n := 0
 	for item := range a.rules.Collection().Snapshot().All() {
@@ -161,7 +161,7 @@ func (a *agent) pending() int {
 	return n
 }
 
-// deliveries says how the delivery of notifications stands, by app instance.
+// deliveries returns the state of notification deliveries by app instance, of all app instances if app is empty.
 func deliveries(p *support, notifier *notify.Notifier, app string) map[string][]mm5types.Delivery {
 	by := make(map[string][]mm5types.Delivery)
 	for _, d := range notifier.Deliveries() {

@@ -8,17 +8,17 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// App is an application instance of the platform: what it offers and wants to hear of, and its life cycle and rules.
+// App is an application instance on the platform, with its services, subscriptions, life cycle and rules.
 type App struct {
 	c  *Client
 	id string
 }
 
-// App returns the application instance with this appInstanceId. It sends nothing; an instance the platform does not know shows
-// in the first request, as an error for which IsNotFound holds.
+// App returns the application instance with this appInstanceId. It sends no request; if the platform does not know the
+// instance, the first request fails with an error for which IsNotFound holds.
 func (c *Client) App(appInstanceID string) *App { return &App{c: c, id: appInstanceID} }
 
-// request starts a request for a resource of the app.
+// request returns a request for a resource of the app.
 func (a *App) request(method string, segments ...string) request {
 	return request{
 		method: method, path: append([]string{"applications", a.id}, segments...),
@@ -26,8 +26,8 @@ func (a *App) request(method string, segments ...string) request {
 	}
 }
 
-// Register offers a service (MEC 011 8.2.6.3.4). info carries exactly one of TransportInfo and TransportID, and no
-// SerInstanceID: the platform assigns it. What comes back may differ from what was asked, the LivenessInterval for one.
+// Register registers a service (MEC 011 8.2.6.3.4). info must have exactly one of TransportInfo and TransportID, and no
+// SerInstanceID, which the platform assigns. The returned service may differ from info, for example in its LivenessInterval.
 func (a *App) Register(ctx context.Context, info mp1.ServiceInfo) (*Service, error) {
 	r := a.request(http.MethodPost, "services")
 	r.body = info
@@ -48,23 +48,23 @@ func (a *App) Service(ctx context.Context, id string) (*Service, error) {
 	return a.c.service(ctx, a.request(http.MethodGet, "services", id))
 }
 
-// Precondition makes a change depend on what the platform holds.
+// Precondition makes a change conditional on the current state of the resource.
 type Precondition func(*request)
 
-// IfMatch lets a change happen only while the resource's entity-tag is etag. Otherwise the change fails with an error for
-// which IsPreconditionFailed holds: somebody else was faster; read the resource again.
+// IfMatch makes a change conditional on the resource's entity-tag being etag. Otherwise the change fails with an error for
+// which IsPreconditionFailed holds: the resource has changed in the meantime and should be read again.
 func IfMatch(etag string) Precondition {
 	return func(r *request) {
 		r.ifMatch = etag
-		// An attempt that was answered 503 may have worked; repeating it would then fail for its own success.
+		// An attempt that was answered 503 may have succeeded; the retry would then fail with 412.
 		if r.method == http.MethodPut {
 			r.repeatable = false
 		}
 	}
 }
 
-// Replace puts info, as a whole, in the place of one of the app's services (MEC 011 8.2.7.3.2). What was read may be sent back
-// with changes: Links and IsLocal are ignored.
+// Replace replaces one of the app's services with info as a whole (MEC 011 8.2.7.3.2). info may be a modified copy of a service
+// that was read: Links and IsLocal are ignored.
 func (a *App) Replace(ctx context.Context, id string, info mp1.ServiceInfo, pre ...Precondition) (*Service, error) {
 	r := a.request(http.MethodPut, "services", id)
 	r.body = info
@@ -72,7 +72,7 @@ func (a *App) Replace(ctx context.Context, id string, info mp1.ServiceInfo, pre 
 	return a.c.service(ctx, r)
 }
 
-// Remove takes back one of the app's services (MEC 011 8.2.7.3.5).
+// Remove removes one of the app's services (MEC 011 8.2.7.3.5).
 func (a *App) Remove(ctx context.Context, id string, pre ...Precondition) error {
 	return a.remove(ctx, pre, "services", id)
 }
@@ -86,14 +86,14 @@ func (c *Client) remove(ctx context.Context, r request, pre []Precondition) erro
 	r.apply(pre)
 	ans, err := c.do(ctx, r, nil)
 	if ans.attempts > 1 && IsNotFound(err) {
-		return nil // an earlier attempt did it
+		return nil // an earlier attempt removed it
 	}
 	return err
 }
 
-// Heartbeat says that a service is alive (MEC 011 8.2.10.3.3). imposed is the interval at which the platform wants heartbeats
-// from now on, 0 when it is the one known already. IsConflict holds for the error when the service is INACTIVE, IsNotFound when
-// there is no such service or no heartbeats are expected of it.
+// Heartbeat reports that a service is alive (MEC 011 8.2.10.3.3). imposed is a new interval that the platform requires from now
+// on, or 0 if the interval is unchanged. IsConflict holds for the error when the service is INACTIVE, IsNotFound when there is
+// no such service or the platform expects no heartbeats for it.
 func (a *App) Heartbeat(ctx context.Context, id string) (imposed time.Duration, err error) {
 	r := a.request(http.MethodPatch, "services", id, "liveness")
 	r.body, r.contentType = mp1.ServiceLivenessUpdate{State: mp1.StateActive}, "application/merge-patch+json"
@@ -104,8 +104,8 @@ func (a *App) Heartbeat(ctx context.Context, id string) (imposed time.Duration, 
 	return seconds(info.Interval), nil
 }
 
-// Liveness reads when the platform last heard of a service, and how often it wants to (MEC 011 8.2.10.3.1). IsNotFound holds
-// for the error when there is no such service or no heartbeats are expected of it.
+// Liveness reads the time of a service's last heartbeat and the interval that the platform expects (MEC 011 8.2.10.3.1).
+// IsNotFound holds for the error when there is no such service or the platform expects no heartbeats for it.
 func (a *App) Liveness(ctx context.Context, id string) (mp1.ServiceLivenessInfo, error) {
 	var info mp1.ServiceLivenessInfo
 	_, err := a.c.do(ctx, a.request(http.MethodGet, "services", id, "liveness"), &info)
@@ -115,11 +115,11 @@ func (a *App) Liveness(ctx context.Context, id string) (mp1.ServiceLivenessInfo,
 // Subscription is a subscription to notifications about services.
 type Subscription = SubscriptionTo[mp1.SerAvailabilityNotificationSubscription]
 
-// SubscriptionTo is a subscription as the platform answered it.
+// SubscriptionTo is a subscription as returned by the platform.
 type SubscriptionTo[I any] struct {
-	// ID names the subscription.
+	// ID identifies the subscription.
 	ID string
-	// Info is what was subscribed to.
+	// Info is the content of the subscription.
 	Info I
 	// ETag is the entity-tag of the subscription.
 	ETag string
@@ -127,8 +127,8 @@ type SubscriptionTo[I any] struct {
 	Location string
 }
 
-// Subscribe asks for notifications about services (MEC 011 8.2.8.3.4). They are sent to sub.CallbackReference, where a
-// NotificationHandler may receive them. SubscriptionType need not be set.
+// Subscribe subscribes to notifications about services (MEC 011 8.2.8.3.4). The platform sends them to sub.CallbackReference,
+// where a NotificationHandler may receive them. SubscriptionType need not be set.
 func (a *App) Subscribe(ctx context.Context, sub mp1.SerAvailabilityNotificationSubscription) (*Subscription, error) {
 	if sub.SubscriptionType == "" {
 		sub.SubscriptionType = mp1.SubscriptionTypeSerAvailability
@@ -138,7 +138,7 @@ func (a *App) Subscribe(ctx context.Context, sub mp1.SerAvailabilityNotification
 	return a.subscription(ctx, r)
 }
 
-// Subscriptions lists the app's subscriptions (MEC 011 8.2.8.3.1); IDOf tells the id of each from its Href.
+// Subscriptions lists the app's subscriptions (MEC 011 8.2.8.3.1); IDOf returns the id of each from its Href.
 func (a *App) Subscriptions(ctx context.Context) ([]mp1.SubscriptionLink, error) {
 	var list mp1.SubscriptionLinkList
 	_, err := a.c.do(ctx, a.request(http.MethodGet, "subscriptions"), &list)
@@ -150,7 +150,7 @@ func (a *App) Subscription(ctx context.Context, id string) (*Subscription, error
 	return a.subscription(ctx, a.request(http.MethodGet, "subscriptions", id))
 }
 
-// Unsubscribe ends one of the app's subscriptions (MEC 011 8.2.9.3.5).
+// Unsubscribe removes one of the app's subscriptions (MEC 011 8.2.9.3.5).
 func (a *App) Unsubscribe(ctx context.Context, id string) error {
 	return a.remove(ctx, nil, "subscriptions", id)
 }
@@ -159,7 +159,7 @@ func (a *App) subscription(ctx context.Context, r request) (*Subscription, error
 	return subscribed(ctx, a.c, r, func(i *mp1.SerAvailabilityNotificationSubscription) *mp1.SelfLinks { return i.Links })
 }
 
-// subscribed makes a request that is answered with a subscription; links are those of the answer.
+// subscribed sends a request whose response is a subscription; links returns the links of that subscription.
 func subscribed[I any](ctx context.Context, c *Client, r request, links func(*I) *mp1.SelfLinks) (*SubscriptionTo[I], error) {
 	s := &SubscriptionTo[I]{}
 	ans, err := c.do(ctx, r, &s.Info)

@@ -1,19 +1,18 @@
-// Package client is for those who talk to a MEC platform.
+// Package client provides clients for the APIs of a MEC platform.
 //
-// MEC apps do so over Mp1, as ETSI GS MEC 011 V3.1.1 defines it: a Client belongs to a platform, an App to an application
-// instance there. They register and discover services and keep them alive, receive notifications, say when they are ready and
-// when they may be ended, and read and change their traffic and DNS rules.
+// MEC apps use Mp1, as ETSI GS MEC 011 V3.1.1 defines it: a Client talks to one platform, an App to one application instance on
+// it. Apps register and discover services and keep them alive, receive notifications, report that they are ready or may be
+// terminated, and read and change their traffic and DNS rules.
 //
-// MEC platform managers do so over Mm5: a Manager configures, starts, stops and terminates application instances, and follows
-// what becomes of them. The records of the platform's DNS server are theirs, too: DNS creates, reads, replaces and removes them,
-// and has answers explained.
+// MEC platform managers use Mm5: a Manager configures, starts, stops and terminates application instances, and follows their
+// changes. Managers also use DNS, which creates, reads, replaces and removes the records of the platform's DNS server and
+// explains its answers, and Gateway, which manages the platform's gateway.
 //
-// All four are safe for concurrent use.
+// All clients are safe for concurrent use.
 //
-// A request that fails at the platform returns an *Error, which wraps the *problem.Details the platform sent. Requests that
-// may be repeated without harm are repeated, a few times and within the request's context, when the platform answers 503 or
-// 429. What creates something with every request is not, such as Register and Subscribe: a 503 does not say that nothing
-// happened.
+// A request that the platform refuses returns an *Error, which wraps the *problem.Details that the platform sent. When the
+// platform answers 503 or 429, idempotent requests are retried a few times within the request's context. Requests that create
+// something each time, such as Register and Subscribe, are not retried: a 503 does not mean that the request had no effect.
 package client
 
 import (
@@ -36,51 +35,52 @@ const (
 	managerRoot = "/mm5/v1"
 )
 
-// DefaultTimeout bounds a request from the connection to the end of the answer, unless WithHTTPClient says otherwise.
+// DefaultTimeout bounds a request, from connecting to the end of the response body, unless WithHTTPClient overrides it.
 const DefaultTimeout = 15 * time.Second
 
 // Client talks to one MEC platform.
 type Client struct {
-	root   string // URL the APIs are below, without a trailing slash
+	root   string // base URL of the APIs, without a trailing slash
 	prefix string
 	http   *http.Client
 	token  TokenSource
-	// refused is told of a token that the platform did not take; it may be nil.
+	// refused is called with a token that the platform rejected; it may be nil.
 	refused func(token string)
 }
 
-// Option changes what New and NewManager make.
+// Option configures a client made by New, NewManager, NewDNS or NewGateway.
 type Option func(*Client)
 
-// TokenSource returns a bearer token that is valid now. It is called for every request, possibly by several goroutines at a
-// time, so it should keep a token for as long as that is valid.
+// TokenSource returns a bearer token that is currently valid. It is called for every request, possibly from several goroutines
+// at once, so it should cache a token for as long as the token is valid.
 type TokenSource func(ctx context.Context) (string, error)
 
-// WithHTTPClient makes the client send its requests with h, which decides about time-outs, proxies and TLS.
+// WithHTTPClient makes the client send its requests with h, which determines time-outs, proxies and TLS.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
 // WithTokenSource makes the client authenticate with bearer tokens (RFC 6750).
 func WithTokenSource(source TokenSource) Option { return func(c *Client) { c.token = source } }
 
-// Tokens gets tokens and hears of those that were refused. *auth.Source is one.
+// Tokens supplies tokens and is notified of rejected ones. *auth.Source implements it.
 type Tokens interface {
-	// Token is a TokenSource.
+	// Token returns a valid token, as a TokenSource does.
 	Token(ctx context.Context) (string, error)
-	// Invalidate says that the platform refused a token, so that the next call of Token returns another one.
+	// Invalidate reports that the platform rejected token, so that the next call of Token returns another one.
 	Invalidate(token string)
 }
 
-// WithTokens makes the client authenticate with bearer tokens, and ask for another one when one is refused (401), as it is after the
-// credentials were changed. A request is then sent a second time: one that was refused had no effect.
+// WithTokens makes the client authenticate with bearer tokens and renew a token that the platform rejects with 401, for
+// instance after the credentials were changed. The request is then sent a second time, which is safe because a rejected request
+// had no effect.
 func WithTokens(tokens Tokens) Option {
 	return func(c *Client) { c.token, c.refused = tokens.Token, tokens.Invalidate }
 }
 
-// WithPathPrefix puts a path, such as "/mep", between the base URL and the root of the API.
+// WithPathPrefix inserts a path, such as "/mep", between the base URL and the root of the API.
 func WithPathPrefix(prefix string) Option { return func(c *Client) { c.prefix = prefix } }
 
-// New makes a client for the platform at baseURL, an absolute http or https URL such as "https://mep.example:8088". It sends
-// nothing yet.
+// New returns a client for the platform at baseURL, an absolute http or https URL such as "https://mep.example:8088". It sends
+// no request.
 func New(baseURL string, opts ...Option) (*Client, error) {
 	u, err := url.Parse(baseURL)
 	switch {
@@ -102,8 +102,7 @@ func New(baseURL string, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// Discover lists the services that match q, whoever offers them (MEC 011 8.2.3.3.1). SUSPENDED ones are left out by the
-// platform.
+// Discover lists the services of all apps that match q (MEC 011 8.2.3.3.1). The platform omits SUSPENDED services.
 func (c *Client) Discover(ctx context.Context, q Query) ([]mp1.ServiceInfo, error) {
 	var list []mp1.ServiceInfo
 	r := request{method: http.MethodGet, path: []string{"services"}, query: q.values(), repeatable: true}
@@ -111,7 +110,7 @@ func (c *Client) Discover(ctx context.Context, q Query) ([]mp1.ServiceInfo, erro
 	return list, err
 }
 
-// Service reads a service by its serInstanceId, whoever offers it and whatever its state (MEC 011 8.2.4.3.1).
+// Service reads a service of any app, in any state, by its serInstanceId (MEC 011 8.2.4.3.1).
 func (c *Client) Service(ctx context.Context, id string) (*Service, error) {
 	return c.service(ctx, request{method: http.MethodGet, path: []string{"services", id}, repeatable: true})
 }
@@ -123,11 +122,11 @@ func (c *Client) Transports(ctx context.Context) ([]mp1.TransportInfo, error) {
 	return list, err
 }
 
-// Service is a service as the platform answered it.
+// Service is a service as returned by the platform.
 type Service struct {
 	// Info describes the service; Info.SerInstanceID is its id.
 	Info mp1.ServiceInfo
-	// ETag is the entity-tag of this state of the service, for IfMatch.
+	// ETag is the entity-tag of this state of the service, for use with IfMatch.
 	ETag string
 	// Location is the URL of the service below the app that offers it.
 	Location string
@@ -149,8 +148,8 @@ func (c *Client) service(ctx context.Context, r request) (*Service, error) {
 	return s, nil
 }
 
-// IDOf is the id a Location or href ends in: that of a service, a subscription or an operation. It is "" when the URL has no
-// path.
+// IDOf returns the last path segment of a Location or href, which is the id of a service, a subscription or an operation. It
+// returns "" when the URL has no path.
 func IDOf(href string) string {
 	u, err := url.Parse(href)
 	if err != nil || strings.Trim(u.Path, "/") == "" {

@@ -27,7 +27,7 @@ const (
 	root  = "/mec_service_mgmt/v1"
 )
 
-// platform answers with prepared answers, one after the other and the last one again and again, and keeps what it was asked.
+// platform sends prepared responses in order, repeating the last one, and records the requests.
 type platform struct {
 	answers []func(http.ResponseWriter)
 	asked   []asked
@@ -46,7 +46,7 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.answers[min(len(p.asked), len(p.answers))-1](w)
 }
 
-// RoundTrip lets the platform be asked without a network, whose waiting synctest does not see.
+// RoundTrip serves requests without a network, because synctest does not recognise waiting for a network as blocked.
 func (p *platform) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (p *platform) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// answer makes an answer from a status, a body and pairs of header names and values.
+// answer returns a response with a status, a body and pairs of header names and values.
 func answer(status int, body string, header ...string) func(http.ResponseWriter) {
 	return func(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/json")
@@ -418,7 +418,7 @@ func TestAContextEndsTheWaiting(t *testing.T) {
 	})
 }
 
-// rotating hands out one token after another; only the latest is good.
+// rotating supplies a new token after each invalidation; only the latest is valid.
 type rotating struct{ n atomic.Int64 }
 
 func (r *rotating) Token(context.Context) (string, error) { return fmt.Sprint("t", r.n.Load()), nil }

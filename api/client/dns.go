@@ -12,13 +12,14 @@ import (
 	"github.com/openmep/mep/api/dns"
 )
 
-// DNS manages the platform's DNS server: records that are answered besides the DNS rules of apps. It is safe for concurrent use.
+// DNS manages the platform's DNS server, in particular its records that are independent of the apps' DNS rules. It is safe for
+// concurrent use.
 //
-// A change that succeeds is in force: the DNS server answers by it.
+// A change is in effect at the DNS server when the method that makes it returns without an error.
 type DNS struct{ c *Client }
 
-// NewDNS makes a client for the DNS server whose management listener is at baseURL, an absolute http or https URL such as
-// "https://mep.example:8081". It sends nothing yet.
+// NewDNS returns a client for the DNS server whose management listener is at baseURL, an absolute http or https URL such as
+// "https://mep.example:8081". It sends no request.
 func NewDNS(baseURL string, opts ...Option) (*DNS, error) {
 	c, err := New(baseURL, opts...)
 	if err != nil {
@@ -31,7 +32,7 @@ func (d *DNS) request(method string, segments ...string) request {
 	return request{method: method, root: dns.Base, path: segments, repeatable: true}
 }
 
-// record starts a request for the record of a name, type and view.
+// record returns a request for the record with the given name, type and view.
 func (d *DNS) record(method, name, rrtype, view string) request {
 	r := d.request(method, "rrecord", name, rrtype)
 	if view != "" {
@@ -40,17 +41,17 @@ func (d *DNS) record(method, name, rrtype, view string) request {
 	return r
 }
 
-// DNSFilter selects records. Its fields are combined by AND; the zero DNSFilter matches all.
+// DNSFilter selects records. Its fields are combined by AND; the zero DNSFilter matches all records.
 type DNSFilter struct {
-	// Name is the name of records.
+	// Name selects records by owner name.
 	Name string
-	// Below selects records of a name and of all names below it; "." is above all.
+	// Below selects records with this owner name or any name below it; "." selects all names.
 	Below string
-	// Type is a type of records, such as dns.TypeA.
+	// Type selects records by type, such as dns.TypeA.
 	Type string
-	// Zone is the zone of records.
+	// Zone selects records by zone.
 	Zone string
-	// View is the view of records, "" for the records of everybody; nil matches both.
+	// View selects records by view, "" being the records for all clients; nil matches any view.
 	View *string
 }
 
@@ -67,8 +68,8 @@ func (f DNSFilter) values() url.Values {
 	return v
 }
 
-// Records walks over the records that match f, in the order of their names, types and views. It asks for them page by page: those that
-// come and go meanwhile may be missing. It ends with the first error.
+// Records iterates over the records that match f, ordered by name, type and view. It reads them page by page and may miss
+// records that are created or removed meanwhile. The iteration ends with the first error.
 func (d *DNS) Records(ctx context.Context, f DNSFilter) iter.Seq2[dns.Record, error] {
 	return func(yield func(dns.Record, error) bool) {
 		r := d.request(http.MethodGet, "rrecord")
@@ -99,7 +100,7 @@ func (d *DNS) Records(ctx context.Context, f DNSFilter) iter.Seq2[dns.Record, er
 	}
 }
 
-// nextPage is where a list goes on (RFC 8288), "" when this was all of it.
+// nextPage returns where the next page of a list begins (RFC 8288), or "" on the last page.
 func nextPage(header http.Header) string {
 	for _, link := range header.Values("Link") {
 		target, params, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">")
@@ -110,14 +111,14 @@ func nextPage(header http.Header) string {
 	return ""
 }
 
-// Record reads the record of a name, type and view, which is "" for the record of everybody. IsNotFound holds for the error when there
-// is none.
+// Record reads the record with the given name, type and view; the view "" is that of all clients. IsNotFound holds for the
+// error when there is no such record.
 func (d *DNS) Record(ctx context.Context, name, rrtype, view string) (*Tagged[dns.Record], error) {
 	return tagged[dns.Record](ctx, d.c, d.record(http.MethodGet, name, rrtype, view))
 }
 
-// Create makes new records, all of them or none; there are 1 to dns.MaxBatch. It is not repeated. IsConflict holds for the error when
-// one exists already or would stand beside a CNAME.
+// Create creates 1 to dns.MaxBatch records, either all of them or none. The request is not retried. IsConflict holds for the
+// error when a record already exists or would coexist with a CNAME.
 func (d *DNS) Create(ctx context.Context, recs ...dns.Record) error {
 	r := d.request(http.MethodPost, "rrecord")
 	r.body, r.repeatable = recs, false
@@ -125,8 +126,8 @@ func (d *DNS) Create(ctx context.Context, recs ...dns.Record) error {
 	return err
 }
 
-// Replace puts rec, as a whole, in the place of the record of its name, type and view, and returns its new entity-tag. IsNotFound
-// holds for the error when there is none.
+// Replace replaces the record with the name, type and view of rec by rec as a whole and returns the new entity-tag. IsNotFound
+// holds for the error when there is no such record.
 func (d *DNS) Replace(ctx context.Context, rec dns.Record, pre ...Precondition) (etag string, err error) {
 	r := d.record(http.MethodPut, rec.Name, rec.Type, rec.View)
 	r.body = rec
@@ -138,13 +139,13 @@ func (d *DNS) Replace(ctx context.Context, rec dns.Record, pre ...Precondition) 
 	return ans.header.Get("ETag"), nil
 }
 
-// Delete removes the record of a name, type and view, which is "" for the record of everybody. It is not an error when a repeated
-// request finds none. IsNotFound holds for the error when there was none.
+// Delete removes the record with the given name, type and view; the view "" is that of all clients. IsNotFound holds for the
+// error when there was no such record; a retry that finds the record gone succeeds.
 func (d *DNS) Delete(ctx context.Context, name, rrtype, view string, pre ...Precondition) error {
 	return d.c.remove(ctx, d.record(http.MethodDelete, name, rrtype, view), pre)
 }
 
-// DeleteAll removes the records that match f, in which Name, Below or Zone must be set, and returns how many the last request removed.
+// DeleteAll removes the records that match f and returns how many the last attempt removed. f must set Name, Below or Zone.
 func (d *DNS) DeleteAll(ctx context.Context, f DNSFilter) (int, error) {
 	r := d.request(http.MethodDelete, "rrecord")
 	r.query = f.values()
@@ -158,13 +159,13 @@ func (d *DNS) Zones(ctx context.Context) ([]dns.Zone, error) {
 	return list[dns.Zone](ctx, d.c, d.request(http.MethodGet, "zones"))
 }
 
-// Upstreams lists the DNS servers that questions are forwarded to.
+// Upstreams lists the upstream DNS servers that queries are forwarded to.
 func (d *DNS) Upstreams(ctx context.Context) ([]dns.Upstream, error) {
 	return list[dns.Upstream](ctx, d.c, d.request(http.MethodGet, "upstreams"))
 }
 
-// Flush removes what the cache of the DNS server holds of a name or, if below is true, of a name and all names below it; of all names
-// when name is "". It returns how many entries that were.
+// Flush removes the cache entries of a name and, if below is true, of all names below it. An empty name flushes all entries.
+// Flush returns the number of removed entries.
 func (d *DNS) Flush(ctx context.Context, name string, below bool) (int, error) {
 	r := d.request(http.MethodPost, "cache", "flush")
 	switch {
@@ -179,8 +180,8 @@ func (d *DNS) Flush(ctx context.Context, name string, below bool) (int, error) {
 	return flushed.Entries, err
 }
 
-// Trace explains what the DNS server answers a client that asks for a name and a type; "" is A. The client is the caller when the
-// address is the zero one.
+// Trace explains how the DNS server answers a query from client for a name and a type, where "" is A. The zero client stands
+// for the address of the caller.
 func (d *DNS) Trace(ctx context.Context, name, rrtype string, client netip.Addr) (*dns.Trace, error) {
 	r := d.request(http.MethodGet, "trace")
 	r.query = url.Values{"name": {name}}

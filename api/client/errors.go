@@ -14,13 +14,14 @@ import (
 	"github.com/openmep/mep/api/internal/retry"
 )
 
-// Error is an answer of the platform that says no. It wraps the problem document, for errors.As.
+// Error is an error response of the platform. It wraps the problem document, for errors.As.
 type Error struct {
 	// Method and Path are those of the request.
 	Method, Path string
-	// Problem is what the platform sent, or stands for it when it sent something else. Its Status is the HTTP status.
+	// Problem is the problem document that the platform sent, or a substitute if the body was something else. Its Status is the
+	// HTTP status.
 	Problem *problem.Details
-	// RetryAfter is how long the platform asks to wait before the request is repeated, 0 when it says nothing.
+	// RetryAfter is how long the platform asks to wait before the request is repeated, 0 when it did not say.
 	RetryAfter time.Duration
 }
 
@@ -32,16 +33,16 @@ func (e *Error) Error() string {
 // Unwrap returns the problem document.
 func (e *Error) Unwrap() error { return e.Problem }
 
-// Status is the HTTP status of the answer.
+// Status returns the HTTP status of the response.
 func (e *Error) Status() int { return e.Problem.Status }
 
-// IsNotFound reports whether err is an answer 404: there is no such app, or it has no such service, subscription or rule.
+// IsNotFound reports whether err is a 404 response: there is no such app, or it has no such service, subscription or rule.
 func IsNotFound(err error) bool { return hasStatus(err, http.StatusNotFound) }
 
-// IsConflict reports whether err is an answer 409: the state of the resource forbids the request.
+// IsConflict reports whether err is a 409 response: the state of the resource forbids the request.
 func IsConflict(err error) bool { return hasStatus(err, http.StatusConflict) }
 
-// IsPreconditionFailed reports whether err is an answer 412: the resource is not what IfMatch said.
+// IsPreconditionFailed reports whether err is a 412 response: the resource does not have the entity-tag given to IfMatch.
 func IsPreconditionFailed(err error) bool { return hasStatus(err, http.StatusPreconditionFailed) }
 
 func hasStatus(err error, status int) bool {
@@ -54,7 +55,7 @@ func newError(resp *http.Response) *Error {
 		Method: resp.Request.Method, Path: resp.Request.URL.EscapedPath(),
 		Problem: &problem.Details{}, RetryAfter: retry.After(resp.Header.Get("Retry-After")),
 	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // what was read tells more than why no more was
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // a partial body is more informative than the read error
 	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if mt != problem.ContentType || json.Unmarshal(body, e.Problem) != nil {
 		e.Problem = &problem.Details{Detail: "the answer carries no problem document: is a MEC platform there?"}

@@ -7,21 +7,22 @@ import (
 	"github.com/openmep/mep/api/mm5"
 )
 
-// EventBegun is the first event of a stream that resumes nothing. The platform does not send it: it says that every change from
-// now on will be an event, so that nothing falls between the stream and lists that are read now from the same process. It has no
-// data.
+// EventBegun is the first event of a stream that does not resume an earlier one. The client generates it, not the platform.
+// Every later change is reported as an event, so nothing is missed between the stream and lists that are then read from the
+// same platform process. EventBegun has no data.
 const EventBegun mm5.EventType = "begun"
 
 // Event is a change at the platform.
 type Event struct {
-	// ID names the event. A stream that begins After it goes on with what came next.
+	// ID identifies the event. A stream with this ID as EventQuery.After continues with the next event.
 	ID string
-	// Type says what Data is: one of the ...Event types of package mm5, or a json.RawMessage where this package does not know the type.
+	// Type determines the type of Data: one of the ...Event types of package mm5, or json.RawMessage for types unknown to this
+	// package.
 	Type mm5.EventType
 	Data any
 }
 
-// readers read the data of events.
+// readers decode the data of events.
 var readers = map[mm5.EventType]func([]byte) (any, error){
 	mm5.EventApp: read[mm5.AppEvent], mm5.EventService: read[mm5.ServiceEvent], mm5.EventRule: read[mm5.RuleEvent],
 	mm5.EventRuleStatus: read[mm5.RuleStatusEvent], mm5.EventOperation: read[mm5.OperationEvent], mm5.EventReset: read[mm5.ResetEvent],
@@ -33,7 +34,7 @@ func read[T any](data []byte) (any, error) {
 	return v, err
 }
 
-// eventOf makes an event of what was sent.
+// eventOf decodes an event.
 func eventOf(id, kind string, data []byte) (Event, error) {
 	e := Event{ID: id, Type: mm5.EventType(kind)}
 	reader, known := readers[e.Type]

@@ -19,9 +19,9 @@ const (
 
 var errEventTooLarge = errors.New("the platform sends an event that is too large")
 
-// block is a part of a stream of events that ends in an empty line.
+// block is a part of an event stream that ends with an empty line.
 type block struct {
-	// event is its type, empty when it has none; data is nil when there is no event in it.
+	// event is the event type, empty when there is none; data is nil when the block holds no event.
 	event string
 	data  []byte
 }
@@ -29,20 +29,20 @@ type block struct {
 // eventReader reads a stream of server-sent events (WHATWG HTML 9.2.5, 9.2.6).
 type eventReader struct {
 	r *bufio.Reader
-	// lastID is the id of the last event, or that of a block without one.
+	// lastID is the last id that the stream has sent, initially the id it resumes after.
 	lastID string
-	// retry is the time after which to come back when the stream is lost, 0 when nothing was said.
+	// retry is the reconnection time that the stream has requested, 0 when it has requested none.
 	retry time.Duration
 
-	begun   bool // the mark at the beginning was looked for
-	afterCR bool // a line feed that comes now belongs to the line before
+	begun   bool // the byte order mark has been looked for
+	afterCR bool // a line feed that follows belongs to the previous line ending
 }
 
 func newEventReader(r io.Reader, lastID string) *eventReader {
 	return &eventReader{r: bufio.NewReader(r), lastID: lastID}
 }
 
-// next reads the next block. What is left at the end of the stream is no block: the event may have been cut off.
+// next reads the next block. Data at the end of the stream without an empty line is discarded: the event may have been cut off.
 func (r *eventReader) next() (block, error) {
 	var b block
 	id := r.lastID
@@ -55,7 +55,7 @@ func (r *eventReader) next() (block, error) {
 		if len(line) == 0 {
 			r.lastID = id
 			if b.data != nil {
-				b.data = b.data[:len(b.data)-1] // the last line end
+				b.data = b.data[:len(b.data)-1] // the last line ending
 			}
 			return b, nil
 		}
@@ -68,7 +68,7 @@ func (r *eventReader) next() (block, error) {
 		case "data":
 			b.data = append(append(b.data, value...), '\n')
 		case "id":
-			// An empty one would make the stream forget where it is.
+			// An empty id would lose the position in the stream.
 			if s := string(value); s != "" && sendableID(s) {
 				id = s
 			}
@@ -80,12 +80,12 @@ func (r *eventReader) next() (block, error) {
 	}
 }
 
-// sendableID reports whether an id can be sent back in a header.
+// sendableID reports whether an id can be sent back in a header field.
 func sendableID(id string) bool {
 	return len(id) <= maxEventID && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// line reads a line without its end, which is CR, LF or both. It does not wait for what comes after a CR.
+// line reads a line without its ending, which is CR, LF or CRLF. It does not wait for a byte after CR.
 func (r *eventReader) line(most int) ([]byte, error) {
 	var line []byte
 	for {

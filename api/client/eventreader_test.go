@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// blocks reads a stream to its end.
+// blocks reads all blocks of a stream.
 func blocks(t testing.TB, r io.Reader) (list []block, reader *eventReader, err error) {
 	t.Helper()
 	reader = newEventReader(r, "0")
@@ -78,7 +78,7 @@ func TestTheTimeToComeBackIsANumber(t *testing.T) {
 func TestALineEndIsNotWaitedFor(t *testing.T) {
 	out, in := io.Pipe()
 	defer out.Close()
-	go func() { _, _ = io.WriteString(in, "data: a\r\r") }() // and no more
+	go func() { _, _ = io.WriteString(in, "data: a\r\r") }() // and nothing more
 	b, err := newEventReader(out, "").next()
 	require.NoError(t, err)
 	require.Equal(t, "a", string(b.data))
@@ -115,7 +115,7 @@ func FuzzEventReader(f *testing.F) {
 		require.Equal(t, list, again, "how a stream is divided makes no difference")
 		require.Equal(t, reader.lastID, pieces.lastID)
 
-		// What was read is the same when it is written in the plain form.
+		// The result is the same for the stream in its canonical form.
 		var plain bytes.Buffer
 		for _, b := range list {
 			if b.event != "" {

@@ -18,22 +18,22 @@ import (
 const (
 	// maxSilence is how long a stream may be silent before it counts as lost: the platform sends something every 15 s.
 	maxSilence = 45 * time.Second
-	// defaultReconnect is when a stream that was lost is taken up again, unless the platform says otherwise.
+	// defaultReconnect is the delay before a lost stream is resumed, unless the platform requests another one.
 	defaultReconnect = 2 * time.Second
 )
 
-// EventQuery says which events are wanted. The zero value wants all.
+// EventQuery selects events. The zero value selects all of them.
 type EventQuery struct {
-	// Types are the types wanted, of mm5.EventApp, mm5.EventService, mm5.EventRule, mm5.EventRuleStatus and mm5.EventOperation; none: all of them.
-	// mm5.EventReset and EventBegun come in any case.
+	// Types are the event types to select, among mm5.EventApp, mm5.EventService, mm5.EventRule, mm5.EventRuleStatus and
+	// mm5.EventOperation; empty selects all. mm5.EventReset and EventBegun are always delivered.
 	Types []mm5.EventType
-	// AppInstanceIDs are the application instances wanted; none: all of them.
+	// AppInstanceIDs are the application instances to select; empty selects all.
 	AppInstanceIDs []string
-	// After is the ID of an event that was seen before: the stream goes on with the next one. Empty, it begins with what
-	// changes from now on.
+	// After is the ID of an event seen before: the stream continues with the next one. If it is empty, the stream begins with
+	// the changes from now on.
 	After string
-	// Interrupted, if it is set, is told why the stream was lost or could not be had, every time before it is tried again. It
-	// is for the log.
+	// Interrupted, if not nil, is called with the reason whenever the stream was lost or could not be opened, before the next
+	// attempt. It is intended for logging.
 	Interrupted func(error)
 }
 
@@ -48,13 +48,14 @@ func (q *EventQuery) values() url.Values {
 	return v
 }
 
-// Events follows the changes at the platform, each of which it yields once and in order. When the stream is lost it is taken up
-// where it was; where the platform cannot do that it sends mm5.EventReset.
+// Events follows the changes at the platform and yields each of them once and in order. A lost stream is resumed where it was
+// interrupted; if the platform cannot do that, it sends mm5.EventReset.
 //
-// It ends without an error when ctx ends. It ends with one when the platform refuses for good, as it does when After is no id,
-// or sends what cannot be understood; that error comes with the Event as far as it is known.
+// The iteration ends without an error when ctx ends. It ends with an error when the platform refuses permanently, for example
+// because After is not a valid id, or when it sends something that cannot be decoded; that error is yielded with the Event as
+// far as it is known.
 //
-// The platform ends a stream whose events are not taken: do not stay long in the body of the loop.
+// The platform closes a stream whose reader is too slow: keep the loop body short.
 //
 // The time-out of the client's http.Client does not apply.
 func (m *Manager) Events(ctx context.Context, q EventQuery) iter.Seq2[Event, error] {
@@ -101,7 +102,7 @@ var (
 	errEnded   = errors.New("the platform has ended the stream")
 )
 
-// brokenError is an answer that is not what was asked for, so that to ask again is of no use.
+// brokenError reports an invalid response, for which a retry is pointless.
 type brokenError struct {
 	event Event
 	cause error
@@ -110,17 +111,17 @@ type brokenError struct {
 // Error implements error.
 func (e *brokenError) Error() string { return e.cause.Error() }
 
-// stream is what is kept of a stream of events from one connection to the next.
+// stream holds the state of an event stream across connections.
 type stream struct {
 	m       *Manager
-	request request // its lastEventID is where to go on
-	begun   bool    // that it has begun was told, or need not be
+	request request // its lastEventID is the position in the stream
+	begun   bool    // EventBegun was delivered or is not needed
 	retry   time.Duration
 	yield   func(Event, error) bool
 }
 
-// follow yields events until the connection is lost. It reports whether it got something, and why it returned: errStopped when
-// nothing more is wanted.
+// follow yields events until the connection is lost. It reports whether anything was received, and the reason for returning:
+// errStopped when the caller wants no more events.
 func (s *stream) follow(ctx context.Context) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -147,7 +148,7 @@ func (s *stream) follow(ctx context.Context) (heard bool, err error) {
 		if r.retry > 0 {
 			s.retry = min(r.retry, maxRetryWait)
 		}
-		silence.Stop() // the platform is not to blame for the time the loop takes
+		silence.Stop() // time spent in the loop body does not count as silence
 		if err := s.deliver(&b); err != nil {
 			return heard, err
 		}
@@ -155,7 +156,7 @@ func (s *stream) follow(ctx context.Context) (heard bool, err error) {
 	}
 }
 
-// deliver yields what is in a block.
+// deliver yields the event in a block.
 func (s *stream) deliver(b *block) error {
 	if !s.begun {
 		s.begun = true
@@ -176,7 +177,7 @@ func (s *stream) deliver(b *block) error {
 	return nil
 }
 
-// causeOf prefers why the connection was given up to what came of that.
+// causeOf returns the cause of ctx's cancellation if there is one, else err.
 func causeOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -184,7 +185,7 @@ func causeOf(ctx context.Context, err error) error {
 	return err
 }
 
-// open connects to the platform. A token that is refused is replaced once.
+// open connects to the platform. It replaces a rejected token once.
 func (s *stream) open(ctx context.Context) (*http.Response, error) {
 	c := s.m.c
 	target, err := c.url(&s.request)
@@ -216,7 +217,7 @@ func (s *stream) open(ctx context.Context) (*http.Response, error) {
 	}
 }
 
-// attentive reads a stream and notes when something came.
+// attentive is a reader that resets the silence timer when data arrives.
 type attentive struct {
 	r       io.Reader
 	silence *time.Timer

@@ -32,18 +32,18 @@ const (
 	idle       = ":\n\n"
 )
 
-// pipes answers each request with the next of its streams, without a network.
+// pipes answers each request with its next stream, without a network.
 type pipes struct {
-	// streams write to the client until they return; what they return ends the stream.
+	// streams write to the client until they return; the returned error ends the stream.
 	streams []func(ctx context.Context, w io.Writer) error
-	// instead, if it is set, answers a request in another way unless it returns nil.
+	// instead, if not nil, may answer a request differently; returning nil means that it does not.
 	instead func(n int) func(http.ResponseWriter)
 
 	asked  []asked
 	closed int
 }
 
-// RoundTrip begins a stream.
+// RoundTrip starts a stream.
 func (p *pipes) RoundTrip(r *http.Request) (*http.Response, error) {
 	n := len(p.asked)
 	p.asked = append(p.asked, asked{r.Method, r.URL.RequestURI(), r.Header, "", time.Now()})
@@ -74,7 +74,7 @@ type closing struct {
 // Close implements io.Closer.
 func (c *closing) Close() error { c.close(); return nil }
 
-// sends is a stream that ends after some texts.
+// sends returns a stream that ends after some texts.
 func sends(texts ...string) func(context.Context, io.Writer) error {
 	return func(_ context.Context, w io.Writer) error {
 		for _, t := range texts {
@@ -86,7 +86,7 @@ func sends(texts ...string) func(context.Context, io.Writer) error {
 	}
 }
 
-// stays is a stream that says nothing more after some texts.
+// stays returns a stream that falls silent after some texts.
 func stays(texts ...string) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, w io.Writer) error {
 		if err := sends(texts...)(ctx, w); !errors.Is(err, io.EOF) {
@@ -162,7 +162,7 @@ func TestALostStreamIsTakenUpWhereItWas(t *testing.T) {
 		var lost []string
 		p := &pipes{streams: []func(context.Context, io.Writer) error{
 			sends(hello),
-			sends(hello[len(": mep\n"):], appCreated, ruleAdded[:len(ruleAdded)-1]), // the last line end is missing
+			sends(hello[len(": mep\n"):], appCreated, ruleAdded[:len(ruleAdded)-1]), // the last line ending is missing
 			sends(ruleAdded, place),
 			func(_ context.Context, w io.Writer) error {
 				_, _ = io.WriteString(w, idle+"id: 45-0\nevent: wea")
@@ -205,7 +205,7 @@ func TestAStreamThatHasGoneSilentIsReplaced(t *testing.T) {
 		var lost error
 		p := &pipes{streams: []func(context.Context, io.Writer) error{
 			func(ctx context.Context, w io.Writer) error {
-				for range 4 { // comments are not silence
+				for range 4 { // comments count as activity
 					if err := sends(idle)(ctx, w); !errors.Is(err, io.EOF) {
 						return err
 					}
@@ -342,7 +342,7 @@ func TestEventsEndWithTheirContext(t *testing.T) {
 			break
 		}
 		time.AfterFunc(time.Second, cancel)
-		for e, err := range events { // from the beginning again
+		for e, err := range events { // from the beginning
 			count(e, err)
 		}
 		for e, err := range events {

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// An app says that it runs, and ends in good order.
+// An app confirms that it is ready, and terminates gracefully.
 func Example_lifecycle() {
 	ctx := context.Background()
 	c, err := client.New("http://127.0.0.1:8088")
@@ -22,7 +22,7 @@ func Example_lifecycle() {
 	}
 	app := c.App("5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f")
 
-	// To be told must be asked for before there is something to tell.
+	// Subscribe before a notification can be due.
 	end := make(chan mp1.OperationAction, 1)
 	http.Handle("/termination", client.TerminationHandler(
 		func(_ context.Context, n mp1.AppTerminationNotification) error {
@@ -41,13 +41,13 @@ func Example_lifecycle() {
 		log.Fatal(err)
 	}
 	action := <-end
-	// Here the app would save what it must not lose.
+	// Here the app would save its state.
 	if err := app.ConfirmTermination(ctx, action); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// An app has a name resolve to another address, unless somebody else has changed the rule.
+// An app makes a name resolve to another address, unless somebody else has changed the rule.
 func ExampleApp_ChangeDNSRule() {
 	ctx := context.Background()
 	c, err := client.New("http://127.0.0.1:8088")
@@ -68,7 +68,7 @@ func ExampleApp_ChangeDNSRule() {
 	fmt.Println(rule.Info.DomainName, rule.Info.IPAddress)
 }
 
-// A manager configures an app instance and waits until its rules are taken; later it ends it.
+// A manager configures an app instance and waits until its rules are applied; later it terminates the instance.
 func ExampleManager() {
 	ctx := context.Background()
 	m, err := client.NewManager("http://127.0.0.1:8089")
@@ -124,7 +124,7 @@ func ExampleManager_Events() {
 			if data.Change == mm5.Removed {
 				delete(known, data.AppInstanceID)
 			}
-		default: // EventBegun or EventReset: what was not told is in the list
+		default: // EventBegun or EventReset: read the list
 			list, err := m.Instances(ctx, "")
 			if err != nil {
 				log.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// An app offers a service for as long as it runs.
+// An app offers a service while it is running.
 func Example_producer() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -37,7 +37,7 @@ func Example_producer() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Here the service would be served.
+	// Here the service would be provided.
 	if err := app.KeepAlive(ctx, svc.Info.SerInstanceID); err != nil {
 		log.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func Example_producer() {
 	}
 }
 
-// An app looks for a service and hears what becomes of it.
+// An app discovers a service and is notified of its changes.
 func Example_consumer() {
 	ctx := context.Background()
 	c, err := client.New("http://127.0.0.1:8088")
@@ -78,7 +78,7 @@ func Example_consumer() {
 	}
 }
 
-// A change is made on what was read, and on nothing newer.
+// A change applies only to the version that was read.
 func ExampleIfMatch() {
 	ctx := context.Background()
 	c, err := client.New("http://127.0.0.1:8088")

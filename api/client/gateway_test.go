@@ -22,7 +22,7 @@ func newGateway(t *testing.T, p *platform) *client.Gateway {
 	return g
 }
 
-// first is the first element of a list.
+// first returns the first element of a list.
 func first[T any](list iter.Seq2[T, error]) (T, error) {
 	for element, err := range list {
 		return element, err

@@ -9,15 +9,15 @@ import (
 	"github.com/openmep/mep/api/internal/retry"
 )
 
-// minBeatTimeout is what one heartbeat may take at least.
+// minBeatTimeout is the shortest time-out of a heartbeat.
 const minBeatTimeout = 2 * time.Second
 
-// KeepAlive sends heartbeats for a service, the first at once and then a little more often than the platform asks for, until
-// ctx ends; then it returns nil. The service must have been registered with a LivenessInterval.
+// KeepAlive sends heartbeats for a service until ctx ends, and then returns nil. The first heartbeat is sent immediately, the
+// others slightly more often than the platform requires. The service must have been registered with a LivenessInterval.
 //
-// While the platform cannot be reached or is not well, it goes on trying. It returns the platform's error when trying on is of no
-// use: IsNotFound holds for it when the service is gone or no heartbeats are expected of it, IsConflict when the app itself has
-// made the service INACTIVE.
+// KeepAlive continues while the platform is unreachable or returns temporary errors. It returns the platform's error when
+// continuing is pointless: IsNotFound holds for the error when the service is gone or the platform expects no heartbeats for
+// it, IsConflict when the app itself has made the service INACTIVE.
 func (a *App) KeepAlive(ctx context.Context, id string) error {
 	var interval time.Duration
 	failures := 0
@@ -43,7 +43,7 @@ func (a *App) KeepAlive(ctx context.Context, id string) error {
 	}
 }
 
-// beat sends one heartbeat and returns the interval that applies after it. interval is 0 when it is not known yet.
+// beat sends one heartbeat and returns the interval that applies afterwards. interval is 0 when it is not yet known.
 func (a *App) beat(ctx context.Context, id string, interval time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(interval, minBeatTimeout))
 	defer cancel()
@@ -64,7 +64,7 @@ func (a *App) beat(ctx context.Context, id string, interval time.Duration) (time
 	return interval, nil
 }
 
-// final reports whether the platform has refused for good. A token may become valid again, so 401 is not final.
+// final reports whether err is a permanent refusal. A token may become valid again, so 401 is not final.
 func final(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -77,8 +77,8 @@ func final(err error) bool {
 	return e.Status() >= 400 && e.Status() <= 499
 }
 
-// pause is how long to wait after a failure: as long as the platform asks for within reason, else a time that grows up to
-// limit.
+// pause returns the wait after a failure: at least a backoff of up to limit, and longer if the platform asks for it, within
+// bounds.
 func pause(err error, failures int, limit time.Duration) time.Duration {
 	wait := backoff(failures, limit)
 	if e, ok := errors.AsType[*Error](err); ok {

@@ -17,7 +17,7 @@ func liveness(interval string) func(http.ResponseWriter) {
 	return answer(200, `{"state":"ACTIVE","timeStamp":{"seconds":1,"nanoSeconds":0},"interval":`+interval+`}`)
 }
 
-// keepAlive runs KeepAlive for a time and returns when heartbeats were sent.
+// keepAlive runs KeepAlive for a time and returns the times of the heartbeats.
 func keepAlive(t *testing.T, p *platform, d time.Duration) ([]time.Time, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -85,7 +85,7 @@ func TestKeepAliveOutlivesTheFaultsOfThePlatform(t *testing.T) {
 	}
 }
 
-// unreachable is a platform whose machine does not answer.
+// unreachable is a platform on a machine that does not respond.
 type unreachable struct{}
 
 func (unreachable) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -12,18 +12,18 @@ import (
 	"github.com/openmep/mep/api/mm5"
 )
 
-// Manager is a MEC platform manager at the Mm5 reference point of one platform.
+// Manager acts as a MEC platform manager at the Mm5 reference point of one platform.
 //
-// What takes time at the platform is an operation: methods that begin one return its id at once, for WaitOperation. The same
-// request again is the same operation, unless that has failed.
+// Changes that take time are operations at the platform: methods that begin one return its id immediately, for use with
+// WaitOperation. Repeating a request returns the same operation, unless that operation has failed.
 type Manager struct {
 	c *Client
-	// endless sends requests whose answers have no end.
+	// endless sends requests whose responses are unbounded.
 	endless *http.Client
 }
 
-// NewManager makes a manager for the platform whose Mm5 listener is at baseURL, an absolute http or https URL such as
-// "https://mep.example:8089". It sends nothing yet.
+// NewManager returns a manager for the platform whose Mm5 listener is at baseURL, an absolute http or https URL such as
+// "https://mep.example:8089". It sends no request.
 func NewManager(baseURL string, opts ...Option) (*Manager, error) {
 	c, err := New(baseURL, opts...)
 	if err != nil {
@@ -38,7 +38,7 @@ func (m *Manager) request(method string, segments ...string) request {
 	return request{method: method, root: managerRoot, path: segments, repeatable: true}
 }
 
-// begin sends a request that begins an operation, and returns the id of that.
+// begin sends a request that begins an operation and returns the operation's id.
 func (m *Manager) begin(ctx context.Context, r request) (operation string, err error) {
 	ans, err := m.c.do(ctx, r, nil)
 	if err != nil {
@@ -50,8 +50,8 @@ func (m *Manager) begin(ctx context.Context, r request) (operation string, err e
 	return operation, nil
 }
 
-// Configure puts cfg, as a whole, in the place of the configuration of an application instance, which it makes known if need
-// be. IsConflict holds for the error while the instance is being stopped or terminated.
+// Configure replaces the configuration of an application instance with cfg as a whole, and creates the instance if necessary.
+// IsConflict holds for the error while the instance is being stopped or terminated.
 func (m *Manager) Configure(
 	ctx context.Context, appInstanceID string, cfg mm5.ConfigPlatformForAppRequest, pre ...Precondition,
 ) (operation string, err error) {
@@ -68,7 +68,7 @@ func (m *Manager) configuration(appInstanceID string, cfg mm5.ConfigPlatformForA
 	return r
 }
 
-// DryRun says what Configure would change, with its errors, and changes nothing.
+// DryRun reports what Configure would change, with the same errors, and changes nothing.
 func (m *Manager) DryRun(
 	ctx context.Context, appInstanceID string, cfg mm5.ConfigPlatformForAppRequest, pre ...Precondition,
 ) (*mm5.ConfigurationDiff, error) {
@@ -81,15 +81,15 @@ func (m *Manager) DryRun(
 	return diff, nil
 }
 
-// Configuration reads the configuration of an application instance as it was declared. IsNotFound holds for the error when it
-// has none.
+// Configuration reads the configuration of an application instance as it was declared. IsNotFound holds for the error when the
+// instance has none.
 func (m *Manager) Configuration(ctx context.Context, appInstanceID string) (*Tagged[mm5.AppConfiguration], error) {
 	return tagged[mm5.AppConfiguration](ctx, m.c, m.request(http.MethodGet, "app_instances", appInstanceID))
 }
 
-// Unconfigure removes the configuration of an application instance and takes its rules back. It is not repeated: the second
-// answer would not say which operation did it. IsNotFound holds for the error when there is no configuration, IsConflict while
-// the instance is being stopped or terminated.
+// Unconfigure removes the configuration and the rules of an application instance. The request is not retried, because the
+// second response would not identify the operation. IsNotFound holds for the error when there is no configuration, IsConflict
+// while the instance is being stopped or terminated.
 func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, pre ...Precondition) (operation string, err error) {
 	r := m.request(http.MethodDelete, "app_instances", appInstanceID)
 	r.repeatable = false
@@ -97,15 +97,15 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, pre ...
 	return m.begin(ctx, r)
 }
 
-// Start says that an application instance runs, as its own App.Ready does: its rules come in force. IsConflict holds for the
-// error when it has no configuration or is being stopped or terminated.
+// Start reports that an application instance is running, as App.Ready does: its rules come into force. IsConflict holds for the
+// error when the instance has no configuration or is being stopped or terminated.
 func (m *Manager) Start(ctx context.Context, appInstanceID string) (operation string, err error) {
 	r := m.request(http.MethodPost, "app_instances", appInstanceID, "operate")
 	r.body = mm5.OperateAppRequest{ChangeStateTo: mm5.Started}
 	return m.begin(ctx, r)
 }
 
-// EndOption changes how an application instance is stopped or terminated. Without one it is not told.
+// EndOption changes how an application instance is stopped or terminated. Without options, the app is not notified.
 type EndOption func(*ending)
 
 type ending struct {
@@ -113,8 +113,8 @@ type ending struct {
 	seconds *int
 }
 
-// Graceful has the app told, and waited for until it confirms or timeout is over, which is rounded up to seconds, at most a day.
-// With 0 the platform decides how long that is.
+// Graceful notifies the app and waits until it confirms or until timeout has passed. timeout is rounded up to whole seconds and
+// is at most a day; with 0 the platform's default applies.
 func Graceful(timeout time.Duration) EndOption {
 	return func(e *ending) {
 		e.how, e.seconds = mm5.Graceful, nil
@@ -133,8 +133,8 @@ func endingOf(opts []EndOption) ending {
 	return e
 }
 
-// Stop stops an application instance, which keeps its configuration: its rules are taken back, its services and subscriptions
-// removed. IsConflict holds for the error when it has no configuration or is being terminated.
+// Stop stops an application instance: its rules are withdrawn, its services and subscriptions removed. Its configuration is
+// kept. IsConflict holds for the error when the instance has no configuration or is being terminated.
 func (m *Manager) Stop(ctx context.Context, appInstanceID string, opts ...EndOption) (operation string, err error) {
 	e := endingOf(opts)
 	r := m.request(http.MethodPost, "app_instances", appInstanceID, "operate")
@@ -142,9 +142,9 @@ func (m *Manager) Stop(ctx context.Context, appInstanceID string, opts ...EndOpt
 	return m.begin(ctx, r)
 }
 
-// Terminate ends an application instance with all it has. Without Graceful it also ends the wait of a graceful termination that
-// is under way. To terminate what is gone is not an error as long as the platform keeps the operation that did it; after that
-// IsNotFound holds for the error.
+// Terminate removes an application instance with everything it has. Without Graceful, it also ends the wait of a graceful
+// termination that is in progress. Terminating an instance that is gone is not an error as long as the platform keeps the
+// operation that removed it; after that, IsNotFound holds for the error.
 func (m *Manager) Terminate(ctx context.Context, appInstanceID string, opts ...EndOption) (operation string, err error) {
 	e := endingOf(opts)
 	r := m.request(http.MethodPost, "app_instances", appInstanceID, "terminate")
@@ -152,7 +152,7 @@ func (m *Manager) Terminate(ctx context.Context, appInstanceID string, opts ...E
 	return m.begin(ctx, r)
 }
 
-// Instances lists the application instances in a state, all of them when it is "".
+// Instances lists the application instances in a state, or all of them when state is "".
 func (m *Manager) Instances(ctx context.Context, state mm5.Lifecycle) ([]mm5.AppInstance, error) {
 	r := m.request(http.MethodGet, "app_instances")
 	if state != "" {
@@ -163,7 +163,7 @@ func (m *Manager) Instances(ctx context.Context, state mm5.Lifecycle) ([]mm5.App
 	return list, err
 }
 
-// Instance reads how an application instance is doing.
+// Instance reads the status of an application instance.
 func (m *Manager) Instance(ctx context.Context, appInstanceID string) (*mm5.AppInstance, error) {
 	v := &mm5.AppInstance{}
 	if _, err := m.c.do(ctx, m.request(http.MethodGet, "app_instances", appInstanceID, "status"), v); err != nil {
@@ -172,7 +172,7 @@ func (m *Manager) Instance(ctx context.Context, appInstanceID string) (*mm5.AppI
 	return v, nil
 }
 
-// Capabilities reads what the platform can do, and the services on it.
+// Capabilities reads the capabilities of the platform and the services on it.
 func (m *Manager) Capabilities(ctx context.Context) (*mm5.Capabilities, error) {
 	v := &mm5.Capabilities{}
 	if _, err := m.c.do(ctx, m.request(http.MethodGet, "capabilities"), v); err != nil {

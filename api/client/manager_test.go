@@ -31,18 +31,18 @@ func newManager(t *testing.T, p http.RoundTripper, opts ...client.Option) *clien
 	return m
 }
 
-// begun is the answer to a request that begins the operation.
+// begun returns the response to a request that begins the operation.
 func begun() func(http.ResponseWriter) {
 	return answer(202, "", "Location", "http://mep.example"+mm5Root+"/app_lcm_op_occs/"+opID)
 }
 
-// occurrence is the answer to the question how far the operation is.
+// occurrence returns the response to a poll of the operation.
 func occurrence(state, more string) func(http.ResponseWriter) {
 	return answer(200, `{"id":"`+opID+`","appInstanceId":"`+appID+`","lcmOperation":"CONFIGURE","operationState":"`+state+`","percentage":10,`+
 		`"startTime":"2026-11-22T23:26:02.359825399Z","stateEnteredTime":"2026-11-22T23:26:02.359825399Z"`+more+`}`)
 }
 
-// wants is a test of the operation that a request begins.
+// wants returns a test that call begins the expected operation.
 func wants(call func(context.Context, *client.Manager) (string, error)) func(context.Context, *client.Manager) error {
 	return func(ctx context.Context, m *client.Manager) error {
 		id, err := call(ctx, m)

@@ -13,36 +13,37 @@ import (
 const (
 	// maxNotification bounds the body of a notification.
 	maxNotification = 1 << 20
-	// maxRemembered is how many notifications are remembered as handled.
+	// maxRemembered is the number of handled notifications whose ids are remembered.
 	maxRemembered = 4096
 	// maxNotificationID bounds an X-Notification-Id; a longer one is not remembered.
 	maxNotificationID = 128
 )
 
-// NotificationHandler receives service availability notifications (MEC 011 8.1.4.2): serve it at the CallbackReference of a
-// subscription. It answers 204 when handle returns nil, 500 when it fails; then the platform sends the notification again.
+// NotificationHandler returns a handler that receives service availability notifications (MEC 011 8.1.4.2). Serve it at the
+// CallbackReference of a subscription. It answers 204 when handle returns nil and 500 when handle returns an error; the
+// platform then sends the notification again.
 //
-// The platform delivers at least once. Of notifications with the same X-Notification-Id only one gets handled, as far as the
-// last few thousand are concerned; while it is, the others are answered 503. handle may call the platform. It should return
-// within the platform's time-out of 5 s.
+// The platform delivers at least once. The handler remembers the X-Notification-Id of the last few thousand handled
+// notifications and does not pass them to handle again; while handle is running, duplicates are answered 503. handle may call
+// the platform. It should return within the platform's time-out of 5 s.
 func NotificationHandler(handle func(context.Context, mp1.ServiceAvailabilityNotification) error) http.Handler {
 	return receive(mp1.NotificationTypeSerAvailability, handle,
 		func(n *mp1.ServiceAvailabilityNotification) string { return n.NotificationType })
 }
 
-// TerminationHandler receives the notifications that the app is about to be stopped or terminated (MEC 011 7.1.4.2): serve it
-// at the call-back reference given to SubscribeTermination. Answers and repetitions are as for NotificationHandler.
+// TerminationHandler returns a handler for notifications that the app is about to be stopped or terminated (MEC 011 7.1.4.2).
+// Serve it at the callback reference given to SubscribeTermination. Responses and duplicates are treated as in
+// NotificationHandler.
 //
-// handle should return soon: the platform waits for its answer for 5 s, and the context ends then. The app has
-// MaxGracefulTimeout seconds in all, from the first notification on, until the platform goes on without it;
-// App.ConfirmTermination with the OperationAction of the notification says that it is done earlier, from within handle or
-// after it has returned.
+// handle should return quickly: the platform waits 5 s for the response, and the context ends then. From the first notification
+// on, the app has MaxGracefulTimeout seconds in total before the platform proceeds without it. App.ConfirmTermination with the
+// OperationAction of the notification ends that wait early; it may be called from within handle or later.
 func TerminationHandler(handle func(context.Context, mp1.AppTerminationNotification) error) http.Handler {
 	return receive(mp1.NotificationTypeAppTermination, handle,
 		func(n *mp1.AppTerminationNotification) string { return n.NotificationType })
 }
 
-// receive makes a handler of notifications of one type.
+// receive returns a handler for notifications of one type.
 func receive[N any](want string, handle func(context.Context, N) error, typeOf func(*N) string) http.Handler {
 	seen := &memory{state: make(map[string]bool)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -61,15 +62,15 @@ func receive[N any](want string, handle func(context.Context, N) error, typeOf f
 	})
 }
 
-// memory knows the notifications that were handled, up to a number, and those being handled.
+// memory tracks the notifications in progress and a bounded number of handled ones.
 type memory struct {
 	mu    sync.Mutex
 	state map[string]bool // true: handled
-	order []string        // of the handled ones; a ring once it is full
+	order []string        // handled ids; a ring buffer once it is full
 	next  int
 }
 
-// once runs handle unless that was done for the id, and returns the status to answer.
+// once runs handle unless the id is known, and returns the status to answer.
 func (m *memory) once(id string, handle func() error) int {
 	remember := id != "" && len(id) <= maxNotificationID
 	if remember {

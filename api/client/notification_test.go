@@ -19,7 +19,7 @@ const notification = `{"notificationType":"SerAvailabilityNotification","service
 	`{"serName":"location","serInstanceId":"` + svcID + `","state":"ACTIVE","changeType":"ADDED"}],` +
 	`"_links":{"subscription":{"href":"http://mep.example/s/1"}}}`
 
-// deliver sends a notification as the platform does and returns the status of the answer.
+// deliver sends a notification as the platform does and returns the response status.
 func deliver(h http.Handler, id, body string) int {
 	r := httptest.NewRequest(http.MethodPost, "/callback", strings.NewReader(body))
 	if id != "" {

@@ -11,23 +11,23 @@ import (
 	"github.com/openmep/mep/api/mm5"
 )
 
-// maxPoll is the longest time between two questions for the state of an operation.
+// maxPoll is the longest interval between two polls of the state of an operation.
 const maxPoll = 2 * time.Second
 
-// OperationError is an operation that failed.
+// OperationError reports that an operation failed.
 type OperationError struct {
-	// Operation is what the platform says of it; RuleResults names the rules that were refused.
+	// Operation is the failed operation; its RuleResults name the rules that were refused.
 	Operation *mm5.AppLcmOpOcc
 }
 
-// Error says which operation failed and why.
+// Error names the operation and the reason for its failure.
 func (e *OperationError) Error() string {
 	return fmt.Sprintf("operation %s (%s of %s) failed: %s",
 		e.Operation.ID, e.Operation.LcmOperation, e.Operation.AppInstanceID, e.Operation.Detail)
 }
 
-// Operation reads how far an operation is. IsNotFound holds for the error when there is none, or it ended so long ago that it
-// is no longer kept.
+// Operation reads the state of an operation. IsNotFound holds for the error when there is no such operation, or when it ended
+// so long ago that the platform no longer keeps it.
 func (m *Manager) Operation(ctx context.Context, id string) (*mm5.AppLcmOpOcc, error) {
 	op := &mm5.AppLcmOpOcc{}
 	if _, err := m.c.do(ctx, m.request(http.MethodGet, "app_lcm_op_occs", id), op); err != nil {
@@ -36,8 +36,8 @@ func (m *Manager) Operation(ctx context.Context, id string) (*mm5.AppLcmOpOcc, e
 	return op, nil
 }
 
-// Operations lists the operations on an application instance that are kept, the newest first; those on all of them when it
-// is "".
+// Operations lists the operations on an application instance that the platform keeps, newest first. An empty appInstanceID
+// selects those on all instances.
 func (m *Manager) Operations(ctx context.Context, appInstanceID string) ([]mm5.AppLcmOpOcc, error) {
 	r := m.request(http.MethodGet, "app_lcm_op_occs")
 	if appInstanceID != "" {
@@ -48,13 +48,13 @@ func (m *Manager) Operations(ctx context.Context, appInstanceID string) ([]mm5.A
 	return list, err
 }
 
-// WaitOperation waits until an operation has ended, and returns it as it was last seen. While the platform cannot be reached or
-// is not well, it goes on asking. The error is an *OperationError when the operation failed, one for which errors.Is of ctx.Err
-// holds when ctx ends first, and the platform's when it is of no use to go on.
+// WaitOperation waits until an operation has ended and returns its last known state. It continues polling while the platform is
+// unreachable or returns temporary errors. The error is an *OperationError when the operation failed, wraps ctx.Err when ctx
+// ends first, and is the platform's error when polling on is pointless.
 func (m *Manager) WaitOperation(ctx context.Context, id string) (*mm5.AppLcmOpOcc, error) {
 	r := m.request(http.MethodGet, "app_lcm_op_occs", id)
 	if _, err := m.c.url(&r); err != nil {
-		return nil, err // does not get better
+		return nil, err // retrying does not help
 	}
 	var seen *mm5.AppLcmOpOcc
 	failures := 0

@@ -18,38 +18,39 @@ import (
 )
 
 const (
-	// maxAnswer bounds what is read of an answer: about 90,000 services of ordinary size.
+	// maxAnswer bounds the part of a response body that is read: about 90,000 services of ordinary size.
 	maxAnswer = 64 << 20
-	// maxProblem bounds what is read of an error's body.
+	// maxProblem bounds the part of an error's body that is read.
 	maxProblem = 64 << 10
-	// maxAttempts is how often a request is sent at most.
+	// maxAttempts is the maximum number of times that a request is sent.
 	maxAttempts = 4
-	// maxRetryWait is the longest wait between two attempts. When the platform asks for a longer one, the caller decides.
+	// maxRetryWait is the longest wait between two attempts. When the platform asks for a longer one, the error is left to the
+	// caller.
 	maxRetryWait = 10 * time.Second
 )
 
-// request is what is asked of the platform.
+// request describes a request to the platform.
 type request struct {
 	method      string
-	root        string   // of the API; "" is that of service management
-	path        []string // below the root of the API, not escaped
+	root        string   // of the API; "" means service management
+	path        []string // below the root of the API, unescaped
 	query       url.Values
 	body        any
-	contentType string // of the body; "" is application/json
-	accept      string // "" is application/json
+	contentType string // of the body; "" means application/json
+	accept      string // "" means application/json
 	ifMatch     string
 	lastEventID string
-	repeatable  bool // sending it twice does what sending it once does
+	repeatable  bool // idempotent: may be sent again
 }
 
-// answer is what is known of the platform's answer besides its body.
+// answer holds the header of the platform's response and the number of attempts it took.
 type answer struct {
 	header   http.Header
 	attempts int
 }
 
-// do sends a request, again if need be, and decodes the body of the answer into into. It leaves into as it is when there is
-// no body.
+// do sends a request, retrying it if appropriate, and decodes the response body into into. Without a body, do leaves into
+// unchanged.
 func (c *Client) do(ctx context.Context, r request, into any) (answer, error) {
 	var ans answer
 	target, err := c.url(&r)
@@ -75,7 +76,7 @@ func (c *Client) do(ctx context.Context, r request, into any) (answer, error) {
 		if !worth || !r.repeatable || ans.attempts == maxAttempts {
 			return ans, err
 		}
-		// Why the platform refused tells more than that there was no time to try again.
+		// The platform's error is more informative than an expired context.
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait || !retry.Sleep(ctx, wait) {
 			return ans, err
 		}
@@ -105,7 +106,7 @@ func (c *Client) url(r *request) (string, error) {
 	return b.String(), nil
 }
 
-// send makes one attempt, and returns the token it was made with.
+// send makes one attempt and returns the token that was used.
 func (c *Client) send(ctx context.Context, r *request, target string, body []byte, into any) (header http.Header, token string, err error) {
 	req, token, err := c.prepare(ctx, r, target, body)
 	if err != nil {
@@ -127,7 +128,7 @@ func (c *Client) send(ctx context.Context, r *request, target string, body []byt
 	return resp.Header, token, nil
 }
 
-// prepare makes the HTTP request of one attempt, and returns the token it carries.
+// prepare builds the HTTP request for one attempt and returns the token that it carries.
 func (c *Client) prepare(ctx context.Context, r *request, target string, body []byte) (req *http.Request, token string, err error) {
 	if req, err = http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(body)); err != nil {
 		return nil, "", err
@@ -157,11 +158,11 @@ func decode(resp *http.Response, into any) error {
 	if err := json.NewDecoder(body).Decode(into); err != nil {
 		return err
 	}
-	_, _ = io.CopyN(io.Discard, body, 1<<10) // to its end, so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, body, 1<<10) // drain the body so that the connection can be reused
 	return nil
 }
 
-// retryWait says whether an attempt that failed with err is worth repeating, and after how long.
+// retryWait reports whether an attempt that failed with err is worth repeating, and after which wait.
 func retryWait(err error, attempts int) (time.Duration, bool) {
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Status() != http.StatusServiceUnavailable && e.Status() != http.StatusTooManyRequests {
@@ -173,8 +174,8 @@ func retryWait(err error, attempts int) (time.Duration, bool) {
 	return backoff(attempts, maxRetryWait), true
 }
 
-// backoff is how long to wait after a number of failures: it doubles from 0.2 s up to limit, and is spread over its upper
-// half so that many apps do not come back at the same time.
+// backoff returns the wait after the given number of failures. It doubles from 0.2 s up to limit, with jitter over its upper
+// half so that many apps do not retry at the same time.
 func backoff(failures int, limit time.Duration) time.Duration {
 	d := min(100*time.Millisecond<<min(failures, 16), limit)
 	return between(d/2, d)

@@ -8,24 +8,26 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// support starts a request of the application support API for a resource of the app.
+// support returns a request to the application support API for a resource of the app.
 func (a *App) support(method string, segments ...string) request {
 	r := a.request(method, segments...)
 	r.root = supportRoot
 	return r
 }
 
-// ReadyOption changes what App.Ready does.
+// ReadyOption configures App.Ready.
 type ReadyOption func(*readiness)
 
 type readiness struct{ wait bool }
 
-// UntilConfigured makes App.Ready try again, with growing pauses, until the platform takes it or the context ends, as MEC 011
-// 5.2.2 recommends: an app may be faster than the manager that configures it. It also outlasts a platform that cannot be reached.
+// UntilConfigured makes App.Ready retry, with growing pauses, until the platform accepts the confirmation or the context ends,
+// as MEC 011 5.2.2 recommends: an app may start before its manager has configured it. It also retries while the platform is
+// unreachable.
 func UntilConfigured() ReadyOption { return func(r *readiness) { r.wait = true } }
 
-// Ready says that the app runs (MEC 011 7.2.12.3.4): its rules come in force. To say so again has no effect. IsConflict holds
-// for the error when the platform has no configuration for the app yet, or when the app was stopped or is about to end.
+// Ready confirms that the app is running (MEC 011 7.2.12.3.4): its rules come into force. Confirming again has no effect.
+// IsConflict holds for the error when the platform has no configuration for the app yet, or when the app was stopped or is
+// about to end.
 func (a *App) Ready(ctx context.Context, opts ...ReadyOption) error {
 	var how readiness
 	for _, opt := range opts {
@@ -34,33 +36,33 @@ func (a *App) Ready(ctx context.Context, opts ...ReadyOption) error {
 	r := a.support(http.MethodPost, "confirm_ready")
 	r.body, r.repeatable = mp1.AppReadyConfirmation{Indication: mp1.IndicationReady}, true
 	if _, err := a.c.url(&r); err != nil {
-		return err // does not get better
+		return err // retrying does not help
 	}
 	for failures := 1; ; failures++ {
 		_, err := a.c.do(ctx, r, nil)
 		if err == nil || !how.wait || final(err) && !IsConflict(err) {
 			return err
 		}
-		// Why the platform refused tells more than that there was no time to try again.
+		// The platform's error is more informative than an expired context.
 		if !retry.Sleep(ctx, pause(err, failures, maxRetryWait)) {
 			return err
 		}
 	}
 }
 
-// ConfirmTermination says that the app is ready to be stopped or terminated (MEC 011 7.2.11.3.4); action is that of the
+// ConfirmTermination confirms that the app is ready to be stopped or terminated (MEC 011 7.2.11.3.4); action is that of the
 // notification. IsConflict holds for the error when the app is neither being stopped nor terminated.
 func (a *App) ConfirmTermination(ctx context.Context, action mp1.OperationAction) error {
 	r := a.support(http.MethodPost, "confirm_termination")
 	r.body, r.repeatable = mp1.AppTerminationConfirmation{OperationAction: action}, true
 	ans, err := a.c.do(ctx, r, nil)
 	if ans.attempts > 1 && (IsNotFound(err) || IsConflict(err)) {
-		return nil // an earlier attempt did it, or the time was up in between
+		return nil // an earlier attempt succeeded, or the time ran out in between
 	}
 	return err
 }
 
-// CurrentTime reads the platform's time, and whether it is known to follow UTC (MEC 011 7.2.6.3.1).
+// CurrentTime reads the platform's time and whether it is traceable to UTC (MEC 011 7.2.6.3.1).
 func (c *Client) CurrentTime(ctx context.Context) (mp1.CurrentTime, error) {
 	var t mp1.CurrentTime
 	_, err := c.do(ctx, request{method: http.MethodGet, root: supportRoot, path: []string{"timing", "current_time"}, repeatable: true}, &t)

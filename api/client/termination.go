@@ -8,11 +8,11 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// TerminationSubscription is a subscription to the termination of the app as the platform answered it.
+// TerminationSubscription is a subscription to the termination of the app as returned by the platform.
 type TerminationSubscription = SubscriptionTo[mp1.AppTerminationNotificationSubscription]
 
-// SubscribeTermination asks to be told before the app is stopped or terminated gracefully (MEC 011 7.2.3.3.4): notifications
-// are sent to callback, an http or https URL where a TerminationHandler may receive them.
+// SubscribeTermination subscribes to notifications that the app is about to be stopped or terminated gracefully (MEC 011
+// 7.2.3.3.4). The platform sends them to callback, an http or https URL where a TerminationHandler may receive them.
 func (a *App) SubscribeTermination(ctx context.Context, callback string) (*TerminationSubscription, error) {
 	r := a.support(http.MethodPost, "subscriptions")
 	r.body = mp1.AppTerminationNotificationSubscription{
@@ -21,7 +21,7 @@ func (a *App) SubscribeTermination(ctx context.Context, callback string) (*Termi
 	return a.terminationSubscription(ctx, r)
 }
 
-// TerminationSubscriptions lists the app's termination subscriptions (MEC 011 7.2.3.3.1); IDOf tells the id of each from its
+// TerminationSubscriptions lists the app's termination subscriptions (MEC 011 7.2.3.3.1); IDOf returns the id of each from its
 // Href.
 func (a *App) TerminationSubscriptions(ctx context.Context) ([]mp1.SubscriptionLink, error) {
 	var list mp1.SubscriptionLinkList
@@ -34,7 +34,7 @@ func (a *App) TerminationSubscription(ctx context.Context, id string) (*Terminat
 	return a.terminationSubscription(ctx, a.support(http.MethodGet, "subscriptions", id))
 }
 
-// UnsubscribeTermination ends one of the app's termination subscriptions (MEC 011 7.2.4.3.5).
+// UnsubscribeTermination removes one of the app's termination subscriptions (MEC 011 7.2.4.3.5).
 func (a *App) UnsubscribeTermination(ctx context.Context, id string) error {
 	return a.c.remove(ctx, a.support(http.MethodDelete, "subscriptions", id), nil)
 }
@@ -43,7 +43,7 @@ func (a *App) terminationSubscription(ctx context.Context, r request) (*Terminat
 	return subscribed(ctx, a.c, r, func(i *mp1.AppTerminationNotificationSubscription) *mp1.SelfLinks { return i.Links })
 }
 
-// locationOf is where a resource is: what the header says, else the link of the resource to itself.
+// locationOf returns the URL of a resource: the Location header, or else the self link.
 func locationOf(ans answer, links *mp1.SelfLinks) string {
 	if l := ans.header.Get("Location"); l != "" || links == nil {
 		return l

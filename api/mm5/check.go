@@ -9,9 +9,9 @@ import (
 
 // Bounds on the members of requests.
 const (
-	// MaxAppName is how many bytes the name of an app has at most.
+	// MaxAppName is the maximum length of an app name, in bytes.
 	MaxAppName = 128
-	// MaxGracefulTimeout is how long an app may be given to stop, in seconds: a day.
+	// MaxGracefulTimeout is the maximum time that an app may be given to stop, in seconds: a day.
 	MaxGracefulTimeout = 24 * 60 * 60
 )
 
@@ -20,7 +20,7 @@ var (
 	operationalStates = []OperationalState{Started, Stopped}
 )
 
-// SetDefaults fills in what may be absent: rules without a state are ACTIVE.
+// SetDefaults sets absent members to their defaults: rules without a state become ACTIVE.
 func (r *ConfigPlatformForAppRequest) SetDefaults() {
 	for i := range r.AppTrafficRule {
 		r.AppTrafficRule[i].SetDefaults()
@@ -30,12 +30,12 @@ func (r *ConfigPlatformForAppRequest) SetDefaults() {
 	}
 }
 
-// Check does SetDefaults and records everything that is wrong with r but the limits, which are not known here; see Validate.
+// Check calls SetDefaults and records all faults of r. It does not apply limits; see Validate.
 func (r *ConfigPlatformForAppRequest) Check(faults *problem.InvalidParams) {
 	r.Validate(mp1.RuleLimits{}, faults)
 }
 
-// Validate does what Check does, and keeps the rules within the limits.
+// Validate is like Check but also applies the limits to the rules.
 func (r *ConfigPlatformForAppRequest) Validate(limits mp1.RuleLimits, faults *problem.InvalidParams) {
 	r.SetDefaults()
 	if len(r.AppName) > MaxAppName {
@@ -56,15 +56,15 @@ func (r *ConfigPlatformForAppRequest) Validate(limits mp1.RuleLimits, faults *pr
 	mp1.CheckOpaque("appNetworkPolicy", r.AppNetworkPolicy, faults)
 }
 
-// Check records everything that is wrong with r. It removes a time-out of 0, which means the same as none.
+// Check records all faults of r. It removes a time-out of 0, which means the same as none.
 func (r *TerminateAppRequest) Check(faults *problem.InvalidParams) {
 	r.GracefulTerminationTimeout = unlessZero(r.GracefulTerminationTimeout)
 	mp1.CheckEnum("terminationType", r.TerminationType, stopTypes, faults)
 	checkTimeout("gracefulTerminationTimeout", r.GracefulTerminationTimeout, "terminationType", r.TerminationType, faults)
 }
 
-// Check records everything that is wrong with r. It removes a time-out of 0, which means the same as none, and makes a stop without
-// a type FORCEFUL.
+// Check records all faults of r. It removes a time-out of 0, which means the same as none, and sets the type of a stop without
+// one to FORCEFUL.
 func (r *OperateAppRequest) Check(faults *problem.InvalidParams) {
 	if r.ChangeStateTo == Stopped && r.StopType == "" {
 		r.StopType = Forceful
@@ -88,7 +88,7 @@ func unlessZero(n *int) *int {
 	return n
 }
 
-// checkTimeout checks a time-out in seconds, and that the member called typeName makes it mean anything.
+// checkTimeout checks a time-out in seconds, which is only allowed when the member called typeName is GRACEFUL.
 func checkTimeout(name string, seconds *int, typeName string, t StopType, faults *problem.InvalidParams) {
 	switch {
 	case seconds == nil:

@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// faultsOf returns what check finds, one line for each.
+// faultsOf returns the faults that check finds, one per line.
 func faultsOf(check func(*problem.InvalidParams)) []string {
 	var faults problem.InvalidParams
 	check(&faults)
@@ -23,7 +23,7 @@ func faultsOf(check func(*problem.InvalidParams)) []string {
 	return lines
 }
 
-// read reads text, in which "LONG" stands for more than a member may have.
+// read decodes text, in which "LONG" stands for a value that is too long.
 func read(t *testing.T, text string, v any) {
 	t.Helper()
 	text = strings.ReplaceAll(text, "LONG", strings.Repeat("x", mp1.MaxOpaque))

@@ -10,50 +10,51 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// MaxAppDName is how many characters AppDConfig.AppName has at most.
+// MaxAppDName is the maximum length of AppDConfig.AppName, in characters.
 const MaxAppDName = 63
 
-// AppDConfig is the configuration of an app instance as EdgeGallery spells it. Its rules have the members of those of Mp1 and some
-// values of their own; see Request.
+// AppDConfig is the configuration of an app instance in EdgeGallery's format. Its rules have the members of Mp1 rules and some
+// different values; see Request.
 type AppDConfig struct {
 	AppTrafficRule []mp1.TrafficRule `json:"appTrafficRule"`
 	AppDNSRule     []mp1.DNSRule     `json:"appDNSRule" alias:"appDnsRule"`
-	// AppSupportMp1 says that the app speaks Mp1.
+	// AppSupportMp1 says whether the app uses Mp1.
 	AppSupportMp1 bool `json:"appSupportMp1"`
 	// AppName has 1 to 63 characters. It is required.
 	AppName string `json:"appName"`
 }
 
-// The actions of EdgeGallery that MEC 011 names otherwise. Its MEPM misspells one that MEP knows by the name of MEC 011.
+// The actions that EdgeGallery names differently from MEC 011. EdgeGallery's MEPM misspells one that its MEP spells as MEC 011
+// does.
 const (
 	actionForwardAsIs            mp1.TrafficAction = "FORWARD_AS_IS"
 	actionDuplicateAsIs          mp1.TrafficAction = "DUPLICATE_AS_IS"
 	actionDuplicatedDecapsulated mp1.TrafficAction = "DUPLICATED_DECAPSULATED"
 )
 
-// The address types of EdgeGallery that MEC 011 names otherwise.
+// The address types that EdgeGallery names differently from MEC 011.
 const (
 	addressIPv4 mp1.IPAddressType = "IPv4"
 	addressIPv6 mp1.IPAddressType = "IPv6"
 )
 
-// Check records everything that is wrong with d but the limits, which are not known here; see Validate.
+// Check records all faults of d. It does not apply limits; see Validate.
 func (d *AppDConfig) Check(faults *problem.InvalidParams) { d.Validate(mp1.RuleLimits{}, faults) }
 
-// Validate records everything that is wrong with d, which obeys the rules for a ConfigPlatformForAppRequest once translated, and
-// must have a name. A configuration without rules is for the platform to refuse.
+// Validate records all faults of d: after translation, d must be a valid ConfigPlatformForAppRequest, and it must have a name.
+// Whether to refuse a configuration without rules is left to the platform.
 func (d *AppDConfig) Validate(limits mp1.RuleLimits, faults *problem.InvalidParams) {
 	mp1.CheckRequired("appName", d.AppName, MaxAppDName, faults)
 	r := d.Request()
 	r.Validate(limits, faults)
 }
 
-// Request translates d. The actions FORWARD_AS_IS and DUPLICATE_AS_IS become FORWARD_ENCAPSULATED and DUPLICATE_ENCAPSULATED, the
-// address types IPv4 and IPv6 IP_V4 and IP_V6; values of MEC 011 stay as they are. An empty list of filters becomes one filter
-// that matches all packets; rules without a state are ACTIVE.
+// Request translates d. The actions FORWARD_AS_IS and DUPLICATE_AS_IS become FORWARD_ENCAPSULATED and DUPLICATE_ENCAPSULATED,
+// the address types IPv4 and IPv6 become IP_V4 and IP_V6; values of MEC 011 are unchanged. An empty list of filters becomes one
+// filter that matches all packets; rules without a state become ACTIVE.
 //
-// EdgeGallery's MEPM sends the members it has no value for, too: a qCI, dSCP, tC or ttl of 0 and a destination interface with
-// nothing in it count as absent. It takes a prefix with bits set beyond its length, which becomes the prefix that is meant.
+// EdgeGallery's MEPM also sends members that it has no value for: a qCI, dSCP, tC or ttl of 0 and an empty destination
+// interface count as absent. Prefixes with bits set beyond their length, which EdgeGallery accepts, are masked.
 func (d *AppDConfig) Request() ConfigPlatformForAppRequest {
 	r := ConfigPlatformForAppRequest{
 		AppName:        d.AppName,
@@ -70,7 +71,7 @@ func (d *AppDConfig) Request() ConfigPlatformForAppRequest {
 	return r
 }
 
-// translateTrafficRule changes a shallow copy of a rule: what it points to is shared with the original.
+// translateTrafficRule translates a shallow copy of a rule in place; what the copy points to is shared with the original.
 func translateTrafficRule(r *mp1.TrafficRule) {
 	switch r.Action {
 	case actionForwardAsIs:
@@ -81,14 +82,14 @@ func translateTrafficRule(r *mp1.TrafficRule) {
 		r.Action = mp1.ActionDuplicateDecapsulated
 	}
 	r.TrafficFilter = slices.Clone(r.TrafficFilter)
-	// A list that is absent altogether is an oversight, and no reason to match all packets.
+	// An absent list is an oversight and must not match all packets.
 	if r.TrafficFilter != nil && len(r.TrafficFilter) == 0 {
 		r.TrafficFilter = []mp1.TrafficFilter{{}}
 	}
 	for i := range r.TrafficFilter {
 		f := &r.TrafficFilter[i]
 		f.SrcAddress, f.DstAddress = masked(f.SrcAddress), masked(f.DstAddress)
-		// "ANY" is not the name of a protocol, but of none in particular.
+		// "ANY" is not a protocol name; it stands for any protocol.
 		if slices.ContainsFunc(f.Protocol, func(p string) bool { return strings.EqualFold(p, "any") }) {
 			f.Protocol = nil
 		}
@@ -100,7 +101,7 @@ func translateTrafficRule(r *mp1.TrafficRule) {
 	})
 }
 
-// masked clears the bits beyond the length of prefixes.
+// masked returns a copy of addresses in which the bits beyond the length of each prefix are cleared.
 func masked(addresses []string) []string {
 	addresses = slices.Clone(addresses)
 	for i, s := range addresses {
@@ -123,7 +124,7 @@ func translateDNSRule(r *mp1.DNSRule) {
 	}
 }
 
-// AppDConfigOf translates a configuration back, as far as EdgeGallery has words for it. No list is null.
+// AppDConfigOf translates a configuration to EdgeGallery's format, as far as that can represent it. No list is null.
 func AppDConfigOf(r ConfigPlatformForAppRequest, supportsMp1 bool) AppDConfig {
 	d := AppDConfig{
 		AppTrafficRule: append([]mp1.TrafficRule{}, r.AppTrafficRule...),
@@ -142,7 +143,7 @@ func AppDConfigOf(r ConfigPlatformForAppRequest, supportsMp1 bool) AppDConfig {
 	return d
 }
 
-// ConfigResult is how far a task of EdgeGallery is.
+// ConfigResult is the state of an EdgeGallery task.
 type ConfigResult string
 
 // The results. PROCESSING is not final.
@@ -152,7 +153,7 @@ const (
 	ConfigFailure    ConfigResult = "FAILURE"
 )
 
-// TaskProgress is an operation as EdgeGallery spells it.
+// TaskProgress is an operation in EdgeGallery's format.
 type TaskProgress struct {
 	TaskID        string       `json:"taskId"`
 	AppInstanceID string       `json:"appInstanceId"`
@@ -181,7 +182,7 @@ func TaskProgressOf(op AppLcmOpOcc) TaskProgress {
 	return t
 }
 
-// PlatformCapability is a service as EdgeGallery spells it.
+// PlatformCapability is a service in EdgeGallery's format.
 type PlatformCapability struct {
 	// CapabilityID is the serInstanceId, CapabilityName the serName.
 	CapabilityID   string `json:"capabilityId"`

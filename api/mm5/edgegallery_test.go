@@ -12,8 +12,8 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// fromMEPM is a configuration as EdgeGallery's MEPM writes it: its spellings, all members of every object whether they have a value
-// or not, and no state.
+// fromMEPM is a configuration as sent by EdgeGallery's MEPM: with its spellings, with all members of every object whether they
+// have a value or not, and without states.
 const fromMEPM = `{
 	"appName": "video", "appSupportMp1": true, "tenantId": "t1", "origin": "meo",
 	"appTrafficRule": [{
@@ -224,7 +224,7 @@ func TestCapabilitiesAreSpeltAsEdgeGalleryDoes(t *testing.T) {
 	require.JSONEq(t, `{"capabilityId": "i", "capabilityName": "n", "status": "ACTIVE", "version": "1", "consumers": [{"applicationInstanceId": "app"}]}`, string(text))
 }
 
-// FuzzAppDConfig checks that no configuration makes the translation panic, and that one that is good means the same after it was
+// FuzzAppDConfig checks that no configuration makes the translation panic, and that a valid one keeps its meaning when
 // translated back and forth.
 func FuzzAppDConfig(f *testing.F) {
 	f.Add(fromMEPM)

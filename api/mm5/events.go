@@ -2,21 +2,21 @@ package mm5
 
 import "github.com/openmep/mep/api/mp1"
 
-// EventType is what an event of the stream is about.
+// EventType is the type of an event in the stream.
 type EventType string
 
-// The types of events, and the data of each.
+// The event types, each with its data type.
 const (
 	EventApp        EventType = "app"        // AppEvent
 	EventService    EventType = "service"    // ServiceEvent
 	EventRule       EventType = "rule"       // RuleEvent
 	EventRuleStatus EventType = "ruleStatus" // RuleStatusEvent
 	EventOperation  EventType = "operation"  // OperationEvent
-	// EventReset says that events may be missing: the lists are to be read again. It is sent whatever a client filters.
+	// EventReset says that events may be missing and that the lists should be read again. It is sent regardless of filters.
 	EventReset EventType = "reset" // ResetEvent
 )
 
-// Change says what happened to an application instance or a rule.
+// Change is the kind of change of an application instance or a rule.
 type Change string
 
 // The changes.
@@ -27,22 +27,22 @@ const (
 	Removed Change = "REMOVED"
 )
 
-// AppEvent tells of a change of the life cycle, configuration, name or ending of an application instance.
+// AppEvent reports a change of the life cycle, configuration or name of an application instance, or progress of its ending.
 type AppEvent struct {
 	AppInstanceID string `json:"appInstanceId"`
 	AppName       string `json:"appName,omitempty"`
 	// Lifecycle is absent when the instance was removed, PreviousLifecycle when it was created.
 	Lifecycle         Lifecycle `json:"lifecycle,omitempty"`
 	PreviousLifecycle Lifecycle `json:"previousLifecycle,omitempty"`
-	// Generation counts the configurations, 0 without one.
+	// Generation counts the configurations; 0 means that there is none.
 	Generation int64  `json:"generation"`
 	Change     Change `json:"change"`
-	// Step is how far its stop or termination is while there is one: NOTICE, RULES, SERVICES, SUBSCRIPTIONS, CREDENTIALS or
+	// Step is the current step of a stop or termination in progress: NOTICE, RULES, SERVICES, SUBSCRIPTIONS, CREDENTIALS or
 	// END.
 	Step string `json:"step,omitempty"`
 }
 
-// ServiceEvent tells of a change of a service, as a notification does (MEC 011 8.1.4.2).
+// ServiceEvent reports a change of a service, as a notification does (MEC 011 8.1.4.2).
 type ServiceEvent struct {
 	AppInstanceID string `json:"appInstanceId"`
 	SerInstanceID string `json:"serInstanceId"`
@@ -52,47 +52,47 @@ type ServiceEvent struct {
 	ChangeType mp1.ChangeType   `json:"changeType"`
 }
 
-// RuleEvent tells of a change of a rule.
+// RuleEvent reports a change of a rule.
 type RuleEvent struct {
 	AppInstanceID string   `json:"appInstanceId"`
 	Kind          RuleKind `json:"kind"`
 	RuleID        string   `json:"ruleId"`
-	// State is what the MEPM or the app set, before a removal the last one.
+	// State is the state that the MEPM or the app set; for a removal, the last one.
 	State mp1.RuleState `json:"state"`
-	// InForce says that the rule is to be applied: it is active and its app runs.
+	// InForce says whether the rule is to be applied: it is active and its app is running.
 	InForce bool   `json:"inForce"`
 	Change  Change `json:"change"`
 }
 
-// RuleStatusEvent tells what came of the rules of an application instance at somebody who applies them.
+// RuleStatusEvent reports the result of applying the rules of an application instance at one reconciler.
 type RuleStatusEvent struct {
 	AppInstanceID string `json:"appInstanceId"`
-	// Reconciler is who reports.
+	// Reconciler is the name of the reporting reconciler.
 	Reconciler string `json:"reconciler"`
-	// Generation is that of the rules it was given.
+	// Generation is the generation of the rules that the reconciler was given.
 	Generation int64 `json:"generation"`
-	// Applied are the ids of the rules in force, Failed those of others with the reason. Neither is null.
+	// Applied are the ids of the rules in force; Failed are the other rules, each with the reason. Neither is null.
 	Applied []string     `json:"applied"`
 	Failed  []FailedRule `json:"failed"`
 }
 
-// FailedRule is a rule that is not in force, and why.
+// FailedRule is a rule that is not in force, with the reason.
 type FailedRule struct {
 	RuleID string `json:"ruleId"`
 	Reason string `json:"reason"`
 }
 
-// OperationEvent tells that an operation has begun or ended.
+// OperationEvent reports that an operation has begun or ended.
 type OperationEvent struct {
 	OperationID    string         `json:"operationId"`
 	AppInstanceID  string         `json:"appInstanceId"`
 	LcmOperation   OperationType  `json:"lcmOperation"`
 	OperationState OperationState `json:"operationState"`
-	// Detail says why it failed, or what was left to be done.
+	// Detail says why the operation failed, or what remains to be done.
 	Detail string `json:"detail,omitempty"`
 }
 
-// ResetEvent tells that events may be missing. Those that follow are of the changes after Revision.
+// ResetEvent says that events may be missing. The events that follow are for changes after Revision.
 type ResetEvent struct {
 	// Reason is COMPACTED, FUTURE or REPLACED.
 	Reason   string `json:"reason"`

@@ -1,7 +1,6 @@
 package mm5
 
-// Wrapped is an answer as EdgeGallery's statistics have it. RetCode is 0, Message and Params are empty: what fails is a problem
-// document.
+// Wrapped is a response of EdgeGallery's statistics. RetCode is 0, Message and Params are empty: errors are problem documents.
 type Wrapped[T any] struct {
 	Data    T      `json:"data"`
 	RetCode int    `json:"retCode"`
@@ -9,43 +8,44 @@ type Wrapped[T any] struct {
 	Params  string `json:"params"`
 }
 
-// CallDays is how many days the calls of a service are told for.
+// CallDays is the number of days for which the calls of a service are reported.
 const CallDays = 7
 
-// CallLog is how often services were called over the gateway, as EdgeGallery spells it. No list is null.
+// CallLog holds the numbers of calls of services through the gateway, in EdgeGallery's format. No list is null.
 type CallLog struct {
-	// AppServices are the services there are, one entry for each serName, in the order of the names.
+	// AppServices are the existing services, one entry for each serName, ordered by name.
 	AppServices []ServiceCalls `json:"appServices"`
-	// MEPServices are what the platform itself offers: serviceRegister and serviceDiscovery.
+	// MEPServices are the platform's own services: serviceRegister and serviceDiscovery.
 	MEPServices []ServiceCalls `json:"mepServices"`
 }
 
-// ServiceCalls is how often a service was called.
+// ServiceCalls holds the numbers of calls of a service.
 type ServiceCalls struct {
 	Name string `json:"name"`
 	// Desc is always empty.
 	Desc string `json:"desc"`
-	// CallTimes counts calls: first those since midnight (UTC), then those of each day before.
+	// CallTimes counts calls: first those since midnight (UTC), then those of each previous day.
 	CallTimes [CallDays]int64 `json:"callTimes"`
 }
 
-// SubscribeStatistic is who subscribed to which services, as EdgeGallery spells it.
+// SubscribeStatistic reports which app instances subscribed to which services, in EdgeGallery's format.
 type SubscribeStatistic struct {
 	SubscribeNum SubscribeNum `json:"subscribeNum"`
-	// SubscribeRelations has an entry for each app instance that subscribed to a service there is. It is never null.
+	// SubscribeRelations has an entry for each app instance that subscribed to an existing service. It is never null.
 	SubscribeRelations []SubscribeRelation `json:"subscribeRelations"`
 }
 
-// SubscribeNum counts.
+// SubscribeNum holds the totals of a SubscribeStatistic.
 type SubscribeNum struct {
-	// AppSubscribeNum is how many app instances subscribed, ServiceSubscribedNum to how many services of different names.
+	// AppSubscribeNum is the number of app instances that subscribed, ServiceSubscribedNum the number of distinct service names
+	// that they subscribed to.
 	AppSubscribeNum      int `json:"appSubscribeNum"`
 	ServiceSubscribedNum int `json:"serviceSubscribedNum"`
 }
 
-// SubscribeRelation is the services an app instance subscribed to.
+// SubscribeRelation lists the services that an app instance subscribed to.
 type SubscribeRelation struct {
 	SubscribeAppID string `json:"subscribeAppId"`
-	// ServiceList are serInstanceIds, in their order.
+	// ServiceList holds serInstanceIds, sorted.
 	ServiceList []string `json:"serviceList"`
 }

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// ParseAddress reads one IPv4 or IPv6 address. Zones mean nothing beyond one host and are refused, and so are IPv4 addresses in
-// the notation of IPv6, which nothing that compares addresses would take for the same. The error ends a sentence that starts with
-// the name of the member.
+// ParseAddress parses one IPv4 or IPv6 address. It refuses zones, which have no meaning beyond one host, and IPv4-mapped IPv6
+// addresses, which would not compare equal to their IPv4 form. The error text completes a sentence that begins with the member
+// name.
 func ParseAddress(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil {
@@ -23,7 +23,7 @@ func ParseAddress(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// notPlain returns what an address must be that is not just an address, and nothing for one that is.
+// notPlain returns what a must be if it has a zone or is IPv4-mapped, and "" otherwise.
 func notPlain(a netip.Addr) (want string) {
 	switch {
 	case a.Zone() != "":
@@ -34,21 +34,21 @@ func notPlain(a netip.Addr) (want string) {
 	return ""
 }
 
-// AddressRange is a range of addresses of one family, its ends included.
+// AddressRange is an inclusive range of addresses of one family.
 type AddressRange struct {
 	// From is the first address, To the last; From is not after To.
 	From, To netip.Addr
 }
 
-// ParseAddressRange reads what the address members of a TrafficFilter hold (MEC 011 7.1.5.2):
+// ParseAddressRange parses an element of the address members of a TrafficFilter (MEC 011 7.1.5.2):
 //
 //   - an address: 10.0.0.1, 2001:db8::1;
 //   - a prefix: 10.0.0.0/8, 2001:db8::/32, or for IPv4 with a mask: 10.0.0.0/255.0.0.0;
-//   - a range: 10.0.0.1-10.0.0.9, 2001:db8::/32-2001:db8:ff::/48. Either end is an address or a prefix; the range goes from the
-//     first address of the first to the last address of the second.
+//   - a range: 10.0.0.1-10.0.0.9, 2001:db8::/32-2001:db8:ff::/48. Either end is an address or a prefix; the range extends from
+//     the first address of the first end to the last address of the second.
 //
-// A prefix with bits set beyond its length is refused, for it is not clear which of the two was meant. The error ends a sentence
-// that starts with the name of the member.
+// A prefix with bits set beyond its length is refused, because it is ambiguous. The error text completes a sentence that begins
+// with the member name.
 func ParseAddressRange(s string) (AddressRange, error) {
 	first, last, isRange := strings.Cut(s, "-")
 	r, want := parseBlock(first)
@@ -64,7 +64,7 @@ func ParseAddressRange(s string) (AddressRange, error) {
 	return r, nil
 }
 
-// join returns the range from the start of one to the end of another, or what it must be.
+// join returns the range from the start of first to the end of last. If they do not form a range, want says what is required.
 func join(first, last AddressRange) (r AddressRange, want string) {
 	r = AddressRange{From: first.From, To: last.To}
 	switch {
@@ -78,7 +78,7 @@ func join(first, last AddressRange) (r AddressRange, want string) {
 	return r, ""
 }
 
-// parseBlock reads an address or a prefix, and returns what s must be when it is neither.
+// parseBlock parses an address or a prefix. If s is neither, want says what is required.
 func parseBlock(s string) (r AddressRange, want string) {
 	addr, length, isPrefix := strings.Cut(s, "/")
 	a, err := netip.ParseAddr(addr)
@@ -102,7 +102,7 @@ func parseBlock(s string) (r AddressRange, want string) {
 	return AddressRange{From: a, To: lastOf(p)}, ""
 }
 
-// prefixLength reads what follows the slash: a length, or for IPv4 a mask.
+// prefixLength parses the part after the slash: a length, or for IPv4 a mask.
 func prefixLength(a netip.Addr, s string) (n int, ok bool) {
 	if a.Is4() && strings.Contains(s, ".") {
 		mask, err := netip.ParseAddr(s)
@@ -118,7 +118,7 @@ func prefixLength(a netip.Addr, s string) (n int, ok bool) {
 	return v, ok
 }
 
-// decimal reads a number of digits alone, without leading zeros, that is at most limit.
+// decimal parses a number of at most limit that consists of digits without leading zeros.
 func decimal(s string, limit int) (n int, ok bool) {
 	if s == "" || len(s) > 5 || (s[0] == '0' && len(s) > 1) {
 		return 0, false
@@ -144,7 +144,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Prefix returns the range as a prefix, and whether it is one; a single address is.
+// Prefix returns the range as a prefix and reports whether it is one; a single address is.
 func (r AddressRange) Prefix() (netip.Prefix, bool) {
 	if !r.From.IsValid() || r.From.BitLen() != r.To.BitLen() {
 		return netip.Prefix{}, false
@@ -161,13 +161,13 @@ func (r AddressRange) Prefix() (netip.Prefix, bool) {
 	return p, true
 }
 
-// Contains reports whether a lies within the range. As with netip.Prefix, an address with a zone lies in none, and an IPv4 address
-// in the notation of IPv6 is not in a range of IPv4.
+// Contains reports whether a lies within the range. As with netip.Prefix, an address with a zone lies in no range, and an
+// IPv4-mapped IPv6 address does not lie in an IPv4 range.
 func (r AddressRange) Contains(a netip.Addr) bool {
 	return a.IsValid() && a.Zone() == "" && a.BitLen() == r.From.BitLen() && !a.Less(r.From) && !r.To.Less(a)
 }
 
-// String is the shortest form that ParseAddressRange reads as the same range.
+// String returns the shortest form that ParseAddressRange parses to the same range.
 func (r AddressRange) String() string {
 	if r.From == r.To {
 		return r.From.String()
@@ -178,14 +178,14 @@ func (r AddressRange) String() string {
 	return r.From.String() + "-" + r.To.String()
 }
 
-// PortRange is a range of ports, its ends included.
+// PortRange is an inclusive range of ports.
 type PortRange struct {
-	// From is the first port, at least 1; To is the last and not below From.
+	// From is the first port, at least 1; To is the last, not less than From.
 	From, To uint16
 }
 
-// ParsePortRange reads what the port members of a TrafficFilter hold: a port, 80, or a range, 8000-8100, of ports from 1 to 65535.
-// The error ends a sentence that starts with the name of the member.
+// ParsePortRange parses an element of the port members of a TrafficFilter: a port, such as 80, or a range, such as 8000-8100,
+// of ports from 1 to 65535. The error text completes a sentence that begins with the member name.
 func ParsePortRange(s string) (PortRange, error) {
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {
@@ -210,7 +210,7 @@ func parsePort(s string) (port uint16, ok bool) {
 // Contains reports whether port lies within the range.
 func (r PortRange) Contains(port uint16) bool { return r.From <= port && port <= r.To }
 
-// String is the shortest form that ParsePortRange reads as the same range.
+// String returns the shortest form that ParsePortRange parses to the same range.
 func (r PortRange) String() string {
 	if r.From == r.To {
 		return strconv.Itoa(int(r.From))
@@ -218,15 +218,15 @@ func (r PortRange) String() string {
 	return fmt.Sprintf("%d-%d", r.From, r.To)
 }
 
-// protocols are the names that ParseProtocol knows, in lower case, with the numbers IANA assigned.
+// protocols maps the names that ParseProtocol accepts, in lower case, to the numbers assigned by IANA.
 var protocols = map[string]uint8{
 	"icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51,
 	"icmpv6": 58, "ipv6-icmp": 58, "ospf": 89, "sctp": 132, "udplite": 136,
 }
 
-// ParseProtocol reads what the protocol member of a TrafficFilter holds, the number of an IP protocol from 0 to 255 or one of the
-// names icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6 (or ipv6-icmp), ospf, sctp and udplite, in any case. The error
-// ends a sentence that starts with the name of the member.
+// ParseProtocol parses an element of the protocol member of a TrafficFilter: the number of an IP protocol from 0 to 255, or one
+// of the names icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6 (or ipv6-icmp), ospf, sctp and udplite,
+// case-insensitively. The error text completes a sentence that begins with the member name.
 func ParseProtocol(s string) (uint8, error) {
 	if n, ok := decimal(s, 255); ok {
 		return uint8(n), nil //nolint:gosec // it is at most 255
@@ -239,10 +239,10 @@ func ParseProtocol(s string) (uint8, error) {
 	return 0, refused("the number of an IP protocol, 0 to 255, or a name such as tcp, udp, sctp or icmp", s)
 }
 
-// ParseMAC reads a MAC address of 48 bits, six pairs of hexadecimal digits with colons or hyphens between them. The error ends a
-// sentence that starts with the name of the member.
+// ParseMAC parses a 48-bit MAC address: six pairs of hexadecimal digits separated by colons or hyphens. The error text
+// completes a sentence that begins with the member name.
 func ParseMAC(s string) (net.HardwareAddr, error) {
-	// Of the forms net.ParseMAC takes only those two have this length.
+	// Of the forms that net.ParseMAC accepts, only those two have this length.
 	if len(s) == len("00:00:5e:00:53:01") {
 		if mac, err := net.ParseMAC(s); err == nil {
 			return mac, nil

@@ -11,7 +11,7 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// requireReason checks that a refusal can be shown to whoever sent the value.
+// requireReason checks that an error can be shown to the sender of the value.
 func requireReason(t *testing.T, err error) {
 	t.Helper()
 	reason := err.Error()
@@ -21,7 +21,8 @@ func requireReason(t *testing.T, err error) {
 	require.NotContains(t, reason, "\n")
 }
 
-// FuzzParseAddressRange checks that no value makes the parser panic, and that a range it accepts is one and reads as it is written.
+// FuzzParseAddressRange checks that no value makes the parser panic, and that an accepted range is valid and survives
+// formatting and parsing.
 func FuzzParseAddressRange(f *testing.F) {
 	for _, s := range []string{
 		"10.0.0.1", "10.0.0.0/8", "10.0.0.0/255.0.0.0", "10.0.0.1-10.0.0.9", "2001:db8::/32-2001:db8:ff::/48", "::ffff:10.0.0.1", "fe80::1%e",
@@ -53,7 +54,8 @@ func FuzzParseAddressRange(f *testing.F) {
 	})
 }
 
-// FuzzParsePortRange checks that no value makes the parser panic, and that a range it accepts is one and reads as it is written.
+// FuzzParsePortRange checks that no value makes the parser panic, and that an accepted range is valid and survives formatting
+// and parsing.
 func FuzzParsePortRange(f *testing.F) {
 	for _, s := range []string{"80", "8000-8100", "0", "65536", "1-65535", "80-", "-", "080"} {
 		f.Add(s)
@@ -73,7 +75,7 @@ func FuzzParsePortRange(f *testing.F) {
 	})
 }
 
-// FuzzParseProtocol checks that no value makes the parser panic, that case makes no difference and that a number is read as itself.
+// FuzzParseProtocol checks that no value makes the parser panic, that case is ignored, and that a number is parsed as itself.
 func FuzzParseProtocol(f *testing.F) {
 	for _, s := range []string{"tcp", "IPv6-ICMP", "0", "255", "256", "06", "any"} {
 		f.Add(s)
@@ -93,7 +95,8 @@ func FuzzParseProtocol(f *testing.F) {
 	})
 }
 
-// FuzzParseMAC checks that no value makes the parser panic, and that an address it accepts has 48 bits and reads as it is written.
+// FuzzParseMAC checks that no value makes the parser panic, and that an accepted address has 48 bits and survives formatting
+// and parsing.
 func FuzzParseMAC(f *testing.F) {
 	for _, s := range []string{"00:00:5e:00:53:01", "00-00-5E-00-53-01", "0000.5e00.5301", "02:00:5e:10:00:00:00:01"} {
 		f.Add(s)

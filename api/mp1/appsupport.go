@@ -8,7 +8,8 @@ const (
 	NotificationTypeAppTermination = "AppTerminationNotification"
 )
 
-// AppTerminationNotificationSubscription asks to be told before the app instance is stopped or terminated (MEC 011 7.1.3.2).
+// AppTerminationNotificationSubscription subscribes to notifications that the app instance is about to be stopped or terminated
+// (MEC 011 7.1.3.2).
 type AppTerminationNotificationSubscription struct {
 	// SubscriptionType is "AppTerminationNotificationSubscription".
 	SubscriptionType string `json:"subscriptionType"`
@@ -16,25 +17,25 @@ type AppTerminationNotificationSubscription struct {
 	CallbackReference string `json:"callbackReference"`
 	// Links is present in responses only.
 	Links *SelfLinks `json:"_links,omitempty"`
-	// AppInstanceID is the app instance the notifications are about: that of the path.
+	// AppInstanceID is the app instance that the notifications are about: the one in the path.
 	AppInstanceID string `json:"appInstanceId"`
 }
 
-// OperationAction is what is about to happen to an app instance (MEC 011 7.1.4.2).
+// OperationAction is the imminent operation on an app instance (MEC 011 7.1.4.2).
 type OperationAction string
 
-// The actions. The standard also prints STOPPPING, which is read as STOPPING.
+// The actions. The standard also spells STOPPING as STOPPPING, which is accepted as STOPPING.
 const (
 	ActionStopping    OperationAction = "STOPPING"
 	ActionTerminating OperationAction = "TERMINATING"
 )
 
-// AppTerminationNotification tells an app that it is about to be stopped or terminated (MEC 011 7.1.4.2).
+// AppTerminationNotification notifies an app that it is about to be stopped or terminated (MEC 011 7.1.4.2).
 type AppTerminationNotification struct {
 	// NotificationType is "AppTerminationNotification".
 	NotificationType string          `json:"notificationType"`
 	OperationAction  OperationAction `json:"operationAction"`
-	// MaxGracefulTimeout is how long the app may take, in seconds; never 0.
+	// MaxGracefulTimeout is the time that the app may take, in seconds; never 0.
 	MaxGracefulTimeout uint32           `json:"maxGracefulTimeout"`
 	Links              TerminationLinks `json:"_links"`
 }
@@ -42,26 +43,26 @@ type AppTerminationNotification struct {
 // TerminationLinks holds the links of an AppTerminationNotification.
 type TerminationLinks struct {
 	Subscription LinkType `json:"subscription"`
-	// ConfirmTermination is where the app says that it is done.
+	// ConfirmTermination is the resource at which the app confirms that it is done.
 	ConfirmTermination *LinkType `json:"confirmTermination,omitempty"`
 }
 
-// AppTerminationConfirmation says that an app is ready to be stopped or terminated (MEC 011 7.1.4.3).
+// AppTerminationConfirmation confirms that an app is ready to be stopped or terminated (MEC 011 7.1.4.3).
 type AppTerminationConfirmation struct {
 	// OperationAction is that of the notification.
 	OperationAction OperationAction `json:"operationAction"`
 }
 
-// AppReadyConfirmation says that an app runs (MEC 011 7.1.4.4).
+// AppReadyConfirmation confirms that an app is running (MEC 011 7.1.4.4).
 type AppReadyConfirmation struct {
 	// Indication is "READY".
 	Indication string `json:"indication"`
 }
 
-// IndicationReady is the only indication there is.
+// IndicationReady is the only defined indication.
 const IndicationReady = "READY"
 
-// TimeSourceStatus says whether the platform's clock follows a source of UTC (MEC 011 7.1.2.5).
+// TimeSourceStatus says whether the platform's clock is traceable to a UTC source (MEC 011 7.1.2.5).
 type TimeSourceStatus string
 
 // The states of the time source.
@@ -78,7 +79,7 @@ type CurrentTime struct {
 	TimeSourceStatus TimeSourceStatus `json:"timeSourceStatus"`
 }
 
-// TimingCaps lists the time services apps can use themselves (MEC 011 7.1.2.4).
+// TimingCaps lists the time services that apps can use directly (MEC 011 7.1.2.4).
 type TimingCaps struct {
 	TimeStamp  *TimeStamp  `json:"timeStamp,omitempty"`
 	NTPServers []NTPServer `json:"ntpServers,omitempty"`
@@ -118,44 +119,44 @@ type AppInfo struct {
 	AppInstanceID string `json:"appInstanceId,omitempty"`
 	// Endpoint is required unless IsInsByMEC is true.
 	Endpoint *EndPointInfo `json:"endpoint,omitempty"`
-	// The services and features the app needs; only where no app descriptor is available.
+	// The services and features that the app needs; only used when no app descriptor is available.
 	AppServiceRequired []ServiceDependency `json:"appServiceRequired,omitempty"`
 	AppServiceOptional []ServiceDependency `json:"appServiceOptional,omitempty"`
 	AppFeatureRequired []FeatureDependency `json:"appFeatureRequired,omitempty"`
 	AppFeatureOptional []FeatureDependency `json:"appFeatureOptional,omitempty"`
-	// IsInsByMEC says that MEC management started the instance; default false.
+	// IsInsByMEC says that MEC management instantiated the app; default false.
 	IsInsByMEC bool `json:"isInsByMec,omitempty"`
-	// AppProfile is carried as it is (MEC 011 Annex C).
+	// AppProfile is carried unchanged (MEC 011 Annex C).
 	AppProfile json.RawMessage `json:"appProfile,omitempty"`
 }
 
-// ServiceDependency names a service an app uses (MEC 010-2 6.2.1.9).
+// ServiceDependency names a service that an app uses (MEC 010-2 6.2.1.9).
 type ServiceDependency struct {
 	SerName     string       `json:"serName"`
 	SerCategory *CategoryRef `json:"serCategory,omitempty"`
 	Version     string       `json:"version"`
-	// SerTransportDependencies names the transports the app can use; absent: REST with JSON.
+	// SerTransportDependencies are the transports that the app can use; absent means REST with JSON.
 	SerTransportDependencies []TransportDependency `json:"serTransportDependencies,omitempty"`
-	// RequestedPermissions is carried as it is.
+	// RequestedPermissions is carried unchanged.
 	RequestedPermissions json.RawMessage `json:"requestedPermissions,omitempty"`
 }
 
-// ServiceDescriptor names a service an app produces (MEC 010-2 6.2.1.8).
+// ServiceDescriptor names a service that an app produces (MEC 010-2 6.2.1.8).
 type ServiceDescriptor struct {
 	SerName     string       `json:"serName"`
 	SerCategory *CategoryRef `json:"serCategory,omitempty"`
 	Version     string       `json:"version"`
-	// TransportsSupported names the transports the service offers; absent: REST with JSON.
+	// TransportsSupported are the transports that the service offers; absent means REST with JSON.
 	TransportsSupported []TransportSupported `json:"transportsSupported,omitempty"`
 }
 
-// TransportSupported is a transport with the serializers it is offered with (MEC 010-2 6.2.1.8).
+// TransportSupported is a transport with the serializers offered over it (MEC 010-2 6.2.1.8).
 type TransportSupported struct {
 	Transport   *TransportDescriptor `json:"transport"`
 	Serializers []SerializerType     `json:"serializers"`
 }
 
-// TransportDependency is a transport an app can use (MEC 010-2 6.2.1.11). Entries that share a label are needed together.
+// TransportDependency is a transport that an app can use (MEC 010-2 6.2.1.11). Entries that share a label are needed together.
 type TransportDependency struct {
 	Transport   *TransportDescriptor `json:"transport"`
 	Serializers []SerializerType     `json:"serializers"`
@@ -171,7 +172,7 @@ type TransportDescriptor struct {
 	ImplSpecificInfo json.RawMessage `json:"implSpecificInfo,omitempty"`
 }
 
-// FeatureDependency names a feature of the platform an app uses (MEC 010-2 6.2.1.10).
+// FeatureDependency names a feature of the platform that an app uses (MEC 010-2 6.2.1.10).
 type FeatureDependency struct {
 	FeatureName string `json:"featureName"`
 	Version     string `json:"version"`

@@ -7,7 +7,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// MaxDependencies is how many services, features or transports an app may declare that it needs or offers, for each of the lists.
+// MaxDependencies is the maximum length of each list of services, features or transports that an app declares to need or offer.
 const MaxDependencies = 256
 
 // The kinds of NTPServerAddrType and AuthenticationOption (MEC 011 7.1.2.4).
@@ -32,11 +32,11 @@ var (
 	ntpAuthOptions   = []string{NTPAuthNone, NTPAuthSymmetricKey, NTPAuthAutoKey}
 )
 
-// printedStopping is how the standard spells ActionStopping in one place (MEC 011 7.1.4.3).
+// printedStopping is a misspelling of ActionStopping in the standard (MEC 011 7.1.4.3).
 const printedStopping OperationAction = "STOPPPING"
 
-// Check records everything that is wrong with s as the body of a subscription request. The standard asks for AppInstanceID, which
-// the path has already: it may be absent, and whether it is that of the path is for the platform to say.
+// Check records all faults of s as the body of a subscription request. The standard requires AppInstanceID, but the path has it
+// already: it may be absent. Whether it matches the path is for the platform to check.
 func (s *AppTerminationNotificationSubscription) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if s.SubscriptionType != SubscriptionTypeAppTermination {
@@ -46,7 +46,7 @@ func (s *AppTerminationNotificationSubscription) Check(faults *problem.InvalidPa
 	c.text("appInstanceId", s.AppInstanceID, MaxName)
 }
 
-// Check records everything that is wrong with a. It gives an action that is spelt as the standard prints it its right spelling.
+// Check records all faults of a. It replaces the misspelt action of the standard by ActionStopping.
 func (a *AppTerminationConfirmation) Check(faults *problem.InvalidParams) {
 	if a.OperationAction == printedStopping {
 		a.OperationAction = ActionStopping
@@ -61,7 +61,7 @@ func (a *AppReadyConfirmation) Check(faults *problem.InvalidParams) {
 	}
 }
 
-// Check records everything that is wrong with a as the body of a registration or its replacement (MEC 011 7.1.2.6).
+// Check records all faults of a as the body of a registration or its replacement (MEC 011 7.1.2.6).
 func (a *AppInfo) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	c.required("appName", a.AppName, MaxName)
@@ -86,8 +86,8 @@ func (a *AppInfo) Check(faults *problem.InvalidParams) {
 	c.opaque("appProfile", a.AppProfile)
 }
 
-// checkManaged asks for what an instance has that MEC management started. Its descriptor says what it needs; it shall not say so
-// itself.
+// checkManaged checks the members of an instance that MEC management instantiated. Its needs are in the app descriptor and must
+// not be repeated here.
 func (a *AppInfo) checkManaged(c checker) {
 	if a.AppDID == "" {
 		c.Fault("appDId", "is required as isInsByMec is true")
@@ -122,52 +122,53 @@ func checkList[T any](path string, list []T, faults *problem.InvalidParams, chec
 	}
 }
 
-// CheckServiceDependencies records everything that is wrong with the services an app needs, a list called path of at most
+// CheckServiceDependencies records all faults of the services that an app needs: a list called path with at most
 // MaxDependencies elements.
 func CheckServiceDependencies(path string, list []ServiceDependency, faults *problem.InvalidParams) {
 	checkList(path, list, faults, (*ServiceDependency).check)
 }
 
-// CheckServiceDescriptors records everything that is wrong with the services an app offers, a list called path of at most
+// CheckServiceDescriptors records all faults of the services that an app offers: a list called path with at most
 // MaxDependencies elements.
 func CheckServiceDescriptors(path string, list []ServiceDescriptor, faults *problem.InvalidParams) {
 	checkList(path, list, faults, (*ServiceDescriptor).check)
 }
 
-// CheckFeatureDependencies records everything that is wrong with the features an app needs, a list called path of at most
+// CheckFeatureDependencies records all faults of the features that an app needs: a list called path with at most
 // MaxDependencies elements.
 func CheckFeatureDependencies(path string, list []FeatureDependency, faults *problem.InvalidParams) {
 	checkList(path, list, faults, (*FeatureDependency).check)
 }
 
-// CheckTransportDependencies records everything that is wrong with the transports an app needs, a list called path of at most
+// CheckTransportDependencies records all faults of the transports that an app needs: a list called path with at most
 // MaxDependencies elements.
 func CheckTransportDependencies(path string, list []TransportDependency, faults *problem.InvalidParams) {
 	checkList(path, list, faults, (*TransportDependency).check)
 }
 
-// Fault records what is wrong with a member called path, unless it has a fault already: one whose type was refused is not reported a
-// second time as missing.
+// Fault records a fault of the member called path, unless one is already recorded for it: a member whose type was refused is
+// not also reported as missing.
 func Fault(path, reason string, faults *problem.InvalidParams) {
 	newChecker(faults).Fault(path, reason)
 }
 
-// CheckRequired records when a member called path is absent, longer than limit characters or has control characters.
+// CheckRequired records a fault if the member called path is absent, longer than limit characters or contains control
+// characters.
 func CheckRequired(path, value string, limit int, faults *problem.InvalidParams) {
 	newChecker(faults).required(path, value, limit)
 }
 
-// CheckText records when a member called path is longer than limit characters or has control characters.
+// CheckText records a fault if the member called path is longer than limit characters or contains control characters.
 func CheckText(path, value string, limit int, faults *problem.InvalidParams) {
 	newChecker(faults).text(path, value, limit)
 }
 
-// CheckOpaque records when a member called path that is carried as it is has more than MaxOpaque bytes.
+// CheckOpaque records a fault if the member called path, which is carried unchanged, has more than MaxOpaque bytes.
 func CheckOpaque(path string, value []byte, faults *problem.InvalidParams) {
 	newChecker(faults).opaque(path, value)
 }
 
-// CheckEnum records when a required member called path is not one of the values.
+// CheckEnum records a fault if the required member called path is not one of the values in among.
 func CheckEnum[T ~string](path string, value T, among []T, faults *problem.InvalidParams) {
 	checkEnum(newChecker(faults), path, value, among)
 }
@@ -234,7 +235,7 @@ func (t *TransportDescriptor) check(c checker) {
 	c.opaque("implSpecificInfo", t.ImplSpecificInfo)
 }
 
-// Check records everything that is wrong with s.
+// Check records all faults of s.
 func (s *NTPServer) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	checkEnum(c, "ntpServerAddrType", s.NTPServerAddrType, ntpAddressTypes)
@@ -271,7 +272,7 @@ func (s *NTPServer) checkAddress(c checker) {
 	}
 }
 
-// Check records everything that is wrong with m.
+// Check records all faults of m.
 func (m *PTPMaster) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if m.PTPMasterIPAddress == "" {

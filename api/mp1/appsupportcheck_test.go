@@ -13,7 +13,7 @@ import (
 
 type checked interface{ Check(*problem.InvalidParams) }
 
-// requireFaults reads text into v and compares what is wrong with it.
+// requireFaults decodes text into v and compares its faults with the expected ones.
 func requireFaults(t *testing.T, v checked, text string, faults []string) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(text), v))

@@ -35,7 +35,7 @@ func (s ServiceState) Valid() bool { return oneOf(s, serviceStates) }
 // Valid reports whether l is one of the scopes of the standard.
 func (l LocalityType) Valid() bool { return oneOf(l, localities) }
 
-// LocalityValues lists the scopes of locality for messages.
+// LocalityValues lists the scopes of locality for use in messages.
 func LocalityValues() string { return list(localities) }
 
 func oneOf[T comparable](v T, among []T) bool {
@@ -115,9 +115,8 @@ func checkEnum[T ~string](c checker, name string, value T, among []T) {
 	}
 }
 
-// Check records everything that is wrong with s as the body of a registration or replacement: required
-// members, enumerations, lengths, and that exactly one of transportId and transportInfo is given (both are
-// tolerated when they name the same transport).
+// Check records all faults of s as the body of a registration or replacement: required members, enumerations, lengths, and that
+// exactly one of transportId and transportInfo is given (both are accepted when they name the same transport).
 func (s *ServiceInfo) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	c.required("serName", s.SerName, MaxName)
@@ -151,7 +150,7 @@ func (r *CategoryRef) check(c checker) {
 	c.required("version", r.Version, MaxVersion)
 }
 
-// Check records everything that is wrong with t.
+// Check records all faults of t.
 func (t *TransportInfo) Check(faults *problem.InvalidParams) { t.check(newChecker(faults)) }
 
 func (t *TransportInfo) check(c checker) {
@@ -214,7 +213,7 @@ func (e *EndPointInfo) check(c checker) {
 	c.opaque("alternative", e.Alternative)
 }
 
-// isDomainName accepts the host names of RFC 1123 and underscores, with or without a trailing dot.
+// isDomainName reports whether s is a host name of RFC 1123, which here may contain underscores and end with a dot.
 func isDomainName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if s == "" || len(s) > 253 {
@@ -249,15 +248,15 @@ func (o *OAuth2Info) check(c checker) {
 	}
 }
 
-// Check records everything that is wrong with u.
+// Check records all faults of u.
 func (u *ServiceLivenessUpdate) Check(faults *problem.InvalidParams) {
 	if u.State != StateActive {
 		newChecker(faults).Fault("state", "must be ACTIVE: a heartbeat says that the service is alive")
 	}
 }
 
-// Check records everything that is wrong with s as the body of a subscription request. Whether the platform is willing
-// to call CallbackReference is for the platform to say.
+// Check records all faults of s as the body of a subscription request. Whether CallbackReference may be called is for the
+// platform to decide.
 func (s *SerAvailabilityNotificationSubscription) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if s.SubscriptionType != SubscriptionTypeSerAvailability {

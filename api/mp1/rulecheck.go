@@ -12,19 +12,19 @@ import (
 
 // Bounds on the members of rules.
 const (
-	// MaxRuleID is how many characters the id of a rule has at most.
+	// MaxRuleID is the maximum length of a rule id, in characters.
 	MaxRuleID = 63
-	// MaxPriority is the lowest priority of a traffic rule.
+	// MaxPriority is the largest priority value of a traffic rule, which is the lowest priority.
 	MaxPriority = 255
-	// MaxTTL is the longest time to live of a DNS rule in seconds (RFC 2181 section 8).
+	// MaxTTL is the maximum time to live of a DNS rule, in seconds (RFC 2181 section 8).
 	MaxTTL = 1<<31 - 1
 
 	maxTag          = 64
 	maxTunnelType   = 32
 	maxInterfaces   = 2
 	maxQCI, maxDSCP = 254, 63
-	// maxFaults is how many faults are collected: a body has room for so many that listing them all would be a way to keep
-	// the platform busy.
+	// maxFaults is the maximum number of faults collected: a body may contain so many that listing them all would be a means to
+	// overload the platform.
 	maxFaults = 50
 )
 
@@ -39,17 +39,17 @@ var (
 	}
 )
 
-// RuleLimits are the bounds an operator sets on the rules of an app instance. A bound of 0 is none.
+// RuleLimits are the operator's bounds on the rules of an app instance. 0 means no bound.
 type RuleLimits struct {
-	// TrafficRules and DNSRules are how many rules an app instance may have.
+	// TrafficRules and DNSRules are the maximum numbers of rules of an app instance.
 	TrafficRules, DNSRules int
-	// Filters is how many filters a traffic rule may have.
+	// Filters is the maximum number of filters of a traffic rule.
 	Filters int
 }
 
 func (c checker) full() bool { return len(*c.Faults) >= maxFaults }
 
-// atMost reports whether a list keeps within a limit, where there is one.
+// atMost reports whether a list is within a limit, if there is one, and records a fault if not.
 func (c checker) atMost(name string, n, limit int) bool {
 	if limit > 0 && n > limit {
 		c.Fault(name, fmt.Sprintf("has more than %d elements", limit))
@@ -58,14 +58,15 @@ func (c checker) atMost(name string, n, limit int) bool {
 	return true
 }
 
-// parsed records what parse says of value.
+// parsed records the error that parse returns for value, if any.
 func parsed[T any](c checker, name, value string, parse func(string) (T, error)) {
 	if _, err := parse(value); err != nil {
 		c.Fault(name, err.Error())
 	}
 }
 
-// eachParsed calls seen for the elements that parse, reports the others, and returns whether there are none.
+// eachParsed calls seen for each element that parses, records the errors of the others, and reports whether all elements
+// parsed.
 func eachParsed[T any](c checker, name string, values []string, parse func(string) (T, error), seen func(T)) bool {
 	c.listLen(name, len(values))
 	good := true
@@ -100,7 +101,8 @@ func (c checker) within(name string, n *int, low, high int) {
 	}
 }
 
-// ruleID checks the id of a rule. Dots alone are refused, for nobody can ask for such a path; everything else is escaped there.
+// ruleID checks the id of a rule. It refuses "." and "..", which cannot be requested as path segments; all else is escaped in
+// paths.
 func (c checker) ruleID(name, id string) {
 	switch {
 	case id == "":
@@ -114,7 +116,7 @@ func (c checker) ruleID(name, id string) {
 	}
 }
 
-// unique reports ids that occur twice, by the names that their rules have in faults.
+// unique finds duplicate ids; it maps each id to the index of its first rule.
 type unique map[string]int
 
 func (u unique) check(c checker, list, name, id string, i int) {
@@ -127,8 +129,8 @@ func (u unique) check(c checker, list, name, id string, i int) {
 	}
 }
 
-// CheckTrafficRules records everything that is wrong with the traffic rules of an app instance, a list called path: each rule and its
-// id, ids that occur twice, and the limits. Where rules may lack a state, SetDefaults comes first.
+// CheckTrafficRules records all faults of the traffic rules of an app instance, a list called path: faults of each rule and its
+// id, duplicate ids, and exceeded limits. Where rules may lack a state, call SetDefaults first.
 func CheckTrafficRules(path string, rules []TrafficRule, limits RuleLimits, faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if !c.atMost(path, len(rules), limits.TrafficRules) {
@@ -146,7 +148,7 @@ func CheckTrafficRules(path string, rules []TrafficRule, limits RuleLimits, faul
 	}
 }
 
-// CheckDNSRules records everything that is wrong with the DNS rules of an app instance, as CheckTrafficRules does.
+// CheckDNSRules records all faults of the DNS rules of an app instance, as CheckTrafficRules does.
 func CheckDNSRules(path string, rules []DNSRule, limits RuleLimits, faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if !c.atMost(path, len(rules), limits.DNSRules) {
@@ -169,11 +171,11 @@ func (r *TrafficRule) SetDefaults() {
 	}
 }
 
-// Check records everything that is wrong with r as the body of a replacement by the app, which may leave out the id. The limits are
-// not known here; see Validate.
+// Check records all faults of r as the body of a replacement by the app, which may omit the id. It does not apply limits; see
+// Validate.
 func (r *TrafficRule) Check(faults *problem.InvalidParams) { r.Validate(RuleLimits{}, faults) }
 
-// Validate does what Check does, and keeps r within the limits.
+// Validate is like Check but also applies limits.
 func (r *TrafficRule) Validate(limits RuleLimits, faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if r.TrafficRuleID != "" {
@@ -204,8 +206,8 @@ func (r *TrafficRule) check(c checker, limits RuleLimits) {
 	checkEnum(c, "state", r.State, ruleStates)
 }
 
-// checkInterfaces asks for as many interfaces as the action can use (MEC 011 7.1.2.2). None are the data plane's to choose, and for
-// DROP they make no difference.
+// checkInterfaces checks that there are no more interfaces than the action can use (MEC 011 7.1.2.2). Without interfaces, the
+// data plane chooses; for DROP, interfaces have no effect.
 func (r *TrafficRule) checkInterfaces(c checker) {
 	n := len(r.DstInterface)
 	switch r.Action {
@@ -224,8 +226,8 @@ func (r *TrafficRule) checkInterfaces(c checker) {
 	}
 }
 
-// check asks for the members that the type of the interface needs. Others may be there, as some MEPMs send them all, but then they
-// must be right, too.
+// check requires the members that the interface type needs. Other members are accepted, because some MEPMs always send all of
+// them, but they must be valid too.
 func (d *DestinationInterface) check(c checker) {
 	checkEnum(c, "interfaceType", d.InterfaceType, ifTypes)
 	switch {
@@ -250,7 +252,7 @@ func (d *DestinationInterface) check(c checker) {
 	}
 }
 
-// Empty reports whether t describes no tunnel. Some MEPMs send such a member with every interface.
+// Empty reports whether t describes no tunnel. Some MEPMs send an empty tunnelInfo with every interface.
 func (t *TunnelInfo) Empty() bool {
 	return t.TunnelType == "" && t.TunnelDstAddress == "" && t.TunnelSrcAddress == ""
 }
@@ -290,8 +292,8 @@ func (f *TrafficFilter) check(c checker) {
 	c.within("tC", f.TC, 0, 255)
 }
 
-// addressPair checks where packets come from and go to. No packet goes from IPv4 to IPv6: a filter that knows no family both ends
-// have would never match.
+// addressPair checks source and destination addresses. No packet goes from IPv4 to IPv6, so a filter without a family common to
+// both would never match.
 func (c checker) addressPair(srcName string, src []string, dstName string, dst []string) {
 	var from, to families
 	good := eachParsed(c, srcName, src, ParseAddressRange, from.add)
@@ -301,7 +303,7 @@ func (c checker) addressPair(srcName string, src []string, dstName string, dst [
 	}
 }
 
-// families is the set of families among some addresses.
+// families is a set of address families.
 type families uint8
 
 const (
@@ -317,7 +319,7 @@ func (f *families) add(r AddressRange) {
 	}
 }
 
-// disjoint reports whether both have addresses and no family in common.
+// disjoint reports whether f and g are both non-empty and have no family in common.
 func (f families) disjoint(g families) bool { return f != 0 && g != 0 && f&g == 0 }
 
 // SetDefaults fills in what a rule may lack that the MEPM declares: without a state it is ACTIVE.
@@ -327,7 +329,7 @@ func (r *DNSRule) SetDefaults() {
 	}
 }
 
-// Check records everything that is wrong with r.
+// Check records all faults of r.
 func (r *DNSRule) Check(faults *problem.InvalidParams) { r.check(newChecker(faults)) }
 
 func (r *DNSRule) check(c checker) {
@@ -343,8 +345,7 @@ func (r *DNSRule) check(c checker) {
 	checkEnum(c, "state", r.State, ruleStates)
 }
 
-// Check records everything that is wrong with u by itself. Whether it fits the rule it changes shows when that is checked after the
-// change.
+// Check records all faults of u by itself. Whether it fits the rule is checked on the changed rule.
 func (u *DNSRuleUpdate) Check(faults *problem.InvalidParams) {
 	c := newChecker(faults)
 	if u.DNSRuleID != "" {
@@ -372,13 +373,13 @@ func (c checker) ruleDomain(name, value string) {
 	}
 }
 
-// isRuleDomain accepts the domain names of RFC 1035 with underscores, with or without a trailing dot, and wildcards below them
-// (RFC 4592).
+// isRuleDomain reports whether s is a domain name of RFC 1035, which here may contain underscores and end with a dot, or a
+// wildcard (RFC 4592).
 func isRuleDomain(s string) bool {
 	return len(strings.TrimSuffix(s, ".")) <= 253 && isDomainName(strings.TrimPrefix(s, "*."))
 }
 
-// answer checks an address that a name is to resolve to; family is empty when it is not known.
+// answer checks an address that a name is to resolve to; family is empty when it is unknown.
 func (c checker) answer(name, value string, family IPAddressType) {
 	a, err := ParseAddress(value)
 	switch {

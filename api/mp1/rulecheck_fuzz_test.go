@@ -10,8 +10,8 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// FuzzDomainName checks that no name makes the check panic, and that a name it accepts can be asked for in a DNS message
-// (RFC 1035 3.1), in any case and with or without a trailing dot.
+// FuzzDomainName checks that no name makes the check panic, and that an accepted name can be queried in a DNS message (RFC 1035
+// 3.1), in any case and with or without a trailing dot.
 func FuzzDomainName(f *testing.F) {
 	for _, s := range []string{"www.example.com", "*.example.com.", "_sip._udp.a", "*", ".", "a..b", "-a", "bücher.example", strings.Repeat("a.", 127)} {
 		f.Add(s)
@@ -39,8 +39,8 @@ func FuzzDomainName(f *testing.F) {
 	})
 }
 
-// FuzzTrafficRule checks that no rule makes the check panic or list faults without bound, and that what it says of a rule is the same
-// after the rule was stored and read.
+// FuzzTrafficRule checks that no rule makes the check panic or report an unbounded number of faults, and that the faults of a
+// rule are the same after it was stored and read.
 func FuzzTrafficRule(f *testing.F) {
 	f.Add(goodTrafficRule)
 	f.Add(`{"trafficFilter": [{"srcAddress": ["10.0.0.1/8"], "dstAddress": ["::/0"]}], "dstInterface": [{"tunnelInfo": {}}]}`)

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// faultsOf returns what check finds, one line for each.
+// faultsOf returns the faults that check finds, one per line.
 func faultsOf(check func(*problem.InvalidParams)) []string {
 	var faults problem.InvalidParams
 	check(&faults)
@@ -31,7 +31,7 @@ func trafficRule(t *testing.T, text string) mp1.TrafficRule {
 	return r
 }
 
-// changed returns the JSON object text with members replaced, or removed where they are null.
+// changed returns the JSON object text with some members replaced; null stands for an absent member.
 func changed(t *testing.T, text, members string) string {
 	t.Helper()
 	var object, with map[string]json.RawMessage

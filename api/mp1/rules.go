@@ -11,20 +11,20 @@ const (
 	RuleInactive RuleState = "INACTIVE"
 )
 
-// TrafficRule says what happens to packets that match its filters (MEC 011 7.1.2.2).
+// TrafficRule defines the treatment of packets that match its filters (MEC 011 7.1.2.2).
 type TrafficRule struct {
 	// TrafficRuleID has 1 to 63 characters.
 	TrafficRuleID string `json:"trafficRuleId"`
 	// FilterType says what the filters match: the packets of flows in both directions, or single packets.
 	FilterType FilterType `json:"filterType"`
-	// Priority is 0, the highest, to 255. It is required.
+	// Priority ranges from 0, the highest, to 255. It is required.
 	Priority *int `json:"priority"`
-	// TrafficFilter has at least one element; a packet matches the rule when it matches one of them.
+	// TrafficFilter has at least one element; a packet matches the rule when it matches any of them.
 	TrafficFilter []TrafficFilter `json:"trafficFilter"`
-	// Action is what happens to packets that match.
+	// Action is applied to packets that match.
 	Action TrafficAction `json:"action"`
-	// DstInterface is where packets go: one for FORWARD_* and PASSTHROUGH, up to two for DUPLICATE_* (the first on the
-	// side of the clients, the second on that of the core network), none for DROP. Absent, it is the data plane's to choose.
+	// DstInterface is where packets go: one for FORWARD_* and PASSTHROUGH, up to two for DUPLICATE_* (the first towards the
+	// clients, the second towards the core network), none for DROP. If it is absent, the data plane chooses.
 	DstInterface []DestinationInterface `json:"dstInterface,omitempty"`
 	// State may be changed by the app.
 	State RuleState `json:"state"`
@@ -35,13 +35,13 @@ type FilterType string
 
 // The types of filters.
 const (
-	// FilterFlow matches upstream packets; the downstream packets of the same flow are treated alike.
+	// FilterFlow matches upstream packets; the downstream packets of the same flow are treated the same way.
 	FilterFlow FilterType = "FLOW"
-	// FilterPacket matches each packet by itself.
+	// FilterPacket matches each packet individually.
 	FilterPacket FilterType = "PACKET"
 )
 
-// TrafficAction is what happens to packets that match a traffic rule (MEC 011 7.1.2.2).
+// TrafficAction is applied to packets that match a traffic rule (MEC 011 7.1.2.2).
 type TrafficAction string
 
 // The actions.
@@ -54,8 +54,8 @@ const (
 	ActionDuplicateEncapsulated TrafficAction = "DUPLICATE_ENCAPSULATED"
 )
 
-// TrafficFilter describes packets (MEC 011 7.1.5.2). A packet matches when it matches one element of every member that is
-// present.
+// TrafficFilter matches packets (MEC 011 7.1.5.2). A packet matches when it matches at least one element of every member that
+// is present.
 type TrafficFilter struct {
 	// SrcAddress and DstAddress hold addresses, prefixes, addresses with a mask, and ranges; see ParseAddressRange.
 	SrcAddress []string `json:"srcAddress,omitempty"`
@@ -65,7 +65,7 @@ type TrafficFilter struct {
 	DstPort []string `json:"dstPort,omitempty"`
 	// Protocol holds protocol names and numbers; see ParseProtocol.
 	Protocol []string `json:"protocol,omitempty"`
-	// Tag holds labels the data plane understands.
+	// Tag holds labels that the data plane understands.
 	Tag []string `json:"tag,omitempty"`
 	// SrcTunnelAddress and TgtTunnelAddress hold addresses of tunnel end points, as SrcAddress does.
 	SrcTunnelAddress []string `json:"srcTunnelAddress,omitempty"`
@@ -108,24 +108,24 @@ const (
 
 // TunnelInfo describes a tunnel (MEC 011 7.1.5.4).
 type TunnelInfo struct {
-	// TunnelType is GTP_U, GRE or another type the data plane knows.
+	// TunnelType is GTP_U, GRE or another type that the data plane supports.
 	TunnelType       string `json:"tunnelType"`
 	TunnelDstAddress string `json:"tunnelDstAddress,omitempty"`
 	TunnelSrcAddress string `json:"tunnelSrcAddress,omitempty"`
-	// TunnelSpecificData is a member of MEC 010-2, carried as it is for the data plane.
+	// TunnelSpecificData is a member of MEC 010-2, carried unchanged for the data plane.
 	TunnelSpecificData json.RawMessage `json:"tunnelSpecificData,omitempty"`
 }
 
-// DNSRule says what a name resolves to (MEC 011 7.1.2.3).
+// DNSRule defines the address that a name resolves to (MEC 011 7.1.2.3).
 type DNSRule struct {
 	// DNSRuleID has 1 to 63 characters.
 	DNSRuleID string `json:"dnsRuleId"`
 	// DomainName is a fully qualified domain name; its first label may be "*".
 	DomainName    string        `json:"domainName"`
 	IPAddressType IPAddressType `json:"ipAddressType"`
-	// IPAddress is an address of the type.
+	// IPAddress is an address of the family IPAddressType.
 	IPAddress string `json:"ipAddress"`
-	// TTL is in seconds, 0 to 2147483647; absent, the rule never expires.
+	// TTL is in seconds, 0 to 2147483647; if it is absent, the rule never expires.
 	TTL *int64 `json:"ttl,omitempty"`
 	// State may be changed by the app.
 	State RuleState `json:"state"`
@@ -140,8 +140,8 @@ const (
 	IPv6 IPAddressType = "IP_V6"
 )
 
-// DNSRuleUpdate is a change of a DNS rule by its app (MEC 011 7.2.10.3.2). Members that are absent keep their value;
-// DNSRuleID and DomainName must be those of the rule when they are present.
+// DNSRuleUpdate is a change of a DNS rule by its app (MEC 011 7.2.10.3.2). Absent members keep their value; DNSRuleID and
+// DomainName, if present, must be those of the rule.
 type DNSRuleUpdate struct {
 	DNSRuleID     string        `json:"dnsRuleId,omitempty"`
 	DomainName    string        `json:"domainName,omitempty"`

@@ -1,7 +1,7 @@
-// Package mp1 holds the data types of the Mp1 reference point as ETSI GS MEC 011 V3.1.1 defines them, and
-// the checks a value must pass before it is sent or accepted.
+// Package mp1 defines the data types of the Mp1 reference point according to ETSI GS MEC 011 V3.1.1, and the checks that a
+// value must pass before it is sent or accepted.
 //
-// The types are the platform's own vocabulary too: no other package defines a second ServiceInfo.
+// The platform uses the same types internally: no other package defines a second ServiceInfo.
 package mp1
 
 import "encoding/json"
@@ -13,9 +13,9 @@ type ServiceState string
 const (
 	// StateActive: the service can be consumed.
 	StateActive ServiceState = "ACTIVE"
-	// StateInactive: its app has switched the service off.
+	// StateInactive: the app has deactivated the service.
 	StateInactive ServiceState = "INACTIVE"
-	// StateSuspended: the platform has missed the heartbeats of its app.
+	// StateSuspended: the app has missed its heartbeats.
 	StateSuspended ServiceState = "SUSPENDED"
 )
 
@@ -32,22 +32,22 @@ const (
 	LocalityNFVINode  LocalityType = "NFVI_NODE"
 )
 
-// SerializerType names the format of a service's messages. The enumeration is extensible (MEC 011 8.1.6.3):
-// other values are carried as they are.
+// SerializerType names the format of a service's messages. The enumeration is extensible (MEC 011 8.1.6.3): other values are
+// carried unchanged.
 type SerializerType string
 
-// The serializers the standard names.
+// The serializers defined by the standard.
 const (
 	SerializerJSON      SerializerType = "JSON"
 	SerializerXML       SerializerType = "XML"
 	SerializerProtobuf3 SerializerType = "PROTOBUF3"
 )
 
-// TransportType names the kind of a transport. The enumeration is extensible (MEC 011 8.1.6.2): other
-// values are carried as they are.
+// TransportType names the kind of a transport. The enumeration is extensible (MEC 011 8.1.6.2): other values are carried
+// unchanged.
 type TransportType string
 
-// The transport types the standard names.
+// The transport types defined by the standard.
 const (
 	TransportRESTHTTP     TransportType = "REST_HTTP"
 	TransportMBTopicBased TransportType = "MB_TOPIC_BASED"
@@ -76,7 +76,7 @@ type ServiceInfo struct {
 	Version string `json:"version"`
 	// State is ACTIVE or INACTIVE in requests; only the platform sets SUSPENDED.
 	State ServiceState `json:"state"`
-	// TransportID names a transport of the platform (GET /transports); only in a POST, instead of TransportInfo.
+	// TransportID is the id of a platform transport (GET /transports); only in a POST, instead of TransportInfo.
 	TransportID string `json:"transportId,omitempty"`
 	// TransportInfo describes how to reach the service; always present in responses.
 	TransportInfo *TransportInfo `json:"transportInfo,omitempty"`
@@ -84,12 +84,12 @@ type ServiceInfo struct {
 	Serializer SerializerType `json:"serializer"`
 	// ScopeOfLocality defaults to MEC_HOST.
 	ScopeOfLocality LocalityType `json:"scopeOfLocality,omitempty"`
-	// ConsumedLocalOnly says that only consumers within ScopeOfLocality may use the service; defaults to true.
+	// ConsumedLocalOnly restricts the service to consumers within ScopeOfLocality; defaults to true.
 	ConsumedLocalOnly *bool `json:"consumedLocalOnly,omitempty"`
 	// IsLocal says whether the service is local to the reader. The platform computes it; it is ignored in requests.
 	IsLocal *bool `json:"isLocal,omitempty"`
-	// LivenessInterval is the time between two heartbeats in seconds; 0 asks for the platform's default, absent
-	// means that no heartbeats are sent (MEC 011 5.2.12).
+	// LivenessInterval is the time between two heartbeats in seconds. 0 requests the platform's default; absent means that no
+	// heartbeats are sent (MEC 011 5.2.12).
 	LivenessInterval *int `json:"livenessInterval,omitempty"`
 	// Links is absent in requests.
 	Links *ServiceLinks `json:"_links,omitempty"`
@@ -99,7 +99,7 @@ type ServiceInfo struct {
 type ServiceLinks struct {
 	// Self is the URI of this service.
 	Self LinkType `json:"self"`
-	// Liveness is where heartbeats go; present if and only if the platform expects them.
+	// Liveness is where heartbeats are sent; present if and only if the platform expects them.
 	Liveness *LinkType `json:"liveness,omitempty"`
 }
 
@@ -120,11 +120,11 @@ type TransportInfo struct {
 	// Protocol is the name of the protocol, "HTTP" for REST.
 	Protocol string `json:"protocol"`
 	Version  string `json:"version"`
-	// Endpoint says where the transport is reached.
+	// Endpoint is where the transport is reached.
 	Endpoint *EndPointInfo `json:"endpoint"`
 	// Security says how the transport is secured; it may be empty but not absent.
 	Security *SecurityInfo `json:"security"`
-	// ImplSpecificInfo is carried as it is.
+	// ImplSpecificInfo is carried unchanged.
 	ImplSpecificInfo json.RawMessage `json:"implSpecificInfo,omitempty"`
 }
 
@@ -136,13 +136,13 @@ type EndPointInfo struct {
 	FQDN []string `json:"fqdn,omitempty"`
 	// Addresses holds pairs of host and port.
 	Addresses []EndPointAddress `json:"addresses,omitempty"`
-	// Alternative is an address in any other form, carried as it is.
+	// Alternative is an address in any other form, carried unchanged.
 	Alternative json.RawMessage `json:"alternative,omitempty"`
 }
 
 // EndPointAddress is a host and a port.
 type EndPointAddress struct {
-	// Host is an IP address or a name.
+	// Host is an IP address or a host name.
 	Host string `json:"host"`
 	// Port is 1 to 65535.
 	Port int `json:"port"`
@@ -152,11 +152,11 @@ type EndPointAddress struct {
 type SecurityInfo struct {
 	// OAuth2Info is present when OAuth 2.0 secures the transport.
 	OAuth2Info *OAuth2Info `json:"oAuth2Info,omitempty"`
-	// Extensions holds further members of the object, carried as they are.
+	// Extensions holds further members of the object, carried unchanged.
 	Extensions map[string]json.RawMessage `json:"-" bind:"rest"`
 }
 
-// MarshalJSON writes the extension members beside the standard one.
+// MarshalJSON writes the extension members alongside the standard one.
 func (s SecurityInfo) MarshalJSON() ([]byte, error) {
 	members := make(map[string]any, len(s.Extensions)+1)
 	for name, value := range s.Extensions {
@@ -168,7 +168,7 @@ func (s SecurityInfo) MarshalJSON() ([]byte, error) {
 	return json.Marshal(members)
 }
 
-// UnmarshalJSON keeps the members it does not know as extensions.
+// UnmarshalJSON keeps unknown members as extensions.
 func (s *SecurityInfo) UnmarshalJSON(data []byte) error {
 	*s = SecurityInfo{}
 	var members map[string]json.RawMessage
@@ -187,7 +187,7 @@ func (s *SecurityInfo) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// OAuth2Info says how a token for the transport is obtained.
+// OAuth2Info describes how to obtain a token for the transport.
 type OAuth2Info struct {
 	// GrantTypes has 1 to 4 elements.
 	GrantTypes []GrantType `json:"grantTypes"`
@@ -198,7 +198,7 @@ type OAuth2Info struct {
 // GrantType is an OAuth 2.0 grant (MEC 011 8.1.5.4).
 type GrantType string
 
-// The grants of the standard.
+// The grants defined by the standard.
 const (
 	GrantAuthorizationCode GrantType = "OAUTH2_AUTHORIZATION_CODE"
 	GrantImplicit          GrantType = "OAUTH2_IMPLICIT_GRANT"

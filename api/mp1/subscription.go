@@ -6,7 +6,7 @@ const (
 	NotificationTypeSerAvailability = "SerAvailabilityNotification"
 )
 
-// SerAvailabilityNotificationSubscription asks for notifications about services (MEC 011 8.1.3.2).
+// SerAvailabilityNotificationSubscription subscribes to notifications about services (MEC 011 8.1.3.2).
 type SerAvailabilityNotificationSubscription struct {
 	// SubscriptionType is "SerAvailabilityNotificationSubscription".
 	SubscriptionType string `json:"subscriptionType"`
@@ -14,7 +14,7 @@ type SerAvailabilityNotificationSubscription struct {
 	CallbackReference string `json:"callbackReference"`
 	// Links is present in responses only.
 	Links *SelfLinks `json:"_links,omitempty"`
-	// FilteringCriteria narrows the services; absent means all of them.
+	// FilteringCriteria selects services; absent selects all.
 	FilteringCriteria *FilteringCriteria `json:"filteringCriteria,omitempty"`
 }
 
@@ -23,15 +23,15 @@ type SelfLinks struct {
 	Self LinkType `json:"self"`
 }
 
-// FilteringCriteria narrows a subscription. Members are combined by AND, the elements of one member by OR. Only one
-// of SerInstanceIDs, SerNames and SerCategories may be present.
+// FilteringCriteria narrows a subscription. Members are combined by AND, the elements of one member by OR. At most one of
+// SerInstanceIDs, SerNames and SerCategories may be present.
 type FilteringCriteria struct {
 	SerInstanceIDs []string      `json:"serInstanceIds,omitempty"`
 	SerNames       []string      `json:"serNames,omitempty"`
 	SerCategories  []CategoryRef `json:"serCategories,omitempty"`
 	// States applies to the state after the change.
 	States []ServiceState `json:"states,omitempty"`
-	// IsLocal restricts the subscription to services that are local, or not local, to the platform.
+	// IsLocal restricts the subscription to services that are, or are not, local to the platform.
 	IsLocal *bool `json:"isLocal,omitempty"`
 }
 
@@ -51,11 +51,11 @@ type SubscriptionLinks struct {
 type SubscriptionLink struct {
 	Href             string `json:"href"`
 	SubscriptionType string `json:"subscriptionType"`
-	// Rel repeats SubscriptionType under its name of V2.1.1.
+	// Rel repeats SubscriptionType under its V2.1.1 name.
 	Rel string `json:"rel"`
 }
 
-// ChangeType says what happened to a service (MEC 011 8.1.4.2).
+// ChangeType is the kind of change of a service (MEC 011 8.1.4.2).
 type ChangeType string
 
 // The changes a notification reports.
@@ -66,7 +66,7 @@ const (
 	ChangeAttributes ChangeType = "ATTRIBUTES_CHANGED"
 )
 
-// ServiceAvailabilityNotification tells a subscriber of changes (MEC 011 8.1.4.2).
+// ServiceAvailabilityNotification notifies a subscriber of changes (MEC 011 8.1.4.2).
 type ServiceAvailabilityNotification struct {
 	// NotificationType is "SerAvailabilityNotification".
 	NotificationType  string             `json:"notificationType"`
@@ -74,7 +74,7 @@ type ServiceAvailabilityNotification struct {
 	Links             SubscriptionRef    `json:"_links"`
 }
 
-// ServiceReference names a changed service.
+// ServiceReference identifies a changed service.
 type ServiceReference struct {
 	// Link is present unless the service was removed.
 	Link          *LinkType `json:"link,omitempty"`

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// URLs are where a transport is reached over HTTP, WebSocket or gRPC: absolute URLs of the schemes http, https, ws, wss, h2c (HTTP/2
-// without TLS, which gRPC is then spoken over), grpc and grpcs. What is reached otherwise is left out; refused says of uris of other
-// schemes, and of those that are no absolute URIs, why they are.
+// URLs returns where the transport is reached over HTTP, WebSocket or gRPC: absolute URLs with the scheme http, https, ws, wss,
+// h2c (HTTP/2 without TLS, for gRPC), grpc or grpcs. Other endpoints are omitted; refused gives the reasons for omitted uris,
+// which have another scheme, no host, or are not absolute.
 //
-// The uris of an endpoint are taken as they are. Its fqdn and addresses (MEC 011 8.1.5.3) have no scheme: that follows from the
-// transport's protocol, and where this says nothing from its type.
+// The uris of an endpoint are used as they are, except that http becomes h2c for gRPC. Its fqdn and addresses (MEC 011 8.1.5.3)
+// have no scheme: it is derived from the transport's protocol or, failing that, from its type.
 func (t *TransportInfo) URLs() (urls []string, refused map[string]string) {
 	if t == nil || t.Endpoint == nil {
 		return nil, nil
@@ -42,7 +42,7 @@ func (t *TransportInfo) URLs() (urls []string, refused map[string]string) {
 	return urls, refused
 }
 
-// httpURL reads one of the uris of an endpoint, and says why it is not used.
+// httpURL parses one of the uris of an endpoint; why is the reason for not using it, or "".
 func (t *TransportInfo) httpURL(raw string) (text, why string) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme == "" {
@@ -65,7 +65,7 @@ func (t *TransportInfo) httpURL(raw string) (text, why string) {
 
 func (t *TransportInfo) grpc() bool { return strings.Contains(strings.ToLower(t.Protocol), "grpc") }
 
-// scheme is the scheme of endpoints that have none, "" when the transport is not one of HTTP.
+// scheme returns the scheme for endpoints that have none, or "" if the transport is not HTTP-based.
 func (t *TransportInfo) scheme() string {
 	switch p := strings.ToLower(t.Protocol); {
 	case strings.HasPrefix(p, "grpcs"):
@@ -84,9 +84,9 @@ func (t *TransportInfo) scheme() string {
 	return ""
 }
 
-// ThroughGateway is the URL below which a consumer reaches the transport through a gateway at a base URL and a path, "" when it does not:
-// HTTP and WebSocket are reached at the path, gRPC is not, because its clients cannot put a path in front of theirs. It is reached at a
-// host: see AtGatewayHost.
+// ThroughGateway returns the URL below which a consumer reaches the transport through a gateway at the given base URL and path.
+// HTTP and WebSocket transports are reached at the path. For others it returns ""; this includes gRPC, whose clients cannot
+// prefix paths: see AtGatewayHost.
 func (t *TransportInfo) ThroughGateway(base, path string) string {
 	switch t.reachedBy() {
 	case "http", "https":
@@ -100,9 +100,9 @@ func (t *TransportInfo) ThroughGateway(base, path string) string {
 	return ""
 }
 
-// AtGatewayHost is the URL at which a consumer reaches a transport of gRPC through a gateway that knows it by the host of the call, "" for
-// other transports. The authority is that host and the port; secure says that the gateway speaks TLS. The scheme is of the kind the
-// transport itself has: grpcs or grpc, else https or h2c, which is HTTP/2 without TLS.
+// AtGatewayHost returns the URL at which a consumer reaches a gRPC transport through a gateway that routes it by the host of
+// the call, or "" for other transports. authority is that host with the port; secure says whether the gateway speaks TLS. The
+// kind of scheme is that of the transport itself: grpcs or grpc, or else https or h2c, which is HTTP/2 without TLS.
 func (t *TransportInfo) AtGatewayHost(authority string, secure bool) string {
 	switch kind := t.reachedBy(); {
 	case kind == "grpcs" && secure:
@@ -117,7 +117,7 @@ func (t *TransportInfo) AtGatewayHost(authority string, secure bool) string {
 	return ""
 }
 
-// reachedBy is the scheme of the first URL of the transport; of gRPC it is grpcs or h2c, whether with TLS or without.
+// reachedBy returns the scheme of the first URL of the transport; for gRPC, grpcs or h2c, regardless of TLS.
 func (t *TransportInfo) reachedBy() string {
 	urls, _ := t.URLs()
 	if len(urls) == 0 {

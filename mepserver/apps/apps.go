@@ -17,30 +17,30 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// App is an app instance as this process holds it. It is shared and must not be changed.
+// App is the in-memory form of an app instance. It is shared and must not be modified.
 type App struct {
 	// ID is the appInstanceId.
 	ID string
-	// Record is what is stored.
+	// Record is the stored record.
 	Record state.App
 
-	sees []string // the names of the services it may see, sorted; empty: all of them
+	sees []string // names of the services the app may see, sorted; empty means all
 }
 
-// Sees are the names of the services the app declared, sorted; empty when it declared none.
+// Sees returns the names of the services the app declared, sorted; empty when it declared none.
 func (a *App) Sees() []string { return a.sees }
 
 // Item is an app instance with its revisions.
 type Item = watched.Item[*App]
 
-// Directory knows the app instances.
+// Directory holds the app instances.
 type Directory struct {
 	apps *watched.Collection[*App]
 	dev  bool
 }
 
-// New adds the directory's collection to the mirror. With dev, any UUID is an app instance and is onboarded by its first
-// write.
+// New adds the directory's collection to the mirror. With dev, every UUID counts as an app instance, which its first
+// write onboards.
 func New(m *watched.Mirror, dev bool) *Directory {
 	return &Directory{dev: dev, apps: watched.Add(m, "apps", state.PrefixApps, decode)}
 }
@@ -55,34 +55,34 @@ func decode(key string, value []byte, _ int64) (*App, error) {
 	return &App{ID: strings.TrimPrefix(key, state.PrefixApps), Record: rec, sees: slices.Compact(sees)}, nil
 }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (d *Directory) Collection() *watched.Collection[*App] { return d.apps }
 
-// Get returns an app instance that has a record.
+// Get returns the app instance if it has a record.
 func (d *Directory) Get(appInstanceID string) (*Item, bool) {
 	return d.apps.Snapshot().Get(state.AppKey(appInstanceID))
 }
 
-// Exists returns nil when appInstanceID is an app instance, else an error of the kind errs.NotFound.
+// Exists returns nil if appInstanceID is an app instance, else an error of the kind errs.NotFound.
 func (d *Directory) Exists(appInstanceID string) error {
 	_, err := d.find(appInstanceID)
 	return err
 }
 
-// Reader is who discovers services. The zero value may see all of them.
+// Reader is a client that discovers services. The zero value may see all of them.
 type Reader struct {
-	// AppInstanceID is the app that reads, empty when nobody had to say.
+	// AppInstanceID is the app that reads, empty when the request was not authenticated.
 	AppInstanceID string
-	// Requires are the names of the services it declared that it requires, sorted; empty when it declared nothing.
+	// Requires lists the names of the services the app declared that it requires, sorted; empty when it declared none.
 	Requires []string
-	// Unknown says that there is no such application instance: it sees nothing.
+	// Unknown reports that there is no such app instance: it sees nothing.
 	Unknown bool
 }
 
-// SeesAll reports whether the reader may see every service: an app that declared nothing may.
+// SeesAll reports whether the reader may see every service, which an app that declared nothing may.
 func (r Reader) SeesAll() bool { return len(r.Requires) == 0 && !r.Unknown }
 
-// Sees reports whether the reader may see a service: its own, and those of the names it declared.
+// Sees reports whether the reader may see a service: one of its own, or one whose name it declared.
 func (r Reader) Sees(owner, name string) bool {
 	if r.Unknown {
 		return false
@@ -94,7 +94,7 @@ func (r Reader) Sees(owner, name string) bool {
 	return declared
 }
 
-// Reader returns what the app may see.
+// Reader returns the app as a reader of services.
 func (d *Directory) Reader(appInstanceID string) Reader {
 	r := Reader{AppInstanceID: appInstanceID}
 	item, err := d.find(appInstanceID)
@@ -107,7 +107,7 @@ func (d *Directory) Reader(appInstanceID string) Reader {
 	return r
 }
 
-// find returns the instance's record, nil when it will be onboarded by its first write.
+// find returns the instance's record, or nil if the first write will onboard the instance.
 func (d *Directory) find(appInstanceID string) (*Item, error) {
 	if item, ok := d.Get(appInstanceID); ok {
 		return item, nil
@@ -118,9 +118,9 @@ func (d *Directory) find(appInstanceID string) (*Item, error) {
 	return nil, errs.New(errs.NotFound, "there is no application instance %q", appInstanceID)
 }
 
-// Pin returns what a transaction needs that creates something for the app: comparisons that hold as long as the app is
-// what it is now, and operations that onboard it where that is due. Errors are those of Exists, and errs.Forbidden while the
-// app is stopped or ends.
+// Pin returns what a transaction needs to create something for the app: comparisons that hold as long as the app is
+// unchanged, and operations that onboard it if necessary. Errors are those of Exists, and errs.Forbidden while the app
+// is stopping, stopped or terminating.
 func (d *Directory) Pin(appInstanceID string, now time.Time) ([]clientv3.Cmp, []clientv3.Op, error) {
 	item, err := d.find(appInstanceID)
 	if err != nil {
@@ -141,7 +141,7 @@ func (d *Directory) Pin(appInstanceID string, now time.Time) ([]clientv3.Cmp, []
 	return []clientv3.Cmp{item.Unchanged()}, nil, nil
 }
 
-// WaitGone returns when there is no such app instance, or when ctx ends.
+// WaitGone returns once there is no such app instance, or when ctx ends.
 func (d *Directory) WaitGone(ctx context.Context, appInstanceID string) {
 	gone := make(chan struct{})
 	tell := sync.OnceFunc(func() { close(gone) })
@@ -160,7 +160,7 @@ func (d *Directory) WaitGone(ctx context.Context, appInstanceID string) {
 	}
 }
 
-// IsUUID reports whether s is a UUID in its canonical form of 36 characters, in either case.
+// IsUUID reports whether s is a UUID in its canonical form of 36 characters, in upper or lower case.
 func IsUUID(s string) bool {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return false
@@ -179,10 +179,10 @@ func IsUUID(s string) bool {
 	return err == nil
 }
 
-// MaxID is the length of an appInstanceId in characters.
+// MaxID is the maximum length of an appInstanceId in characters.
 const MaxID = 63
 
-// CheckID returns why an app instance cannot have an id, as an error of the kind errs.NotFound: it can name nothing.
+// CheckID returns an error of the kind errs.NotFound if appInstanceID is not a valid id: no app instance can have it.
 func CheckID(appInstanceID string) error {
 	ok := len(appInstanceID) >= 1 && len(appInstanceID) <= MaxID && strings.Trim(appInstanceID, ".") != "" &&
 		!strings.ContainsFunc(appInstanceID, func(r rune) bool {
@@ -195,7 +195,7 @@ func CheckID(appInstanceID string) error {
 		"%q cannot be an appInstanceId: it has 1 to %d letters, digits and characters of \"-_.~:@\"", Clip(appInstanceID), MaxID)
 }
 
-// Clip shortens what somebody gave as an id to what a message has room for.
+// Clip shortens an id given by a client for use in a message.
 func Clip(s string) string {
 	if len(s) > 80 {
 		return s[:80] + "…"

@@ -1,7 +1,7 @@
-// Package callback sends notifications to where apps want them.
+// Package callback sends notifications to the call-back references of apps.
 //
-// A call-back reference comes from an app, so it is a way to make the platform call addresses of the app's choosing. The
-// address is checked by kit/netguard when the reference is given and again, after name resolution, for every connection.
+// A call-back reference comes from an app and could make the platform call any address. Package netguard therefore
+// checks the address when the reference is given and again, after name resolution, for every connection.
 package callback
 
 import (
@@ -18,7 +18,7 @@ import (
 // Policy says which targets are allowed.
 type Policy = netguard.Policy
 
-// RefusedError says that the resolved address of a target is not allowed.
+// RefusedError reports that the resolved address of a target is not allowed.
 type RefusedError = netguard.RefusedError
 
 // Client posts notifications.
@@ -26,19 +26,19 @@ type Client struct {
 	http *http.Client
 }
 
-// Timeout bounds one call, from the connection to the end of the answer.
+// Timeout bounds one call, from connecting to the end of the response.
 const Timeout = 5 * time.Second
 
-// answerLimit is how much of an answer's body is read before the connection is given up.
+// answerLimit is the number of bytes of a response body that are read before the connection is given up.
 const answerLimit = 64 << 10
 
-// NewClient makes a client that obeys policy, which is asked for every connection.
+// NewClient returns a client that obeys policy, which is called for every connection.
 func NewClient(policy func() *Policy) *Client {
 	return &Client{http: &http.Client{
 		Timeout: Timeout,
 		Transport: &http.Transport{
 			DialContext:            netguard.Dialer(policy, Timeout).DialContext,
-			Proxy:                  nil, // a proxy would undo the check of the address
+			Proxy:                  nil, // a proxy would bypass the address check
 			MaxIdleConns:           1024,
 			MaxIdleConnsPerHost:    4,
 			IdleConnTimeout:        60 * time.Second,
@@ -52,7 +52,7 @@ func NewClient(policy func() *Policy) *Client {
 	}}
 }
 
-// StatusError is an answer other than 2xx.
+// StatusError reports a response with a status other than 2xx.
 type StatusError struct {
 	// Status is the HTTP status.
 	Status int
@@ -61,8 +61,8 @@ type StatusError struct {
 // Error implements error.
 func (e *StatusError) Error() string { return fmt.Sprintf("the subscriber answered %d", e.Status) }
 
-// Post sends a JSON body with an id that stays the same when the same notification is sent again. It returns nil for any
-// 2xx answer and a *StatusError for any other; redirects are not followed.
+// Post sends a JSON body under an id, which stays the same when a notification is sent again. It returns nil for any
+// 2xx response and a *StatusError for any other; it does not follow redirects.
 func (c *Client) Post(ctx context.Context, target, id string, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, io.NopCloser(bytes.NewReader(body)))
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *Client) Post(ctx context.Context, target, id string, body []byte) error
 		return err
 	}
 	defer resp.Body.Close()
-	// What follows the status does not matter, but a short body read to its end lets the connection be used again.
+	// The body does not matter, but reading a short one to its end lets the connection be reused.
 	_, _ = io.CopyN(io.Discard, resp.Body, answerLimit)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return &StatusError{Status: resp.StatusCode}
@@ -86,5 +86,5 @@ func (c *Client) Post(ctx context.Context, target, id string, body []byte) error
 	return nil
 }
 
-// CloseIdle drops the connections that are not in use.
+// CloseIdle closes idle connections.
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }

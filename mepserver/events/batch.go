@@ -8,16 +8,16 @@ import (
 	"github.com/openmep/mep/api/mm5"
 )
 
-// batch is what is written to a client at once.
+// batch is what is written to a client in one go.
 type batch struct {
 	frames []byte
 	// sent counts the events among the frames, by type.
 	sent map[mm5.EventType]int
-	// revision is that of the last of them.
+	// revision is that of the last event.
 	revision int64
 }
 
-// maxBatch is when a batch has enough, in bytes.
+// maxBatch is the size at which a batch is complete, in bytes.
 const maxBatch = 32 << 10
 
 // add appends an event.
@@ -35,8 +35,8 @@ func (b *batch) add(at position, e *event) error {
 	return nil
 }
 
-// appendFrame appends an event as it is sent. JSON as encoding/json writes it has none of the line ends of the standard, nor of
-// Unicode, except for one at which some clients divide lines, too.
+// appendFrame appends an event as it is sent. The JSON of encoding/json contains none of the line ends of the standard, and of
+// Unicode's only U+0085, which is escaped because some clients split lines there, too.
 func appendFrame(dst []byte, at position, name mm5.EventType, data []byte) []byte {
 	dst = append(append(dst, "id: "...), at.String()...)
 	dst = append(append(dst, "\nevent: "...), name...)
@@ -44,7 +44,7 @@ func appendFrame(dst []byte, at position, name mm5.EventType, data []byte) []byt
 	return append(dst, "\n\n"...)
 }
 
-// appendPlace appends an id without an event: a client that comes back goes on from there.
+// appendPlace appends an id without an event, from which a client that reconnects resumes.
 func appendPlace(dst []byte, at position) []byte {
 	dst = append(append(dst, ":\nid: "...), at.String()...)
 	return append(dst, "\n\n"...)

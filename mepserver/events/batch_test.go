@@ -11,7 +11,7 @@ import (
 	"github.com/openmep/mep/api/mm5"
 )
 
-// FuzzEventIsOneFrame checks that nothing in the data can end a line, and so begin another field or another event.
+// FuzzEventIsOneFrame checks that nothing in the data can end a line, and so start another field or another event.
 func FuzzEventIsOneFrame(f *testing.F) {
 	for _, s := range []string{"", "plain", "a\nb", "a\r\nid: 9\r\n\r\ndata: x", "\n\n", "\u2028\u2029", "\x00", "\xff", `"\`, "</script>", "a\u0085b", "\ufeff", "é"} {
 		f.Add(s, s, int64(1), 0)

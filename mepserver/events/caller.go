@@ -11,20 +11,20 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// errRevoked ends the stream of a caller whose token is no longer good.
+// errRevoked ends the stream of a caller whose token is no longer valid.
 var errRevoked = errors.New("the caller's token or credentials were taken back")
 
-// caller is who follows the events. A stream lasts longer than any other answer, so it is looked after that the caller's proof
-// holds as long.
+// caller is the client that follows the events. A stream lasts longer than any other response, so the stream checks that the
+// caller's proof of identity stays valid throughout.
 type caller struct {
 	expires time.Time
-	// credential and token are the keys whose change takes the proof back, empty when nothing does.
+	// credential and token are the keys whose change revokes the proof, empty if nothing does.
 	credential, token string
-	// verified is the revision at which the proof was good; 0 when it is not known yet.
+	// verified is the revision at which the proof was valid; 0 if not known yet.
 	verified int64
 }
 
-// newCaller makes a caller of who was let in; nil for nobody.
+// newCaller returns the caller for an identity that was let in, which may be nil.
 func newCaller(c *identity.Caller) caller {
 	if c == nil {
 		return caller{}
@@ -39,7 +39,7 @@ func newCaller(c *identity.Caller) caller {
 	return w
 }
 
-// expiry returns a channel that receives when the proof expires, if it does.
+// expiry returns a channel that receives when the proof expires; nil if it does not expire.
 func (c *caller) expiry() (expired <-chan time.Time, stop func()) {
 	if c.expires.IsZero() {
 		return nil, func() {}
@@ -48,7 +48,7 @@ func (c *caller) expiry() (expired <-chan time.Time, stop func()) {
 	return t.C, func() { t.Stop() }
 }
 
-// revokedBy reports whether a change takes the proof back. One from before the caller was let in does not.
+// revokedBy reports whether a change revokes the proof. A change from before the caller was let in does not.
 func (c *caller) revokedBy(ev *clientv3.Event) bool {
 	if ev.Kv.ModRevision <= c.verified {
 		return false

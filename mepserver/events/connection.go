@@ -11,7 +11,7 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// connection writes to a client, and does not wait for it for long.
+// connection writes to a client, and does not wait long for it.
 type connection struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -21,10 +21,10 @@ type connection struct {
 	over bool
 }
 
-// errOver is returned by writes after interrupt.
+// errOver is returned by writes once the stream is being ended.
 var errOver = errors.New("the stream is being ended")
 
-// slowError is a client that did not take what was written in time.
+// slowError means that a client did not accept a write in time.
 type slowError struct{ cause error }
 
 // Error implements error.
@@ -44,16 +44,16 @@ func newConnection(w gin.ResponseWriter, limit time.Duration) *connection {
 	c := &connection{w: w, limit: limit}
 	inner := http.ResponseWriter(w)
 	if u, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
-		inner = u.Unwrap() // gin's own Flush says nothing of errors
+		inner = u.Unwrap() // gin's own Flush reports no errors
 	}
 	c.control = http.NewResponseController(inner)
 	return c
 }
 
-// write sends bytes to the client. The error is a *slowError when it did not take them in time.
+// write sends bytes to the client. The error is a *slowError if the client did not accept them in time.
 //
-// The server's own limit is for a whole answer and would end the stream. Between two writes there is none: HTTP/2 ends a stream
-// when its deadline passes, whether something is written or not.
+// The server's own timeout is for a whole response and would end the stream. Between two writes there is no deadline: HTTP/2 ends
+// a stream when its deadline passes, even if nothing is being written.
 func (c *connection) write(b []byte) error {
 	if err := c.deadline(time.Now().Add(c.limit)); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (c *connection) write(b []byte) error {
 	return c.deadline(time.Time{})
 }
 
-// deadline sets the time by which the client must have taken what is written.
+// deadline sets the time by which the client must have accepted what is written.
 func (c *connection) deadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,8 +87,8 @@ func (c *connection) deadline(t time.Time) error {
 	return nil
 }
 
-// endWith lets no write begin once closing is closed, and ends the one that waits for the client. The function it returns ends
-// that, and bounds what is left: the end of the answer, which net/http writes.
+// endWith prevents new writes once closing is closed, and cuts short a write that waits for the client. The function it returns
+// stops that, and bounds the rest: the end of the response, which net/http writes.
 func (c *connection) endWith(closing <-chan struct{}) (stop func()) {
 	stopped := make(chan struct{})
 	var watching sync.WaitGroup
@@ -110,5 +110,5 @@ func (c *connection) endWith(closing <-chan struct{}) (stop func()) {
 	}
 }
 
-// lastWrite is how long a client may take to accept what is under way when the platform stops.
+// lastWrite is how long a client may take to accept a write in progress when the platform stops.
 const lastWrite = 250 * time.Millisecond

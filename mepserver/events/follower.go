@@ -17,38 +17,38 @@ import (
 
 // follower reads from etcd what one client has not seen yet, and hands it over as frames.
 //
-// It watches through the store's client, not through its Source: an embedded store's Source does not say what was there before a
-// change, and can ask one watch only how far it is, which is the mirror's (docs/adr/0003-in-process-event-stream.md).
+// It watches through the store's client, not through its Source: the Source of an embedded store does not report the value before
+// a change, and can request the progress of one watch only, which is the mirror's (docs/adr/0003-in-process-event-stream.md).
 type follower struct {
 	store   *etcd.Store
 	pace    pace
 	skipped *skipped
 	begin   func(context.Context) (int64, error)
-	// watch tells the gRPC streams of the clients apart. One that catches up must hold up neither the others nor the mirror of this
-	// process, which etcd tells nothing of its progress while another watch on its stream lags.
+	// watch tells the gRPC streams of the clients apart. A client that catches up must delay neither the others nor the mirror of
+	// this process: etcd reports no progress to a watch while another watch on the same stream lags.
 	watch  string
 	want   filter
 	caller caller
 	out    chan batch
 
-	// at is how far the client is, counting what it does not want; told is the revision of the last id it got.
+	// at is how far the client is, including events it does not want; told is the revision of the last id it was sent.
 	at   position
 	told int64
-	// lost says why at cannot be gone on from, empty as long as it can.
+	// lost says why the client cannot resume from at; empty as long as it can.
 	lost ResetReason
 
-	// What is known of the present watch.
+	// The state of the current watch.
 	cluster  uint64
 	heard    bool
-	revision int64 // the one whose events are being counted
-	next     int   // the index of the next event made of it
+	revision int64 // the revision whose events are being counted
+	next     int   // the index of the next event made from it
 	pending  batch
 }
 
-// errBehind ends a watch whose events wait too long for the client. They are left with etcd, where they take no room.
+// errBehind ends a watch whose events wait too long for the client. They are left in etcd, where they take no room.
 var errBehind = errors.New("the client is behind")
 
-// run follows etcd until ctx ends. It gives up for errRevoked only.
+// run follows etcd until ctx ends. It gives up only on errRevoked.
 func (f *follower) run(ctx context.Context) error {
 	wait := f.pace.retry
 	for {
@@ -77,7 +77,7 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
-// resume goes on from where the client is until something breaks.
+// resume continues from the client's position until something breaks.
 func (f *follower) resume(ctx context.Context) error {
 	f.pending = batch{}
 	if f.lost != "" {
@@ -96,8 +96,8 @@ func (f *follower) resume(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "mep-events", f.watch))
 	defer cancel()
-	// From the revision itself, not the next one: the client may have seen a part of it, and etcd reports no progress to a watch
-	// that begins in the future.
+	// From the revision itself, not the next one: the client may have seen only a part of it, and etcd reports no progress to a
+	// watch that begins in the future.
 	ch := f.store.Client.Watch(ctx, state.Root, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(f.at.revision),
 		clientv3.WithCreatedNotify(), clientv3.WithFragment())
 	f.revision = 0
@@ -125,17 +125,17 @@ func (f *follower) resume(ctx context.Context) error {
 	}
 }
 
-// maxSilence is how many times etcd may be asked how far it is without an answer.
+// maxSilence is how many progress requests etcd may leave unanswered.
 const maxSilence = 4
 
-// askProgress asks etcd how far the watch is. A failure shows as silence.
+// askProgress asks etcd for the progress of the watch. A failure shows as silence.
 func (f *follower) askProgress(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_ = f.store.Client.RequestProgress(ctx)
 }
 
-// receive makes events of what etcd sent.
+// receive makes events from a response of the watch.
 func (f *follower) receive(ctx context.Context, resp *clientv3.WatchResponse) error {
 	if err := resp.Err(); err != nil {
 		if resp.CompactRevision != 0 || errors.Is(err, rpctypes.ErrCompacted) {
@@ -156,7 +156,7 @@ func (f *follower) receive(ctx context.Context, resp *clientv3.WatchResponse) er
 		}
 	}
 	if resp.IsProgressNotify() {
-		// Everything up to there has been received, whether it made events or not.
+		// Everything up to this revision has been received, whether it made events or not.
 		if here := (position{resp.Header.Revision, whole}); f.at.before(here) {
 			f.at = here
 		}
@@ -167,7 +167,7 @@ func (f *follower) receive(ctx context.Context, resp *clientv3.WatchResponse) er
 	return f.handOver(ctx)
 }
 
-// sameStore finds out whether the place the client is at is one of the store that answers.
+// sameStore checks whether the client's position is one of the store that answers.
 func (f *follower) sameStore(ctx context.Context, resp *clientv3.WatchResponse) error {
 	if f.cluster == 0 {
 		f.cluster = resp.Header.ClusterId
@@ -181,7 +181,7 @@ func (f *follower) sameStore(ctx context.Context, resp *clientv3.WatchResponse) 
 	if resp.Header.Revision >= f.at.revision {
 		return nil
 	}
-	// A member of a cluster may only lag behind the one that told the client of the place.
+	// The member may merely lag behind the one that gave the client its position.
 	revision, err := f.store.Revision(ctx, state.Root)
 	if err == nil && revision < f.at.revision {
 		return ResetFuture
@@ -189,7 +189,7 @@ func (f *follower) sameStore(ctx context.Context, resp *clientv3.WatchResponse) 
 	return err
 }
 
-// take makes events of one change and keeps those that the client has not seen and wants.
+// take makes events from one change and keeps those that the client wants and has not seen.
 func (f *follower) take(ctx context.Context, ev *clientv3.Event) error {
 	if ev.Kv.ModRevision != f.revision {
 		f.revision, f.next = ev.Kv.ModRevision, 0
@@ -227,8 +227,8 @@ func (f *follower) take(ctx context.Context, ev *clientv3.Event) error {
 	return nil
 }
 
-// handOver waits until the client takes what is pending. The error is errBehind when that took so long that no more should be
-// received before the client has caught up.
+// handOver waits until the client takes the pending batch. The error is errBehind if that took so long that nothing more should
+// be received before the client has caught up.
 func (f *follower) handOver(ctx context.Context) error {
 	if len(f.pending.frames) == 0 {
 		return nil

@@ -39,7 +39,7 @@ func (m *metrics) count(b *batch) {
 	}
 }
 
-// skipped says once of every key that its record cannot be read, however many clients meet it.
+// skipped logs once for every key that its record cannot be read, however many clients come across it.
 type skipped struct {
 	log *slog.Logger
 

@@ -9,17 +9,18 @@ import (
 
 // position is a place in the sequence of events: after one event, or after all events of a revision.
 type position struct {
-	// revision is one of etcd, from 1.
+	// revision is an etcd revision, from 1.
 	revision int64
-	// index is that of the event among those made of the revision, from 0; whole stands for the last one, whatever its index.
+	// index is the index of the event among those made from the revision, from 0; whole stands for the last one, whatever its
+	// index.
 	index int
 }
 
 // whole is the index of the position after all events of a revision.
 const whole = math.MaxInt32
 
-// parsePosition reads the id of an event: "{revision}-{index}", or "{revision}" for the whole of it. Every position is written
-// in one way only.
+// parsePosition parses the id of an event: "{revision}-{index}", or "{revision}" for all events of the revision. Every position
+// has exactly one spelling.
 func parsePosition(id string) (position, error) {
 	revision, index, divided := strings.Cut(id, "-")
 	p := position{index: whole}
@@ -36,13 +37,13 @@ func parsePosition(id string) (position, error) {
 	return p, nil
 }
 
-// parseNumber reads a number from 0 to most without a sign or leading zeros.
+// parseNumber parses a number from 0 to most, without a sign or leading zeros.
 func parseNumber(s string, most int64) (int64, bool) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	return n, err == nil && n >= 0 && n <= most && strconv.FormatInt(n, 10) == s
 }
 
-// String is the id of the event at the position.
+// String returns the id of the event at the position.
 func (p position) String() string {
 	if p.index == whole {
 		return strconv.FormatInt(p.revision, 10)
@@ -50,7 +51,7 @@ func (p position) String() string {
 	return strconv.FormatInt(p.revision, 10) + "-" + strconv.Itoa(p.index)
 }
 
-// before reports whether p is an earlier place than q.
+// before reports whether p is earlier than q.
 func (p position) before(q position) bool {
 	return p.revision < q.revision || p.revision == q.revision && p.index < q.index
 }

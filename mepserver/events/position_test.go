@@ -26,7 +26,7 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// FuzzParsePosition checks that every id that is taken is written in the one way there is.
+// FuzzParsePosition checks that every accepted id has the one valid spelling.
 func FuzzParsePosition(f *testing.F) {
 	for _, s := range []string{"", "1", "1-0", "0-0", "-1-0", "1-2-3", " 1-0", "1-0\n", "١-٠", "1-2147483647", "0x1-0", "1_0-0", "+1"} {
 		f.Add(s)

@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// lastEventID is the header field in which a client says what it saw last.
+// lastEventID is the header field in which a client names the last event it saw.
 const lastEventID = "Last-Event-ID"
 
 // maxQueryValues bounds the values of one parameter.
@@ -21,12 +21,12 @@ const maxQueryValues = 100
 
 // request is what a client asks for.
 type request struct {
-	// after is what it saw last, the zero position when it begins.
+	// after is the last event the client saw, the zero position if it starts anew.
 	after position
 	want  filter
 }
 
-// filter says which events a client gets. The zero value lets all pass.
+// filter selects the events a client gets. The zero value passes all of them.
 type filter struct {
 	types []mm5.EventType
 	apps  []string
@@ -39,9 +39,9 @@ func (f *filter) passes(e *event) bool {
 	return (len(f.types) == 0 || slices.Contains(f.types, e.name)) && (len(f.apps) == 0 || slices.Contains(f.apps, e.app))
 }
 
-// parseRequest reads a request. Unknown parameters and malformed values are refused; repeated and comma-separated values of
-// types and app_instance_id both work. A Last-Event-ID counts more than the parameter: who follows a link that has one sends what
-// it saw since in the header.
+// parseRequest parses a request. It refuses unknown parameters and malformed values, and accepts both repeated and
+// comma-separated values of types and app_instance_id. A Last-Event-ID header takes precedence over the parameter: a client that
+// followed a link with the parameter sends the last event it saw since then in the header.
 func parseRequest(r *http.Request) (request, error) {
 	var req request
 	var faults problem.InvalidParams
@@ -95,7 +95,7 @@ func parseRequest(r *http.Request) (request, error) {
 	return req, errs.Params(faults)
 }
 
-// values divides the values of a parameter that has some already.
+// values splits raw into values of a parameter that already has some.
 func values(name, raw string, have int, faults *problem.InvalidParams) []string {
 	var list []string
 	for part := range strings.SplitSeq(raw, ",") {

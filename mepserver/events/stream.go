@@ -1,9 +1,9 @@
-// Package events tells the MEC platform manager of changes as they happen: GET /mm5/v1/events, a stream of server-sent events
+// Package events streams changes to the MEC platform manager as they happen: GET /mm5/v1/events returns server-sent events
 // (WHATWG HTML 9.2).
 //
-// Every client has a watch of its own on etcd, and the id of an event is a place in etcd's history. So a client that comes back
-// with the last id it saw goes on from there, whichever process it reaches and however often that was restarted. Where the
-// history is gone it is told to read the lists again.
+// Every client has its own watch on etcd, and the id of an event is a position in etcd's history. So a client that reconnects
+// with the last id it saw resumes from there, whichever process it reaches and however often that process was restarted. If the
+// history is gone, the client is told to read the lists again.
 package events
 
 import (
@@ -26,24 +26,25 @@ import (
 	"github.com/openmep/mep/kit/run"
 )
 
-// maxClients is how many clients are served at a time.
+// maxClients is how many clients are served concurrently.
 const maxClients = 32
 
-// comeBack is when a client that was refused should try again, and reconnect the time after which one does that lost its stream.
+// comeBack is the delay before a refused client should try again, reconnect the delay before a client that lost its stream
+// reconnects.
 const (
 	comeBack  = 10 * time.Second
 	reconnect = 2 * time.Second
 )
 
-// pace is how long things may take.
+// pace holds the time limits.
 type pace struct {
-	// keepAlive is how long a stream is silent before a comment is sent, and etcd asked how far it is.
+	// keepAlive is how long a stream is silent before a comment is sent and etcd is asked for its progress.
 	keepAlive time.Duration
-	// write is how long a client may take to accept what is written to it; then it is dropped.
+	// write is how long a client may take to accept a write before it is dropped.
 	write time.Duration
-	// behind is how long what came from etcd may wait for the client before it is left with etcd.
+	// behind is how long events from etcd may wait for the client before they are left in etcd.
 	behind time.Duration
-	// retry and maxRetry bound the growing time between two attempts to reach etcd.
+	// retry and maxRetry bound the growing delay between two attempts to reach etcd.
 	retry, maxRetry time.Duration
 }
 
@@ -62,7 +63,7 @@ type Stream struct {
 	once    sync.Once
 }
 
-// New makes a stream of the changes in store.
+// New returns a stream of the changes in store.
 func New(store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Stream {
 	s := &Stream{
 		store: store, log: log, metrics: newMetrics(reg), skipped: skipped{log: log}, closing: make(chan struct{}),
@@ -78,26 +79,27 @@ func New(store *etcd.Store, log *slog.Logger, reg prometheus.Registerer) *Stream
 	return s
 }
 
-// Follow makes streams that resume nothing begin where the copy is that lists are answered from: then no change falls between a list
-// and the stream, and a stream can begin while etcd is away. Without it they begin at etcd's present revision. And no event is sent
-// before the copy shows it, or a client that asks because of it would hear of what was before. Call it before the stream is used.
+// Follow makes streams that resume nothing begin at the revision of the copy that lists are answered from, so that no change
+// falls between a list and the stream, and a stream can begin while etcd is unavailable. Without Follow, they begin at etcd's
+// current revision. Follow also holds back events until the copy shows them; otherwise a client that sends a request because of
+// an event would get the earlier state. Call Follow before the stream is used.
 func (s *Stream) Follow(revision func() int64, catchUp func(context.Context, int64) error) {
 	s.begin, s.catchUp = revision, catchUp
 }
 
-// Run serves until ctx ends, then ends all streams. It is to run beside the listener and end with it, whose drain would wait
-// for the streams otherwise.
+// Run serves until ctx ends, then ends all streams. Run must end together with the listener, whose drain would otherwise wait for
+// the streams.
 func (s *Stream) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.Close()
 	return nil
 }
 
-// Close ends all streams and refuses new ones. It does not wait for them: that is what the listener does.
+// Close ends all streams and refuses new ones. It does not wait for them: the listener does.
 func (s *Stream) Close() { s.once.Do(func() { close(s.closing) }) }
 
-// Handler answers GET and HEAD. Errors are of the kinds errs.Invalid, and errs.Unavailable when there are too many clients or
-// etcd does not say where the stream begins.
+// Handler answers GET and HEAD. Errors are of the kinds errs.Invalid, and errs.Unavailable if the platform is stopping, there are
+// too many clients, or etcd does not say where the stream begins.
 func (s *Stream) Handler() httpx.Handler {
 	return func(c *gin.Context) error {
 		req, err := parseRequest(c.Request)
@@ -142,7 +144,7 @@ func (s *Stream) Handler() httpx.Handler {
 	}
 }
 
-// beginning is where a stream begins that resumes nothing.
+// beginning returns the revision at which a stream that resumes nothing begins.
 func (s *Stream) beginning(ctx context.Context) (int64, error) {
 	if s.begin != nil {
 		return max(1, s.begin()), nil
@@ -154,12 +156,12 @@ func sendHeader(c *gin.Context) {
 	h := c.Writer.Header()
 	h["Content-Type"] = []string{"text/event-stream"}
 	h["Cache-Control"] = []string{"no-store"}
-	h["X-Accel-Buffering"] = []string{"no"} // or nginx would collect the events
+	h["X-Accel-Buffering"] = []string{"no"} // otherwise nginx buffers the events
 	c.Writer.WriteHeader(http.StatusOK)
 	c.Writer.WriteHeaderNow()
 }
 
-// serve sends what the follower finds until the client, the caller's proof or the platform ends.
+// serve sends what the follower finds until the client leaves, the caller's proof ends, or the platform stops.
 func (s *Stream) serve(c *gin.Context, f *follower) {
 	ctx := c.Request.Context()
 	conn := newConnection(c.Writer, s.pace.write)
@@ -196,7 +198,7 @@ func (s *Stream) serve(c *gin.Context, f *follower) {
 			return
 		case next = <-f.out:
 			if s.catchUp != nil {
-				_ = s.catchUp(ctx, next.revision) // sent all the same when the copy lags for long
+				_ = s.catchUp(ctx, next.revision) // the batch is sent anyway if the copy lags for long
 			}
 		case <-idle.C:
 			next.frames = []byte(":\n\n")
@@ -210,10 +212,10 @@ func (s *Stream) serve(c *gin.Context, f *follower) {
 	}
 }
 
-// gone is called when a client took no more.
+// gone handles a client that accepts no more.
 func (s *Stream) gone(c *gin.Context, err error) {
 	if !tooSlow(err) {
-		return // it went, or the platform stops
+		return // the client left, or the platform is stopping
 	}
 	s.metrics.dropped.Inc()
 	s.log.Warn("a client takes the events too slowly and is dropped", "request_id", httpx.RequestID(c),

@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/kit/identity"
 )
 
-// smallBuffers keeps the kernel from taking what a client does not read.
+// smallBuffers keeps the kernel from buffering what a client does not read.
 func smallBuffers(s *httptest.Server) {
 	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		_ = c.(*net.TCPConn).SetWriteBuffer(4 << 10)
@@ -26,7 +26,7 @@ func smallBuffers(s *httptest.Server) {
 	}
 }
 
-// deaf opens a stream over HTTP/1.1 and reads nothing of it.
+// deaf opens a stream over HTTP/1.1 and reads nothing from it.
 func deaf(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
@@ -94,7 +94,7 @@ func TestSlowClientDelaysNobody(t *testing.T) {
 
 func TestClientThatFallsBehindMissesNothing(t *testing.T) {
 	n := newNode(t)
-	n.pace.behind = -1 // every batch takes too long, and the watch is begun anew after each
+	n.pace.behind = -1 // every batch takes too long, so the watch restarts after each
 	n.serve(t, nil)
 	c := n.follow(t, "", "")
 	for i := range 30 {
@@ -131,7 +131,7 @@ func TestPlatformThatStopsEndsTheStreams(t *testing.T) {
 	c := n.follow(t, "", "")
 	deaf(t, listener.Addr().String())
 	require.Eventually(t, func() bool { return metric(t, n.reg, "mep_events_clients", "") == 2 }, waitTime, time.Millisecond)
-	n.flood(t, 60) // more than the kernel takes
+	n.flood(t, 60) // more than the kernel buffers
 	stop()
 	for range 2 {
 		select {
@@ -224,7 +224,7 @@ func TestStreamEndsWhenWhatLetItInIsTakenBack(t *testing.T) {
 				s.ended(t)
 				require.Contains(t, n.log.String(), "taken back")
 				require.NotContains(t, n.log.String(), "level=ERROR")
-				// Those who are let in later, and resume from before, are not meant.
+				// The revocation does not affect callers that are let in later and resume from before.
 				s = n.follow(t, "?types=operation", "1-0")
 			}
 			n.put(t, state.OperationKey("o"), state.Operation{Version: state.Current(), Type: "START"})

@@ -33,13 +33,13 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// etcd's own background work, left over from closed servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
 }
 
-// waitTime is how long a test waits for what must happen.
+// waitTime is how long a test waits for something that must happen.
 const waitTime = time.Minute
 
 // node is a stream behind a real listener, on a real etcd.
@@ -52,11 +52,11 @@ type node struct {
 	url     string
 	http    *http.Client
 	log     *lockedBuffer
-	caller  *identity.Caller // of the requests to come
+	caller  *identity.Caller // of the next requests
 	handler http.Handler
 }
 
-// lockedBuffer is a log that is read while it is written.
+// lockedBuffer is a log that can be read while it is written.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -78,7 +78,7 @@ func (l *lockedBuffer) String() string {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{etcd: etcdtest.Start(t), reg: prometheus.NewRegistry(), log: &lockedBuffer{}}
-	store, err := etcd.Dial(etcd.Config{Endpoints: []string{n.etcd.Endpoint()}, Timeout: 10 * time.Second}) // also on a machine that is busy
+	store, err := etcd.Dial(etcd.Config{Endpoints: []string{n.etcd.Endpoint()}, Timeout: 10 * time.Second}) // for busy machines
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = store.Close() })
 	n.store = store
@@ -97,7 +97,7 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-// serve starts the listener; change may alter it before.
+// serve starts the listener; change may modify it first.
 func (n *node) serve(t *testing.T, change func(*httptest.Server)) {
 	t.Helper()
 	n.server = httptest.NewUnstartedServer(n.handler)
@@ -211,7 +211,7 @@ func (n *node) follow(t *testing.T, query, lastID string) *client {
 	return c
 }
 
-// parse reads server-sent events as WHATWG HTML 9.2.6 has it.
+// parse parses server-sent events as specified in WHATWG HTML 9.2.6.
 func parse(r io.Reader, c *client) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 8<<20)
@@ -274,7 +274,7 @@ func (c *client) ended(t *testing.T) {
 	}
 }
 
-// upTo reads events until the one that tells of the app, which is not among them.
+// upTo reads events up to the one about the app, which it does not return.
 func (c *client) upTo(t *testing.T, appID string) []message {
 	t.Helper()
 	var got []message
@@ -501,7 +501,7 @@ func TestResumeWhereHistoryIsGoneBeginsAnew(t *testing.T) {
 		"beyond all":    {"9223372036854775807-2147483646", ResetFuture},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// A filter does not keep a reset back.
+			// A filter does not suppress a reset.
 			s := n.follow(t, "?types=operation,app&app_instance_id=later", c.id)
 			m := s.next(t)
 			require.Equal(t, "reset", m.name)
@@ -522,7 +522,7 @@ func TestResumeWhereHistoryIsGoneBeginsAnew(t *testing.T) {
 		s := n.follow(t, "", fmt.Sprint(at))
 		next := n.put(t, state.AppKey("c"), app("new"))
 		require.Equal(t, fmt.Sprintf("%d-0", next), s.next(t).id, "nothing is missing")
-		// What the apps were before is gone, and with it what is left to tell of the revision.
+		// The previous values are gone, and with them the remaining events of the revision.
 		half := n.follow(t, "", fmt.Sprintf("%d-0", at))
 		require.Equal(t, "reset", half.next(t).name)
 	})
@@ -616,7 +616,7 @@ func TestStreamOutlivesEtcdsAbsence(t *testing.T) {
 	for range 3 {
 		receive(t, c.comments)
 	}
-	// With an id a stream can also be begun meanwhile; without one, nobody knows where.
+	// With an id, a stream can begin even now; without one, its starting revision is unknown.
 	resumed := n.follow(t, "", "1-0")
 	resp := n.request(t, t.Context(), http.MethodGet, "", "")
 	defer resp.Body.Close()

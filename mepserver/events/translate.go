@@ -16,7 +16,8 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// translators make events of the changes below a prefix. What is below none of them, such as credentials, is nobody's business.
+// translators make events from the changes below a prefix. Changes below any other prefix, such as that of credentials, make
+// none.
 var translators = []struct {
 	prefix string
 	events func(change) ([]event, error)
@@ -33,12 +34,12 @@ var translators = []struct {
 type change struct {
 	// id is the key without its prefix.
 	key, id string
-	// now is nil after a removal, was before a creation.
+	// now is nil for a removal, was for a creation.
 	now, was *mvccpb.KeyValue
 }
 
-// translate makes events of one change in etcd, always the same ones of the same change. The error is ResetCompacted when what
-// was there before is not known any more, else that of a record this release cannot read.
+// translate makes the events of one change in etcd, always the same ones for the same change. The error is ResetCompacted if the
+// value before the change is no longer known, otherwise that of a record this release cannot read.
 func translate(ev *clientv3.Event) ([]event, error) {
 	for _, t := range translators {
 		id, ok := strings.CutPrefix(string(ev.Kv.Key), t.prefix)
@@ -57,7 +58,7 @@ func translate(ev *clientv3.Event) ([]event, error) {
 	return nil, nil
 }
 
-// plainID refuses what does not stand for itself in a key.
+// plainID returns the id, and an error if it is empty or contains a slash.
 func (c *change) plainID() (string, error) {
 	if c.id == "" || strings.Contains(c.id, "/") {
 		return "", fmt.Errorf("key %q does not end in an id", c.key)
@@ -65,8 +66,8 @@ func (c *change) plainID() (string, error) {
 	return c.id, nil
 }
 
-// records decodes a record after and before a change. Neither is nil only where there was no record. The one before is also nil
-// when it cannot be read but the one after can: nobody was told of it.
+// records decodes the records after and before a change. A record is nil if there was none. The one before is also nil if it
+// cannot be read but the one after can: nobody was told of it.
 func records[R state.Record](c change) (now, was *R, err error) {
 	if c.was != nil {
 		if was, err = decode[R](c.was); err != nil && c.now == nil {
@@ -123,7 +124,7 @@ func step(a *state.App) string {
 	return string(a.Ending.Step)
 }
 
-// serviceEvents sees in a change what notifications see in it (MEC 011 8.1.4.2).
+// serviceEvents classifies a change as notifications do (MEC 011 8.1.4.2).
 func serviceEvents(c change) ([]event, error) {
 	var now, was *registry.Service
 	var err error
@@ -148,7 +149,7 @@ func serviceEvents(c change) ([]event, error) {
 		case attributes:
 		case stateChanged:
 			kind = mp1.ChangeState
-		default: // a heartbeat was written down
+		default: // only a heartbeat was recorded
 			return nil, nil
 		}
 	}
@@ -165,8 +166,8 @@ func trafficRule(r *mp1.TrafficRule) (string, mp1.RuleState) { return r.TrafficR
 
 func dnsRule(r *mp1.DNSRule) (string, mp1.RuleState) { return r.DNSRuleID, r.State }
 
-// ruleEvents makes the translator of the rules of one kind: one event for each rule that differs, in the order of the rules
-// after the change, then one for each that is gone.
+// ruleEvents returns the translator for the rules of one kind. It makes one event for each rule that differs, in the order of the
+// rules after the change, then one for each rule that is gone.
 func ruleEvents[R any](kind mm5.RuleKind, members func(*R) (string, mp1.RuleState)) func(change) ([]event, error) {
 	index := func(rules *state.Rules[R]) (map[string]*R, bool) {
 		known := make(map[string]*R)
@@ -225,7 +226,7 @@ func ruleEvents[R any](kind mm5.RuleKind, members func(*R) (string, mp1.RuleStat
 	}
 }
 
-// statusEvents tells of reports that say something new. The removal of a report says nothing that the rules do not.
+// statusEvents makes events of reports that say something new. The removal of a report says nothing that the rules do not.
 func statusEvents(c change) ([]event, error) {
 	reconciler, app, err := state.SplitKey(state.PrefixStatus, c.key)
 	if err != nil || c.now == nil {
@@ -236,7 +237,7 @@ func statusEvents(c change) ([]event, error) {
 		return nil, err
 	}
 	if was == nil && now.Generation == 0 {
-		return nil, nil // says that a report is to come
+		return nil, nil // only announces a report
 	}
 	if was != nil && was.Generation == now.Generation && slices.Equal(was.Applied, now.Applied) && maps.Equal(was.Failed, now.Failed) {
 		return nil, nil
@@ -251,7 +252,7 @@ func statusEvents(c change) ([]event, error) {
 	return []event{{mm5.EventRuleStatus, app, e}}, nil
 }
 
-// operationEvents tells of operations that begin and end. One that is no longer kept is no event.
+// operationEvents makes events of operations that begin and end. The removal of an operation's record makes none.
 func operationEvents(c change) ([]event, error) {
 	id, err := c.plainID()
 	if err != nil || c.now == nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// changeOf is a change in etcd from one record to another; nil stands for none.
+// changeOf returns a change in etcd from one record to another; nil stands for no record.
 func changeOf(t *testing.T, key string, was, now any) *clientv3.Event {
 	t.Helper()
 	value := func(v any) []byte {

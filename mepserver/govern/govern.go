@@ -1,5 +1,5 @@
-// Package govern answers what EdgeGallery's MEPM asks about the use of services: how often they were called over the gateway, who
-// subscribed to them, and what services there are.
+// Package govern serves EdgeGallery's MEPM the statistics on the use of services: how often they were called through
+// the gateway, who subscribed to them, and which services there are.
 package govern
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// root is where EdgeGallery has these resources.
+// root is the path of these resources at EdgeGallery.
 const root = "/mep/service_govern/v1"
 
 // API holds what the handlers need.
@@ -31,13 +31,13 @@ type API struct {
 	now           func() time.Time
 }
 
-// calls is what a replica of the gateway counted in a part of an hour.
+// calls is one part of what a replica of the gateway counted in an hour.
 type calls struct {
 	hour time.Time
 	of   map[string]int64 // by service
 }
 
-// New adds the collection of call statistics to the mirror, which is not to run yet. view is how services
+// New adds the collection of call statistics to the mirror, which must not be running yet. view returns how services
 // are shown.
 func New(m *watched.Mirror, services *registry.Registry, subscriptions *subscription.Book, view func() registry.View) *API {
 	return &API{
@@ -74,25 +74,25 @@ func decode(key string, value []byte, _ int64) (calls, error) {
 	return c, nil
 }
 
-// Mount adds the API to a router. Whoever gets to it holds the scope mm5.
+// Mount adds the API to a router, which must already require the scope mm5.
 func (a *API) Mount(r gin.IRoutes) {
 	get(r, "/kong_log", a.callLog)
 	get(r, "/subscribe_statistic", a.subscribeStatistic)
 	get(r, "/services", a.list)
 }
 
-// get registers a handler for GET and HEAD; net/http leaves the body of the latter out.
+// get registers a handler for GET and HEAD; net/http omits the body for HEAD.
 func get(r gin.IRoutes, path string, h httpx.Handler) {
 	r.GET(root+path, httpx.Handle(h))
 	r.HEAD(root+path, httpx.Handle(h))
 }
 
-// render answers with data in EdgeGallery's wrapping.
+// render answers with data in EdgeGallery's envelope.
 func render[T any](c *gin.Context, data T) error {
 	return httpx.JSON(c, http.StatusOK, mm5.Wrapped[T]{Data: data})
 }
 
-// callLog says how often services were called on each of the last days, as the gateway counted it.
+// callLog answers with the number of calls of each service on each of the last days, as counted by the gateway.
 func (a *API) callLog(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
@@ -120,7 +120,7 @@ func (a *API) days() map[string][mm5.CallDays]int64 {
 	for item := range a.calls.Snapshot().From(state.StatisticsHour(today.Add(-(mm5.CallDays - 1) * day))) {
 		i := int(today.Sub(item.Value.hour.Truncate(day)) / day)
 		if i < 0 || i >= mm5.CallDays {
-			continue // a clock of the gateway is ahead
+			continue // the clock of a gateway is ahead
 		}
 		for service, n := range item.Value.of {
 			times := days[service]
@@ -133,8 +133,7 @@ func (a *API) days() map[string][mm5.CallDays]int64 {
 	return days
 }
 
-// subscribeStatistic says which app instances subscribed to which services. A subscription to all services is one to none in
-// particular.
+// subscribeStatistic answers with the services each app instance subscribed to. A subscription to all services does not count.
 func (a *API) subscribeStatistic(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
@@ -161,7 +160,7 @@ func (a *API) subscribeStatistic(c *gin.Context) error {
 	return render(c, v)
 }
 
-// list shows all services as Mp1 does. There may be too many to put them together before the first is sent.
+// list answers with all services as Mp1 shows them. It streams them, because there may be too many to assemble first.
 func (a *API) list(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err

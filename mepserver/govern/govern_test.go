@@ -29,7 +29,7 @@ import (
 func TestMain(m *testing.M) {
 	gin.SetMode(gin.TestMode)
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// Background goroutines that etcd servers leave behind when closed.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 	)
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 var now = time.Date(2026, 11, 23, 0, 30, 0, 0, time.UTC)
 
-// world is the API on an etcd of its own.
+// world is the API on its own etcd.
 type world struct {
 	*API
 	t      *testing.T
@@ -77,7 +77,7 @@ func (w *world) get(method, path string) *httptest.ResponseRecorder {
 	return rec
 }
 
-// data reads what is wrapped in an answer.
+// data decodes the data in the envelope of a response.
 func data[T any](w *world, path string) T {
 	w.t.Helper()
 	rec := w.get(http.MethodGet, path)
@@ -111,7 +111,7 @@ func (w *world) subscribe(app string, filter *mp1.FilteringCriteria) {
 	w.put(state.PrefixAvailSubs+app+"/"+uuid.NewString(), value)
 }
 
-// count writes a record and waits until it is seen.
+// count writes a record and waits until the mirror shows it.
 func (w *world) count(at time.Time, part int, folded bool, calls map[string]int64) {
 	w.t.Helper()
 	s := state.CallStatistics{}

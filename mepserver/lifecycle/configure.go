@@ -23,18 +23,19 @@ import (
 	"github.com/openmep/mep/mepserver/rules"
 )
 
-// Configure is a configuration of an app instance that the MEPM asks for.
+// Configure is a configuration of an app instance that the MEPM requests.
 type Configure struct {
 	AppInstanceID string
 	// Request has passed its Check; see also Manager.CheckRequest.
 	Request mm5.ConfigPlatformForAppRequest
-	// EdgeGallery says that it came in EdgeGallery's form: the rules are in force at once. SupportsMp1 is a member of it.
+	// EdgeGallery means that the request has EdgeGallery's form: the rules are in force at once. SupportsMp1 is a member of
+	// that form.
 	EdgeGallery, SupportsMp1 bool
-	// Allowed returns why the present configuration, nil when there is none, must not be replaced; may be nil.
+	// Allowed returns why the present configuration, nil if there is none, must not be replaced. Allowed may be nil.
 	Allowed func(present *Configuration) error
 }
 
-// CheckRequest checks what a configuration asks of the platform: features and transports. The error is of the kind
+// CheckRequest checks what a configuration requires of the platform: features and transports. The error is of the kind
 // errs.Invalid.
 func (m *Manager) CheckRequest(r *mm5.ConfigPlatformForAppRequest) error {
 	policy := m.Policy()
@@ -52,8 +53,8 @@ func (m *Manager) CheckRequest(r *mm5.ConfigPlatformForAppRequest) error {
 	return errs.Params(faults)
 }
 
-// missingTransports returns what the platform lacks when it has no group of transports, whose members share a label, as a
-// whole.
+// missingTransports returns the transports that the platform lacks if it supports no group of them as a whole. The members of
+// a group share a label.
 func missingTransports(deps []mp1.TransportDependency, has []mp1.TransportInfo) string {
 	if len(deps) == 0 {
 		return ""
@@ -91,7 +92,7 @@ type plan struct {
 	declared mm5.ConfigPlatformForAppRequest
 }
 
-// cmps hold as long as what the plan was made for has not changed.
+// cmps returns comparisons that hold as long as what the plan is based on has not changed.
 func (p *plan) cmps(appInstanceID string) []clientv3.Cmp {
 	cmps := []clientv3.Cmp{same(state.AppKey(appInstanceID), p.app), same(state.ConfigurationKey(appInstanceID), p.present)}
 	for _, r := range p.plans {
@@ -112,7 +113,7 @@ func (p *plan) changed() bool {
 	return false
 }
 
-// maxNames is how many bytes the names of the services take that an app declares: they are part of its record.
+// maxNames bounds the names of the services that an app declares, in bytes: they are part of its record.
 const maxNames = 128 << 10
 
 func (m *Manager) plan(in *Configure) (*plan, error) {
@@ -173,7 +174,7 @@ func (m *Manager) plan(in *Configure) (*plan, error) {
 	return p, err
 }
 
-// changedMembers names the members in which two configurations differ.
+// changedMembers returns the names of the members in which two configurations differ.
 func changedMembers(was, now *mm5.ConfigPlatformForAppRequest) ([]string, error) {
 	list := []string{}
 	a, b := reflect.ValueOf(was).Elem(), reflect.ValueOf(now).Elem()
@@ -197,7 +198,7 @@ func changedMembers(was, now *mm5.ConfigPlatformForAppRequest) ([]string, error)
 	return list, nil
 }
 
-// records are those that make up the configuration of an app instance; nil where there is none.
+// records are the records that make up the configuration of an app instance; nil where there is none.
 type records struct {
 	app           *apps.Item
 	configuration *Configuration
@@ -205,7 +206,7 @@ type records struct {
 	dns           *rules.Item[mp1.DNSRule]
 }
 
-// records are as one transaction left them.
+// records returns the records as one transaction left them.
 func (m *Manager) records(appInstanceID string) (r records) {
 	m.Mirror.Together(func() {
 		r.app, _ = m.Apps.Get(appInstanceID)
@@ -215,7 +216,8 @@ func (m *Manager) records(appInstanceID string) (r records) {
 	return r
 }
 
-// Declared is the configuration of an app instance, and what the MEPM declared: with its rules. ok is false when there is none.
+// Declared returns the configuration of an app instance, and what the MEPM declared, including the rules. ok is false if
+// there is no configuration.
 func (m *Manager) Declared(appInstanceID string) (cfg *Configuration, declared mm5.ConfigPlatformForAppRequest, ok bool) {
 	r := m.records(appInstanceID)
 	if r.configuration == nil {
@@ -235,13 +237,13 @@ func (m *Manager) Declared(appInstanceID string) (cfg *Configuration, declared m
 	return r.configuration, declared, true
 }
 
-// Diff says what a configuration would change, with the errors of Configure.
+// Diff returns what a configuration would change, with the errors of Configure.
 func (m *Manager) Diff(in Configure) (*mm5.ConfigurationDiff, error) {
 	for range maxTries {
 		before := m.records(in.AppInstanceID)
 		p, err := m.plan(&in)
 		if m.records(in.AppInstanceID) != before {
-			continue // what was compared with may have been parts of two configurations
+			continue // the comparison may have mixed parts of two configurations
 		}
 		if err != nil {
 			return nil, err
@@ -254,10 +256,10 @@ func (m *Manager) Diff(in Configure) (*mm5.ConfigurationDiff, error) {
 	return nil, errContended(in.AppInstanceID)
 }
 
-// Configure stores a configuration and returns the id of the operation that brings its rules in force. The same configuration
-// again is the same operation, unless that failed. Errors are those of Allowed, of the kinds errs.NotFound (what cannot be
-// an id), errs.Invalid (more rules than fit), errs.Conflict (the instance is being stopped or terminated), and those of
-// etcd.Store.Txn.
+// Configure stores a configuration and returns the id of the operation that puts its rules in force. Repeating a
+// configuration returns the same operation, unless that failed. Errors are those of Allowed, of the kinds errs.NotFound (not
+// a valid app instance id), errs.Invalid (more than fits), errs.Conflict (the instance is being stopped or terminated, or its
+// id is a manager's name), errs.TooManyRequests (far too many operations are kept), and those of etcd.Store.Txn.
 func (m *Manager) Configure(ctx context.Context, in Configure) (string, error) {
 	unlock, err := m.locks.Lock(ctx, in.AppInstanceID)
 	if err != nil {
@@ -306,7 +308,7 @@ func (m *Manager) Configure(ctx context.Context, in Configure) (string, error) {
 	return "", errContended(in.AppInstanceID)
 }
 
-// configure adds what a configuration changes.
+// configure adds the writes of a configuration.
 func (m *Manager) configure(c *change, id string, in *Configure, p *plan) error {
 	rec := p.record
 	rec.Operation = id
@@ -339,7 +341,7 @@ func (m *Manager) configure(c *change, id string, in *Configure, p *plan) error 
 	return nil
 }
 
-// declaredServices are the names of the services a configuration lets the app discover.
+// declaredServices returns the names of the services that a configuration lets the app discover.
 func declaredServices(r *mm5.ConfigPlatformForAppRequest) []string {
 	var names []string
 	for _, d := range r.AppServiceRequired {
@@ -352,8 +354,8 @@ func declaredServices(r *mm5.ConfigPlatformForAppRequest) []string {
 	return slices.Compact(names)
 }
 
-// repeated is the operation that was asked for by the same request, empty when there is none, when it failed, or when another one
-// undid it.
+// repeated returns the id of the operation that the same request asked for before, empty if there is none, if it failed, or
+// if another operation undid it.
 func (m *Manager) repeated(appInstanceID string, of mm5.OperationType, fingerprint string) string {
 	for _, item := range m.Operations.Of(appInstanceID) {
 		switch rec := &item.Value.Record; {
@@ -366,12 +368,12 @@ func (m *Manager) repeated(appInstanceID string, of mm5.OperationType, fingerpri
 	return ""
 }
 
-// undoes says which operation undoes another one.
+// undoes maps an operation to the one that undoes it.
 var undoes = map[mm5.OperationType]mm5.OperationType{
 	mm5.OperationStart: mm5.OperationStop, mm5.OperationStop: mm5.OperationStart,
 }
 
-// room refuses an operation when far too many are kept already: those that have ended are cleared away in the background.
+// room refuses an operation if far too many are kept already: ended ones are removed in the background.
 func (m *Manager) room() error {
 	if most := m.Policy().MaxOperations; m.Operations.Collection().Snapshot().Len() > most+most/2 {
 		return errs.New(errs.TooManyRequests, "there are more than %d operations: wait for some to end", most).After(5 * time.Second)
@@ -380,8 +382,8 @@ func (m *Manager) room() error {
 }
 
 // Unconfigure removes the configuration of an app instance and its rules, and returns the id of the operation. An instance
-// that nothing else made known, and that has nothing, is forgotten. The error is of the kind errs.NotFound when there is no
-// configuration, else it is as for Configure.
+// that nothing else made known, and that has nothing else, is forgotten. The error is of the kind errs.NotFound if there is
+// no configuration, otherwise as for Configure.
 func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGallery bool, allowed func(present *Configuration) error) (string, error) {
 	unlock, err := m.locks.Lock(ctx, appInstanceID)
 	if err != nil {
@@ -446,12 +448,12 @@ func (m *Manager) Unconfigure(ctx context.Context, appInstanceID string, edgeGal
 	return "", errContended(appInstanceID)
 }
 
-// nothingOf holds as long as an app instance has nothing of its own. Its credentials are not among that, but what creates them
-// changes its record.
+// nothingOf returns comparisons that hold as long as an app instance has nothing of its own. They do not cover its
+// credentials, but creating those changes its record.
 func nothingOf(appInstanceID string) []clientv3.Cmp {
 	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(state.RegistrationKey(appInstanceID)), "=", 0)}
 	for _, prefix := range []string{state.PrefixServices, state.PrefixAvailSubs, state.PrefixTermSubs} {
-		// Of a range without keys, this is true.
+		// This holds for a range without keys.
 		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(prefix+appInstanceID+"/"), "=", 0).WithPrefix())
 	}
 	return cmps
@@ -473,7 +475,7 @@ func some[V any](seq func(func(V) bool)) bool {
 	return false
 }
 
-// HasCredentials reports whether there are credentials for an app instance.
+// HasCredentials reports whether an app instance has credentials.
 func (m *Manager) HasCredentials(appInstanceID string) bool {
 	return some(m.Identities.AppCredentials(appInstanceID))
 }

@@ -19,24 +19,24 @@ import (
 	"github.com/openmep/mep/mepserver/termination"
 )
 
-// bringing is what one process knows of bringing an app instance to its end, beyond what is stored.
+// bringing is what one process knows about ending an app instance, beyond what is stored.
 type bringing struct {
 	*Engine
 	id string
-	// of is the ending the fields below are about: a termination may take the place of a stop.
+	// of identifies the ending that the fields below are about: a termination may replace a stop.
 	of string
-	// told is the operation that the subscribers are being told of; stop ends that at once.
+	// told is the operation that the subscribers are being notified of; stop ends the notification at once.
 	told string
 	stop func()
-	// step is the step that is being done; it is ahead of the stored one only when the store has no room for that.
+	// step is the step being carried out; it is ahead of the stored one only if the store has no room for the next one.
 	step state.EndingStep
-	// until is when the wait of the step is over by this process's own clock, which no one can change.
+	// until is when the wait of the step ends by this process's monotonic clock, which no one can change.
 	until     time.Time
 	untilStep string
 }
 
-// bring brings an app instance to its end, step by step. Every step is a transaction that only succeeds if nothing it was
-// decided on has changed; whatever happens in between, the next process begins with the step that is stored.
+// bring ends an app instance, step by step. Every step is a transaction that succeeds only if nothing it was based on has
+// changed; whatever happens in between, the next process begins with the stored step.
 func (e *Engine) bring(ctx context.Context, appInstanceID string, wake <-chan struct{}) {
 	b := &bringing{Engine: e, id: appInstanceID, stop: func() {}}
 	failures := 0
@@ -51,7 +51,7 @@ func (e *Engine) bring(ctx context.Context, appInstanceID string, wake <-chan st
 		wait, err := b.do(ctx, app)
 		switch {
 		case errors.Is(err, errOvertaken):
-			// Somebody else changed it, or leads by now.
+			// Someone else changed the record, or leads by now.
 			failures++
 			wait = min(10*time.Millisecond<<min(failures-1, 7), time.Second)
 		case err != nil && ctx.Err() == nil:
@@ -75,7 +75,7 @@ func (e *Engine) bring(ctx context.Context, appInstanceID string, wake <-chan st
 	e.mu.Unlock()
 }
 
-// leave ends the work for an app instance unless there is some again.
+// leave ends the work for an app instance unless there is work again, and reports whether it did.
 func (e *Engine) leave(appInstanceID string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -86,7 +86,7 @@ func (e *Engine) leave(appInstanceID string) bool {
 	return true
 }
 
-// do does what is next, and returns how long to wait before looking again.
+// do carries out the current step and returns how long to wait before it is called again.
 func (b *bringing) do(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	ending := app.Value.Record.Ending
 	if of := fmt.Sprint(app.CreateRevision, ending.Action, ending.Operation); of != b.of {
@@ -118,8 +118,8 @@ func (b *bringing) do(ctx context.Context, app *apps.Item) (time.Duration, error
 	return b.end(ctx, app)
 }
 
-// remaining is how long the wait of a step lasts that ends at a moment, but no longer than most from when this process began
-// it.
+// remaining returns how much is left of the wait named by what, which lasts until the given moment, but no longer than most
+// from when this process began it.
 func (b *bringing) remaining(what string, until time.Time, most time.Duration) time.Duration {
 	if b.untilStep != what {
 		now := time.Now()
@@ -128,16 +128,16 @@ func (b *bringing) remaining(what string, until time.Time, most time.Duration) t
 	return time.Until(b.until)
 }
 
-// lateNotice is how long subscribers are still told once one of them has confirmed.
+// lateNotice is how long subscribers are still notified once one of them has confirmed.
 const lateNotice = 10 * time.Second
 
-// notice tells the app and waits for it.
+// notice notifies the app and waits for it.
 func (b *bringing) notice(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	ending := app.Value.Record.Ending
 	wait := b.remaining(ending.Operation+ending.Deadline.String(), ending.Deadline, time.Duration(ending.Timeout)*time.Second)
 	if ending.Timeout == 0 || !ending.Confirmed.IsZero() || wait <= 0 {
 		if ending.Timeout == 0 {
-			b.stop() // those who have not been told yet need not be any more
+			b.stop() // those not notified yet need not be any more
 		} else {
 			time.AfterFunc(lateNotice, b.stop)
 		}
@@ -171,7 +171,7 @@ func (b *bringing) notice(ctx context.Context, app *apps.Item) (time.Duration, e
 	return wait, nil
 }
 
-// rules waits until the rules have been taken back.
+// rules waits until the rules have been withdrawn.
 func (b *bringing) rules(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	ending := app.Value.Record.Ending
 	fault.Point("ending.rules")
@@ -188,7 +188,7 @@ func (b *bringing) rules(ctx context.Context, app *apps.Item) (time.Duration, er
 	})
 }
 
-// advance stores the next step, with what edit adds.
+// advance stores the next step, together with what edit adds.
 func (b *bringing) advance(ctx context.Context, app *apps.Item, edit func(c *change, next *state.Ending) error) error {
 	c := &change{}
 	rec := app.Value.Record
@@ -205,7 +205,7 @@ func (b *bringing) advance(ctx context.Context, app *apps.Item, edit func(c *cha
 	}
 	done, err := b.commit(ctx, c)
 	if errors.Is(err, errs.InsufficientStorage) && next.Action == mp1.ActionTerminating {
-		// What follows only removes, and so makes room; with the record of the rules they are out of force, too.
+		// The steps that follow only remove, and so free space; removing the record of the rules puts them out of force, too.
 		b.step = next.Step
 		return nil
 	}
@@ -220,7 +220,7 @@ func (b *bringing) advance(ctx context.Context, app *apps.Item, edit func(c *cha
 	return nil
 }
 
-// errOvertaken says that what a step was decided on has changed, or that the term is over.
+// errOvertaken means that what a step was based on has changed, or that the term is over.
 var errOvertaken = errors.New("others came first")
 
 func (b *bringing) commit(ctx context.Context, c *change) (bool, error) {
@@ -228,7 +228,7 @@ func (b *bringing) commit(ctx context.Context, c *change) (bool, error) {
 	return b.manager.commit(ctx, b.manager.Store.Urgent(), c)
 }
 
-// clear removes what collect finds, a transaction at a time, and goes on to the next step when there is nothing left.
+// clear removes what collect finds, one transaction at a time, and goes on to the next step when nothing is left.
 func (b *bringing) clear(ctx context.Context, app *apps.Item, collect func(*change, *apps.Item) (bare []clientv3.Op, err error)) (time.Duration, error) {
 	for {
 		c := &change{}
@@ -249,13 +249,13 @@ func (b *bringing) clear(ctx context.Context, app *apps.Item, collect func(*chan
 			err = errOvertaken
 		}
 		if err != nil {
-			return 0, err // looked at again from the start
+			return 0, err // the step is repeated from the start
 		}
 		fault.Point("ending.clear." + string(b.step))
 	}
 }
 
-// services collects the services of the app; consumers hear of each that it was removed.
+// services collects the services of the app; consumers are notified of each removal.
 func (b *bringing) services(c *change, _ *apps.Item) (bare []clientv3.Op, err error) {
 	for item := range b.manager.Registry.Of(b.id) {
 		ops, err := b.manager.Registry.Removal(item)
@@ -286,8 +286,8 @@ func (b *bringing) subscriptions(c *change, _ *apps.Item) (bare []clientv3.Op, e
 	return c.ops, nil
 }
 
-// credentials asks for the removal of the credentials of an app that is terminated, and waits for it: with them its tokens are good
-// no longer. They are mepauth's to remove; nobody else may write them.
+// credentials requests the removal of the credentials of an app that is terminated, and waits for it: removing them
+// invalidates the app's tokens. They are mepauth's to remove; nobody else may write them.
 func (b *bringing) credentials(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	m := b.manager
 	if app.Value.Record.Ending.Action != mp1.ActionTerminating || !m.HasCredentials(b.id) {
@@ -302,7 +302,7 @@ func (b *bringing) credentials(ctx context.Context, app *apps.Item) (time.Durati
 		c.add([]clientv3.Cmp{app.Unchanged()}, []clientv3.Op{clientv3.OpPut(state.EndedKey(b.id), value)})
 		done, err := b.commit(ctx, c)
 		if errors.Is(err, errs.InsufficientStorage) {
-			// Without room to ask for it, they are removed from here: they must not outlive the app.
+			// There is no room to request the removal, so remove them here: they must not outlive the app.
 			c.ops = nil
 			for item := range m.Identities.AppCredentials(b.id) {
 				c.add([]clientv3.Cmp{item.Unchanged()}, []clientv3.Op{clientv3.OpDelete(item.Key)})
@@ -326,7 +326,7 @@ func (b *bringing) credentials(ctx context.Context, app *apps.Item) (time.Durati
 	})
 }
 
-// end removes what is left of an app that is terminated, or makes one STOPPED, and notes the end of the operation.
+// end removes what is left of an app that is terminated, or makes one STOPPED, and records the end of the operation.
 func (b *bringing) end(ctx context.Context, app *apps.Item) (time.Duration, error) {
 	m, rec := b.manager, app.Value.Record
 	ending := rec.Ending
@@ -337,7 +337,7 @@ func (b *bringing) end(ctx context.Context, app *apps.Item) (time.Duration, erro
 			clientv3.OpDelete(state.TrafficRulesKey(b.id)), clientv3.OpDelete(state.DNSRulesKey(b.id)),
 		})
 	} else {
-		// The rules are out of force since the first step, unless somebody meddled.
+		// The rules have been out of force since the first step, unless somebody interfered.
 		plans, err := m.running(b.id, false)
 		if err != nil {
 			return 0, err
@@ -363,7 +363,7 @@ func (b *bringing) end(ctx context.Context, app *apps.Item) (time.Duration, erro
 	fault.Point("ending.end")
 	done, err := b.commit(ctx, c)
 	if errors.Is(err, errs.InsufficientStorage) && ending.Action == mp1.ActionTerminating {
-		done, err = b.commit(ctx, bare) // the operation is ended when there is room
+		done, err = b.commit(ctx, bare) // the operation is ended once there is room
 	}
 	if err == nil && !done {
 		err = errOvertaken

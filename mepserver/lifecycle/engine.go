@@ -20,8 +20,8 @@ import (
 	"github.com/openmep/mep/mepserver/termination"
 )
 
-// Engine carries out what takes time: it brings stops and terminations to their end and notes the end of operations. One
-// process does so, the one that leads.
+// Engine does the work that takes time: it carries stops and terminations through and records the end of operations. Only the
+// leading process runs it.
 type Engine struct {
 	manager *Manager
 	teller  *termination.Teller
@@ -30,16 +30,16 @@ type Engine struct {
 	metrics *metrics
 
 	mu      sync.Mutex
-	ctx     context.Context // of the present term
+	ctx     context.Context // of the current term
 	fence   []clientv3.Cmp
-	endings map[string]chan struct{} // wakes who brings an app instance to its end
+	endings map[string]chan struct{} // wakes the worker that ends an app instance
 	workers sync.WaitGroup
 	slots   chan struct{}
-	dirty   map[string]struct{} // app instances whose operations are to be looked at
+	dirty   map[string]struct{} // app instances whose operations must be checked
 	look    chan struct{}
 }
 
-// NewEngine makes an engine; watch calls a function whenever a reconciler reported.
+// NewEngine returns an engine; watch registers a function to call whenever a reconciler has reported.
 func NewEngine(m *Manager, teller *termination.Teller, watch func(func(reconciler, appInstanceID string)) (stop func()),
 	log *slog.Logger, reg prometheus.Registerer,
 ) *Engine {
@@ -49,7 +49,7 @@ func NewEngine(m *Manager, teller *termination.Teller, watch func(func(reconcile
 	}
 }
 
-// How often operations are looked at that nothing was heard of, and old ones cleared away.
+// How often all open operations are checked, and old ones removed.
 const (
 	lookInterval  = time.Second
 	sweepInterval = time.Minute
@@ -100,7 +100,7 @@ func (e *Engine) Run(ctx context.Context, term leader.Term) error {
 	return nil
 }
 
-// wake tells who brings an app instance to its end that something changed; with begin there is to be somebody.
+// wake tells the worker that ends an app instance that something changed. If there is none, begin starts one.
 func (e *Engine) wake(appInstanceID string, begin bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -120,7 +120,7 @@ func (e *Engine) wake(appInstanceID string, begin bool) {
 	}
 }
 
-// changed notes that the operations of an app instance are to be looked at.
+// changed marks the operations of an app instance to be checked.
 func (e *Engine) changed(appInstanceID string) {
 	e.mu.Lock()
 	e.dirty[appInstanceID] = struct{}{}
@@ -131,7 +131,7 @@ func (e *Engine) changed(appInstanceID string) {
 	}
 }
 
-// operations notes the end of operations until the term is over.
+// operations records the end of operations until the term is over.
 func (e *Engine) operations(ctx context.Context) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
@@ -158,10 +158,10 @@ func (e *Engine) operations(ctx context.Context) {
 	}
 }
 
-// finish notes the end of an operation that has come to it.
+// finish records the end of an operation if it has ended.
 func (e *Engine) finish(ctx context.Context, item *operation.Item) error {
 	m := e.manager
-	// What was stored together with the operation is to be known, too.
+	// What was stored together with the operation must be known, too.
 	if m.Mirror.WaitRevision(ctx, item.ModRevision) != nil {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (e *Engine) finish(ctx context.Context, item *operation.Item) error {
 	return err
 }
 
-// finishAll notes the ends of operations, and says once if that cannot be done.
+// finishAll records the ends of operations, and logs once if that fails.
 func (e *Engine) finishAll(ctx context.Context, items []*operation.Item) {
 	var failed error
 	for _, item := range items {
@@ -190,7 +190,7 @@ func (e *Engine) finishAll(ctx context.Context, items []*operation.Item) {
 	}
 }
 
-// sweep clears away the operations that ended long ago, and the oldest of too many.
+// sweep removes the operations that ended long ago, and the oldest ended ones if there are too many.
 func (e *Engine) sweep(ctx context.Context) {
 	m := e.manager
 	policy, now := m.Policy(), m.now()
@@ -221,13 +221,13 @@ func (e *Engine) sweep(ctx context.Context) {
 	}
 }
 
-// opsPerTxn is how many operations one transaction has: etcd takes 128 by default.
+// opsPerTxn is the maximum number of operations in one transaction: etcd accepts 128 by default.
 const opsPerTxn = 100
 
-// bytesPerTxn is how many bytes one transaction writes: etcd takes 1.5 MiB by default.
+// bytesPerTxn is the maximum number of bytes one transaction writes: etcd accepts 1.5 MiB by default.
 const bytesPerTxn = 512 << 10
 
-// fits reports whether a transaction has room for more operations. It always has for the first ones.
+// fits reports whether a transaction has room for more operations. The first ones always fit.
 func (c *change) fits(more ...clientv3.Op) bool {
 	if len(c.ops) == 0 {
 		return true
@@ -239,12 +239,12 @@ func (c *change) fits(more ...clientv3.Op) bool {
 	return len(c.ops)+len(more) <= opsPerTxn && len(c.cmps)+len(more) <= opsPerTxn && size <= bytesPerTxn
 }
 
-// after is how long it is until a moment, at most the given time however the clock was changed meanwhile.
+// after returns the time left until a moment, at most the given time however the clock was changed meanwhile.
 func after(now, until time.Time, most time.Duration) time.Duration {
 	return max(0, min(until.Sub(now), most))
 }
 
-// waiting names who has not reported yet on the rules of an app instance as they are.
+// waiting returns the names of the reconcilers that have not reported yet on the current rules of an app instance.
 func (e *Engine) waiting(appInstanceID string) []string {
 	var list []string
 	for _, kind := range []mm5.RuleKind{mm5.TrafficRules, mm5.DNSRules} {
@@ -255,15 +255,15 @@ func (e *Engine) waiting(appInstanceID string) []string {
 	return list
 }
 
-// The steps, in their order.
+// The steps, in order.
 var stepOrder = []state.EndingStep{
 	state.StepNotice, state.StepRules, state.StepServices, state.StepSubscriptions, state.StepCredentials, state.StepEnd,
 }
 
-// order is the place of a step, -1 for none.
+// order returns the index of a step, -1 for none.
 func order(s state.EndingStep) int { return slices.Index(stepOrder, s) }
 
-// following is the step after another one.
+// following returns the step after another one.
 func following(s state.EndingStep) state.EndingStep {
 	return stepOrder[min(order(s)+1, len(stepOrder)-1)]
 }

@@ -1,8 +1,8 @@
-// Package lifecycle does what the MEPM asks for over Mm5 and what apps say about themselves: configuration, start, stop,
-// termination, readiness.
+// Package lifecycle carries out what the MEPM requests over Mm5 and what apps report about themselves: configuration, start,
+// stop, termination and readiness.
 //
-// A request is one transaction: it says what is to be. What must happen because of it is done by the reconcilers and by the
-// Engine, which the leading process runs, and which goes on from what is stored after a crash at any instant.
+// A request is one transaction that stores the desired state. The resulting work is done by the reconcilers and by the
+// Engine, which runs in the leading process and resumes from the stored state after a crash at any instant.
 package lifecycle
 
 import (
@@ -27,57 +27,57 @@ import (
 	"github.com/openmep/mep/mepserver/termination"
 )
 
-// Policy is what an operator decides about the life cycle.
+// Policy holds the operator's settings for the life cycle.
 type Policy struct {
 	// Limits are the bounds of configurations.
 	Limits mp1.RuleLimits
-	// GracefulTimeout is how long an app may take where the MEPM does not say.
+	// GracefulTimeout is how long an app may take if the MEPM does not say.
 	GracefulTimeout time.Duration
-	// RuleTimeout is how long a stop or termination waits for rules to be taken back before it goes on.
+	// RuleTimeout is how long a stop or termination waits for rules to be withdrawn before it goes on.
 	RuleTimeout time.Duration
 	// OperationTimeout is how long an operation waits for reports before it fails.
 	OperationTimeout time.Duration
-	// Retention is how long operations are kept that have ended, MaxOperations how many.
+	// Retention is how long ended operations are kept, MaxOperations how many.
 	Retention     time.Duration
 	MaxOperations int
-	// Features are those an app may require; empty: not checked. Transports are those of the platform.
+	// Features are the features an app may require; if empty, they are not checked. Transports are those of the platform.
 	Features   []mp1.FeatureDependency
 	Transports []mp1.TransportInfo
 }
 
-// Statuses is where to learn what reconcilers reported.
+// Statuses provides the reports of reconcilers.
 type Statuses interface {
-	// Of returns what a reconciler last reported of an app instance.
+	// Of returns the last report of a reconciler on an app instance.
 	Of(reconciler, appInstanceID string) (state.Status, bool)
 }
 
-// Configuration is a configuration as this process holds it, apart from its rules.
+// Configuration is a configuration as this process holds it, without its rules.
 type Configuration = watched.Item[state.Configuration]
 
-// Manager does what is asked for.
+// Manager carries out requests.
 type Manager struct {
 	Store  *etcd.Store
 	Mirror *watched.Mirror
 	Apps   *apps.Directory
-	// Traffic and DNS are the rules, Operations what was asked for.
+	// Traffic and DNS hold the rules, Operations the requested operations.
 	Traffic    *rules.Table[mp1.TrafficRule]
 	DNS        *rules.Table[mp1.DNSRule]
 	Operations *operation.Log
 	Statuses   Statuses
-	// Appliers names the reconciler that applies the rules of a kind; a kind without one is only recorded.
+	// Appliers names the reconciler that applies the rules of a kind; rules of a kind without one are only recorded.
 	Appliers map[mm5.RuleKind]string
-	// What an app instance has besides.
+	// What else an app instance has.
 	Registry     *registry.Registry
 	Availability *subscription.Book
 	Termination  *termination.Book
 	Identities   *identity.Directory
-	// Registered says whether an app instance has registered itself.
+	// Registered reports whether an app instance has registered itself.
 	Registered func(appInstanceID string) bool
 	Policy     func() Policy
 
 	configurations *watched.Collection[state.Configuration]
 	now            func() time.Time
-	locks          striped.Locks // of app instances: spares this process transactions that overtake each other
+	locks          striped.Locks // of app instances: keeps transactions of this process from overtaking each other
 }
 
 // Init adds the manager's collections to the mirror.
@@ -90,12 +90,12 @@ func (m *Manager) Init() *Manager {
 	return m
 }
 
-// Configuration finds the configuration of an app instance.
+// Configuration returns the configuration of an app instance, if there is one.
 func (m *Manager) Configuration(appInstanceID string) (*Configuration, bool) {
 	return m.configurations.Snapshot().Get(state.ConfigurationKey(appInstanceID))
 }
 
-// maxTries bounds how often a request is repeated because another one came first.
+// maxTries bounds how often a request is tried when other writes come first.
 const maxTries = 32
 
 func errContended(appInstanceID string) error {
@@ -106,7 +106,7 @@ func errContended(appInstanceID string) error {
 type change struct {
 	cmps []clientv3.Cmp
 	ops  []clientv3.Op
-	// of is the revision of the app instance's record the change is made of.
+	// of is the revision of the app instance's record that the change is based on.
 	of int64
 }
 
@@ -114,7 +114,7 @@ func (c *change) add(cmps []clientv3.Cmp, ops []clientv3.Op) {
 	c.cmps, c.ops = append(c.cmps, cmps...), append(c.ops, ops...)
 }
 
-// app adds the record of an app instance; item is nil when it is new.
+// app adds a write of the record of an app instance; item is nil if the instance is new.
 func (c *change) app(id string, item *apps.Item, rec state.App) error {
 	key := state.AppKey(id)
 	if item != nil {
@@ -129,7 +129,7 @@ func (c *change) app(id string, item *apps.Item, rec state.App) error {
 	return nil
 }
 
-// same holds as long as a record is what the item says, or as long as there is none.
+// same returns a comparison that holds as long as a record is as in item, or as long as there is none if item is nil.
 func same[V any](key string, item *watched.Item[V]) clientv3.Cmp {
 	if item == nil {
 		return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
@@ -137,7 +137,7 @@ func same[V any](key string, item *watched.Item[V]) clientv3.Cmp {
 	return item.Unchanged()
 }
 
-// commit runs a transaction and waits until this process knows its outcome, too. It reports whether the comparisons held.
+// commit runs a transaction and waits until the copy shows its outcome. It reports whether the comparisons held.
 func (m *Manager) commit(ctx context.Context, store *etcd.Store, c *change) (bool, error) {
 	resp, err := store.Txn(ctx, c.cmps, c.ops, nil)
 	if err != nil {
@@ -150,7 +150,7 @@ func (m *Manager) commit(ctx context.Context, store *etcd.Store, c *change) (boo
 	return false, err
 }
 
-// holds reports whether comparisons hold, and waits until this process knows better if they do not.
+// holds reports whether comparisons hold, and waits until the copy shows what they were compared with.
 func (m *Manager) holds(ctx context.Context, cmps []clientv3.Cmp) (bool, error) {
 	return m.commit(ctx, m.Store, &change{cmps: cmps})
 }
@@ -164,7 +164,7 @@ func (m *Manager) find(appInstanceID string) (*apps.Item, error) {
 	return item, nil
 }
 
-// record is the record of an app instance that may be new.
+// record returns the record of an app instance, or a new record if the instance is not known.
 func (m *Manager) record(appInstanceID string, origin state.AppOrigin) (item *apps.Item, rec state.App) {
 	if item, ok := m.Apps.Get(appInstanceID); ok {
 		return item, item.Value.Record

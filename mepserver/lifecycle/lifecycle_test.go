@@ -93,7 +93,8 @@ func TestARuleKeepsItsAppsChangeUntilItsDeclarationChanges(t *testing.T) {
 	require.Equal(t, mp1.ActionPassthrough, got[1].Action)
 }
 
-// TestRacingManagersLeaveOneWholeConfiguration has several processes configure an app at once, while the app changes a rule.
+// TestRacingManagersLeaveOneWholeConfiguration has several processes configure an app concurrently, while the app changes a
+// rule.
 func TestRacingManagersLeaveOneWholeConfiguration(t *testing.T) {
 	server := etcdtest.Start(t)
 	managers := []*process{start(t, server, options{}), start(t, server, options{idle: true})}
@@ -353,7 +354,7 @@ func TestRemovingAConfigurationForgetsAnAppThatNothingElseMadeKnown(t *testing.T
 	require.Empty(t, keys(t, p.Store.Client, "/only"))
 }
 
-// furnish gives an app instance everything one can have.
+// furnish gives an app instance everything it can have.
 func furnish(t *testing.T, p *process, id string) {
 	t.Helper()
 	p.configure(t, id, config("a", 2))
@@ -377,7 +378,7 @@ func furnish(t *testing.T, p *process, id string) {
 	require.NoError(t, p.Mirror.WaitRevision(t.Context(), resp.Header.Revision))
 }
 
-// nothingLeft waits until what is kept of an app instance is for consumers that have not heard of the removal yet.
+// nothingLeft waits until everything left of an app instance is for consumers that have not been notified of the removal yet.
 func nothingLeft(t *testing.T, p *process, id string) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
@@ -422,7 +423,7 @@ func TestAStoppedAppKeepsItsConfiguration(t *testing.T) {
 	}
 }
 
-// TestTerminationGoesOnAfterACrashAnywhere kills the process with each of the transactions of a termination, once before it is
+// TestTerminationGoesOnAfterACrashAnywhere kills the process at each transaction of a termination, once before it is
 // committed and once after.
 func TestTerminationGoesOnAfterACrashAnywhere(t *testing.T) {
 	server := etcdtest.Start(t)
@@ -443,7 +444,7 @@ func TestTerminationGoesOnAfterACrashAnywhere(t *testing.T) {
 			survived := !life.dead()
 			p.stop()
 			next := start(t, server, options{})
-			if err != nil { // the MEPM has no answer, and asks again
+			if err != nil { // the MEPM got no response, and retries
 				op, err = next.Terminate(t.Context(), id, lifecycle.Grace{}, false)
 				require.NoError(t, err)
 			}

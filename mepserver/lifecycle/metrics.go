@@ -33,7 +33,7 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	return x
 }
 
-// count notes the end of an operation.
+// count records the end of an operation.
 func (x *metrics) count(c watched.Change[*operation.Operation]) {
 	if c.New == nil || !c.New.Value.Record.State.Done() || c.Old != nil && c.Old.Value.Record.State.Done() {
 		return
@@ -43,7 +43,7 @@ func (x *metrics) count(c watched.Change[*operation.Operation]) {
 	x.duration.WithLabelValues(string(rec.Type)).Observe(rec.Ended.Sub(rec.Started).Seconds())
 }
 
-// census counts what there is when somebody asks.
+// census counts app instances and rules when metrics are collected.
 type census struct {
 	manager          *Manager
 	instances, rules *prometheus.Desc

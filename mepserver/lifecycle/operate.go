@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/mepserver/rules"
 )
 
-// running plans to put the rules of an app instance in force, or out of force.
+// running returns the plans that put the rules of an app instance in force, or out of force.
 func (m *Manager) running(appInstanceID string, running bool) (map[mm5.RuleKind]*rules.Plan, error) {
 	traffic, err := m.Traffic.Run(appInstanceID, running)
 	if err != nil {
@@ -31,8 +31,8 @@ func (m *Manager) running(appInstanceID string, running bool) (map[mm5.RuleKind]
 	return map[mm5.RuleKind]*rules.Plan{mm5.TrafficRules: traffic, mm5.DNSRules: dns}, nil
 }
 
-// Start says that an app instance runs: its rules come in force. It returns the id of the operation. Errors are of the kinds
-// errs.NotFound, errs.Conflict (there is no configuration, or the instance is being stopped or terminated) and those of
+// Start records that an app instance runs and puts its rules in force. It returns the id of the operation. Errors are of the
+// kinds errs.NotFound, errs.Conflict (there is no configuration, or the instance is being stopped or terminated) and those of
 // etcd.Store.Txn.
 func (m *Manager) Start(ctx context.Context, appInstanceID string) (string, error) {
 	unlock, err := m.locks.Lock(ctx, appInstanceID)
@@ -80,7 +80,7 @@ func (m *Manager) Start(ctx context.Context, appInstanceID string) (string, erro
 	return "", errContended(appInstanceID)
 }
 
-// start adds what makes an app instance STARTED.
+// start adds the writes that make an app instance STARTED.
 func (m *Manager) start(c *change, app *apps.Item, rec state.App) (map[mm5.RuleKind]*rules.Plan, error) {
 	plans, err := m.running(app.Value.ID, true)
 	if err != nil {
@@ -92,8 +92,9 @@ func (m *Manager) start(c *change, app *apps.Item, rec state.App) (map[mm5.RuleK
 	return plans, c.app(app.Value.ID, app, rec)
 }
 
-// Ready records that an app says that it runs (MEC 011 7.2.12): its rules come in force. Errors are of the kinds
-// errs.NotFound, errs.Conflict (there is no configuration yet, or the instance is stopped or ends) and those of etcd.Store.Txn.
+// Ready records that an app reports that it runs (MEC 011 7.2.12) and puts its rules in force. Errors are of the kinds
+// errs.NotFound, errs.Conflict (there is no configuration yet, or the instance is stopped or ending) and those of
+// etcd.Store.Txn.
 func (m *Manager) Ready(ctx context.Context, appInstanceID string) error {
 	unlock, err := m.locks.Lock(ctx, appInstanceID)
 	if err != nil {
@@ -135,11 +136,11 @@ func (m *Manager) Ready(ctx context.Context, appInstanceID string) error {
 	return errContended(appInstanceID)
 }
 
-// Grace is how an app instance is to be stopped or terminated.
+// Grace says how an app instance is stopped or terminated.
 type Grace struct {
-	// Graceful says that the app is told and waited for.
+	// Graceful means that the app is notified and waited for.
 	Graceful bool
-	// Timeout is how long, 0 for the platform's default.
+	// Timeout is how long to wait, 0 for the platform's default.
 	Timeout time.Duration
 }
 
@@ -149,9 +150,9 @@ func (m *Manager) Stop(ctx context.Context, appInstanceID string, grace Grace) (
 	return m.end(ctx, appInstanceID, mp1.ActionStopping, grace, false)
 }
 
-// Terminate begins to terminate an app instance and returns the id of the operation. An instance that this has already been
-// done to is not an error as long as the operation is kept. A FORCEFUL termination ends the wait of a GRACEFUL one. Errors
-// are of the kind errs.NotFound and those of etcd.Store.Txn.
+// Terminate begins to terminate an app instance and returns the id of the operation. Terminating an instance again is not an
+// error as long as the operation is kept. A FORCEFUL termination ends the wait of a GRACEFUL one. Errors are of the kind
+// errs.NotFound and those of etcd.Store.Txn.
 func (m *Manager) Terminate(ctx context.Context, appInstanceID string, grace Grace, edgeGallery bool) (string, error) {
 	return m.end(ctx, appInstanceID, mp1.ActionTerminating, grace, edgeGallery)
 }
@@ -173,7 +174,7 @@ func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.Oper
 			}
 			_, err := m.find(appInstanceID)
 			if absent, herr := m.holds(ctx, []clientv3.Cmp{same[*apps.App](state.AppKey(appInstanceID), nil)}); herr == nil && !absent {
-				continue // another process knows it by now
+				continue // another process has created it meanwhile
 			}
 			return "", err
 		}
@@ -191,7 +192,7 @@ func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.Oper
 		if err != nil {
 			return "", err
 		}
-		// To end an app must be possible when there is hardly any room left: it makes room.
+		// Ending an app must be possible even when there is hardly any room left: it frees space.
 		done, err := m.commit(ctx, m.Store.Urgent(), c)
 		if err != nil {
 			return "", err
@@ -204,8 +205,8 @@ func (m *Manager) end(ctx context.Context, appInstanceID string, action mp1.Oper
 	return "", errContended(appInstanceID)
 }
 
-// last is the last operation of an app instance if it is of the type: who asks for the same again has lost the answer. It is empty
-// when it is not, or no longer known.
+// last returns the id of the last operation of an app instance if it is of the given type: a client that repeats a request
+// has lost the response. The id is empty if the operation is of another type or no longer known.
 func (m *Manager) last(appInstanceID string, of mm5.OperationType) string {
 	if list := m.Operations.Of(appInstanceID); len(list) > 0 && list[0].Value.Record.Type == of {
 		return list[0].Value.ID
@@ -213,7 +214,7 @@ func (m *Manager) last(appInstanceID string, of mm5.OperationType) string {
 	return ""
 }
 
-// already reports whether what is asked for is under way or done, by which operation.
+// already reports whether the requested action is under way or done, and by which operation.
 func (m *Manager) already(rec *state.App, appInstanceID string, action mp1.OperationAction, grace Grace) (id string, over bool, err error) {
 	s := rec.State()
 	switch {
@@ -226,14 +227,15 @@ func (m *Manager) already(rec *state.App, appInstanceID string, action mp1.Opera
 			return id, true, nil
 		}
 	case rec.Ending != nil && rec.Ending.Action == action && rec.Ending.Operation != "":
-		// The same again, unless it is to be done without further ado.
+		// A repeated request, unless it asks to end the wait.
 		hurry := !grace.Graceful && rec.Ending.Timeout > 0 && rec.Ending.Step == state.StepNotice
 		return rec.Ending.Operation, !hurry, nil
 	}
 	return "", false, nil
 }
 
-// ending adds what begins the end of an app instance, or hurries the one that is under way, and returns the operation's id.
+// ending adds the writes that begin the end of an app instance, or that hurry the end under way, and returns the operation's
+// id.
 func (m *Manager) ending(ctx context.Context, c *change, app *apps.Item, action mp1.OperationAction, grace Grace, edgeGallery bool) (string, error) {
 	now := m.now().UTC()
 	rec := app.Value.Record
@@ -242,7 +244,7 @@ func (m *Manager) ending(ctx context.Context, c *change, app *apps.Item, action 
 		kind, lifecycle = mm5.OperationTerminate, mm5.LifecycleTerminating
 	}
 	if rec.State() == mm5.LifecycleStopped && action == mp1.ActionStopping {
-		// There is nothing to do, and nobody to tell.
+		// There is nothing to do, and nobody to notify.
 		id := operation.NewID()
 		c.cmps = append(c.cmps, app.Unchanged())
 		return id, m.begin(ctx, c, id, state.Operation{
@@ -266,7 +268,7 @@ func (m *Manager) ending(ctx context.Context, c *change, app *apps.Item, action 
 		e.Deadline = now.Add(time.Duration(e.Timeout) * time.Second)
 	}
 	if rec.Ending != nil && rec.Ending.Step != state.StepNotice {
-		// Its stop is past the point of telling the app.
+		// The stop under way is past the point of notifying the app.
 		e.Step, e.RulesUntil, e.Timeout, e.Deadline = rec.Ending.Step, rec.Ending.RulesUntil, 0, now
 		if order(e.Step) > order(state.StepCredentials) {
 			e.Step = state.StepCredentials // which a stop leaves alone
@@ -282,8 +284,8 @@ func (m *Manager) ending(ctx context.Context, c *change, app *apps.Item, action 
 }
 
 // Confirm records that an app is ready to be stopped or terminated (MEC 011 7.2.11). Errors are of the kinds errs.NotFound,
-// errs.Conflict (it is neither being stopped nor terminated), errs.Invalid (it is the other of the two) and those of
-// etcd.Store.Txn.
+// errs.Conflict (the app is neither being stopped nor terminated), errs.Invalid (the other of the two is under way) and those
+// of etcd.Store.Txn.
 func (m *Manager) Confirm(ctx context.Context, appInstanceID string, action mp1.OperationAction) error {
 	for range maxTries {
 		if err := m.Apps.Exists(appInstanceID); err != nil {
@@ -317,7 +319,7 @@ func (m *Manager) Confirm(ctx context.Context, appInstanceID string, action mp1.
 	return errContended(appInstanceID)
 }
 
-// Describe is a sentence about an ending, for the log.
+// describe returns a description of an ending, for the log and the details of the operation.
 func describe(e *state.Ending) string {
 	switch {
 	case !e.Confirmed.IsZero():

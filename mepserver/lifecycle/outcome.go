@@ -10,8 +10,8 @@ import (
 	"github.com/openmep/mep/mepserver/rules"
 )
 
-// Outcome says how the rules of a kind of an app instance fare, and whether they have been reported who are of the generation
-// or a later one; see operation.Reports.
+// Outcome returns how the rules of a kind of an app instance fare, whether rules of the generation or a later one have been
+// reported on, and the reconciler that applies them; see operation.Reports.
 func (m *Manager) Outcome(kind mm5.RuleKind, appInstanceID string, generation int64) (state.Outcome, bool, string) {
 	if kind == mm5.TrafficRules {
 		return outcome(m, m.Traffic, appInstanceID, generation)
@@ -28,11 +28,11 @@ func outcome[R any](m *Manager, t *rules.Table[R], appInstanceID string, generat
 	}
 	item := t.Of(appInstanceID)
 	if item == nil {
-		return o, by == "" || !has, by // forgotten once they have been taken back
+		return o, by == "" || !has, by // the status is removed once the rules have been withdrawn
 	}
 	set := &item.Value.Record
-	// Nothing has ever been in force, or exactly what is to be was reported: a later generation than that of the rules is what is
-	// left of a former life of the app instance.
+	// Either nothing was ever in force, or the report is on exactly the current rules: a later generation than theirs is left
+	// over from a former life of the app instance.
 	reported = by == "" || told(has, &status, set.Generation) && set.Generation >= generation
 	inForce := make(map[string]bool)
 	for r := range t.InForce(set) {
@@ -58,7 +58,7 @@ func outcome[R any](m *Manager, t *rules.Table[R], appInstanceID string, generat
 	return o, reported, by
 }
 
-// Step is the step of the stop or termination an operation asked for; see operation.Reports.
+// Step returns the step of the stop or termination that an operation requested; see operation.Reports.
 func (m *Manager) Step(appInstanceID, operationID string) state.EndingStep {
 	if item, ok := m.Apps.Get(appInstanceID); ok {
 		if e := item.Value.Record.Ending; e != nil && e.Operation == operationID {
@@ -68,13 +68,13 @@ func (m *Manager) Step(appInstanceID, operationID string) state.EndingStep {
 	return ""
 }
 
-// View is an operation as Mm5 shows it, with hrefs that start with base.
+// View returns an operation as Mm5 shows it, with hrefs that start with base.
 func (m *Manager) View(item *operation.Item, base string) mm5.AppLcmOpOcc {
 	p, _ := item.Value.Progress(m, m.now())
 	return item.Value.View(p, base, m.Appliers)
 }
 
-// RuleResults says how every rule of an app instance fares.
+// RuleResults returns how every rule of an app instance fares.
 func (m *Manager) RuleResults(appInstanceID string) []mm5.RuleResult {
 	outcomes := make(map[mm5.RuleKind]state.Outcome, 2)
 	for _, kind := range []mm5.RuleKind{mm5.TrafficRules, mm5.DNSRules} {
@@ -83,8 +83,8 @@ func (m *Manager) RuleResults(appInstanceID string) []mm5.RuleResult {
 	return operation.Results(outcomes, m.Appliers)
 }
 
-// begin adds the record of a new operation to a change, ended already when there is nothing to wait for. One that overtakes ends
-// those that have not; what changes nothing overtakes nothing.
+// begin adds the record of a new operation to a change; the operation has ended already if there is nothing to wait for. An
+// operation that overtakes ends those still open; one that changes nothing overtakes nothing.
 func (m *Manager) begin(ctx context.Context, c *change, id string, rec state.Operation, overtakes bool, plans map[mm5.RuleKind]*rules.Plan) error {
 	now := m.now().UTC()
 	rec.Started = now
@@ -110,7 +110,7 @@ func (m *Manager) begin(ctx context.Context, c *change, id string, rec state.Ope
 	if !overtakes {
 		return nil
 	}
-	// They were stored together with the record of the app instance.
+	// Open operations were stored together with the record of the app instance.
 	if err := m.Mirror.CatchUp(ctx, c.of); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (m *Manager) begin(ctx context.Context, c *change, id string, rec state.Ope
 	return nil
 }
 
-// settled reports whether there is nothing to wait for once a plan is carried out.
+// settled reports whether there is nothing left to wait for once a plan is carried out.
 func (m *Manager) settled(kind mm5.RuleKind, appInstanceID string, plan *rules.Plan) bool {
 	by := m.Appliers[kind]
 	if by == "" {
@@ -139,7 +139,8 @@ func (m *Manager) settled(kind mm5.RuleKind, appInstanceID string, plan *rules.P
 	return told(has, &status, plan.Generation) && len(status.Failed) == 0
 }
 
-// told reports whether a reconciler has nothing to do for a generation of rules: it reported that, or there was never anything.
+// told reports whether a reconciler has nothing to do for a generation of rules: it has reported that generation, or there
+// was never anything in force.
 func told(has bool, status *state.Status, generation int64) bool {
 	if generation == 0 {
 		return !has

@@ -24,7 +24,7 @@ import (
 	"github.com/openmep/mep/mepserver/rules"
 )
 
-// listener hears what is logged.
+// listener receives what is logged.
 type listener struct {
 	slog.Handler
 	hear func(message string)
@@ -91,7 +91,7 @@ func TestATerminationTakesOverAStopAtAnyStep(t *testing.T) {
 	}
 }
 
-// full is an etcd without room.
+// full is an etcd without free space.
 type full struct {
 	clientv3.KV
 	on atomic.Bool
@@ -187,10 +187,10 @@ func TestAReportOfAFormerLifeSaysNothing(t *testing.T) {
 	p.report(t, "dataplane", app, p.Traffic.Of(app).Value.Record.Generation, nil)
 	op, err := p.Terminate(t.Context(), app, lifecycle.Grace{}, false)
 	require.NoError(t, err)
-	p.ends(t, op) // without the reconciler: the rules are still in force over there
+	p.ends(t, op) // without the reconciler: the rules are still in force on the other side
 	op = p.configure(t, app, config("b", 1))
 	require.Equal(t, mm5.OperationProcessing, p.op(t, op).OperationState)
-	_, err = p.Store.Client.Delete(t.Context(), state.StatusKey("dataplane", app)) // it took them back
+	_, err = p.Store.Client.Delete(t.Context(), state.StatusKey("dataplane", app)) // it withdrew them
 	require.NoError(t, err)
 	require.Equal(t, mm5.OperationCompleted, p.ends(t, op).OperationState)
 }
@@ -223,8 +223,8 @@ func TestAnAppThatIsForgottenLeavesNoService(t *testing.T) {
 	}
 }
 
-// TestWhatALaggingReplicaIsAskedForIsDone asks one replica to undo what another one just did: its copy may still show the state
-// that is wanted.
+// TestWhatALaggingReplicaIsAskedForIsDone asks one replica to undo what another one has just done: its copy may still show
+// the desired state.
 func TestWhatALaggingReplicaIsAskedForIsDone(t *testing.T) {
 	server := etcdtest.Start(t)
 	p, q := start(t, server, options{}), start(t, server, options{idle: true})

@@ -40,19 +40,19 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc.(*serverWatchStream).recvLoop"))
 }
 
-// process is what one process has: a manager on its own copy of the state, and an engine.
+// process holds what belongs to one process: a manager on its own copy of the state, and an engine.
 type process struct {
 	*lifecycle.Manager
 	engine *lifecycle.Engine
 	stop   func()
 }
 
-// options of a process.
+// options are the options of a process.
 type options struct {
 	appliers map[mm5.RuleKind]string
 	policy   *lifecycle.Policy
 	wrap     func(clientv3.KV) clientv3.KV
-	idle     bool // its engine does not run
+	idle     bool // the engine does not run
 	log      *slog.Logger
 }
 
@@ -137,7 +137,7 @@ func dnsRule(id, address string) mp1.DNSRule {
 	return mp1.DNSRule{DNSRuleID: id, DomainName: id + ".example", IPAddressType: mp1.IPv4, IPAddress: address, State: mp1.RuleActive}
 }
 
-// config is a configuration whose every rule carries the mark.
+// config returns a configuration in which every rule carries the mark.
 func config(mark string, count int) mm5.ConfigPlatformForAppRequest {
 	r := mm5.ConfigPlatformForAppRequest{AppName: mark}
 	for i := range count {
@@ -181,7 +181,7 @@ func (p *process) state(id string) mm5.Lifecycle {
 	return item.Value.Record.State()
 }
 
-// report writes what a reconciler would.
+// report writes what a reconciler would report.
 func (p *process) report(t *testing.T, reconciler, id string, generation int64, failed map[string]string) {
 	t.Helper()
 	value, err := state.Encode(state.Status{Version: state.Current(), Generation: generation, Failed: failed, Reported: time.Now()})
@@ -191,7 +191,7 @@ func (p *process) report(t *testing.T, reconciler, id string, generation int64, 
 	require.NoError(t, p.Mirror.WaitRevision(t.Context(), resp.Header.Revision))
 }
 
-// keys lists the keys below the root that hold the text.
+// keys returns the keys below the root that contain the text.
 func keys(t *testing.T, client *clientv3.Client, text string) []string {
 	t.Helper()
 	resp, err := client.Get(t.Context(), "/mep/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
@@ -205,7 +205,7 @@ func keys(t *testing.T, client *clientv3.Client, text string) []string {
 	return list
 }
 
-// subscriber takes termination notices.
+// subscriber receives termination notices.
 type subscriber struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -247,7 +247,7 @@ func (p *process) subscribe(t *testing.T, id, url string) {
 	require.NoError(t, err)
 }
 
-// errCrashed is what a process sees of etcd after it was killed.
+// errCrashed is what etcd calls return to a process after it was killed.
 var errCrashed = errors.New("the process was killed")
 
 // mortal is a connection to etcd that dies with, or just after, its n-th transaction.
@@ -255,7 +255,7 @@ type mortal struct {
 	clientv3.KV
 	mu    sync.Mutex
 	left  int
-	after bool // the last transaction is committed, but its answer is lost
+	after bool // the last transaction is committed, but its response is lost
 }
 
 func (m *mortal) Txn(ctx context.Context) clientv3.Txn { return &mortalTxn{Txn: m.KV.Txn(ctx), m: m} }

@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// Monitor takes heartbeats and suspends services that miss them.
+// Monitor receives heartbeats and suspends services that miss them.
 type Monitor struct {
 	reg         *registry.Registry
 	policy      func() registry.Policy
@@ -26,8 +26,8 @@ type Monitor struct {
 	beats, suspensions, revivals, removals prometheus.Counter
 }
 
-// New makes a monitor for the services of the registry. removeAfter is how long a service may stay SUSPENDED before it is
-// removed; 0 means for ever.
+// New returns a monitor for the services of the registry. removeAfter returns how long a service may stay SUSPENDED
+// before it is removed; 0 means for ever.
 func New(reg *registry.Registry, policy func() registry.Policy, removeAfter func() time.Duration,
 	log *slog.Logger, metrics prometheus.Registerer,
 ) *Monitor {
@@ -61,7 +61,7 @@ func New(reg *registry.Registry, policy func() registry.Policy, removeAfter func
 	return m
 }
 
-// Info is the liveness resource of a service. The error is of the kind errs.NotFound when no heartbeats are expected of it.
+// Info returns the liveness resource of a service. The error is of the kind errs.NotFound if no heartbeats are expected from it.
 func (m *Monitor) Info(item *registry.Item) (mp1.ServiceLivenessInfo, error) {
 	svc := item.Value
 	if !svc.Monitored() {
@@ -74,14 +74,15 @@ func (m *Monitor) Info(item *registry.Item) (mp1.ServiceLivenessInfo, error) {
 	}
 	return mp1.ServiceLivenessInfo{
 		State:     svc.State,
-		TimeStamp: mp1.TimeStamp{Seconds: uint32(at.Unix()), NanoSeconds: uint32(at.Nanosecond())}, //nolint:gosec // the standard's type, good until 2106
+		TimeStamp: mp1.TimeStamp{Seconds: uint32(at.Unix()), NanoSeconds: uint32(at.Nanosecond())}, //nolint:gosec // good until 2106
 		Interval:  svc.Interval,
 	}, nil
 }
 
-// Beat takes a heartbeat of a service of the app. pre may refuse the present state. imposed reports that the interval is no
-// longer the one the app knows. Errors are of the kinds errs.NotFound, errs.Forbidden (another app's service), errs.Conflict
-// (the service is INACTIVE) and, when the heartbeat ends a suspension, those of etcd.Store.Txn.
+// Beat records a heartbeat of one of the app's services. pre may reject the present state of the service. imposed
+// reports whether the interval is no longer the one the app knows. Errors are of the kinds errs.NotFound,
+// errs.Forbidden (another app's service), errs.Conflict (the service is INACTIVE), those of pre and, when the heartbeat
+// ends a suspension, those of etcd.Store.Txn.
 func (m *Monitor) Beat(ctx context.Context, appInstanceID, serInstanceID string, pre registry.Precondition,
 ) (item *registry.Item, imposed bool, err error) {
 	now := time.Now()
@@ -124,7 +125,7 @@ func (m *Monitor) Beat(ctx context.Context, appInstanceID, serInstanceID string,
 	return item, imposed, nil
 }
 
-// settleBatch is how many services are suspended in one transaction, which etcd limits to 128 operations.
+// settleBatch is the number of services suspended in one transaction; etcd limits a transaction to 128 operations.
 const settleBatch = 100
 
 // Expire suspends and removes services that are due, until ctx ends. Only the leader runs it.
@@ -176,7 +177,7 @@ func (m *Monitor) suspend(ctx context.Context, term leader.Term, due []*entry, n
 		m.log.Warn("services not suspended yet, trying again", "services", len(items), "error", err)
 	}
 	if n < len(due) {
-		// Whoever was heard meanwhile is sorted out when its turn comes again.
+		// Services heard in the meantime are rescheduled when their turn comes again.
 		for _, e := range due {
 			m.tracker.again(e, now.Add(time.Second))
 		}
@@ -206,7 +207,7 @@ func (m *Monitor) remove(ctx context.Context, e *entry, now time.Time) {
 	m.removals.Inc()
 }
 
-// Heard notes that a service was heard from in another way than by a heartbeat, such as a replacement of itself by the same.
+// Heard records that a service was heard from other than by a heartbeat, such as by replacing itself with the same content.
 func (m *Monitor) Heard(item *registry.Item) {
 	if item.Value.Monitored() {
 		m.tracker.heard(item.Value.ID, time.Now())

@@ -14,8 +14,8 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// share tells the other processes of a cluster of the heartbeats received here: one write a second at most, whatever the
-// number of heartbeats, and none when there is nobody to tell.
+// share passes the heartbeats received here on to the other processes of the cluster: at most one write per second,
+// whatever the number of heartbeats, and none when there is no other process.
 type share struct {
 	store   *etcd.Store
 	self    string
@@ -29,8 +29,8 @@ type share struct {
 
 const shareInterval = time.Second
 
-// Share makes the monitor exchange heartbeats with the other members of a cluster. Call it before the mirror runs; the
-// returned worker must be run.
+// Share makes the monitor exchange heartbeats with the other members of a cluster. Call it before the mirror runs, and
+// run the returned worker.
 func (m *Monitor) Share(mirror *watched.Mirror, store *etcd.Store, present *presence.Presence, self, membersPrefix string,
 ) func(context.Context) error {
 	s := &share{store: store, self: self, present: present, log: m.log, noted: make(map[string]int64)}
@@ -44,7 +44,7 @@ func (m *Monitor) Share(mirror *watched.Mirror, store *etcd.Store, present *pres
 		if c.New == nil || c.Key == state.PrefixHeartbeats+self {
 			return
 		}
-		// The sender's clock may differ: what counts is that the service was heard a moment ago.
+		// The sender's clock may differ, so the time of arrival counts.
 		now := time.Now()
 		for id := range c.New.Value.Beats {
 			m.tracker.heard(id, now)
@@ -60,7 +60,7 @@ func (s *share) note(id string, at time.Time) {
 	s.noted[id] = at.UnixMilli()
 }
 
-// keep puts heartbeats back that could not be shared, for the next time.
+// keep puts back heartbeats that could not be shared, for the next attempt.
 func (s *share) keep(beats map[string]int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,7 +1,7 @@
-// Package liveness watches the heartbeats of services (MEC 011 5.2.12).
+// Package liveness monitors the heartbeats of services (MEC 011 5.2.12).
 //
-// A heartbeat is remembered in memory and costs no write. A service whose heartbeats stop is suspended by the process that
-// leads; a heartbeat revives it. After a restart every service gets a full interval to be heard.
+// A heartbeat is recorded in memory and costs no write. The leader suspends a service whose heartbeats stop; a
+// heartbeat revives it. After a restart every service gets a full interval to be heard.
 package liveness
 
 import (
@@ -13,12 +13,12 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// Grace is how long after its interval a silent service is given: a tenth of the interval, at least 1 s, at most 5 s.
+// Grace returns how long a silent service is given after its interval: a tenth of the interval, at least 1 s, at most 5 s.
 func Grace(interval time.Duration) time.Duration {
 	return min(max(interval/10, time.Second), 5*time.Second)
 }
 
-// massMinimum is how many services must fall silent together before the platform suspects itself.
+// massMinimum is the number of services that must fall silent together before the platform suspects itself.
 const massMinimum = 20
 
 // tracker knows when each monitored service was last heard and which are due. It does no I/O.
@@ -28,7 +28,7 @@ type tracker struct {
 	queue       deadlines
 	active      int // entries whose service is ACTIVE
 	removeAfter time.Duration
-	leading     bool // only a process that leads has a queue
+	leading     bool // only the leader has a queue
 	wake        chan struct{}
 	pausedUntil time.Time
 }
@@ -37,13 +37,12 @@ type entry struct {
 	app, id   string
 	interval  time.Duration
 	state     mp1.ServiceState
-	last      time.Time // when it was last heard by this process's clock
-	suspended time.Time // when it was seen to be SUSPENDED
-	place     time.Time // its place in the queue; an older one it left behind does not count
+	last      time.Time // when it was last heard, by this process's clock
+	suspended time.Time // when this process first saw it SUSPENDED
+	place     time.Time // its place in the queue; older places left behind there do not count
 }
 
-// deadline is when the entry is due if nothing is heard of it: to be suspended, or to be removed. ok is false when nothing
-// is ever due.
+// deadline returns when the entry is due to be suspended or removed if nothing is heard of it. ok is false if it is never due.
 func (e *entry) deadline(removeAfter time.Duration) (at time.Time, ok bool) {
 	switch e.state {
 	case mp1.StateActive:
@@ -54,8 +53,8 @@ func (e *entry) deadline(removeAfter time.Duration) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// waiting is an entry's place in the queue. An entry that is heard is not moved: when its place comes up, the present
-// deadline decides whether it is put back.
+// waiting is an entry's place in the queue. A heartbeat does not move the entry: when its place comes up, the present
+// deadline decides whether it is queued again.
 type waiting struct {
 	at time.Time
 	e  *entry
@@ -88,7 +87,7 @@ func newTracker() *tracker {
 	return &tracker{entries: make(map[string]*entry), wake: make(chan struct{}, 1)}
 }
 
-// changed takes note of a change in the registry.
+// changed applies a change in the registry.
 func (t *tracker) changed(c registry.Change) {
 	if c.New == nil {
 		t.drop(c.Old.Value.ID)
@@ -118,7 +117,7 @@ func (t *tracker) changed(c registry.Change) {
 		e.last = now
 	}
 	if e.state == mp1.StateSuspended && was != mp1.StateSuspended {
-		// The record's clock may be another machine's; a start must not make up for the time nobody was there to listen.
+		// The time in the record may be by another machine's clock, and time when no process was listening must not count.
 		e.suspended = now
 	}
 	if !known || was != e.state || sooner {
@@ -140,7 +139,7 @@ func (t *tracker) drop(id string) {
 	defer t.mu.Unlock()
 	if e := t.entries[id]; e != nil {
 		t.count(e.state, "")
-		e.state = "" // its place in the queue comes to nothing
+		e.state = "" // invalidates its place in the queue
 		delete(t.entries, id)
 	}
 }
@@ -165,7 +164,7 @@ func (t *tracker) enqueue(e *entry) {
 	}
 }
 
-// heard notes that a service was heard at a time.
+// heard records that a service was heard at the given time.
 func (t *tracker) heard(id string, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -174,7 +173,7 @@ func (t *tracker) heard(id string, at time.Time) {
 	}
 }
 
-// last is when the service was last heard, zero when it is not monitored.
+// last returns when the service was last heard, the zero time if it is not monitored.
 func (t *tracker) last(id string) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -184,8 +183,8 @@ func (t *tracker) last(id string) time.Time {
 	return time.Time{}
 }
 
-// restart gives every service a full interval from now, for a process that begins to lead without having heard all
-// heartbeats so far.
+// restart builds the queue of a process that becomes the leader. Because the process may not have heard all heartbeats
+// so far, every ACTIVE service gets a full interval from now.
 func (t *tracker) restart(removeAfter time.Duration) {
 	now := time.Now()
 	t.mu.Lock()
@@ -203,15 +202,15 @@ func (t *tracker) restart(removeAfter time.Duration) {
 	heap.Init(&t.queue)
 }
 
-// rest forgets the queue of a process that no longer leads.
+// rest drops the queue of a process that no longer leads.
 func (t *tracker) rest() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leading, t.queue = false, nil
 }
 
-// due takes the services that are due by now from the queue, split by what is due, and says when to look again. Each
-// service returned must be settled or put back with again.
+// due takes the services that are due by now from the queue and returns those to suspend, those to remove, and when to
+// look again. The caller must settle each service or put it back with again.
 func (t *tracker) due(now time.Time) (suspend, remove []*entry, next time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -237,9 +236,9 @@ func (t *tracker) due(now time.Time) (suspend, remove []*entry, next time.Time) 
 	return suspend, remove, next
 }
 
-// doubt holds services back for one interval when more than half of all, and at least massMinimum, would expire within one
-// grace period: then the platform, not the apps, is the likelier fault. Services that were silent through such a pause
-// already are not held back again. The caller holds the lock.
+// doubt postpones candidates by one interval when more than half of the ACTIVE services, and at least massMinimum,
+// would expire within one grace period: the platform is then more likely at fault than the apps. Services that have
+// already been silent through such a pause are not postponed again. The caller holds t.mu.
 func (t *tracker) doubt(candidates []*entry, now time.Time) []*entry {
 	if len(candidates) == 0 {
 		return nil
@@ -269,7 +268,7 @@ func (t *tracker) doubt(candidates []*entry, now time.Time) []*entry {
 	return kept
 }
 
-// again puts a service back into the queue for a later try.
+// again puts a service back into the queue for a later attempt.
 func (t *tracker) again(e *entry, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -278,7 +277,7 @@ func (t *tracker) again(e *entry, at time.Time) {
 	}
 }
 
-// silent reports whether a service is still due at a time.
+// silent reports whether a service is still monitored and due at now.
 func (t *tracker) silent(e *entry, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -195,7 +195,7 @@ func TestFewSilentServicesAreNoMass(t *testing.T) {
 	})
 }
 
-// TestTrackerAgreesWithAScan compares the queue with a plain look at every service, over random histories.
+// TestTrackerAgreesWithAScan compares the queue with a plain scan of all services, over random histories.
 func TestTrackerAgreesWithAScan(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(*testing.T) {
@@ -236,7 +236,7 @@ func TestTrackerAgreesWithAScan(t *testing.T) {
 					interval := time.Duration(m.interval) * time.Second
 					if !time.Now().Before(m.last.Add(interval + Grace(interval))) {
 						want[id] = true
-						// It is suspended then, and so out of the way.
+						// The service is now suspended, and so no longer due.
 						tr.changed(registry.Change{
 							Old: item(id, mp1.StateActive, m.interval, m.last), New: item(id, mp1.StateSuspended, m.interval, m.last),
 						})

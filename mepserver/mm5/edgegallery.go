@@ -15,8 +15,8 @@ import (
 	"github.com/openmep/mep/mepserver/lifecycle"
 )
 
-// mountEdgeGallery adds the paths EdgeGallery's MEPM knows. The shapes are EdgeGallery's; what happens is what the other
-// resources do.
+// mountEdgeGallery adds the paths that EdgeGallery's MEPM uses. The message formats are EdgeGallery's; the behaviour is
+// that of the other resources.
 func (a *API) mountEdgeGallery(r gin.IRoutes) {
 	const config = "/mepcfg/app_lcm/v1/applications/:" + idParam + "/appd_configuration"
 	r.POST(config, a.audited("app.configure", a.createAppD))
@@ -31,7 +31,7 @@ func (a *API) mountEdgeGallery(r gin.IRoutes) {
 	}
 }
 
-// progress answers with how far an operation is, as EdgeGallery spells that. Its MEPM takes nothing but 200.
+// progress answers with the progress of an operation in EdgeGallery's format. EdgeGallery's MEPM accepts no status but 200.
 func (a *API) progress(c *gin.Context, id string) error {
 	item, err := a.Lifecycle.Operations.Get(id)
 	if err != nil {
@@ -40,7 +40,7 @@ func (a *API) progress(c *gin.Context, id string) error {
 	return httpx.JSON(c, http.StatusOK, mm5.TaskProgressOf(a.Lifecycle.View(item, a.base(c))))
 }
 
-// begun answers with how far an operation is that was just stored, which this process need not know yet.
+// begun answers with the progress of an operation that was just stored; this process's copy may not show it yet.
 func (a *API) begun(c *gin.Context, id string) (string, error) {
 	detail := "operation " + id
 	if _, err := a.Lifecycle.Operations.Get(id); err == nil {
@@ -51,7 +51,7 @@ func (a *API) begun(c *gin.Context, id string) (string, error) {
 	})
 }
 
-// putAppD stores a configuration if allowed lets it.
+// putAppD stores a configuration if allowed permits it.
 func (a *API) putAppD(c *gin.Context, allowed func(body *mm5.AppDConfig, present *lifecycle.Configuration) error) (string, error) {
 	if err := httpx.NoQuery(c); err != nil {
 		return "", err
@@ -154,12 +154,12 @@ func capability(svc mm5.AppService) mm5.PlatformCapability {
 	return v
 }
 
-// endTimeout is how long the answer waits for a termination that nobody has to confirm: EdgeGallery's MEPM goes on to remove the
-// app once it has the answer.
+// endTimeout is how long the response waits for a termination that needs no confirmation: EdgeGallery's MEPM removes
+// the app once it has the response.
 const endTimeout = 5 * time.Second
 
-// endInstance terminates an app instance: with notice if somebody is there to take it. One that is not known is not an
-// error, as at EdgeGallery.
+// endInstance terminates an app instance, gracefully if the app has a termination subscription. As at EdgeGallery, an
+// unknown instance is not an error.
 func (a *API) endInstance(c *gin.Context) (string, error) {
 	if err := httpx.NoQuery(c); err != nil {
 		return "", err

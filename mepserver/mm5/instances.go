@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// graceOf is how an app instance is to be stopped or terminated.
+// graceOf returns how an app instance is to be stopped or terminated.
 func graceOf(t mm5.StopType, seconds *int) lifecycle.Grace {
 	g := lifecycle.Grace{Graceful: t == mm5.Graceful}
 	if seconds != nil {
@@ -67,7 +67,7 @@ func (a *API) status(c *gin.Context) error {
 	return httpx.JSON(c, http.StatusOK, a.instance(item, a.base(c), a.consumers(), a.Deliveries(appID(c)), allConsumers))
 }
 
-// instance is an app instance as the MEPM sees it.
+// instance returns an app instance as the MEPM sees it.
 func (a *API) instance(item *apps.Item, base string, who consumers, deliveries map[string][]mm5.Delivery, most int) mm5.AppInstance {
 	id, rec := item.Value.ID, &item.Value.Record
 	v := mm5.AppInstance{
@@ -91,7 +91,7 @@ func (a *API) instance(item *apps.Item, base string, who consumers, deliveries m
 	return v
 }
 
-// services lists all services with who consumes them.
+// services lists all services with their consumers.
 func (a *API) services() []mm5.AppService {
 	who := a.consumers()
 	list := []mm5.AppService{}
@@ -101,7 +101,7 @@ func (a *API) services() []mm5.AppService {
 	return list
 }
 
-// How many consumers of a service are shown: all of them where there is one service, or those of one app, to be shown.
+// Number of consumers shown per service: all of them when a single service, or the services of a single app, are shown.
 const (
 	fewConsumers = 20
 	allConsumers = 1 << 30
@@ -111,7 +111,7 @@ func service(item *registry.Item, who consumers, most int) mm5.AppService {
 	svc := item.Value
 	info, err := svc.Info()
 	if err != nil {
-		info.Version = "" // the record was read before: cannot be
+		info.Version = "" // cannot happen: the record was decoded before
 	}
 	list := who.of(item)
 	return mm5.AppService{
@@ -120,8 +120,8 @@ func service(item *registry.Item, who consumers, most int) mm5.AppService {
 	}
 }
 
-// consumers says who consumes services: the app instances that declared that they need a service of its name, and those that
-// subscribed to it in particular.
+// consumers finds the consumers of a service: the app instances that declared that they need a service of its name, and
+// those with a subscription to it in particular.
 type consumers struct {
 	byName     map[string][]string
 	subscribed func(*registry.Item) []string

@@ -1,6 +1,6 @@
-// Package mm5 speaks HTTP at the Mm5 reference point, where the MEC platform manager configures, starts, stops and terminates app
-// instances. The standard does not specify it; the resources follow the application life cycle management of ETSI GS MEC
-// 010-2 V3.1.1. EdgeGallery's MEPM finds its own paths beside them.
+// Package mm5 is the HTTP interface at the Mm5 reference point, over which the MEC platform manager (MEPM) configures,
+// starts, stops and terminates app instances. The standard does not specify it; the resources follow the application
+// life cycle management of ETSI GS MEC 010-2 V3.1.1. EdgeGallery's MEPM is served on its own paths beside them.
 package mm5
 
 import (
@@ -31,22 +31,22 @@ type API struct {
 	Lifecycle *lifecycle.Manager
 	// Events streams changes.
 	Events httpx.Handler
-	// Deliveries says how the delivery of notifications to an app instance stands, to all of them when it is empty.
+	// Deliveries returns the state of notification deliveries by app instance, of all app instances if appInstanceID is empty.
 	Deliveries func(appInstanceID string) map[string][]mm5.Delivery
-	// Reconcilers says who applies rules, and how that stands.
+	// Reconcilers returns the drivers that apply rules, with their state.
 	Reconcilers func() []mm5.Reconciler
 	Audit       *audit.Log
-	// Version is that of the platform.
+	// Version is the version of the platform.
 	Version string
-	// PublicURL is what hrefs start with; when it returns "", they start with the scheme and host of the request. OwnURL is
-	// used when the request names no usable host.
+	// PublicURL returns the base of hrefs; if it returns "", they start with the scheme and host of the request. OwnURL
+	// is used if the request names no usable host.
 	PublicURL func() string
 	OwnURL    string
 }
 
 const idParam = "appInstanceId"
 
-// Mount adds the API to a router. Whoever gets to it holds the scope mm5.
+// Mount adds the API to a router, which must already require the scope mm5.
 func (a *API) Mount(r *gin.Engine) {
 	g := r.Group(operation.Root)
 	get(g, "/app_instances", a.instances)
@@ -65,7 +65,7 @@ func (a *API) Mount(r *gin.Engine) {
 	a.mountEdgeGallery(r)
 }
 
-// get registers a handler for GET and HEAD; net/http leaves the body of the latter out.
+// get registers a handler for GET and HEAD; net/http omits the body for HEAD.
 func get(g gin.IRoutes, path string, h httpx.Handler) {
 	g.GET(path, httpx.Handle(h))
 	g.HEAD(path, httpx.Handle(h))
@@ -77,10 +77,10 @@ func (a *API) audited(action string, h func(*gin.Context) (string, error)) gin.H
 
 func appID(c *gin.Context) string { return identity.CanonicalID(c.Param(idParam)) }
 
-// base is what the hrefs of an answer start with.
+// base returns the base of the hrefs in a response.
 func (a *API) base(c *gin.Context) string { return httpx.BaseURL(c, a.PublicURL(), a.OwnURL) }
 
-// query reads the query parameters, of which only those named may be there.
+// query parses the query parameters and rejects those not in names.
 func query(c *gin.Context, names ...string) (url.Values, error) {
 	if c.Request.URL.RawQuery == "" {
 		return nil, nil
@@ -104,7 +104,7 @@ func (a *API) configure(c *gin.Context) (string, error) {
 	}
 	dry := false
 	if v, given := q["dryRun"]; given {
-		// Who asks for a dry run in a wrong way must not get the real one.
+		// A malformed request for a dry run must not cause a real change.
 		if len(v) != 1 || v[0] != "true" && v[0] != "false" {
 			return "", errs.New(errs.Invalid, "dryRun must be given once, as true or false")
 		}
@@ -132,7 +132,7 @@ func (a *API) configure(c *gin.Context) (string, error) {
 	return a.accepted(c, id, err)
 }
 
-// ifMatch refuses a change of a configuration whose entity-tag the client does not have.
+// ifMatch returns the check of the request's If-Match against the present configuration, nil if the request has none.
 func (a *API) ifMatch(c *gin.Context) func(*lifecycle.Configuration) error {
 	if len(c.Request.Header.Values("If-Match")) == 0 {
 		return nil
@@ -149,7 +149,7 @@ func etag(cfg *lifecycle.Configuration) string {
 	return `"` + strconv.FormatInt(cfg.Value.Generation, 10) + "-" + strconv.FormatInt(cfg.CreateRevision, 36) + `"`
 }
 
-// accepted answers with the operation that was begun.
+// accepted answers 202 with the location of the operation that was begun.
 func (a *API) accepted(c *gin.Context, id string, err error) (string, error) {
 	if err != nil {
 		return "", err
@@ -222,7 +222,7 @@ func (a *API) operations(c *gin.Context) error {
 	return stream(c, func(yield func(any) bool) {
 		for _, item := range list {
 			v := a.Lifecycle.View(item, base)
-			v.RuleResults = nil // that of one operation has them
+			v.RuleResults = nil // shown only for a single operation
 			if !yield(v) {
 				return
 			}
@@ -230,7 +230,7 @@ func (a *API) operations(c *gin.Context) error {
 	})
 }
 
-// stream answers with an array, of which it holds no more than one element in memory.
+// stream answers with a JSON array, encoding one element at a time.
 func stream(c *gin.Context, elements iter.Seq[any]) error {
 	c.Header("Content-Type", "application/json")
 	c.Writer.WriteHeader(http.StatusOK)

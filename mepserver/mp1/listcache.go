@@ -6,11 +6,11 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// maxCachedList is the largest list that is kept; longer ones are written piece by piece.
+// maxCachedList is the size in bytes of the largest list that is cached; larger ones are written in chunks.
 const maxCachedList = 8 << 20
 
-// listCache keeps the list of all services as it was last asked for. It is made on the second request for the same state and
-// thrown away with it, so that a registry that changes all the time does not make lists nobody reads twice.
+// listCache caches the list of all services for the state last requested. The list is built on the second request for
+// the same state and dropped with it, so that a registry that changes all the time does not build lists nobody reads twice.
 type listCache struct {
 	mu     sync.Mutex
 	missed listKey
@@ -18,13 +18,13 @@ type listCache struct {
 	body   []byte
 }
 
-// listKey is what a list depends on.
+// listKey identifies a list by everything it depends on.
 type listKey struct {
 	state *registry.Snapshot
 	view  registry.View
 }
 
-// find returns the list for key, nil when it is not there.
+// find returns the list for key, nil if it is not cached.
 func (l *listCache) find(key listKey) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,7 +34,7 @@ func (l *listCache) find(key listKey) []byte {
 	return l.body
 }
 
-// keep makes the list for key and returns it, or returns nil when the caller should write it out itself.
+// keep builds, caches and returns the list for key, or returns nil when the caller should write it out itself.
 func (l *listCache) keep(key listKey, size int, build func([]byte) []byte) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// livenessETag changes with everything the liveness resource shows.
+// livenessETag returns an entity-tag that changes with everything the liveness resource shows.
 func livenessETag(i mp1.ServiceLivenessInfo) string {
 	return fmt.Sprintf(`"%s-%d-%x.%x"`, i.State[:1], i.Interval, i.TimeStamp.Seconds, i.TimeStamp.NanoSeconds)
 }

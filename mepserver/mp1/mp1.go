@@ -1,7 +1,7 @@
-// Package mp1 speaks HTTP at the Mp1 reference point: the MEC service management and application support APIs of ETSI GS
-// MEC 011 V3.1.1.
+// Package mp1 is the HTTP interface at the Mp1 reference point: the MEC service management and application support APIs
+// of ETSI GS MEC 011 V3.1.1.
 //
-// Handlers decode, call the domain and render. They know nothing of etcd.
+// Handlers decode requests, call the domain and render responses. They know nothing of etcd.
 package mp1
 
 import (
@@ -23,25 +23,25 @@ import (
 
 // API holds what the handlers need.
 type API struct {
-	// Own lets only the application instance in the path use what is below it.
+	// Own admits only the app instance named in the path to the resources below it.
 	Own gin.HandlerFunc
 	// Apps, Registry, Book and Monitor are the domain of service management.
 	Apps     *apps.Directory
 	Registry *registry.Registry
 	Book     *subscription.Book
 	Monitor  *liveness.Monitor
-	// Lifecycle, Termination, Registrations and Clock are that of application support.
+	// Lifecycle, Termination, Registrations and Clock are the domain of application support.
 	Lifecycle     *lifecycle.Manager
 	Termination   *termination.Book
 	Registrations *registration.Book
 	Clock         *timing.Clock
-	// Policy is what applies to registrations at present.
+	// Policy returns the current policy for registrations.
 	Policy func() registry.Policy
-	// PublicURL is what hrefs start with; when it returns "", they start with the scheme and host of the request.
+	// PublicURL returns the base of hrefs; if it returns "", they start with the scheme and host of the request.
 	PublicURL func() string
-	// Gateway is the gateway that consumers are shown in place of the endpoints of services; none shows them these.
+	// Gateway returns the gateway shown to consumers in place of service endpoints; the zero value shows the endpoints.
 	Gateway func() registry.Gateway
-	// OwnURL is what they start with when the request names no usable host.
+	// OwnURL is the base of hrefs if PublicURL returns "" and the request names no usable host.
 	OwnURL string
 	// EdgeGalleryPrefix is the mount prefix under which a serInstanceId in a registration is ignored, as EdgeGallery does.
 	EdgeGalleryPrefix string
@@ -79,7 +79,7 @@ func (a *API) Mount(r *gin.Engine, prefixes []string) {
 	}
 }
 
-// get registers a handler for GET and HEAD; net/http leaves the body of the latter out.
+// get registers a handler for GET and HEAD; net/http omits the body for HEAD.
 func get(g *gin.RouterGroup, path string, h httpx.Handler) {
 	g.GET(path, httpx.Handle(h))
 	g.HEAD(path, httpx.Handle(h))
@@ -91,12 +91,12 @@ type mount struct {
 	prefix string
 }
 
-// base is what the hrefs of an answer start with.
+// base returns the base of the hrefs in a response.
 func (m *mount) base(c *gin.Context) string {
 	return httpx.BaseURL(c, m.PublicURL(), m.OwnURL) + m.prefix
 }
 
-// appExists refuses the whole tree of an application instance that does not exist.
+// appExists rejects every request below the path of an app instance that does not exist.
 func (m *mount) appExists(c *gin.Context) error {
 	return m.Apps.Exists(appID(c))
 }
@@ -104,7 +104,7 @@ func (m *mount) appExists(c *gin.Context) error {
 func appID(c *gin.Context) string     { return identity.CanonicalID(c.Param("appInstanceId")) }
 func serviceID(c *gin.Context) string { return c.Param("serviceId") }
 
-// reader is who makes the request, as far as that decides what may be seen.
+// reader returns the caller as a reader of services, the zero value if the request is not authenticated.
 func (m *mount) reader(c *gin.Context) apps.Reader {
 	if caller := identity.Of(c); caller != nil {
 		return m.Apps.Reader(caller.Subject)
@@ -112,7 +112,7 @@ func (m *mount) reader(c *gin.Context) apps.Reader {
 	return apps.Reader{}
 }
 
-// ifMatch refuses a change of a service whose entity-tag the client does not have.
+// ifMatch returns a precondition that checks the request's If-Match, if any, against the entity-tag of the service.
 func ifMatch(c *gin.Context) registry.Precondition {
 	return func(item *registry.Item) error { return httpx.IfMatch(c, item.Value.ETag()) }
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// maxQueryValues bounds the values of one parameter.
+// maxQueryValues bounds the number of values of one parameter.
 const maxQueryValues = 100
 
-// parseQuery reads the query of a discovery (MEC 011 8.2.3.3.1). Unknown names and malformed values are refused; repeated
-// and comma-separated values both work, and a comma that belongs to a value is written %2C.
+// parseQuery parses the query of a discovery (MEC 011 8.2.3.3.1). It rejects unknown names and malformed values.
+// Repeated and comma-separated values both work; a comma within a value is written %2C.
 func parseQuery(raw string) (registry.Query, error) {
 	var q registry.Query
 	if raw == "" {

@@ -53,7 +53,7 @@ func (s *support) dnsRule(c *gin.Context) error {
 	return tagged(c, v.ETag, v.Rule)
 }
 
-// sameID refuses a body that names another rule than the path.
+// sameID rejects a body whose id, if present, differs from the one in the path.
 func sameID(name, in, path string) error {
 	if in == "" || in == path {
 		return nil
@@ -63,7 +63,7 @@ func sameID(name, in, path string) error {
 	return errs.Params(p)
 }
 
-// changeTrafficRule puts a rule in the place of one of the app (MEC 011 7.2.8.3.2): anything may change but the id.
+// changeTrafficRule replaces a rule of the app (MEC 011 7.2.8.3.2): anything but the id may change.
 func (s *support) changeTrafficRule(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err

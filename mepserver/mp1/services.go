@@ -42,7 +42,7 @@ func (m *mount) ownServices(c *gin.Context) error {
 	return m.list(c, m.Registry.DiscoverOwn(appID(c), q), nil)
 }
 
-// listBuffer is what writing a list needs, kept between requests.
+// listBuffer holds the buffers for writing a list, reused between requests.
 type listBuffer struct {
 	services []*registry.Service
 	out      []byte
@@ -50,11 +50,11 @@ type listBuffer struct {
 
 var listBuffers = sync.Pool{New: func() any { return &listBuffer{out: make([]byte, 0, chunk+4096)} }}
 
-// chunk is about how much of a list is handed to the connection at a time.
+// chunk is the approximate number of bytes of a list written to the connection at a time.
 const chunk = 64 << 10
 
-// list writes services as an array, without holding more of it in memory than a chunk. With a key the list may be kept for
-// the next request.
+// list writes services as a JSON array, holding no more than about a chunk of it in memory. With a key the list may be
+// cached for the next request.
 func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item], key *listKey) error {
 	b := listBuffers.Get().(*listBuffer)
 	defer b.release()
@@ -86,8 +86,8 @@ func (m *mount) list(c *gin.Context, services iter.Seq[*registry.Item], key *lis
 	return nil
 }
 
-// render appends the services as an array. With a writer it hands over what it has whenever that is a chunk, and gives up
-// when the writer fails.
+// render appends the services to dst as a JSON array. If w is not nil, render writes out each full chunk and stops when
+// a write fails.
 func (b *listBuffer) render(dst []byte, view registry.View, w io.Writer) []byte {
 	dst = append(dst, '[')
 	for i, svc := range b.services {
@@ -113,11 +113,11 @@ func (b *listBuffer) release() {
 
 var jsonType = []string{"application/json"}
 
-// view is how services are shown to the caller.
+// view returns how services are shown to the caller.
 func (m *mount) view(c *gin.Context) registry.View {
 	v := registry.View{Base: m.base(c)}
 	if v.Gateway = m.Gateway(); v.Gateway.URL != "" {
-		// Below its own path an app is its own reader, in development mode, too.
+		// Below its own path an app is its own reader, in development mode too.
 		if v.Owner = identity.Subject(c); v.Owner == "" {
 			v.Owner = c.Param("appInstanceId")
 		}
@@ -125,7 +125,7 @@ func (m *mount) view(c *gin.Context) registry.View {
 	return v
 }
 
-// one writes a service.
+// one writes a single service.
 func (m *mount) one(c *gin.Context, status int, svc *registry.Service) {
 	b := listBuffers.Get().(*listBuffer)
 	b.out = svc.AppendJSON(b.out, m.view(c))
@@ -185,7 +185,7 @@ func (m *mount) replace(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
-	// Whether the service can be changed at all comes before what it would be changed to.
+	// Whether the service can be changed is checked before the body is.
 	item, err := m.Registry.ForWrite(appID(c), serviceID(c))
 	if err != nil {
 		return err

@@ -21,13 +21,13 @@ func (m *mount) subscriptions(c *gin.Context) error {
 	return list.write(c)
 }
 
-// linkList is a list of the links of subscriptions.
+// linkList is a list of links to subscriptions.
 type linkList struct {
 	base, of string
 	body     mp1.SubscriptionLinkList
 }
 
-// newLinkList makes an empty list; base is what links start with, path that of the list, of the type of the subscriptions.
+// newLinkList returns an empty list. Links start with base; path is the path of the list, of the type of its subscriptions.
 func newLinkList(base, path, of string) *linkList {
 	return &linkList{base: base, of: of, body: mp1.SubscriptionLinkList{Links: mp1.SubscriptionLinks{
 		Self: mp1.LinkType{Href: base + path}, Subscriptions: []mp1.SubscriptionLink{},

@@ -12,7 +12,7 @@ import (
 	"github.com/openmep/mep/mepserver/termination"
 )
 
-// supportRoots are where the application support API is: V3.1.1 calls it v2, earlier editions v1.
+// supportRoots are the roots of the application support API: v2 in V3.1.1, v1 in earlier editions.
 var supportRoots = []string{termination.APIRoot, "/mec_app_support/v1"}
 
 // support is the application support API below one root.
@@ -46,7 +46,7 @@ func (s *support) mountOn(g *gin.RouterGroup) {
 	app.PUT("/dns_rules/:ruleId", httpx.Handle(s.changeDNSRule))
 }
 
-// base is what the hrefs of an answer start with.
+// base returns the base of the hrefs in a response.
 func (s *support) base(c *gin.Context) string { return s.mount.base(c) + s.root }
 
 func (s *support) currentTime(c *gin.Context) error {
@@ -198,7 +198,7 @@ func (s *support) reregister(c *gin.Context) error {
 	if err := httpx.NoQuery(c); err != nil {
 		return err
 	}
-	// Whether there is something to change comes before what it would be changed to.
+	// Whether there is a registration is checked before the body is.
 	if _, err := s.Registrations.Get(appID(c)); err != nil {
 		return err
 	}

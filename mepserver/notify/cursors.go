@@ -15,17 +15,18 @@ import (
 
 const notFound = errs.NotFound
 
-// flushInterval is how often the cursors are saved. What was delivered since is delivered again after a crash.
+// flushInterval is how often the cursors are saved. After a crash, what was delivered since the last save is delivered
+// again.
 const flushInterval = 250 * time.Millisecond
 
 // lagTolerance is how long a subscriber may lag before it gets a cursor of its own; until then it holds back the common
 // position.
 const lagTolerance = 2 * time.Second
 
-// positionID is the cursor of all subscribers that do not lag. No subscription has this id.
+// positionID is the id of the cursor of all subscribers that do not lag. No subscription has this id.
 const positionID = "position"
 
-// startCursors is how far everyone had been served when a term began.
+// startCursors says how far every subscriber had been served when a term began.
 type startCursors struct {
 	position int64
 	lagging  map[string]int64 // by subscription id
@@ -38,7 +39,7 @@ func (s *startCursors) of(subscriptionID string) int64 {
 	return s.position
 }
 
-// least is the revision everybody has been served up to.
+// least returns the revision up to which every subscriber has been served.
 func (s *startCursors) least() int64 {
 	least := s.position
 	for _, c := range s.lagging {
@@ -47,8 +48,8 @@ func (s *startCursors) least() int64 {
 	return least
 }
 
-// loadCursors reads the cursors from etcd itself, because the copy may lag behind a predecessor's last writes. It tries
-// until the context ends.
+// loadCursors reads the cursors from etcd itself, because the copy may lag behind a predecessor's last writes. It retries
+// until ctx ends.
 func (n *Notifier) loadCursors(ctx context.Context) (*startCursors, error) {
 	for {
 		resp, err := n.store.Do(ctx, clientv3.OpGet(state.PrefixCursors, clientv3.WithPrefix()))
@@ -83,9 +84,10 @@ func (n *Notifier) loadCursors(ctx context.Context) (*startCursors, error) {
 // opsPerTxn stays below etcd's limit of 128 operations.
 const opsPerTxn = 100
 
-// saveCursors writes what has changed since the last time: first the cursors of those who lag, then the position, then it
-// takes away the cursors of those who caught up, and the records of removed services everyone knows of. A crash in between
-// leaves cursors that are too low, never too high. At the zero time every subscriber that lags gets its own cursor.
+// saveCursors writes what has changed since the last time: first the cursors of the subscribers that lag, then the
+// position. Then it removes the cursors of those that caught up, and the records of removed services that all subscribers
+// know of. A crash in between leaves cursors that are too low, never too high. If now is zero, every subscriber that lags
+// gets its own cursor.
 func (n *Notifier) saveCursors(ctx context.Context, term leader.Term, now time.Time) error {
 	plan := n.planCursors(now)
 	for _, ops := range [][]clientv3.Op{plan.lagging, plan.position, plan.caughtUp, plan.forgotten} {
@@ -156,7 +158,7 @@ func encodeCursor(revision int64) string {
 	return fmt.Sprintf(`{"v":%d,"revision":%d}`, state.SchemaVersion, revision)
 }
 
-// Saved is the revision up to which every subscriber had been served when the cursors were last saved.
+// Saved returns the revision up to which every subscriber had been served when the cursors were last saved.
 func (n *Notifier) Saved() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -12,10 +12,10 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// maxDeadLetters is how many are kept; the oldest give way.
+// maxDeadLetters is how many dead letters are kept; the oldest are removed first.
 const maxDeadLetters = 1000
 
-// letters makes the dead letters of events. The caller holds the lock.
+// letters returns the dead letters for events. The caller holds the lock.
 func (n *Notifier) letters(f *feed, events []event, now time.Time) []state.DeadLetter {
 	sub := f.sub.Value
 	list := make([]state.DeadLetter, len(events))
@@ -31,7 +31,7 @@ func (n *Notifier) letters(f *feed, events []event, now time.Time) []state.DeadL
 	return list
 }
 
-// bury records dead letters and makes room for them.
+// bury records dead letters and removes the oldest to make room for them.
 func (n *Notifier) bury(ctx context.Context, letters []state.DeadLetter) error {
 	if len(letters) > maxDeadLetters {
 		letters = letters[len(letters)-maxDeadLetters:]

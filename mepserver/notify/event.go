@@ -12,16 +12,16 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// event is one change one subscriber is told of.
+// event is one change of which one subscriber is notified.
 type event struct {
 	revision int64
 	svc      *registry.Service // after the change, or before a removal
 	change   mp1.ChangeType
 	queued   time.Time
-	listed   bool // the revision is the earliest that it can have been
+	listed   bool // revision is the earliest possible one
 }
 
-// classify says what a change means to a subscriber (MEC 011 8.1.4.2). ok is false when it means nothing.
+// classify returns what a change means to a subscriber (MEC 011 8.1.4.2). ok is false if it means nothing.
 func classify(c registry.Change) (svc *registry.Service, change mp1.ChangeType, ok bool) {
 	switch {
 	case c.New == nil && c.Old == nil:
@@ -31,7 +31,7 @@ func classify(c registry.Change) (svc *registry.Service, change mp1.ChangeType, 
 	case c.Old == nil && c.New.CreateRevision == c.New.ModRevision:
 		return c.New.Value, mp1.ChangeAdded, true
 	case c.Old == nil:
-		// What it was before is no longer known.
+		// The state before is no longer known.
 		return c.New.Value, mp1.ChangeAttributes, true
 	}
 	switch attributes, stateChanged := c.New.Value.Differs(c.Old.Value); {
@@ -43,8 +43,8 @@ func classify(c registry.Change) (svc *registry.Service, change mp1.ChangeType, 
 	return nil, "", false
 }
 
-// id names the notification of an event to a subscriber. It is the same whenever the same event is sent again, also by
-// another process.
+// id returns the id of the notification of an event to a subscriber. It is the same whenever the same event is sent again,
+// even by another process.
 func (e *event) id(subscriptionID string) string {
 	space, err := uuid.Parse(subscriptionID)
 	if err != nil {
@@ -53,7 +53,7 @@ func (e *event) id(subscriptionID string) string {
 	return uuid.NewSHA1(space, []byte(e.svc.ID+"@"+strconv.FormatInt(e.revision, 10))).String()
 }
 
-// body is the notification as it is sent.
+// body returns the notification as it is sent.
 func (e *event) body(sub *subscription.Subscription, base string) ([]byte, error) {
 	ref := mp1.ServiceReference{
 		SerName: e.svc.Name, SerInstanceID: e.svc.ID, State: e.svc.State, ChangeType: e.change,

@@ -11,21 +11,21 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// feed is what one subscriber still has to be told. Its fields are guarded by the notifier's lock.
+// feed is what one subscriber still has to be notified of. Its fields are guarded by the notifier's lock.
 type feed struct {
 	sub    *subscription.Item
 	cancel context.CancelFunc
 
 	queue []event
-	// behind says that changes after tail were not queued for want of room; they are found by comparing when there is room
-	// again. since is the revision such a comparison covered.
+	// behind means that changes after tail were not queued for want of room; they are found by comparing once there is room
+	// again. since is the revision that such a comparison covered.
 	behind      bool
 	tail, since int64
 
-	working     bool      // a worker delivers
-	laggingFrom time.Time // since when the queue has not been empty
-	saved       int64     // the cursor in etcd, 0 when there is none
-	unsure      bool      // a change of the cursor was begun, and is not known to have been made
+	working     bool      // a worker is delivering
+	laggingFrom time.Time // when the feed began to lag
+	saved       int64     // the cursor in etcd, 0 if there is none
+	unsure      bool      // a change of the cursor was begun and is not known to have succeeded
 
 	// What operators see.
 	delivered, attempted, failingSince time.Time
@@ -36,7 +36,8 @@ type feed struct {
 
 func (f *feed) lagging() bool { return len(f.queue) > 0 || f.behind }
 
-// cursor is the revision up to which the subscriber has been served, given the revision up to which changes were handed out.
+// cursor returns the revision up to which the subscriber has been served, given the revision up to which changes were
+// handed out.
 func (f *feed) cursor(position int64) int64 {
 	switch {
 	case len(f.queue) > 0:
@@ -70,7 +71,7 @@ func (n *Notifier) push(f *feed, e event) {
 	n.work(f)
 }
 
-// work makes sure that somebody delivers. The caller holds the lock.
+// work starts a worker to deliver unless there is one. The caller holds the lock.
 func (n *Notifier) work(f *feed) {
 	if f.working || n.ctx.Err() != nil {
 		return
@@ -84,7 +85,7 @@ func (n *Notifier) work(f *feed) {
 	})
 }
 
-// deliverAll empties the queue of a feed and ends.
+// deliverAll delivers the queue of a feed and returns when it is empty.
 func (n *Notifier) deliverAll(ctx context.Context, f *feed) {
 	for {
 		n.mu.Lock()
@@ -119,7 +120,7 @@ func (n *Notifier) deliverAll(ctx context.Context, f *feed) {
 	}
 }
 
-// shrink gives up a long queue's memory once it is empty.
+// shrink releases the memory of a long queue once it is empty.
 func shrink(q []event) []event {
 	if len(q) == 0 && cap(q) > 64 {
 		return nil
@@ -127,8 +128,7 @@ func shrink(q []event) []event {
 	return q
 }
 
-// send makes one attempt. Subscribers that failed last time share a few slots among themselves, so that they delay nobody
-// else.
+// send makes one attempt. Subscribers that failed last time share a few slots of their own, so that they delay nobody else.
 func (n *Notifier) send(ctx context.Context, failing bool, sub *subscription.Subscription, e *event) error {
 	slots := n.slots
 	if failing {
@@ -151,8 +151,8 @@ func (n *Notifier) send(ctx context.Context, failing bool, sub *subscription.Sub
 	return err
 }
 
-// settle records the outcome of an attempt and says how long to wait before the next one. gone is true when the
-// subscriber wants no more.
+// settle records the outcome of an attempt and returns how long to wait before the next one. gone is true if the subscriber
+// wants no more.
 func (n *Notifier) settle(ctx context.Context, f *feed, e *event, err error) (wait time.Duration, gone bool) {
 	now := time.Now()
 	n.mu.Lock()
@@ -186,7 +186,7 @@ func (n *Notifier) settle(ctx context.Context, f *feed, e *event, err error) (wa
 		n.mu.Unlock()
 		return backoff(attempts), false
 	}
-	// What waited behind it for as long has missed its time, too.
+	// The events behind it that have waited as long have expired, too.
 	expired := 1
 	for expired < len(f.queue) && now.Sub(f.queue[expired].queued) >= policy.GiveUpAfter {
 		expired++
@@ -205,7 +205,7 @@ func (n *Notifier) settle(ctx context.Context, f *feed, e *event, err error) (wa
 	return backoff(attempts), false
 }
 
-// pop takes settled events off the head. The caller holds the lock.
+// pop removes settled events from the head. The caller holds the lock.
 func (n *Notifier) pop(f *feed, count int) {
 	count = min(count, len(f.queue))
 	clear(f.queue[:count])
@@ -214,14 +214,14 @@ func (n *Notifier) pop(f *feed, count int) {
 	n.metrics.pending.Sub(float64(count))
 }
 
-// The bounds of the time between two attempts.
+// The bounds of the delay between two attempts.
 const (
 	firstBackoff = 500 * time.Millisecond
 	maxBackoff   = 60 * time.Second
 )
 
-// backoff doubles from firstBackoff to maxBackoff and takes a random half off, so that many subscribers of one failed host
-// do not come back at once.
+// backoff returns a delay that doubles from firstBackoff to maxBackoff, less a random part of up to half, so that many
+// subscribers on one failed host do not come back at once.
 func backoff(attempts int) time.Duration {
 	d := maxBackoff
 	if attempts < 8 {

@@ -16,7 +16,7 @@ import (
 )
 
 // resume queues what happened between the cursors and the revision at which the notifier began to observe the registry. It
-// reports whether it came to its end; if not, the cursors in etcd must stay as they are.
+// reports whether it finished; if not, the cursors in etcd must stay as they are.
 func (n *Notifier) resume(ctx context.Context, start *startCursors, now int64) bool {
 	n.mu.Lock()
 	orphans := maps.Clone(start.lagging)
@@ -28,7 +28,7 @@ func (n *Notifier) resume(ctx context.Context, start *startCursors, now int64) b
 	}
 	n.mu.Unlock()
 	for id := range orphans {
-		// Saved while its subscription was being deleted.
+		// The cursor was saved while its subscription was being deleted.
 		delete(start.lagging, id)
 		if _, err := n.store.Do(ctx, clientv3.OpDelete(state.CursorKey(id))); err != nil {
 			n.log.Warn("cursor of a deleted subscription not removed", "subscription", id, "error", err)
@@ -62,7 +62,7 @@ func (n *Notifier) resume(ctx context.Context, start *startCursors, now int64) b
 	return true
 }
 
-// replay reads the history of the registry from etcd and hands it out. When it fails it says up to where it came.
+// replay reads the history of the registry from etcd and hands it out. If it fails, it returns how far it got.
 func (n *Notifier) replay(ctx context.Context, from, to int64, start *startCursors) (done int64, err error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), time.Minute)
 	defer cancel()
@@ -83,7 +83,7 @@ func (n *Notifier) replay(ctx context.Context, from, to int64, start *startCurso
 				return seen - 1, errors.New("the watch ended")
 			}
 			if err := resp.Err(); err != nil {
-				return seen - 1, err // its last revision may not be complete
+				return seen - 1, err // the last revision seen may be incomplete
 			}
 			n.mu.Lock()
 			for _, ev := range resp.Events {

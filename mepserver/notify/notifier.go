@@ -1,10 +1,10 @@
-// Package notify tells subscribers of changes in the registry (MEC 011 5.2.4, 8.1.4.2).
+// Package notify notifies subscribers of changes in the registry (MEC 011 5.2.4, 8.1.4.2).
 //
-// Delivery is at least once and in order for each subscriber. What has been served is kept in etcd as one position for all
-// subscribers and a cursor for each one that lags, so that a crash or a change of the leader loses nothing: the history
-// since then is read from etcd again. Where that history was compacted, the subscriber gets the difference between what it was
-// last told and now, found by comparing revisions; services removed meanwhile are still known from the records of removed
-// services, which stay until everyone was told.
+// Delivery is at least once and in order for each subscriber. Progress is kept in etcd as one position for all subscribers
+// and a cursor for each one that lags, so that a crash or a change of leader loses nothing: the history since then is read
+// from etcd again. If that history was compacted, the subscriber gets the difference between what it was last told and now,
+// found by comparing revisions; services removed meanwhile are still known from the records of removed services, which stay
+// until every subscriber has been notified.
 package notify
 
 import (
@@ -27,9 +27,9 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// Policy is what an operator decides about delivery.
+// Policy holds the operator's settings for delivery.
 type Policy struct {
-	// GiveUpAfter is how long a notification is tried.
+	// GiveUpAfter is how long delivery of a notification is tried.
 	GiveUpAfter time.Duration
 	// Queue is how many notifications may wait for one subscriber before changes are merged.
 	Queue int
@@ -56,7 +56,7 @@ type Notifier struct {
 	failingSlots chan struct{}
 
 	mu       sync.Mutex
-	ctx      context.Context // of the present term
+	ctx      context.Context // of the current term
 	workers  sync.WaitGroup
 	feeds    map[string]*feed // by subscription id
 	position int64            // changes up to here were handed to the feeds
@@ -64,13 +64,13 @@ type Notifier struct {
 	leading  bool
 }
 
-// Concurrent calls to subscribers, and to those among them that failed last time.
+// The limits on concurrent calls: maxFailingCalls to subscribers that failed last time, maxCalls to all others.
 const (
 	maxCalls        = 2048
 	maxFailingCalls = 128
 )
 
-// New adds the notifier's collections to the mirror. base returns what hrefs in notifications start with.
+// New adds the notifier's collections to the mirror. base returns the start of the hrefs in notifications.
 func New(m *watched.Mirror, store *etcd.Store, reg *registry.Registry, book *subscription.Book, client *callback.Client,
 	base func() string, policy func() Policy, log *slog.Logger, metrics prometheus.Registerer,
 ) *Notifier {
@@ -92,7 +92,7 @@ func New(m *watched.Mirror, store *etcd.Store, reg *registry.Registry, book *sub
 	return n
 }
 
-// inbox hands changes from the mirror to the notifier. When it overflows, the changes are dropped and every subscriber is
+// inbox hands changes from the mirror to the notifier. If it overflows, the changes are dropped and every subscriber is
 // brought up to date by comparing.
 type inbox struct {
 	mu       sync.Mutex
@@ -184,7 +184,7 @@ func (n *Notifier) Run(ctx context.Context, term leader.Term) error {
 	return nil
 }
 
-// handOut queues what is in the inbox for the subscribers.
+// handOut queues the changes in the inbox for the subscribers.
 func (n *Notifier) handOut() {
 	changes, overflow := n.inbox.take()
 	n.mu.Lock()
@@ -211,8 +211,8 @@ func (n *Notifier) handOut() {
 	}
 }
 
-// dispatch queues one change for everyone it concerns; served says up to where each lagging subscriber was served before. The
-// caller holds the lock.
+// dispatch queues one change for every subscriber it concerns; served, if not nil, says how far each subscriber was served
+// before. The caller holds the lock.
 func (n *Notifier) dispatch(c registry.Change, served *startCursors) {
 	svc, change, ok := classify(c)
 	if ok {
@@ -227,7 +227,7 @@ func (n *Notifier) dispatch(c registry.Change, served *startCursors) {
 	n.position = max(n.position, c.Revision)
 }
 
-// feed finds or makes the feed of a subscription. The caller holds the lock.
+// feed returns the feed of a subscription, and creates it if there is none. The caller holds the lock.
 func (n *Notifier) feed(item *subscription.Item) *feed {
 	f := n.feeds[item.Value.ID]
 	if f == nil {
@@ -237,7 +237,7 @@ func (n *Notifier) feed(item *subscription.Item) *feed {
 	return f
 }
 
-// subscriptionChanged forgets a subscription that was deleted.
+// subscriptionChanged forgets a deleted subscription.
 func (n *Notifier) subscriptionChanged(c watched.Change[*subscription.Subscription]) {
 	if c.New != nil {
 		return
@@ -279,10 +279,10 @@ func (n *Notifier) unsubscribe(ctx context.Context, sub *subscription.Subscripti
 	n.forget(sub.ID)
 }
 
-// compare queues the difference between what a subscriber was last told and now. The caller holds the lock, and the
-// queue is empty.
+// compare queues the difference between what a subscriber was last told and now. The caller holds the lock, and the queue
+// is empty.
 func (n *Notifier) compare(f *feed) {
-	upTo := n.mirror.Revision() // before the snapshots, which are then at least as new
+	upTo := n.mirror.Revision() // read before the snapshots, which are then at least as new
 	since := max(f.tail, f.sub.CreateRevision)
 	sub := f.sub.Value
 	var events []event
@@ -303,7 +303,7 @@ func (n *Notifier) compare(f *feed) {
 	slices.SortStableFunc(events, func(a, b event) int { return int(a.revision - b.revision) })
 	limit := len(events)
 	if most := n.policy().Queue; limit > most {
-		// A revision is not divided: the next comparison starts after the last one that is queued.
+		// The events of a revision stay together: the next comparison starts after the last revision that is queued.
 		for limit = most; limit < len(events) && events[limit].revision == events[limit-1].revision; limit++ {
 		}
 	}

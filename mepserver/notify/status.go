@@ -8,26 +8,26 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Delivery is how the delivery to one subscriber stands.
+// Delivery is the state of delivery to one subscriber.
 type Delivery struct {
 	SubscriptionID    string `json:"subscriptionId"`
 	AppInstanceID     string `json:"appInstanceId"`
 	CallbackReference string `json:"callbackReference"`
-	// Pending is how many notifications wait.
+	// Pending is how many notifications are waiting.
 	Pending int `json:"pending"`
 	// Cursor is the etcd revision up to which the subscriber has been served.
 	Cursor int64 `json:"cursor"`
-	// LastDelivered, LastAttempt and FailingSince are zero when there was no such thing since this process leads.
+	// LastDelivered, LastAttempt and FailingSince are zero if there was no such thing since this process began to lead.
 	LastDelivered time.Time `json:"lastDelivered,omitzero"`
 	LastAttempt   time.Time `json:"lastAttempt,omitzero"`
 	FailingSince  time.Time `json:"failingSince,omitzero"`
 	LastError     string    `json:"lastError,omitempty"`
-	// Attempts is how often the notification that is next was tried.
+	// Attempts is how often the next notification has been tried.
 	Attempts int `json:"attempts"`
 }
 
-// Deliveries lists how the delivery to every subscriber stands, by subscription id. Only the leading process knows more than the
-// cursors.
+// Deliveries returns the state of delivery to every subscriber, by subscription id. Only the leading process knows more
+// than the cursors.
 func (n *Notifier) Deliveries() []Delivery {
 	cursors := n.cursors.Snapshot()
 	cursor := func(id string) int64 {
@@ -68,7 +68,7 @@ type DeadLetter struct {
 	state.DeadLetter
 }
 
-// DeadLetters lists the notifications that were given up, oldest first; at most 1,000 are kept.
+// DeadLetters returns the notifications that were given up, oldest first; at most 1,000 are kept.
 func (n *Notifier) DeadLetters() []DeadLetter {
 	list := []DeadLetter{}
 	for item := range n.deadLetters.Snapshot().All() {

@@ -1,7 +1,7 @@
-// Package operation keeps the operations the MEPM asked for (MEC 010-2 6.2.2.14).
+// Package operation stores the operations requested by the MEPM (MEC 010-2 6.2.2.14).
 //
-// How far an operation is that has not ended is computed whenever somebody asks, from what the reconcilers reported and the
-// step an app instance is at; only its end is written down.
+// The progress of an operation is not stored: until the operation ends, it is computed on request from the reports of
+// the reconcilers and the step the app instance is at. Only the result is stored.
 package operation
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Operation is an operation as this process holds it. It is shared and must not be changed.
+// Operation is the in-memory form of an operation. It is shared and must not be modified.
 type Operation struct {
 	ID     string
 	Record state.Operation
@@ -59,10 +59,10 @@ func NewLog(m *watched.Mirror) *Log {
 	return l
 }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (l *Log) Collection() *watched.Collection[*Operation] { return l.items }
 
-// Get finds an operation. The error is of the kind errs.NotFound.
+// Get returns an operation. The error is of the kind errs.NotFound.
 func (l *Log) Get(id string) (*Item, error) {
 	if item, ok := l.items.Snapshot().Get(state.OperationKey(id)); ok {
 		return item, nil
@@ -70,7 +70,7 @@ func (l *Log) Get(id string) (*Item, error) {
 	return nil, errs.New(errs.NotFound, "there is no operation %q: it never was, or ended so long ago that it is no longer kept", id)
 }
 
-// Of lists the operations of an app instance, all of them when it is empty; the newest first.
+// Of returns the operations of an app instance, or all operations if appInstanceID is empty, newest first.
 func (l *Log) Of(appInstanceID string) []*Item {
 	snap := l.items.Snapshot()
 	list := slices.Collect(snap.All())
@@ -83,12 +83,12 @@ func (l *Log) Of(appInstanceID string) []*Item {
 	return list
 }
 
-// Open lists the operations that have not ended.
+// Open returns the operations that have not ended.
 func (l *Log) Open() []*Item {
 	return slices.Collect(l.items.Snapshot().Find(l.open, openKey))
 }
 
-// OpenOf lists the operations of an app instance that have not ended.
+// OpenOf returns the operations of an app instance that have not ended.
 func (l *Log) OpenOf(appInstanceID string) []*Item {
 	var list []*Item
 	for item := range l.items.Snapshot().Find(l.byApp, appInstanceID) {
@@ -99,10 +99,10 @@ func (l *Log) OpenOf(appInstanceID string) []*Item {
 	return list
 }
 
-// NewID makes the id of an operation: a UUID.
+// NewID returns a new operation id, a UUID.
 func NewID() string { return uuid.NewString() }
 
-// Put makes the operation that stores a new record.
+// Put returns the etcd operation that stores a record.
 func Put(id string, rec state.Operation) (clientv3.Op, error) {
 	rec.Version = state.Current()
 	value, err := state.Encode(rec)
@@ -112,7 +112,7 @@ func Put(id string, rec state.Operation) (clientv3.Op, error) {
 	return clientv3.OpPut(state.OperationKey(id), value), nil
 }
 
-// End makes what ends an operation that has not ended: nothing when item is nil or it has.
+// End returns the comparisons and etcd operations that end an operation. There are none if item is nil or has already ended.
 func End(item *Item, now time.Time, result mm5.OperationState, detail string, outcomes map[mm5.RuleKind]state.Outcome) ([]clientv3.Cmp, []clientv3.Op, error) {
 	if item == nil || item.Value.Record.State.Done() {
 		return nil, nil, nil
@@ -126,13 +126,13 @@ func End(item *Item, now time.Time, result mm5.OperationState, detail string, ou
 	return []clientv3.Cmp{item.Unchanged()}, []clientv3.Op{op}, nil
 }
 
-// Bounds on what is kept of an operation that has ended.
+// Bounds on the failure reasons of an ended operation: the bytes kept of each, and how many are kept per kind of rules.
 const (
 	maxReason  = 128
 	maxReasons = 200
 )
 
-// shorten bounds what is kept of outcomes: of long reasons the start, and of many of them only those of some rules.
+// shorten truncates long failure reasons and drops those beyond the first maxReasons rules of a kind.
 func shorten(outcomes map[mm5.RuleKind]state.Outcome) map[mm5.RuleKind]state.Outcome {
 	kept := maps.Clone(outcomes)
 	for kind, o := range kept {
@@ -156,27 +156,27 @@ func shorten(outcomes map[mm5.RuleKind]state.Outcome) map[mm5.RuleKind]state.Out
 	return kept
 }
 
-// Progress is how far an operation is.
+// Progress is the progress of an operation.
 type Progress struct {
 	State mm5.OperationState
 	// Percentage is 0 to 100.
 	Percentage int
-	// Step says what is being done at present.
+	// Step describes the current step.
 	Step     string
 	Detail   string
 	Outcomes map[mm5.RuleKind]state.Outcome
 }
 
-// Reports is where to learn what was reported of the rules of an app instance.
+// Reports provides what was reported of app instances.
 type Reports interface {
-	// Outcome says how the rules of a kind fare, given the generation to be reported, and whether everybody reported it who
-	// applies rules of the kind. by names who that is; empty when nobody does.
+	// Outcome returns the outcome of the rules of a kind, and whether the reconciler of that kind, if there is one, has
+	// reported the generation. by names the reconciler; it is empty if there is none.
 	Outcome(kind mm5.RuleKind, appInstanceID string, generation int64) (o state.Outcome, reported bool, by string)
-	// Step is the step the stop or termination is at that the operation asked for, empty when there is none.
+	// Step returns the current step of the stop or termination that the operation requested, empty if there is none.
 	Step(appInstanceID, operationID string) state.EndingStep
 }
 
-// steps say how far a stop or termination is.
+// steps maps the steps of a stop or termination to the progress shown.
 var steps = map[state.EndingStep]struct {
 	percentage int
 	text       string
@@ -189,7 +189,8 @@ var steps = map[state.EndingStep]struct {
 	state.StepEnd:           {95, "removing what is left"},
 }
 
-// Progress computes how far an operation is. done reports whether it has ended, or is to be ended with what is returned.
+// Progress computes the progress of an operation. done reports whether the operation has ended, or is to be ended with
+// the returned progress.
 func (o *Operation) Progress(r Reports, now time.Time) (p Progress, done bool) {
 	rec := &o.Record
 	if rec.State.Done() {
@@ -234,7 +235,7 @@ func (o *Operation) Progress(r Reports, now time.Time) (p Progress, done bool) {
 	return p, false
 }
 
-// summary keeps a detail readable however many rules failed.
+// summary joins the first few failures and counts the rest.
 func summary(failed []string) string {
 	const most = 5
 	if len(failed) <= most {
@@ -243,7 +244,7 @@ func summary(failed []string) string {
 	return strings.Join(failed[:most], "; ") + fmt.Sprintf("; and %d more", len(failed)-most)
 }
 
-// View is the operation as Mm5 shows it, with hrefs that start with base.
+// View returns the operation as Mm5 shows it, with hrefs that start with base.
 func (o *Operation) View(p Progress, base string, reconcilers map[mm5.RuleKind]string) mm5.AppLcmOpOcc {
 	rec := &o.Record
 	v := mm5.AppLcmOpOcc{
@@ -254,23 +255,23 @@ func (o *Operation) View(p Progress, base string, reconcilers map[mm5.RuleKind]s
 	if !rec.Ended.IsZero() {
 		v.EndTime, v.StateEnteredTime = &rec.Ended, rec.Ended
 	} else if p.State.Done() {
-		v.OperationState, v.Percentage = mm5.OperationProcessing, 99 // until the end is written down
+		v.OperationState, v.Percentage = mm5.OperationProcessing, 99 // until the end is stored
 	}
 	v.Links.Self.Href = base + Path(o.ID)
 	v.Links.AppInstance.Href = base + AppPath(rec.AppInstanceID)
 	return v
 }
 
-// Root is where Mm5 is.
+// Root is the root path of Mm5.
 const Root = "/mm5/v1"
 
-// Path is the path of an operation, AppPath that of an app instance.
+// Path returns the path of an operation.
 func Path(id string) string { return Root + "/app_lcm_op_occs/" + id }
 
-// AppPath is the path of an app instance.
+// AppPath returns the path of an app instance.
 func AppPath(appInstanceID string) string { return Root + "/app_instances/" + appInstanceID }
 
-// Results lists outcomes rule by rule. reconcilers names who applies the rules of a kind.
+// Results lists outcomes rule by rule. reconcilers names the reconciler of each kind of rules.
 func Results(outcomes map[mm5.RuleKind]state.Outcome, reconcilers map[mm5.RuleKind]string) []mm5.RuleResult {
 	list := []mm5.RuleResult{}
 	for _, kind := range slices.Sorted(maps.Keys(outcomes)) {
@@ -290,7 +291,7 @@ func Results(outcomes map[mm5.RuleKind]state.Outcome, reconcilers map[mm5.RuleKi
 	return list
 }
 
-// Fingerprint identifies a request, so that the same request is recognised.
+// Fingerprint identifies a request, so that its repetition is recognised.
 func Fingerprint(kind mm5.OperationType, request any) string {
 	b, err := json.Marshal(request)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Entry is a record as a process holds it that has nothing more to say than what is stored.
+// Entry is the in-memory form of a record that needs nothing beyond what is stored.
 type Entry[R state.Record] struct {
 	AppInstanceID string
 	ID            string
@@ -15,7 +15,7 @@ type Entry[R state.Record] struct {
 	ETag string
 }
 
-// DecodeEntry reads a record below a prefix.
+// DecodeEntry decodes a record stored below a prefix.
 func DecodeEntry[R state.Record](prefix, key string, value []byte, modRevision int64) (e Entry[R], err error) {
 	if e.AppInstanceID, e.ID, err = state.SplitKey(prefix, key); err != nil {
 		return e, err

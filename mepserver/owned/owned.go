@@ -1,7 +1,7 @@
 // Package owned stores records that belong to an app instance: services, subscriptions, rules.
 //
-// The key of such a record is PREFIX{appInstanceId}/{id}. Reads come from the watched copy. A write is one transaction that
-// only succeeds if nothing it was decided on has changed, and returns when this process's own copy shows it.
+// The key of such a record is PREFIX{appInstanceId}/{id}. Reads come from the watched copy. A write is one transaction
+// that succeeds only if nothing it was based on has changed; it returns when this process's own copy shows it.
 package owned
 
 import (
@@ -24,11 +24,11 @@ import (
 type Kind[V any] struct {
 	// Name is the name of the collection, in the plural, as in metrics and messages.
 	Name string
-	// Noun is one record in messages.
+	// Noun names one record in messages.
 	Noun string
 	// Prefix is the etcd prefix; it ends in a slash.
 	Prefix string
-	// Decode reads a record.
+	// Decode decodes a record.
 	Decode watched.Decoder[V]
 }
 
@@ -44,7 +44,7 @@ type Records[V any] struct {
 	usage map[string]*usage // by app
 }
 
-// usage is how many records an app has, and the keys of those being created, which are not among them yet.
+// usage counts the stored records of an app and holds the keys of those being created, which are not yet counted.
 type usage struct {
 	stored  int
 	pending map[string]struct{}
@@ -94,20 +94,20 @@ func (r *Records[V]) forgetUnused(appInstanceID string, u *usage) {
 	}
 }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (r *Records[V]) Collection() *watched.Collection[V] { return r.items }
 
-// Key is the etcd key of a record.
+// Key returns the etcd key of a record.
 func (r *Records[V]) Key(appInstanceID, id string) string { return r.of(appInstanceID) + id }
 
 func (r *Records[V]) of(appInstanceID string) string { return r.kind.Prefix + appInstanceID + "/" }
 
-// Of walks over the records of an app.
+// Of iterates over the records of an app.
 func (r *Records[V]) Of(appInstanceID string) iter.Seq[*watched.Item[V]] {
 	return r.items.Snapshot().Prefix(r.of(appInstanceID))
 }
 
-// Get finds a record of an app. The error is of the kind errs.NotFound.
+// Get returns a record of an app. The error is of the kind errs.NotFound.
 func (r *Records[V]) Get(appInstanceID, id string) (*watched.Item[V], error) {
 	if item, ok := r.items.Snapshot().Get(r.Key(appInstanceID, id)); ok {
 		return item, nil
@@ -115,16 +115,17 @@ func (r *Records[V]) Get(appInstanceID, id string) (*watched.Item[V], error) {
 	return nil, errs.New(errs.NotFound, "application instance %s has no %s %q", appInstanceID, r.kind.Noun, id)
 }
 
-// maxTries bounds how often a write is repeated because another one came first.
+// maxTries bounds how often a write is attempted when other writes keep coming first.
 const maxTries = 16
 
-// errContended is what remains when every try was overtaken.
+// errContended returns the error for a write of which every attempt was overtaken.
 func errContended() error {
 	return errs.New(errs.Unavailable, "others keep changing the same resource: try again").After(time.Second)
 }
 
 // Create stores a new record of an app that may have at most limit of them, and returns it. Errors are of the kinds
-// errs.NotFound (no such app), errs.Forbidden (over the limit) and those of etcd.Store.Txn.
+// errs.NotFound (no such app), errs.Forbidden (over the limit, or the app is stopped or ending) and those of
+// etcd.Store.Txn.
 func (r *Records[V]) Create(ctx context.Context, appInstanceID, id, value string, limit int) (*watched.Item[V], error) {
 	key := r.Key(appInstanceID, id)
 	for range maxTries {
@@ -146,11 +147,11 @@ func (r *Records[V]) Create(ctx context.Context, appInstanceID, id, value string
 	return nil, errContended()
 }
 
-// replicaSlack is how many creations for one app the other processes of a cluster may have under way. Nearer to the limit
-// than this the transaction itself proves that nothing was added since the records were counted.
+// replicaSlack is how many creations for one app the other processes of a cluster may have in flight. Nearer to the
+// limit than this, the transaction itself verifies that nothing was added since the records were counted.
 const replicaSlack = 512
 
-// reserve claims a place for the key among the records of the app until release is called.
+// reserve claims a place for key among the app's records until the returned function is called.
 func (r *Records[V]) reserve(appInstanceID, key string, limit int) ([]clientv3.Cmp, func(), error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,7 +178,7 @@ func (r *Records[V]) reserve(appInstanceID, key string, limit int) ([]clientv3.C
 }
 
 // commit runs a transaction that writes value under key. It returns nil, nil when the comparisons did not hold and the
-// caller should look again.
+// caller should try again.
 func (r *Records[V]) commit(ctx context.Context, key, value string, cmps []clientv3.Cmp, ops []clientv3.Op) (*watched.Item[V], error) {
 	resp, err := r.store.Txn(ctx, cmps, ops, nil)
 	if err != nil {
@@ -192,7 +193,7 @@ func (r *Records[V]) commit(ctx context.Context, key, value string, cmps []clien
 			return item, nil
 		}
 	}
-	// The write is durable, but the copy lags behind it or has already moved on. The answer is about this write.
+	// The write is durable, but the watched copy lags behind it or has already moved on. Return the record as written.
 	v, err := r.kind.Decode(key, []byte(value), revision)
 	if err != nil {
 		return nil, err
@@ -200,9 +201,9 @@ func (r *Records[V]) commit(ctx context.Context, key, value string, cmps []clien
 	return &watched.Item[V]{Key: key, Value: v, ModRevision: revision}, nil
 }
 
-// Update changes a record. find returns the present record, or why it may not be changed; edit returns what to store in its
-// place, or false to leave it as it is. Both are called again when another write came first. Errors are theirs and
-// those of etcd.Store.Txn.
+// Update changes a record. find returns the present record, or an error if it may not be changed; edit returns the new
+// value, or false to leave the record as it is. Both are called again when another write came first. Errors are those
+// of find and edit, and those of etcd.Store.Txn.
 func (r *Records[V]) Update(ctx context.Context, find func() (*watched.Item[V], error),
 	edit func(*watched.Item[V]) (value string, change bool, err error),
 ) (*watched.Item[V], error) {
@@ -223,8 +224,8 @@ func (r *Records[V]) Update(ctx context.Context, find func() (*watched.Item[V], 
 	return nil, errContended()
 }
 
-// Remove deletes a record. find is as for Update; also returns what is done in the same transaction. When the store has no
-// room for that, the record is deleted all the same.
+// Remove deletes a record. find is as for Update; also returns operations for the same transaction. If the store has no
+// space for them, Remove deletes the record without them.
 func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], error),
 	also func(*watched.Item[V]) ([]clientv3.Op, error),
 ) error {
@@ -247,7 +248,7 @@ func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], 
 		}
 		err = r.mirror.CatchUp(ctx, resp.Header.Revision)
 		if resp.Succeeded {
-			return nil // the copy may lag, but what is gone is gone
+			return nil // the copy may lag, but the record is deleted
 		}
 		if err != nil {
 			return err
@@ -256,7 +257,8 @@ func (r *Records[V]) Remove(ctx context.Context, find func() (*watched.Item[V], 
 	return errContended()
 }
 
-// Delete removes a record of an app unless pre, which may be nil, says why not; also is done in the same transaction. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
+// Delete removes a record of an app unless pre, which may be nil, returns an error. The operations also are part of the
+// same transaction. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
 func (r *Records[V]) Delete(ctx context.Context, appInstanceID, id string, pre func(*watched.Item[V]) error, also ...clientv3.Op) error {
 	return r.Remove(ctx, func() (*watched.Item[V], error) {
 		item, err := r.Get(appInstanceID, id)

@@ -11,20 +11,20 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// answerLimit bounds the body of an answer in bytes, maxStateID the stateId in it.
+// answerLimit bounds the body of an answer, maxStateID the stateId in it; both are in bytes.
 const (
 	answerLimit = 1 << 20
 	maxStateID  = 256
 )
 
-// response is what came back of a call.
+// response is the controller's response to a call.
 type response struct {
 	status     int
 	retryAfter string
 	body       []byte // at most one byte more than answerLimit
 }
 
-// answer is the body of a 200. Members that are not named here, and results for rules that were not sent, are ignored.
+// answer is the body of a 200. Members that are not listed here, and results for rules that were not sent, are ignored.
 type answer struct {
 	StateID string   `json:"stateId"`
 	Results []result `json:"results"`
@@ -36,7 +36,7 @@ type result struct {
 	Reason string           `json:"reason"`
 }
 
-// answer reads the body.
+// answer decodes the body.
 func (r *response) answer() (*answer, error) {
 	if len(r.body) > answerLimit {
 		return nil, fmt.Errorf("the answer of the controller has more than %d bytes", answerLimit)
@@ -59,7 +59,7 @@ func (r *response) answer() (*answer, error) {
 	return &a, nil
 }
 
-// report says what was achieved. Of several results of a rule a failure counts.
+// report returns what was achieved. If a rule has several results, a failure takes precedence.
 func (a *answer) report() Report {
 	var report Report
 	for _, res := range a.Results {
@@ -73,7 +73,7 @@ func (a *answer) report() Report {
 	return report
 }
 
-// refusal reports whether the controller will not take the set, now or later.
+// refusal reports whether the controller refuses the set for good.
 func (r *response) refusal() bool {
 	switch r.status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -82,7 +82,7 @@ func (r *response) refusal() bool {
 	return r.status >= 400 && r.status <= 499
 }
 
-// reason is why the controller will not take the set: the detail of a problem document, if it sent one.
+// reason returns why the controller refuses the set: the detail of a problem document, if it sent one.
 func (r *response) reason() string {
 	var p problem.Details
 	if len(r.body) <= answerLimit && json.Unmarshal(r.body, &p) == nil && p.Detail != "" {

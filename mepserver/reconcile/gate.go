@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// several is how many app instances must fail one after the other, with no answer in between, before the fault is taken to be that
-// of the other side as a whole.
+// several is how many app instances must fail in a row, with no answer in between, before the other side as a whole is taken to
+// be at fault.
 const several = 3
 
-// gate keeps the workers from hammering an other side that does not answer. While it is closed it lets one call through from time
-// to time; the first answer opens it.
+// gate keeps the workers from hammering a system that does not answer. While closed, it lets one call through from time to time;
+// the first answer opens it.
 type gate struct {
 	least, most time.Duration
 
@@ -18,15 +18,15 @@ type gate struct {
 	failing  map[string]struct{} // app instances that failed since the last answer; kept only while open
 	closed   bool
 	until    time.Time // when the next call is let through
-	attempts int       // calls that were, and failed
-	probing  bool      // one is under way
+	attempts int       // failed calls, including the one that closed the gate
+	probing  bool      // a call that was let through is in flight
 }
 
 func newGate(least, most time.Duration) *gate {
 	return &gate{least: least, most: most, failing: make(map[string]struct{})}
 }
 
-// admit reports whether a call may be made. probe says that it is the only one.
+// admit reports whether a call may be made. probe is true if it is the only call that the closed gate lets through.
 func (g *gate) admit(now time.Time) (ok, probe bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -40,21 +40,21 @@ func (g *gate) admit(now time.Time) (ok, probe bool) {
 	return true, true
 }
 
-// next is when a call is let through; false when the gate is open, or waits for one.
+// next returns when a call is let through, and false if the gate is open or such a call is in flight.
 func (g *gate) next() (time.Time, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.until, g.closed && !g.probing
 }
 
-// open reports whether calls need not wait.
+// open reports whether the gate is open.
 func (g *gate) open() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return !g.closed
 }
 
-// abandon takes note that an admitted call was not made.
+// abandon records that an admitted call was not made, or that its outcome does not count.
 func (g *gate) abandon(probe bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -63,7 +63,7 @@ func (g *gate) abandon(probe bool) {
 	}
 }
 
-// answered takes note of an answer and reports whether that opened the gate.
+// answered records an answer and reports whether it opened the gate.
 func (g *gate) answered() (opened bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,8 +73,8 @@ func (g *gate) answered() (opened bool) {
 	return opened
 }
 
-// failed takes note of a call without an answer, for how long the other side asked to be left alone (0: it did not), and reports
-// whether that closed the gate.
+// failed records a call without an answer and reports whether it closed the gate. leave is how long the other side asked to be
+// left alone, 0 if it did not ask.
 func (g *gate) failed(app string, probe bool, now time.Time, leave time.Duration) (closed bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -97,7 +97,7 @@ func (g *gate) failed(app string, probe bool, now time.Time, leave time.Duration
 	return closed
 }
 
-// hurry lets a call through at once: there is reason to think that it will be answered.
+// hurry lets a call through at once: there is reason to expect an answer.
 func (g *gate) hurry(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

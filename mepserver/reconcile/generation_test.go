@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/kit/leader"
 )
 
-// ordered is another side that remembers in which order it heard of generations of an app instance.
+// ordered is an other side that records the order in which it heard of the generations of an app instance.
 type ordered struct {
 	*side
 	mu    sync.Mutex
@@ -35,7 +35,7 @@ func (o *ordered) generations() []int64 {
 	return slices.Clone(o.heard)
 }
 
-// A controller may keep to the greatest generation it has heard of.
+// A controller may ignore all but the highest generation it has heard of.
 func TestThatAnAppIsGoneComesBetweenItsLives(t *testing.T) {
 	p, other := newPlatform(t), &ordered{side: newSide()}
 	p.declare(t, "a", 5, "r")

@@ -31,7 +31,7 @@ import (
 func TestMain(m *testing.M) {
 	_ = flag.Set("rapid.checks", "20") // each restarts reconcilers on a real etcd
 	goleak.VerifyTestMain(m,
-		// etcd's own background work of servers that were closed.
+		// etcd's own background work, left over from closed servers.
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/pkg/v3/logutil.(*MergeLogger).outputLoop"),
 		goleak.IgnoreAnyFunction("go.etcd.io/etcd/client/pkg/v3/fileutil.purgeFile.func1"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
@@ -45,7 +45,7 @@ type testingT interface {
 	Helper()
 }
 
-// patience is how long a test waits for what is to happen.
+// patience is how long a test waits for something that must happen.
 const patience = 30 * time.Second
 
 func await(t testingT, what string, is func() bool) {
@@ -57,25 +57,25 @@ func await(t testingT, what string, is func() bool) {
 	}
 }
 
-// side is the other side of a driver: it holds the sets it was told, and can be made to fail.
+// side is the other side of a driver: it holds the sets it was sent, and can be made to fail.
 type side struct {
 	mu       sync.Mutex
 	sets     map[string]Set // by app; those without rules are not kept
 	told     map[string]int // calls that arrived, by app
 	calls    int
 	current  int
-	most     int // calls at a time
+	most     int // the most concurrent calls
 	working  map[string]bool
-	overlaps int // calls for an app while one was under way
+	overlaps int // calls for an app while another was in flight
 	state    string
 	epoch    int
 	down     error
 	stateErr error
 	poison   map[string]error  // by app
 	refuses  map[string]string // reasons by rule id
-	hold     chan struct{}     // calls wait for it when it is not nil
-	arrived  chan string       // hears of held calls
-	answered func(app string)  // called after a set was taken, before it is acknowledged
+	hold     chan struct{}     // calls wait for it if it is not nil
+	arrived  chan string       // receives the apps of held calls
+	answered func(app string)  // called after a set was accepted, before it is acknowledged
 }
 
 func newSide() *side {
@@ -153,14 +153,14 @@ func (s *side) State(context.Context) (string, error) {
 	return s.state, errors.Join(s.down, s.stateErr)
 }
 
-// set changes how the side behaves.
+// set changes the behaviour of the side.
 func (s *side) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
 }
 
-// lose forgets everything, as a restart without a disk does.
+// lose drops everything, as a restart without a disk does.
 func (s *side) lose() {
 	s.set(func() {
 		clear(s.sets)
@@ -171,7 +171,7 @@ func (s *side) lose() {
 	})
 }
 
-// holds lists the ids of the rules of an app the side holds, sorted.
+// holds returns the ids of the rules of an app that the side holds, sorted.
 func (s *side) holds(app string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -383,7 +383,7 @@ func (p *platform) do(t testingT, ops ...clientv3.Op) {
 	require.NoError(t, err)
 }
 
-// reported returns the status record of an app as etcd holds it, nil when there is none, and how often it was written.
+// reported returns the status record of an app as etcd holds it, nil if there is none, and how often it was written.
 func (p *platform) reported(t testingT, app string) (status *state.Status, writes int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

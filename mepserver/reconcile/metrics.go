@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are those of one reconciler.
+// metrics are the metrics of one reconciler.
 type metrics struct {
 	applied, refused, failed prometheus.Counter
 	duration                 prometheus.Observer
@@ -16,7 +16,7 @@ type metrics struct {
 
 const label = "reconciler"
 
-// newMetrics registers the metrics, or takes those that another reconciler registered before.
+// newMetrics registers the metrics, or reuses those that another reconciler has registered.
 func newMetrics(reg prometheus.Registerer, name string) *metrics {
 	applies := register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mep_reconcile_applies_total",
@@ -49,7 +49,7 @@ func newMetrics(reg prometheus.Registerer, name string) *metrics {
 	return m
 }
 
-// rest says that this process does not lead.
+// rest resets the gauges, because this process does not lead.
 func (m *metrics) rest() {
 	m.pending.Set(0)
 	m.rulesRefused.Set(0)

@@ -17,8 +17,8 @@ import (
 	"github.com/openmep/mep/kit/leader"
 )
 
-// Whatever happens, once the other side answers again and refuses nothing it holds exactly what is to be in force, and the reports
-// say so.
+// Whatever happens, once the other side answers again and refuses nothing, it holds exactly what should be in force, and the
+// reports say so.
 func TestTheOtherSideEndsUpWithWhatIsToBeInForce(t *testing.T) {
 	p := newPlatform(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -61,7 +61,7 @@ func aRule(rt *rapid.T) string {
 	return fmt.Sprintf("rule-%02d", rapid.IntRange(0, someRules-1).Draw(rt, "rule"))
 }
 
-// world is what is to be in force, and a reconciler that is to see to it.
+// world is what should be in force, and the reconciler that puts it in force.
 type world struct {
 	*platform
 	side       *side
@@ -82,7 +82,7 @@ func (w *world) start() {
 	w.stop = func() { cancel(); <-done }
 }
 
-// kill ends the process right after the other side took a set, and starts another one.
+// kill ends the process right after the other side accepted a set, and starts another one.
 func (w *world) kill(rt *rapid.T) {
 	w.stop()
 	r := w.platform.reconciler(quick(), w.side)
@@ -163,7 +163,7 @@ func (w *world) check(rt *rapid.T) {
 	for i := range someApps {
 		app := appName(i)
 		want := w.inForce(app)
-		// It may yet have to find out that the other side lost something.
+		// The reconciler may not have noticed yet that the other side lost something.
 		await(rt, fmt.Sprintf("%s has %v in force", app, want), func() bool { return slices.Equal(w.side.holds(app), want) })
 		rec := w.want[app]
 		s, _ := w.reported(rt, app)

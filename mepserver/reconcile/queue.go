@@ -10,8 +10,8 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// queue knows which app instances have to be looked at, and when. It holds each at most once, and none is given to two workers
-// at a time. It does no I/O.
+// queue tracks which app instances must be looked at, and when. It holds each at most once and never gives one to two workers at
+// a time. It does no I/O.
 type queue struct {
 	workers int
 	gate    *gate
@@ -19,7 +19,7 @@ type queue struct {
 	mu      sync.Mutex
 	entries map[string]*entry // by appInstanceId
 	ready   []*entry
-	parked  map[*entry]struct{} // wait for the gate
+	parked  map[*entry]struct{} // waiting for the gate
 	delayed delays
 	running int
 	pending int
@@ -28,29 +28,29 @@ type queue struct {
 	changed func(pending, refused int)
 }
 
-// entry is an app instance. The first group of fields belongs to the queue; the second to the worker that has the entry, which
-// changes it while it holds the queue's lock.
+// entry is an app instance. The first group of fields belongs to the queue. The second belongs to the worker that has the entry,
+// which changes it while holding the queue's lock, except for record, which the queue does not read.
 type entry struct {
 	app     string
 	queued  bool
 	running bool
-	again   bool      // it changed while a worker had it
-	force   bool      // the next worker is to tell the other side whatever it was told before
-	due     time.Time // zero when it is not delayed
-	place   int       // its place among the delayed
-	counted bool      // it is among the pending
-	refused int       // rules it adds to those that are refused
+	again   bool      // changed while a worker had it
+	force   bool      // the next worker sends the set, whatever was sent before
+	due     time.Time // zero if not delayed
+	place   int       // index among the delayed
+	counted bool      // included in pending
+	refused int       // rules it adds to refused
 
-	told     int64             // the greatest generation the other side was told of in this term
-	gone     int64             // that of its being gone, when that is what it was told last
-	tried    bool              // the other side was told of the set with this sum in this term
+	told     int64             // highest generation sent in this term
+	gone     int64             // generation of the removal, if that was sent last
+	tried    bool              // the set with the sum below was sent in this term
 	sum      [sha256.Size]byte // of the set
-	achieved *state.Status     // what came of it; nil when nothing is known
-	failures int               // errors of the driver in a row
-	refusals int               // answers in a row with rules that are refused
-	retry    time.Time         // when the other side is told again; zero when that need not be
+	achieved *state.Status     // the outcome; nil if unknown
+	failures int               // consecutive errors of the driver
+	refusals int               // consecutive answers with refused rules
+	retry    time.Time         // when to send the set again; zero if not needed
 	record   record            // the status record as this process left it
-	unsaved  int               // writes of it that failed in a row
+	unsaved  int               // consecutive failed writes of the record
 }
 
 func newQueue(workers int, gate *gate, changed func(pending, refused int)) *queue {
@@ -60,15 +60,14 @@ func newQueue(workers int, gate *gate, changed func(pending, refused int)) *queu
 	}
 }
 
-// mark puts an app instance into the queue.
+// mark adds an app instance to the queue.
 func (q *queue) mark(app string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.markEntry(q.entry(app), false)
 }
 
-// markAll puts these app instances, and those that are known, into the queue: the other side is told of each once, whatever it was
-// told before.
+// markAll adds the given app instances, and all known ones, to the queue. The set of each is sent once, whatever was sent before.
 func (q *queue) markAll(apps []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -118,7 +117,7 @@ func (q *queue) signal() {
 	}
 }
 
-// count keeps the numbers up to date. The caller holds the lock.
+// count updates the numbers for an entry. The caller holds the lock.
 func (q *queue) count(e *entry) {
 	_, parked := q.parked[e]
 	known := q.entries[e.app] == e
@@ -140,18 +139,18 @@ func (q *queue) count(e *entry) {
 	q.changed(q.pending, q.refused)
 }
 
-// numbers returns how many app instances are pending and how many rules are refused.
+// numbers returns the number of pending app instances and of refused rules.
 func (q *queue) numbers() (pending, refused int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.pending, q.refused
 }
 
-// idle is how long the queue may be left alone when nothing is due.
+// idle is how long to wait when nothing is due.
 const idle = time.Hour
 
-// take returns the next entry for a worker, and whether it is to tell the other side in any case; else how long to wait, unless
-// the queue says earlier that there is something.
+// take returns the next entry for a worker and whether its set must be sent in any case. If no entry is ready, take returns how
+// long to wait, unless the queue signals wake earlier.
 func (q *queue) take(now time.Time) (e *entry, force bool, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -185,8 +184,8 @@ func (q *queue) take(now time.Time) (e *entry, force bool, wait time.Duration) {
 	return nil, false, wait
 }
 
-// candidate is the parked entry that is the likeliest to be answered: one that the other side has nothing against. The caller
-// holds the lock.
+// candidate returns the parked entry that is most likely to be answered: the one with the fewest failures. The caller holds the
+// lock.
 func (q *queue) candidate() *entry {
 	var best *entry
 	for e := range q.parked {
@@ -197,8 +196,8 @@ func (q *queue) candidate() *entry {
 	return best
 }
 
-// finish takes an entry back from its worker. It is looked at again when it changed meanwhile, else at the time due unless that
-// is zero. An entry with nothing left to know of is forgotten.
+// finish takes an entry back from its worker. An entry that changed meanwhile is queued again. Otherwise it is forgotten if
+// forget is set, and else queued again at due, unless due is zero.
 func (q *queue) finish(e *entry, due time.Time, forget bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -218,19 +217,19 @@ func (q *queue) finish(e *entry, due time.Time, forget bool) {
 	q.signal()
 }
 
-// finishForced is finish for an entry that is to be told whatever it was told before.
+// finishForced is finish for an entry whose set must be sent next time, whatever was sent before.
 func (q *queue) finishForced(e *entry, due time.Time) {
 	q.update(e, func() { e.force = true })
 	q.finish(e, due, false)
 }
 
-// park takes an entry back from its worker until the gate lets it through.
+// park takes an entry back from its worker and holds it until the gate lets it through.
 func (q *queue) park(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.running--
 	e.running, e.force = false, true
-	if e.again || q.gate.open() { // it may have opened meanwhile, and released those parked by then
+	if e.again || q.gate.open() { // the gate may have opened meanwhile and released the entries parked by then
 		e.again = false
 		q.push(e)
 	} else {
@@ -240,7 +239,7 @@ func (q *queue) park(e *entry) {
 	q.signal()
 }
 
-// release lets everything go on that waits because of errors.
+// release queues all entries that wait because of errors.
 func (q *queue) release() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -255,7 +254,7 @@ func (q *queue) release() {
 	}
 }
 
-// hurry lets a call through the gate at once, if it is closed.
+// hurry lets a call through the gate at once if the gate is closed.
 func (q *queue) hurry(now time.Time) {
 	q.gate.hurry(now)
 	q.signal()
@@ -269,7 +268,7 @@ func (q *queue) update(e *entry, change func()) {
 	q.count(e)
 }
 
-// delay puts an entry among the delayed. The caller holds the lock.
+// delay adds an entry to the delayed ones, unless due is zero. The caller holds the lock.
 func (q *queue) delay(e *entry, due time.Time) {
 	q.undelay(e)
 	if !due.IsZero() {
@@ -285,7 +284,7 @@ func (q *queue) undelay(e *entry) {
 	}
 }
 
-// delays is a heap of entries by the time they are due.
+// delays is a heap of entries ordered by due time.
 type delays []*entry
 
 // Len implements heap.Interface.
@@ -316,8 +315,8 @@ func (d *delays) Pop() any {
 	return e
 }
 
-// backoff doubles from least to most and takes a random half off, so that not everyone comes back at once. attempts counts
-// from 1.
+// backoff returns a delay that doubles from least to most, less a random part of up to half, so that retries do not coincide.
+// attempts counts from 1.
 func backoff(attempts int, least, most time.Duration) time.Duration {
 	d := least
 	for i := 1; i < attempts && d < most; i++ {

@@ -15,19 +15,20 @@ import (
 	"github.com/openmep/mep/kit/leader"
 )
 
-// Set is what is to be in force for an app instance: the whole of it, of one kind. Sets are shared and must not be changed.
+// Set is the complete set of rules of one kind that should be in force for an app instance. Sets are shared and must not be
+// modified.
 type Set struct {
 	Kind          mm5.RuleKind
 	AppInstanceID string
 	AppName       string
-	// Generation is that of the rules; 0 when nothing of the app instance was ever to be in force.
+	// Generation is the generation of the rules; 0 if nothing of the app instance was ever to be in force.
 	Generation int64
-	// Traffic holds the rules when Kind is mm5.TrafficRules, DNS those when it is mm5.DNSRules. All of them are ACTIVE.
+	// Traffic holds the rules if Kind is mm5.TrafficRules, DNS if it is mm5.DNSRules. All of them are ACTIVE.
 	Traffic []mp1.TrafficRule
 	DNS     []mp1.DNSRule
 }
 
-// RuleIDs lists the ids of the rules, in their order.
+// RuleIDs returns the ids of the rules, in order.
 func (s *Set) RuleIDs() []string {
 	ids := make([]string, 0, s.size())
 	if s.Kind == mm5.DNSRules {
@@ -49,53 +50,55 @@ func (s *Set) size() int {
 	return len(s.Traffic)
 }
 
-// Report is what a driver achieved: rules that are not named in Failed are in force.
+// Report is what a driver achieved. Rules that are not named in Failed are in force.
 type Report struct {
-	// Failed says why rules are not in force, by their ids. Ids that are not in the set do not count.
+	// Failed maps the ids of rules that are not in force to the reasons. Ids that are not in the set are ignored.
 	Failed map[string]string
 }
 
-// Driver brings sets to the other side. Its methods are called from several goroutines, but never for the same app instance at
-// the same time.
+// Driver delivers sets to the other side. Its methods are called from several goroutines, but never concurrently for the same app
+// instance.
 type Driver interface {
-	// Name is how the other side is reached, such as "webhook".
+	// Name returns how the other side is reached, such as "webhook".
 	Name() string
-	// Apply makes the other side hold exactly the set for its app instance; a set without rules removes the app instance. An
-	// error means that nothing is known: it is tried again. When an *errs.Error in its chain has a RetryAfter, nothing at all is
-	// sent before that, but for at most MaxBackoff.
+	// Apply makes the other side hold exactly the given set for its app instance; a set without rules removes the app instance.
+	// An error means that the outcome is unknown, and the set is sent again. If an *errs.Error in its chain has a RetryAfter, no
+	// set of any app instance is sent before then, for at most MaxBackoff.
 	Apply(ctx context.Context, set Set) (Report, error)
-	// State names the state the other side holds; a change means that it lost what it was told. Empty: it does not say.
+	// State returns a name for the state that the other side holds. A change means that the other side lost what it was sent. An
+	// empty name means that the other side does not report one.
 	State(ctx context.Context) (string, error)
 }
 
-// Source is where the sets come from.
+// Source provides the sets.
 type Source interface {
-	// Sets walks over the app instances that have rules of the kind.
+	// Sets iterates over the sets of the app instances that have rules of the kind.
 	Sets(kind mm5.RuleKind) iter.Seq[Set]
-	// Set returns the set of an app instance; false when it has no rules of the kind.
+	// Set returns the set of an app instance, and false if it has no rules of the kind.
 	Set(kind mm5.RuleKind, appInstanceID string) (Set, bool)
-	// Observe calls fn with the id of an app instance whose set may have changed, on the mirror's goroutine: fn must be quick.
+	// Observe calls fn with the id of each app instance whose set may have changed, on the mirror's goroutine: fn must return
+	// quickly.
 	Observe(kind mm5.RuleKind, fn func(appInstanceID string)) (stop func())
 }
 
-// Config says how a reconciler works. The zero value of each duration and number means its default, but for Resync.
+// Config configures a reconciler. The zero value of a duration or number means its default, except for Resync.
 type Config struct {
 	// Kind is the kind of rules.
 	Kind mm5.RuleKind
-	// Name is that of the reconciler in its status records, metrics and logs, such as "dataplane". It has no slash.
+	// Name identifies the reconciler in status records, metrics and logs, such as "dataplane". It contains no slash.
 	Name string
-	// Resync is how often the other side is told everything again; 0: only when it must be.
+	// Resync is the interval at which everything is sent again; 0 means only when necessary.
 	Resync time.Duration
-	// Probe is how often the other side is asked for its state; default 15 s.
+	// Probe is the interval at which the other side is asked for its state; default 15 s.
 	Probe time.Duration
 	// Timeout bounds one call of the driver; default 10 s.
 	Timeout time.Duration
-	// Workers is how many app instances are served at a time; default 4.
+	// Workers is the number of app instances served concurrently; default 4.
 	Workers int
-	// MinBackoff and MaxBackoff bound the time between two tries after an error; defaults 500 ms and 60 s.
+	// MinBackoff and MaxBackoff bound the delay between two attempts after an error; defaults 500 ms and 60 s.
 	MinBackoff, MaxBackoff time.Duration
 
-	// minRefused and maxRefused bound the time between two tries of rules that were refused.
+	// minRefused and maxRefused bound the delay between two attempts for rules that were refused.
 	minRefused, maxRefused time.Duration
 	now                    func() time.Time
 }
@@ -125,7 +128,7 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// Reconciler keeps the other side of a driver at what is to be in force while this process leads.
+// Reconciler keeps the other side of a driver in line with what should be in force, while this process leads.
 type Reconciler struct {
 	cfg      Config
 	driver   Driver
@@ -136,10 +139,10 @@ type Reconciler struct {
 	metrics  *metrics
 
 	mu      sync.Mutex
-	current *tenure // nil between two terms
+	current *tenure // nil between terms
 }
 
-// New makes a reconciler. Several may share a registerer.
+// New returns a reconciler. Several reconcilers may share a registerer.
 func New(cfg Config, driver Driver, src Source, statuses *Statuses, store *etcd.Store, log *slog.Logger, reg prometheus.Registerer,
 ) *Reconciler {
 	cfg.setDefaults()
@@ -149,33 +152,33 @@ func New(cfg Config, driver Driver, src Source, statuses *Statuses, store *etcd.
 	}
 }
 
-// Kind is the kind of rules the reconciler works for.
+// Kind returns the kind of rules the reconciler handles.
 func (r *Reconciler) Kind() mm5.RuleKind { return r.cfg.Kind }
 
-// Name is that of the reconciler in its status records.
+// Name returns the name of the reconciler in its status records.
 func (r *Reconciler) Name() string { return r.cfg.Name }
 
-// Driver is the name of the driver.
+// Driver returns the name of the driver.
 func (r *Reconciler) Driver() string { return r.driver.Name() }
 
-// Health is how a reconciler stands in the present term.
+// Health is the state of a reconciler in the current term.
 type Health struct {
-	// Leading says that this process does the work. It knows nothing else when it does not.
+	// Leading is true if this process does the work; otherwise all other fields are zero.
 	Leading bool
-	// Pending is the number of app instances whose rules it has not brought over and reported on yet.
+	// Pending is the number of app instances whose rules have not been delivered and reported on yet.
 	Pending int
 	// Refused is the number of rules that the other side does not put in force.
 	Refused int
-	// FailingSince is since when the other side has not answered; zero while it does. LastError is why.
+	// FailingSince is when the other side stopped answering, zero while it answers. LastError is the reason.
 	FailingSince time.Time
 	LastError    string
-	// LastContact is when the other side last answered; zero before it did.
+	// LastContact is when the other side last answered, zero before its first answer.
 	LastContact time.Time
-	// Resyncs counts how often the other side was told everything, the start of the term included.
+	// Resyncs counts how often everything was sent, including at the start of the term.
 	Resyncs int
 }
 
-// Health returns how the reconciler stands.
+// Health returns the current state of the reconciler.
 func (r *Reconciler) Health() Health {
 	r.mu.Lock()
 	t := r.current
@@ -186,7 +189,7 @@ func (r *Reconciler) Health() Health {
 	return t.health()
 }
 
-// Run works for one term of leadership. It returns nil when ctx ends, or when a successor turns out to have taken over.
+// Run works for one term of leadership. It returns nil when ctx ends or when a successor turns out to have taken over.
 func (r *Reconciler) Run(ctx context.Context, term leader.Term) error {
 	t := newTenure(r, term)
 	r.mu.Lock()

@@ -481,7 +481,7 @@ func TestATermThatIsOverChangesNothing(t *testing.T) {
 	old, present := terms(t, p)
 	p.declare(t, "a", 1, "r")
 
-	// For an app that is new, it does not even begin.
+	// For a new app, it does not even begin.
 	require.NoError(t, p.reconciler(quick(), other).Run(t.Context(), old), "it ends by itself")
 	require.Zero(t, other.callsSoFar())
 	status, _ := p.reported(t, "a")
@@ -492,7 +492,7 @@ func TestATermThatIsOverChangesNothing(t *testing.T) {
 	stop()
 	_, writes := p.reported(t, "a")
 
-	// Of others it may still tell, but not report.
+	// For a known app, it may still send the set, but not report on it.
 	p.declare(t, "a", 2, "r", "s")
 	require.NoError(t, p.reconciler(quick(), other).Run(t.Context(), old))
 	status, after := p.reported(t, "a")

@@ -12,15 +12,15 @@ import (
 	"github.com/openmep/mep/kit/fault"
 )
 
-// serve does what is to be done about an app instance: it tells the other side what is to be in force, unless it was told just
-// that and nothing says that it should be told again, and records what came of it.
+// serve brings an app instance up to date: it sends the set that should be in force, unless exactly that was sent and nothing
+// calls for sending it again, and records the outcome.
 func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
-	at := t.statuses.mirror.Revision() // before the set is looked at: what comes after it has a later generation
+	at := t.statuses.mirror.Revision() // read before the set: whatever comes after the set has a later generation
 	set, ok := t.src.Set(t.cfg.Kind, e.app)
 	status, touched := t.look(e)
 	gone := !ok || set.Generation == 0 && set.size() == 0
 	if gone && !e.tried && status == nil && !e.record.begun {
-		t.queue.finish(e, time.Time{}, true) // nothing of it was ever in force
+		t.queue.finish(e, time.Time{}, true) // nothing was ever in force
 		return
 	}
 	if gone {
@@ -38,7 +38,7 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 			e.record = record{known: true, last: status}
 		}
 		if set.size() > 0 && status == nil {
-			// From here on the record says that there may be something to take back.
+			// From here on, the record shows that there may be something to remove.
 			if err := t.record(ctx, e, &state.Status{Version: state.Current()}); err != nil {
 				t.queue.gate.abandon(probe)
 				t.queue.finishForced(e, t.savedLater(e))
@@ -47,9 +47,10 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 			fault.Point("reconcile.announced")
 		}
 		if gone {
-			// Later than whatever was told of the app instance, and earlier than what will be when it starts anew: generations are
-			// at most the revision of the store that they are written at, and rules are written anew after they were removed.
-			// What a predecessor told is not known; then it is later than all that was written.
+			// The generation must be later than any sent for the app instance, and earlier than those sent when it starts anew.
+			// Generations are at most the revision of the store at which they are written, and rules are written anew after they
+			// were removed. If nothing was sent in this term, what a predecessor sent is not known; the generation is then later
+			// than everything written.
 			if set.Generation = e.gone; e.gone == 0 {
 				if set.Generation = e.told + 1; e.told == 0 {
 					set.Generation = at + 1
@@ -71,7 +72,7 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 	status, touched = t.look(e)
 	switch {
 	case touched:
-		// Somebody changed it since the first look. That marks the app instance, and next time it is told again.
+		// The record changed since the first look. The change marks the app instance, and the set is sent again next time.
 		t.queue.finish(e, e.retry, false)
 		return
 	case e.record.begun || !same(status, want):
@@ -86,13 +87,13 @@ func (t *tenure) serve(ctx context.Context, e *entry, force bool) {
 	t.queue.finish(e, e.retry, gone)
 }
 
-// fingerprint tells sets apart. Encoding cannot fail: sets are made from JSON.
+// fingerprint returns a hash that tells sets apart. Encoding cannot fail: sets are made from JSON.
 func fingerprint(set *Set) [sha256.Size]byte {
 	b, _ := json.Marshal(set)
 	return sha256.Sum256(b)
 }
 
-// tell makes one call of the driver and notes its outcome.
+// tell makes one call of the driver and records its outcome.
 func (t *tenure) tell(ctx context.Context, e *entry, set *Set, sum [sha256.Size]byte, probe bool) {
 	t.queue.update(e, func() {
 		if e.told = max(e.told, set.Generation); set.Generation != e.gone {
@@ -105,7 +106,7 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, sum [sha256.Size]
 	report, err := t.driver.Apply(call, *set)
 	if ctx.Err() != nil {
 		t.queue.gate.abandon(probe)
-		return // the term is over, and the successor tells everything again
+		return // the term is over, and the successor sends everything again
 	}
 	t.metrics.duration.Observe(time.Since(start).Seconds())
 	now := t.cfg.now()
@@ -146,7 +147,7 @@ func (t *tenure) tell(ctx context.Context, e *entry, set *Set, sum [sha256.Size]
 	}
 }
 
-// failed notes a call without an answer.
+// failed records a call without an answer.
 func (t *tenure) failed(e *entry, sum [sha256.Size]byte, probe bool, now time.Time, err error) {
 	t.metrics.failed.Inc()
 	var leave time.Duration
@@ -170,7 +171,7 @@ func (t *tenure) failed(e *entry, sum [sha256.Size]byte, probe bool, now time.Ti
 	}
 }
 
-// record writes the status record, or removes it when status is nil. When another process leads it ends the term.
+// record writes the status record, or removes it if status is nil. If another process leads, record ends the term.
 func (t *tenure) record(ctx context.Context, e *entry, status *state.Status) error {
 	if status != nil {
 		dated := *status
@@ -199,16 +200,16 @@ func (t *tenure) record(ctx context.Context, e *entry, status *state.Status) err
 	return nil
 }
 
-// maxUnsaved bounds the time between two tries to write a status record: operations wait for it.
+// maxUnsaved bounds the delay between two attempts to write a status record: operations wait for it.
 const maxUnsaved = 5 * time.Second
 
-// savedLater is when a write of the status record that failed is tried again.
+// savedLater counts a failed write of the status record and returns when to repeat it.
 func (t *tenure) savedLater(e *entry) time.Time {
 	t.queue.update(e, func() { e.unsaved++ })
 	return t.cfg.now().Add(backoff(e.unsaved, t.cfg.MinBackoff, min(t.cfg.MaxBackoff, maxUnsaved)))
 }
 
-// look returns the status record of an app instance, nil when there is none, and whether it is not as this process left it.
+// look returns the status record of an app instance, nil if there is none, and whether it differs from what this process left.
 func (t *tenure) look(e *entry) (status *state.Status, touched bool) {
 	status, shown := t.statuses.at(t.cfg.Name, e.app)
 	switch r := &e.record; {
@@ -221,7 +222,7 @@ func (t *tenure) look(e *entry) (status *state.Status, touched bool) {
 	}
 }
 
-// sooner is the earlier of two times, where zero is never.
+// sooner returns the earlier of two times, where zero means never.
 func sooner(a, b time.Time) time.Time {
 	if b.IsZero() || !a.IsZero() && a.Before(b) {
 		return a

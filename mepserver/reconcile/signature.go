@@ -14,8 +14,8 @@ import (
 )
 
 // The headers of a signed call. TimestampHeader is the time of signing in whole seconds since the Unix epoch. SignatureHeader is
-// "sha256=" and, in hexadecimal, the HMAC-SHA256 with the secret as its key of the timestamp as it stands in the header, a full
-// stop, and the body; a GET has an empty one.
+// "sha256=" followed by the HMAC-SHA256, in hexadecimal and keyed with the secret, of the timestamp as it appears in the header,
+// a full stop, and the body, which is empty for a GET.
 const (
 	TimestampHeader = "X-Mep-Timestamp"
 	SignatureHeader = "X-Mep-Signature"
@@ -38,9 +38,9 @@ func mac(secret auth.Secret, timestamp string, body []byte) []byte {
 	return m.Sum(nil)
 }
 
-// VerifyWebhook is for receivers: it returns nil when a call with these headers and this body, as it was received, comes from a
+// VerifyWebhook is for receivers. It returns nil if a call with these headers and this body, exactly as received, comes from a
 // holder of the secret and was signed no further than tolerance from now. The signature covers neither method nor path, and does
-// not keep whoever can read a call from repeating it within the tolerance: that is what TLS is for.
+// not prevent anyone who can read a call from replaying it within the tolerance: that is what TLS is for.
 func VerifyWebhook(secret auth.Secret, header http.Header, body []byte, now time.Time, tolerance time.Duration) error {
 	if secret == "" {
 		return errors.New("there is no secret to verify with")
@@ -58,7 +58,7 @@ func VerifyWebhook(secret auth.Secret, header http.Header, body []byte, now time
 	if !hmac.Equal(given, mac(secret, timestamp, body)) {
 		return errors.New("the signature is not one of this secret, time and body")
 	}
-	// Compared in seconds: a distance in nanoseconds may not fit into a duration.
+	// Compare in seconds: a difference in nanoseconds may not fit into a time.Duration.
 	if least, most := now.Add(-tolerance).Unix(), now.Add(tolerance).Unix(); seconds < least || seconds > most {
 		return errors.New("the call was signed too long ago, or in the future")
 	}

@@ -17,14 +17,14 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Statuses are what all reconcilers report. A status of generation 0 says that rules were, or are about to be, sent to the
-// other side and that nothing is known of them yet. They are shared and must not be changed.
+// Statuses holds what all reconcilers report. A status of generation 0 means that rules were, or are about to be, sent to the
+// other side and that the outcome is not known yet. Statuses are shared and must not be modified.
 type Statuses struct {
 	mirror *watched.Mirror
 	items  *watched.Collection[state.Status]
 }
 
-// NewStatuses adds the collection to the mirror. Call it once for a mirror.
+// NewStatuses adds the collection to the mirror. Call it once per mirror.
 func NewStatuses(m *watched.Mirror) *Statuses {
 	return &Statuses{
 		mirror: m,
@@ -34,7 +34,7 @@ func NewStatuses(m *watched.Mirror) *Statuses {
 	}
 }
 
-// Of returns what a reconciler last reported of an app instance; false when it holds nothing of it.
+// Of returns the last report of a reconciler on an app instance, and false if there is none.
 func (s *Statuses) Of(reconciler, appInstanceID string) (state.Status, bool) {
 	item, ok := s.items.Snapshot().Get(state.StatusKey(reconciler, appInstanceID))
 	if !ok {
@@ -43,8 +43,8 @@ func (s *Statuses) Of(reconciler, appInstanceID string) (state.Status, bool) {
 	return item.Value, true
 }
 
-// at returns what a reconciler last reported of an app instance, nil when it holds nothing of it, and the revision of the last
-// report of any that is known of. It is not that of the mirror, which observers hear of changes before.
+// at returns the last report of a reconciler on an app instance, nil if there is none, and the revision of the snapshot it is
+// from. That is not the revision of the mirror, which advances only after observers have heard of a change.
 func (s *Statuses) at(reconciler, appInstanceID string) (status *state.Status, revision int64) {
 	snapshot := s.items.Snapshot()
 	if item, ok := snapshot.Get(state.StatusKey(reconciler, appInstanceID)); ok {
@@ -53,7 +53,7 @@ func (s *Statuses) at(reconciler, appInstanceID string) (status *state.Status, r
 	return status, snapshot.Revision()
 }
 
-// Apps walks over the app instances of which a reconciler has reported.
+// Apps iterates over the app instances on which a reconciler has reported.
 func (s *Statuses) Apps(reconciler string) iter.Seq[string] {
 	prefix := state.StatusKey(reconciler, "")
 	return func(yield func(string) bool) {
@@ -65,7 +65,7 @@ func (s *Statuses) Apps(reconciler string) iter.Seq[string] {
 	}
 }
 
-// Observe calls fn for every report that changes, on the mirror's goroutine: fn must be quick.
+// Observe calls fn for every report that changes, on the mirror's goroutine: fn must return quickly.
 func (s *Statuses) Observe(fn func(reconciler, appInstanceID string)) (stop func()) {
 	_, stop = s.items.Observe(func(c watched.Change[state.Status]) {
 		if reconciler, app, err := state.SplitKey(state.PrefixStatus, c.Key); err == nil {
@@ -75,7 +75,7 @@ func (s *Statuses) Observe(fn func(reconciler, appInstanceID string)) (stop func
 	return stop
 }
 
-// catchUp waits until the copy holds what was in etcd when it was called.
+// catchUp waits until the copy holds what was in etcd when catchUp was called.
 func (s *Statuses) catchUp(ctx context.Context, store *etcd.Store) error {
 	revision, err := store.Revision(ctx, state.PrefixStatus)
 	if err != nil {
@@ -84,11 +84,11 @@ func (s *Statuses) catchUp(ctx context.Context, store *etcd.Store) error {
 	return s.mirror.WaitRevision(ctx, revision)
 }
 
-// errSucceeded says that another process leads.
+// errSucceeded means that another process leads.
 var errSucceeded = errors.New("this process no longer leads")
 
-// write stores a status record, or removes it when status is nil, as long as the term lasts. It returns the revision of the
-// write. Errors are errSucceeded and those of etcd.Store.Txn.
+// write stores a status record, or removes it if status is nil, provided that the term still lasts. It returns the revision of
+// the write. Errors are errSucceeded and those of etcd.Store.Txn.
 func write(ctx context.Context, store *etcd.Store, term leader.Term, key string, status *state.Status) (int64, error) {
 	op := clientv3.OpDelete(key)
 	if status != nil {
@@ -99,7 +99,7 @@ func write(ctx context.Context, store *etcd.Store, term leader.Term, key string,
 		op = clientv3.OpPut(key, value)
 	}
 	if status == nil || status.Generation > 0 && len(status.Applied)+len(status.Failed) == 0 {
-		store = store.Urgent() // ends of app instances wait for it, and they make room
+		store = store.Urgent() // the end of an app instance waits for this write, and frees space
 	}
 	resp, err := store.Txn(ctx, term.Fence(), []clientv3.Op{op}, nil)
 	if err != nil {
@@ -111,15 +111,15 @@ func write(ctx context.Context, store *etcd.Store, term leader.Term, key string,
 	return resp.Header.Revision, nil
 }
 
-// record is what this process knows of a status record besides what the mirror shows.
+// record is what this process knows of a status record beyond what the mirror shows.
 type record struct {
-	begun    bool          // a write was begun, and is not known to have been made
-	known    bool          // the fields below hold
-	last     *state.Status // what it was; nil when there was none
-	revision int64         // when
+	begun    bool          // a write was begun and is not known to have succeeded
+	known    bool          // the fields below are valid
+	last     *state.Status // its content; nil if there was none
+	revision int64         // the revision of the write
 }
 
-// same reports whether two statuses say the same; nil is that there is none.
+// same reports whether two statuses report the same outcome; nil means that there is no status.
 func same(a, b *state.Status) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -127,10 +127,10 @@ func same(a, b *state.Status) bool {
 	return a.Generation == b.Generation && slices.Equal(a.Applied, b.Applied) && maps.Equal(a.Failed, b.Failed)
 }
 
-// maxReason bounds the reason of a rule that is not in force, in characters.
+// maxReason bounds the reason for a rule that is not in force, in characters.
 const maxReason = 128
 
-// outcome is what a driver's report comes to for a set.
+// outcome returns the status that a driver's report amounts to for a set.
 func outcome(set *Set, report Report) *state.Status {
 	s := &state.Status{Version: state.Current(), Generation: set.Generation}
 	for _, id := range set.RuleIDs() {
@@ -150,7 +150,7 @@ func outcome(set *Set, report Report) *state.Status {
 	return s
 }
 
-// clip makes a text of the other side fit to be stored and shown: one line of at most maxReason characters.
+// clip makes text from the other side fit to be stored and shown: one line of at most maxReason characters.
 func clip(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) || unicode.IsSpace(r) {

@@ -10,7 +10,7 @@ import (
 	"github.com/openmep/mep/kit/leader"
 )
 
-// The reasons for telling the other side everything.
+// The reasons for sending everything.
 const (
 	resyncStart    = "start"
 	resyncInterval = "interval"
@@ -28,7 +28,7 @@ type tenure struct {
 
 	// The state of the other side, used by one goroutine at a time.
 	state string
-	asked bool // the other side was asked for its state, and answered
+	asked bool // the other side has answered a request for its state
 
 	mu      sync.Mutex
 	apply   contact
@@ -36,13 +36,13 @@ type tenure struct {
 	resyncs int
 }
 
-// contact is how calls of one kind fare.
+// contact records how calls of one kind fare.
 type contact struct {
 	last, failingSince time.Time
 	err                string
 }
 
-// note takes note of the outcome of a call and reports whether it differs from that of the one before.
+// note records the outcome of a call and reports whether it differs from the previous outcome.
 func (c *contact) note(now time.Time, err error) (turned bool) {
 	now = now.UTC()
 	turned = (err != nil) == c.failingSince.IsZero()
@@ -66,7 +66,7 @@ func newTenure(r *Reconciler, term leader.Term) *tenure {
 	return t
 }
 
-// run works until ctx ends or a successor has taken over, and returns when nothing of it is left.
+// run works until ctx ends or a successor has taken over. It returns once all its goroutines have ended.
 func (t *tenure) run(ctx context.Context) {
 	ctx, t.end = context.WithCancel(ctx)
 	defer t.end()
@@ -79,7 +79,7 @@ func (t *tenure) run(ctx context.Context) {
 			t.queue.mark(app)
 		}
 	})()
-	// Asked before anything is told, so that a state lost meanwhile is noticed.
+	// Ask before anything is sent, so that a loss of state in the meantime is noticed.
 	t.askState(ctx)
 	t.resync(resyncStart)
 	var others sync.WaitGroup
@@ -88,7 +88,7 @@ func (t *tenure) run(ctx context.Context) {
 	others.Wait()
 }
 
-// catchUp waits until this process knows what its predecessor knew: to go back to older rules, if only for a moment, would break
+// catchUp waits until this process knows what its predecessor knew: going back to older rules, even for a moment, would break
 // connections.
 func (t *tenure) catchUp(ctx context.Context) bool {
 	for attempt := 1; ; attempt++ {
@@ -110,7 +110,7 @@ func (t *tenure) catchUp(ctx context.Context) bool {
 	}
 }
 
-// watch asks for the state of the other side, and tells it everything when it is time.
+// watch polls the state of the other side, and sends everything again when that is due.
 func (t *tenure) watch(ctx context.Context) {
 	probe := time.NewTicker(t.cfg.Probe)
 	defer probe.Stop()
@@ -135,7 +135,7 @@ func (t *tenure) watch(ctx context.Context) {
 	}
 }
 
-// askState asks for the state of the other side and reports whether it lost what it was told.
+// askState asks the other side for its state and reports whether it lost what it was sent.
 func (t *tenure) askState(ctx context.Context) (lost bool) {
 	call, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
 	defer cancel()
@@ -158,7 +158,7 @@ func (t *tenure) askState(ctx context.Context) (lost bool) {
 		t.queue.hurry(now)
 	}
 	if state != "" {
-		// The first state counts as another one when it could not be had before something was told.
+		// The first state counts as changed if it could not be obtained before something was sent.
 		lost = t.state != state && (t.state != "" || !t.asked && answeredBefore)
 		t.state = state
 	}
@@ -166,7 +166,7 @@ func (t *tenure) askState(ctx context.Context) (lost bool) {
 	return lost
 }
 
-// resync has everything told once: to app instances that have rules, those of which something was reported, and those that wait.
+// resync has everything sent once: for all app instances that have rules, a status report or an entry in the queue.
 func (t *tenure) resync(reason string) {
 	apps := slices.Collect(t.statuses.Apps(t.cfg.Name))
 	for set := range t.src.Sets(t.cfg.Kind) {
@@ -179,7 +179,7 @@ func (t *tenure) resync(reason string) {
 	t.resyncs++
 }
 
-// dispatch gives the workers what there is to do.
+// dispatch hands workers the entries that are due.
 func (t *tenure) dispatch(ctx context.Context) {
 	var workers sync.WaitGroup
 	defer workers.Wait()
@@ -202,7 +202,7 @@ func (t *tenure) dispatch(ctx context.Context) {
 
 func (t *tenure) health() Health {
 	h := t.contacts()
-	h.Pending, h.Refused = t.queue.numbers() // after Resyncs: what that counts is among them
+	h.Pending, h.Refused = t.queue.numbers() // read after Resyncs, so that it includes what those resyncs queued
 	return h
 }
 

@@ -27,22 +27,22 @@ import (
 	"github.com/openmep/mep/kit/pki"
 )
 
-// MinSecret is the least length of a webhook's secret in bytes.
+// MinSecret is the minimum length of a webhook's secret in bytes.
 const MinSecret = 16
 
-// WebhookConfig says how a controller is reached.
+// WebhookConfig says how to reach a controller.
 type WebhookConfig struct {
-	// URL is where sets are posted to. It is an https URL, or an http URL of a loopback address.
+	// URL is where sets are posted: an https URL, or an http URL of a loopback address.
 	URL string
 	// Secret signs the calls; at least MinSecret bytes.
 	Secret auth.Secret
-	// CAFile is a PEM file of the CAs that may issue the controller's certificate; empty: those of the operating system.
+	// CAFile is a PEM file of the CAs that may issue the controller's certificate; if empty, those of the operating system.
 	CAFile string
-	// CertFile and KeyFile are PEM files of the certificate to show, and its key; empty: none is shown.
+	// CertFile and KeyFile are PEM files of the client certificate and its key; if empty, none is presented.
 	CertFile, KeyFile string
-	// Timeout bounds one call, from the connection to the end of the answer; default 10 s.
+	// Timeout bounds one call, from connecting to the end of the response; default 10 s.
 	Timeout time.Duration
-	// Name is that of the certificates in metrics; default "webhook".
+	// Name identifies the certificates in metrics; default "webhook".
 	Name string
 
 	now func() time.Time
@@ -50,25 +50,25 @@ type WebhookConfig struct {
 
 // Webhook is a driver that posts sets to a controller.
 //
-// The body is a JSON object with kind, appInstanceId, appName, generation and one list, trafficRules or dnsRules, with all rules
-// that are to be in force; an empty list says that nothing of the app instance is to be any more. Calls are signed, see
-// [VerifyWebhook]. X-Request-Id is {appInstanceId}/{kind}/{generation}; it is the same when the same set is sent again, which a
-// controller must do all of again.
+// The body is a JSON object with kind, appInstanceId, appName, generation and one list, trafficRules or dnsRules, of all rules
+// that should be in force; an empty list means that nothing of the app instance should be in force any more. Calls are signed,
+// see [VerifyWebhook]. X-Request-Id is {appInstanceId}/{kind}/{generation}. It is the same when the same set is sent again, which
+// the controller must then apply again in full.
 //
-// The controller answers 204 when all rules are in force, or 200 with {"stateId", "results": [{"ruleId", "result", "reason"}]},
-// where result is APPLIED or FAILED. Rules without a result are in force. The stateId changes when the controller lost its
-// rules; a GET of the URL returns it, too. A 4xx other than 408, 425 and 429 refuses all rules; for an empty list, and with every
-// other status, the call is made again, with 429 and 503 not before Retry-After.
+// The controller answers 204 if all rules are in force, or 200 with {"stateId", "results": [{"ruleId", "result", "reason"}]},
+// where result is APPLIED or FAILED. Rules without a result are in force. The stateId changes when the controller lost its rules;
+// a GET of the URL returns it, too. A 4xx other than 408, 425 and 429 refuses all rules. After such a 4xx for an empty list, and
+// after any other status, the call is repeated; after 429 and 503, not before Retry-After.
 type Webhook struct {
 	url     string
 	secret  auth.Secret
 	certs   *pki.Client // nil without TLS
 	http    *http.Client
 	now     func() time.Time
-	stateID atomic.Value // the last one in an answer to a POST: a string
+	stateID atomic.Value // the last stateId in a response to a POST; a string
 }
 
-// NewWebhook makes a driver. Errors are about the configuration, those about files a *pki.Fault; none shows the secret.
+// NewWebhook returns a driver. Errors are about the configuration, those about files a *pki.Fault; none reveals the secret.
 func NewWebhook(cfg WebhookConfig, log *slog.Logger, reg prometheus.Registerer) (*Webhook, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 10 * time.Second
@@ -90,7 +90,7 @@ func NewWebhook(cfg WebhookConfig, log *slog.Logger, reg prometheus.Registerer) 
 	dialer := &net.Dialer{Timeout: cfg.Timeout}
 	transport := &http.Transport{
 		DialContext:            dialer.DialContext,
-		Proxy:                  nil, // a proxy on the way is a configuration of somebody else
+		Proxy:                  nil, // the proxy settings of the environment are not meant for these calls
 		MaxIdleConnsPerHost:    8,
 		IdleConnTimeout:        60 * time.Second,
 		ResponseHeaderTimeout:  cfg.Timeout,
@@ -105,7 +105,7 @@ func NewWebhook(cfg WebhookConfig, log *slog.Logger, reg prometheus.Registerer) 
 			return nil, err
 		}
 		transport.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			// A configuration of its own, since the CAs of one do not change.
+			// Each connection gets its own configuration, because the CAs of an existing one do not change.
 			secured := tls.Dialer{NetDialer: dialer, Config: w.certs.Config()}
 			return secured.DialContext(ctx, network, addr)
 		}
@@ -122,8 +122,8 @@ func NewWebhook(cfg WebhookConfig, log *slog.Logger, reg prometheus.Registerer) 
 	return w, nil
 }
 
-// checkURL returns why a URL is refused, as the end of a sentence that starts with its name, else whether it asks for TLS. The URL
-// itself, which may hold a secret, is not shown.
+// checkURL reports whether a URL asks for TLS. The error says why the URL is refused, as the end of a sentence that starts with
+// the name of the URL. It does not show the URL itself, which may hold a secret.
 func checkURL(ref string) (secure bool, err error) {
 	u, err := url.Parse(ref)
 	switch {
@@ -146,7 +146,7 @@ func checkURL(ref string) (secure bool, err error) {
 	return false, errors.New("must be an https URL: http is only for loopback addresses")
 }
 
-// onlyLoopback refuses connections over which nothing may be said in clear, whatever a name resolves to.
+// onlyLoopback refuses connections to addresses other than loopback, whatever a name resolves to: they must not carry clear text.
 func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	if ap, err := netip.ParseAddrPort(address); err != nil || !ap.Addr().Unmap().IsLoopback() {
 		return fmt.Errorf("%s is not a loopback address: http is only for those", address)
@@ -163,13 +163,13 @@ func (w *Webhook) Run(ctx context.Context) error {
 	return w.certs.Run(ctx)
 }
 
-// CloseIdle drops the connections that are not in use.
+// CloseIdle closes the idle connections.
 func (w *Webhook) CloseIdle() { w.http.CloseIdleConnections() }
 
 // Name implements Driver.
 func (w *Webhook) Name() string { return "webhook" }
 
-// payload is what is posted.
+// payload is the body of a POST.
 type payload struct {
 	Kind          mm5.RuleKind       `json:"kind"`
 	AppInstanceID string             `json:"appInstanceId"`
@@ -224,7 +224,7 @@ func (w *Webhook) Apply(ctx context.Context, set Set) (Report, error) {
 	return Report{}, r.fault(w.now())
 }
 
-// State implements Driver. A controller that has no GET is known by the stateId of its answers to a POST.
+// State implements Driver. A controller without GET is identified by the stateId of its responses to POST.
 func (w *Webhook) State(ctx context.Context) (string, error) {
 	r, err := w.call(ctx, http.MethodGet, "", nil)
 	if err != nil {
@@ -247,7 +247,7 @@ func (w *Webhook) State(ctx context.Context) (string, error) {
 	return last, nil
 }
 
-// call makes one signed call. Errors name neither the URL nor the secret.
+// call makes one signed call. Errors reveal neither the URL nor the secret.
 func (w *Webhook) call(ctx context.Context, method, id string, body []byte) (*response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, w.url, bytes.NewReader(body))
 	if err != nil {
@@ -256,7 +256,7 @@ func (w *Webhook) call(ctx context.Context, method, id string, body []byte) (*re
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("X-Request-Id", id)
-		// Not sent, but known to net/http: a call may be made again when the connection it was to reuse turns out to be closed.
+		// Not sent, but it allows net/http to repeat the call if the connection it reused turns out to be closed.
 		req.Header["Idempotency-Key"] = nil
 	}
 	req.Header.Set("Accept", "application/json")
@@ -275,7 +275,7 @@ func (w *Webhook) call(ctx context.Context, method, id string, body []byte) (*re
 	return r, nil
 }
 
-// unnamed takes the URL out of an error of the HTTP client.
+// unnamed strips the URL from an error of the HTTP client.
 func unnamed(err error) error {
 	if named, ok := errors.AsType[*url.Error](err); ok {
 		return named.Err
@@ -283,7 +283,7 @@ func unnamed(err error) error {
 	return err
 }
 
-// fault is the error of an answer that is none.
+// fault returns the error for a response with an unusable status.
 func (r *response) fault(now time.Time) error {
 	err := errs.New(errs.Unavailable, "the controller answered %d", r.status)
 	if r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {

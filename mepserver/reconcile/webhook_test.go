@@ -37,7 +37,7 @@ import (
 
 const secret auth.Secret = "correct horse battery staple"
 
-// controller is a server that answers as fn says.
+// controller is a server that answers with fn.
 func controller(t *testing.T, fn http.HandlerFunc) string {
 	t.Helper()
 	srv := httptest.NewServer(fn)
@@ -266,7 +266,7 @@ func TestAnAnswerThatDoesNotEnd(t *testing.T) {
 func TestASilentControllerIsLeftAfterTheTimeout(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close() // accepts, and says nothing
+	defer l.Close() // accepts connections and never answers
 	w := webhook(t, WebhookConfig{URL: "http://" + l.Addr().String(), Timeout: 20 * time.Millisecond})
 	_, err = w.Apply(t.Context(), someSet())
 	require.Error(t, err)
@@ -351,7 +351,7 @@ func TestBothSidesShowACertificate(t *testing.T) {
 	srv.TLS = server.ServerConfig()
 	cert, err := srv.TLS.GetCertificate(nil)
 	require.NoError(t, err)
-	srv.TLS.Certificates = []tls.Certificate{*cert} // else httptest puts one of its own there
+	srv.TLS.Certificates = []tls.Certificate{*cert} // otherwise httptest sets its own
 	srv.TLS.ClientAuth = tls.RequestClientCert
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	srv.StartTLS()
@@ -394,7 +394,7 @@ func selfSigned(t *testing.T, dir string) (certFile, keyFile string) {
 	return write("client.pem", "CERTIFICATE", cert), write("client.key", "PRIVATE KEY", pkcs8)
 }
 
-// plane is a controller as one would write it: it keeps what it is told until it is restarted.
+// plane is a typical controller: it keeps the rules it is sent until it is restarted.
 type plane struct {
 	mu    sync.Mutex
 	state int

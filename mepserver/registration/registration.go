@@ -1,4 +1,4 @@
-// Package registration keeps what app instances register about themselves (MEC 011 5.2.13, 7.2.13, 7.2.14).
+// Package registration stores what app instances register about themselves (MEC 011 5.2.13, 7.2.13, 7.2.14).
 package registration
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/openmep/mep/mepserver/apps"
 )
 
-// Registration is a registration as this process holds it. It is shared and must not be changed.
+// Registration is the in-memory form of a registration. It is shared and must not be modified.
 type Registration struct {
 	AppInstanceID string
 	Info          mp1.AppInfo
@@ -31,7 +31,7 @@ type Registration struct {
 // Item is a registration with its revisions.
 type Item = watched.Item[*Registration]
 
-// Path is the path of the registration below the root of the application support API.
+// Path returns the path of the registration below the root of the application support API.
 func (r *Registration) Path() string { return "/registrations/" + r.AppInstanceID }
 
 // Book holds all registrations.
@@ -44,8 +44,8 @@ type Book struct {
 	dev    bool
 }
 
-// New adds the book's collection to the mirror. known says whether something else than its registration makes an app instance
-// known; with dev anybody may register any UUID.
+// New adds the book's collection to the mirror. known reports whether an app instance is known by anything other than
+// its registration. With dev, app instances that become known by registering get the origin state.OriginDev.
 func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, known func(appInstanceID string) bool, dev bool) *Book {
 	return &Book{
 		mirror: m, store: store, apps: dir, known: known, dev: dev,
@@ -64,7 +64,7 @@ func decode(key string, value []byte, modRevision int64) (*Registration, error) 
 	}, nil
 }
 
-// Get finds the registration of an app instance. The error is of the kind errs.NotFound.
+// Get returns the registration of an app instance. The error is of the kind errs.NotFound.
 func (b *Book) Get(appInstanceID string) (*Item, error) {
 	if item, ok := b.items.Snapshot().Get(state.RegistrationKey(appInstanceID)); ok {
 		return item, nil
@@ -80,9 +80,9 @@ func (b *Book) Has(appInstanceID string) bool {
 
 const maxTries = 16
 
-// Register stores what an app instance says about itself; info has passed its Check. caller is who calls, empty when nobody
-// had to say. Errors are of the kinds errs.Forbidden (another's id, or the instance ends), errs.Invalid (no UUID), errs.Conflict (there is a
-// registration already) and those of etcd.Store.Txn.
+// Register stores what an app instance says about itself; info must have passed its Check. caller is the authenticated
+// app instance, empty without authentication. Errors are of the kinds errs.Forbidden (another's id, or the instance is
+// stopped or ending), errs.Invalid (not a UUID), errs.Conflict (already registered) and those of etcd.Store.Txn.
 func (b *Book) Register(ctx context.Context, caller string, info mp1.AppInfo) (*Item, error) {
 	id, err := b.identify(caller, info.AppInstanceID)
 	if err != nil {
@@ -110,7 +110,7 @@ func (b *Book) Register(ctx context.Context, caller string, info mp1.AppInfo) (*
 	return nil, errs.New(errs.Unavailable, "others keep changing application instance %s: try again", id).After(time.Second)
 }
 
-// identify finds out which app instance registers (decision 15).
+// identify determines which app instance registers (decision 15).
 func (b *Book) identify(caller, asked string) (string, error) {
 	switch {
 	case caller != "" && asked != "" && asked != caller:
@@ -130,7 +130,7 @@ func (b *Book) identify(caller, asked string) (string, error) {
 	return asked, nil
 }
 
-// admit makes the app instance known, if it is not.
+// admit returns what the transaction needs to make the app instance known, if it is not.
 func (b *Book) admit(id, name string) ([]clientv3.Cmp, []clientv3.Op, error) {
 	item, ok := b.apps.Get(id)
 	if ok {
@@ -148,7 +148,8 @@ func (b *Book) admit(id, name string) ([]clientv3.Cmp, []clientv3.Op, error) {
 	return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}, []clientv3.Op{clientv3.OpPut(key, value)}, nil
 }
 
-// commit runs a transaction that writes a registration; nil, nil means that it is to be looked at again.
+// commit runs a transaction that writes a registration. It returns nil, nil when the comparisons did not hold and the
+// caller should try again.
 func (b *Book) commit(ctx context.Context, key, value string, cmps []clientv3.Cmp, ops []clientv3.Op) (*Item, error) {
 	resp, err := b.store.Txn(ctx, cmps, ops, nil)
 	if err != nil {
@@ -166,8 +167,8 @@ func (b *Book) commit(ctx context.Context, key, value string, cmps []clientv3.Cm
 	return &Item{Key: key, Value: v, ModRevision: revision}, nil
 }
 
-// Replace changes the registration of an app instance; pre says why it may not be. Errors are those of pre, of the kinds
-// errs.NotFound and errs.Invalid (another id), and those of etcd.Store.Txn.
+// Replace changes the registration of an app instance unless pre returns an error. Errors are those of pre, of the
+// kinds errs.NotFound and errs.Invalid (another id), and those of etcd.Store.Txn.
 func (b *Book) Replace(ctx context.Context, appInstanceID string, info mp1.AppInfo, pre func(*Item) error) (*Item, error) {
 	if info.AppInstanceID != "" && info.AppInstanceID != appInstanceID {
 		var p problem.InvalidParams
@@ -205,8 +206,8 @@ func (b *Book) Replace(ctx context.Context, appInstanceID string, info mp1.AppIn
 	return nil, errs.New(errs.Unavailable, "others keep changing the registration of %s: try again", appInstanceID).After(time.Second)
 }
 
-// Remove ends the registration of an app instance. One that nothing else made known is no longer an app instance then: it is
-// brought to its end with all it has. Errors are as for Replace.
+// Remove deletes the registration of an app instance. An app instance that nothing else made known is then terminated
+// with everything it owns. Errors are as for Replace.
 func (b *Book) Remove(ctx context.Context, appInstanceID string, pre func(*Item) error) error {
 	for range maxTries {
 		item, err := b.Get(appInstanceID)
@@ -238,7 +239,7 @@ func (b *Book) Remove(ctx context.Context, appInstanceID string, pre func(*Item)
 		}
 		if resp.Succeeded {
 			if ends {
-				// Who ended its registration is to find it gone.
+				// The caller should find the app instance gone.
 				gone, cancel := context.WithTimeout(ctx, 2*time.Second)
 				defer cancel()
 				b.apps.WaitGone(gone, appInstanceID)

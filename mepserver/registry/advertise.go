@@ -11,21 +11,21 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// What stands around the URL of a gateway in the place of an endpoint.
+// The JSON around the URL of a gateway that replaces an endpoint.
 const (
 	endpointHead = `{"uris":["`
 	endpointTail = `"]}`
 )
 
-// Gateway is a gateway that consumers are shown in the place of the endpoints of services. The zero Gateway is none.
+// Gateway is a gateway that consumers are shown in place of the endpoints of services. The zero Gateway is none.
 type Gateway struct {
-	// URL is its base URL, with no slash at its end.
+	// URL is its base URL, without a trailing slash.
 	URL string
-	// Hosts is the host and port below which instances have names of their own there; "" when they have none.
+	// Hosts is the host and port below which instances have names of their own at the gateway; "" if they have none.
 	Hosts string
 }
 
-// NewGateway is the gateway at a base URL; "" is none. domain is that of services there, "" when there is none.
+// NewGateway returns the gateway at a base URL; "" is none. domain is the domain of services there, "" if there is none.
 func NewGateway(base, domain string) Gateway {
 	g := Gateway{URL: strings.TrimSuffix(base, "/")}
 	u, err := url.Parse(base)
@@ -35,7 +35,7 @@ func NewGateway(base, domain string) Gateway {
 	if domain, err = gateway.CanonicalDomain(domain); err != nil {
 		return g
 	}
-	port := "80" // gRPC's clients want it to be said
+	port := "80" // gRPC clients need an explicit port
 	if u.Scheme == "https" {
 		port = "443"
 	}
@@ -43,7 +43,7 @@ func NewGateway(base, domain string) Gateway {
 	return g
 }
 
-// at is where the gateway has an instance with a transport; "" when it does not have it.
+// at returns where the gateway exposes an instance with a transport; "" if it does not.
 func (g Gateway) at(t *mp1.TransportInfo, s *Service) string {
 	if u := t.ThroughGateway(g.URL, s.InstancePath()); u != "" || g.Hosts == "" {
 		return u
@@ -51,17 +51,18 @@ func (g Gateway) at(t *mp1.TransportInfo, s *Service) string {
 	return t.AtGatewayHost(s.ID+"."+g.Hosts, strings.HasPrefix(g.URL, "https://"))
 }
 
-// InstancePath is the path of a service instance below the URL of the gateway.
+// InstancePath returns the path of a service instance below the URL of the gateway.
 func (s *Service) InstancePath() string { return "/instances/" + s.ID }
 
-// place is where the endpoint of a service stands in its JSON, found once it is asked for.
+// place is where the endpoint of a service is in its JSON, located on first use.
 type place struct {
 	from, to int
-	// transport is what the URL is made of; nil when consumers do not go through a gateway in any way.
+	// transport is what the URL is made from; nil if consumers do not go through a gateway at all.
 	transport *mp1.TransportInfo
 }
 
-// advertised is the URL that a reader is to see in place of the endpoint, and where that stands in the JSON; "" when it sees the endpoint.
+// advertised returns the URL that a reader sees in place of the endpoint, and the position of the endpoint in the JSON; the
+// URL is "" if the reader sees the endpoint itself.
 func (s *Service) advertised(v View) (url string, from, to int) {
 	if v.Gateway.URL == "" || v.Owner != "" && v.Owner == s.AppInstanceID {
 		return "", 0, 0
@@ -77,8 +78,8 @@ func (s *Service) advertised(v View) (url string, from, to int) {
 	return v.Gateway.at(p.transport, s), p.from, p.to
 }
 
-// findEndpoint looks for the endpoint. The JSON is the platform's own: the transport is the first that has such a member, and quotes
-// within strings are escaped.
+// findEndpoint locates the endpoint. The JSON is the platform's own: the transport is the first to have such a member, and
+// quotes within strings are escaped.
 func (s *Service) findEndpoint() *place {
 	member := []byte(`"endpoint":`)
 	at := bytes.Index(s.rendered[:s.info], member)
@@ -98,7 +99,7 @@ func (s *Service) findEndpoint() *place {
 	return &place{from: from, to: to, transport: t}
 }
 
-// endOfObject is the position after the JSON object that begins at a position, -1 when it has no end.
+// endOfObject returns the position after the JSON object that begins at from, -1 if the object does not end.
 func endOfObject(text []byte, from int) int {
 	depth, quoted := 0, false
 	for i := from; i < len(text); i++ {

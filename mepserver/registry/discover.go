@@ -10,13 +10,13 @@ import (
 	"github.com/openmep/mep/mepserver/apps"
 )
 
-// Query narrows a discovery (MEC 011 8.2.3.3.1). At most one of InstanceIDs, Names and CategoryID is given.
+// Query narrows a discovery (MEC 011 8.2.3.3.1). At most one of InstanceIDs, Names and CategoryID is set.
 type Query struct {
 	InstanceIDs []string
 	Names       []string
 	CategoryID  string
 	Scope       mp1.LocalityType
-	// ConsumedLocalOnly and IsLocal are nil when they do not matter.
+	// ConsumedLocalOnly and IsLocal are nil if they do not matter.
 	ConsumedLocalOnly, IsLocal *bool
 }
 
@@ -25,8 +25,8 @@ func (q Query) All() bool {
 	return len(q.InstanceIDs)+len(q.Names) == 0 && q.CategoryID == "" && q.Scope == "" && q.ConsumedLocalOnly == nil && q.IsLocal == nil
 }
 
-// Discover walks over the services of a snapshot that match q, that the reader may see, and that may be consumed: ACTIVE and
-// INACTIVE ones.
+// Discover iterates over the services of a snapshot that match q, that the reader may see, and that may be consumed: ACTIVE
+// and INACTIVE ones.
 func (r *Registry) Discover(snap *Snapshot, by apps.Reader, q Query) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
 		for item := range r.candidates(snap, by, q) {
@@ -38,7 +38,7 @@ func (r *Registry) Discover(snap *Snapshot, by apps.Reader, q Query) iter.Seq[*I
 	}
 }
 
-// DiscoverOwn walks over the services of one app that match q, in any state.
+// DiscoverOwn iterates over the services of one app that match q, in any state.
 func (r *Registry) DiscoverOwn(appInstanceID string, q Query) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
 		for item := range r.records.Of(appInstanceID) {
@@ -49,7 +49,7 @@ func (r *Registry) DiscoverOwn(appInstanceID string, q Query) iter.Seq[*Item] {
 	}
 }
 
-// candidates uses the narrowest index there is for q.
+// candidates uses the narrowest index available for q.
 func (r *Registry) candidates(snap *Snapshot, by apps.Reader, q Query) iter.Seq[*Item] {
 	var ix = r.byName
 	keys := q.Names
@@ -69,7 +69,7 @@ func (r *Registry) candidates(snap *Snapshot, by apps.Reader, q Query) iter.Seq[
 	return findAll(snap, ix, keys)
 }
 
-// entitled walks over the services a reader may see that may not see all: what it declared, then what is left of its own.
+// entitled iterates over the services visible to a reader that may not see all: those it declared, then the rest of its own.
 func (r *Registry) entitled(snap *Snapshot, by apps.Reader) iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
 		for item := range findAll(snap, r.byName, by.Requires) {
@@ -85,7 +85,7 @@ func (r *Registry) entitled(snap *Snapshot, by apps.Reader) iter.Seq[*Item] {
 	}
 }
 
-// findAll walks over the services that have one of the keys in the index, each once.
+// findAll iterates over the services that have one of the keys in the index, each once.
 func findAll(snap *Snapshot, ix watched.Index[*Service], keys []string) iter.Seq[*Item] {
 	distinct := slices.Compact(slices.Sorted(slices.Values(keys)))
 	return func(yield func(*Item) bool) {
@@ -99,7 +99,7 @@ func findAll(snap *Snapshot, ix watched.Index[*Service], keys []string) iter.Seq
 	}
 }
 
-// selects applies the members of q that candidates finds by index.
+// selects applies the members of q for which candidates uses an index.
 func (q Query) selects(s *Service) bool {
 	switch {
 	case len(q.InstanceIDs) > 0:

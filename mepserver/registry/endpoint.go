@@ -11,9 +11,9 @@ import (
 	"github.com/openmep/mep/kit/netguard"
 )
 
-// checkEndpoint refuses endpoints that name, as an address, what Targets refuses. Names are not resolved here: what they lead to
-// may change, and whoever calls them has to check it then. A transport of the platform is as the platform says: an app that
-// writes back what it read must not fail.
+// checkEndpoint refuses endpoints with an address that Targets refuses. Names are not resolved here: what they resolve to may
+// change, so callers must check it when they connect. An endpoint of one of the platform's transports is accepted as it is:
+// an app that writes back what it read must not fail.
 func (p Policy) checkEndpoint(t *mp1.TransportInfo) error {
 	if p.Targets == nil || t.Endpoint == nil {
 		return nil
@@ -35,7 +35,7 @@ func (p Policy) checkEndpoint(t *mp1.TransportInfo) error {
 	return errs.Params(faults)
 }
 
-// checkURI checks a URI of a scheme that the gateway calls, and leaves others alone.
+// checkURI checks a URI whose scheme the gateway calls, and ignores others.
 func checkURI(targets *netguard.Policy, uri string) error {
 	u, err := url.Parse(uri)
 	if err != nil || u.Host == "" {

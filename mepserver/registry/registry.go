@@ -21,20 +21,21 @@ import (
 	"github.com/openmep/mep/mepserver/owned"
 )
 
-// Policy is what an operator decides about registrations. It may change while the registry runs.
+// Policy holds the operator's settings for registrations. It may change while the registry runs.
 type Policy struct {
 	// MaxServices is how many services one app may have.
 	MaxServices int
-	// MinInterval and MaxInterval bound the heartbeat interval in seconds; DefaultInterval applies when the app has no
+	// MinInterval and MaxInterval bound the heartbeat interval in seconds; DefaultInterval applies if the app has no
 	// preference.
 	MinInterval, MaxInterval, DefaultInterval int
 	// Transports are what the platform offers, by id in the order of the configuration.
 	Transports []mp1.TransportInfo
-	// Targets says which addresses an endpoint may not be, because the platform calls it on behalf of others. Nil: any may.
+	// Targets says which addresses an endpoint may not have, because the platform calls endpoints on behalf of others. If
+	// nil, any address is allowed.
 	Targets *netguard.Policy
 }
 
-// Interval is the heartbeat interval that applies when the app asked for asked seconds (decision: the nearest bound is
+// Interval returns the heartbeat interval that applies when the app asked for asked seconds (decision: the nearest bound is
 // imposed).
 func (p Policy) Interval(asked int) int {
 	if asked == 0 {
@@ -80,10 +81,10 @@ func New(m *watched.Mirror, store *etcd.Store, dir *apps.Directory, policy func(
 	return r
 }
 
-// Services is the watched copy.
+// Services returns the watched copy.
 func (r *Registry) Services() *watched.Collection[*Service] { return r.records.Collection() }
 
-// Get finds a service by its id, whatever its state. The error is of the kind errs.NotFound, also for a service that the
+// Get returns a service by its id, whatever its state. The error is of the kind errs.NotFound, also for a service that the
 // reader may not see.
 func (r *Registry) Get(by apps.Reader, serInstanceID string) (*Item, error) {
 	for item := range r.Services().Snapshot().Find(r.byID, serInstanceID) {
@@ -94,13 +95,13 @@ func (r *Registry) Get(by apps.Reader, serInstanceID string) (*Item, error) {
 	return nil, errs.New(errs.NotFound, "there is no service %q", serInstanceID)
 }
 
-// GetOwn finds a service of the app. The error is of the kind errs.NotFound when the app has no such service.
+// GetOwn returns a service of the app. The error is of the kind errs.NotFound if the app has no such service.
 func (r *Registry) GetOwn(appInstanceID, serInstanceID string) (*Item, error) {
 	return r.records.Get(appInstanceID, serInstanceID)
 }
 
-// ForWrite finds a service the app wants to change: errs.Forbidden when it belongs to another app, errs.NotFound when there
-// is none that the app may see.
+// ForWrite returns a service that the app wants to change. The error is of the kind errs.Forbidden if the service belongs to
+// another app, and errs.NotFound if there is none that the app may see.
 func (r *Registry) ForWrite(appInstanceID, serInstanceID string) (*Item, error) {
 	item, err := r.GetOwn(appInstanceID, serInstanceID)
 	if err == nil {
@@ -113,10 +114,10 @@ func (r *Registry) ForWrite(appInstanceID, serInstanceID string) (*Item, error) 
 	return nil, err
 }
 
-// Precondition refuses the present state of a service, as If-Match does.
+// Precondition refuses a service in its present state, as If-Match does.
 type Precondition func(*Item) error
 
-// found is what owned.Records asks for to change a service of the app.
+// found returns the lookup that owned.Records needs to change a service of the app.
 func (r *Registry) found(appInstanceID, serInstanceID string, pre Precondition) func() (*Item, error) {
 	return func() (*Item, error) {
 		item, err := r.ForWrite(appInstanceID, serInstanceID)
@@ -127,9 +128,9 @@ func (r *Registry) found(appInstanceID, serInstanceID string, pre Precondition) 
 	}
 }
 
-// Register stores a new service of the app and returns it. info has passed its Check. Errors are of the kinds
-// errs.NotFound (no such app), errs.Invalid (unknown transport, SUSPENDED, an endpoint that Policy.Targets refuses), errs.Forbidden (over the app's limit) and
-// those of etcd.Store.Txn.
+// Register stores a new service of the app and returns it. info has passed its Check. Errors are of the kinds errs.NotFound
+// (no such app), errs.Invalid (unknown transport, SUSPENDED, an endpoint that Policy.Targets refuses), errs.Forbidden (over
+// the app's limit) and those of etcd.Store.Txn.
 func (r *Registry) Register(ctx context.Context, appInstanceID string, info mp1.ServiceInfo) (*Item, error) {
 	if info.State == mp1.StateSuspended {
 		return nil, errSuspended()
@@ -153,7 +154,7 @@ func errSuspended() error {
 	return errs.Params(p)
 }
 
-// record makes what is stored of a registration or replacement.
+// record returns the record to store for a registration or replacement.
 func (r *Registry) record(policy Policy, id string, info mp1.ServiceInfo) (state.Service, error) {
 	if info.TransportInfo == nil {
 		t, ok := policy.transport(info.TransportID)
@@ -183,8 +184,8 @@ func (r *Registry) record(policy Policy, id string, info mp1.ServiceInfo) (state
 	return rec, nil
 }
 
-// Edit changes a service: it gets the present item and returns the record to store in its place, or nil to leave it as it is.
-// It is called again when another write came first.
+// Edit changes a service: it gets the present item and returns the record to store in its place, or nil to leave it
+// unchanged. It is called again if another write came first.
 type Edit func(*Item) (*state.Service, error)
 
 // Update applies an edit to a service of the app and returns the result. Errors are those of ForWrite, of edit and of
@@ -200,8 +201,8 @@ func (r *Registry) Update(ctx context.Context, appInstanceID, serInstanceID stri
 	})
 }
 
-// Replace puts info, which has passed its Check, in the place of a service of the app (MEC 011 8.2.7.3.2). Replacing a
-// service by itself changes nothing.
+// Replace replaces a service of the app with info, which has passed its Check (MEC 011 8.2.7.3.2). Replacing a service with
+// itself changes nothing.
 func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID string, info mp1.ServiceInfo, pre Precondition) (*Item, error) {
 	policy := r.policy()
 	return r.Update(ctx, appInstanceID, serInstanceID, func(item *Item) (*state.Service, error) {
@@ -230,13 +231,12 @@ func (r *Registry) Replace(ctx context.Context, appInstanceID, serInstanceID str
 	})
 }
 
-// Remove takes a service of the app out of the registry. Its last state is kept until every subscriber knows of the
-// removal.
+// Remove removes a service of the app. Its last state is kept until every subscriber knows of the removal.
 func (r *Registry) Remove(ctx context.Context, appInstanceID, serInstanceID string, pre Precondition) error {
 	return r.records.Remove(ctx, r.found(appInstanceID, serInstanceID, pre), keepLast)
 }
 
-// keepLast makes the operation that keeps the last state of a service that is removed.
+// keepLast returns the operation that keeps the last state of a removed service.
 func keepLast(item *Item) ([]clientv3.Op, error) {
 	rec, err := item.Value.Record()
 	if err != nil {
@@ -249,20 +249,21 @@ func keepLast(item *Item) ([]clientv3.Op, error) {
 	return []clientv3.Op{clientv3.OpPut(state.RemovedServiceKey(item.Value.AppInstanceID, item.Value.ID), last)}, nil
 }
 
-// Of walks over the services of the app.
+// Of iterates over the services of the app.
 func (r *Registry) Of(appInstanceID string) iter.Seq[*Item] { return r.records.Of(appInstanceID) }
 
-// Removal makes the operations that remove a service as Remove does, to be part of a larger transaction.
+// Removal returns the operations that remove a service as Remove does, for use in a larger transaction.
 func (r *Registry) Removal(item *Item) ([]clientv3.Op, error) {
 	ops, err := keepLast(item)
 	return append(ops, clientv3.OpDelete(item.Key)), err
 }
 
-// maxSuspend is how many bytes one transaction of Suspend writes: etcd takes 1.5 MiB by default.
+// maxSuspend is the maximum number of bytes one transaction of Suspend writes: etcd accepts 1.5 MiB by default.
 const maxSuspend = 512 << 10
 
-// Suspend marks services as SUSPENDED in one transaction, as far as they are still what items say, and returns how many it
-// marked. fence must hold too. It takes at most 100 items.
+// Suspend marks the ACTIVE services among items as SUSPENDED, as far as they are still what items say, and returns how many
+// it marked. fence must hold too. It uses one transaction unless that is too large or an item has changed, and takes at most
+// 100 items.
 func (r *Registry) Suspend(ctx context.Context, items []*Item, at time.Time, fence []clientv3.Cmp) (int, error) {
 	var cmps []clientv3.Cmp
 	var ops []clientv3.Op
@@ -305,7 +306,7 @@ func (r *Registry) Suspend(ctx context.Context, items []*Item, at time.Time, fen
 	case err != nil || len(items) == 1:
 		return 0, err
 	}
-	// One of them changed meanwhile: one by one then.
+	// One of them changed meanwhile: try them one by one.
 	total := 0
 	for _, item := range items {
 		n, err := r.Suspend(ctx, []*Item{item}, at, fence)

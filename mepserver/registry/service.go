@@ -1,7 +1,7 @@
-// Package registry registers MEC services and finds them (MEC 011 5.2.4 to 5.2.6).
+// Package registry registers and finds MEC services (MEC 011 5.2.4 to 5.2.6).
 //
-// What is registered stands in etcd. Reads come from the watched copy and never wait; a write is one transaction, and is
-// answered when this process's own copy shows it.
+// Registrations are stored in etcd. Reads use the watched copy and never wait. A write is one transaction, and is answered
+// once this process's own copy shows it.
 package registry
 
 import (
@@ -22,30 +22,30 @@ import (
 // APIRoot is the path of the service management API below a mount prefix.
 const APIRoot = "/mec_service_mgmt/v1"
 
-// Service is a registered service as this process holds it: what it is found by, and its JSON. The rest is decoded when it
-// is asked for, because a process holds thousands of services and changes few. It is shared and must not be changed.
+// Service is a registered service as this process holds it: the members it is found by, and its JSON. The rest is decoded on
+// demand, because a process holds thousands of services and changes few. A Service is shared and must not be modified.
 type Service struct {
 	// AppInstanceID is the app that offers the service, ID its serInstanceId.
 	AppInstanceID, ID string
-	// Name is its serName and CategoryID the id of its serCategory, "" when it has none.
+	// Name is its serName and CategoryID the id of its serCategory, "" if it has none.
 	Name, CategoryID string
 	// State and Scope are those of its ServiceInfo.
 	State mp1.ServiceState
 	Scope mp1.LocalityType
 	// ConsumedLocalOnly is that of its ServiceInfo.
 	ConsumedLocalOnly bool
-	// Interval is the heartbeat interval that applies in seconds, 0 when no heartbeats are expected; Asked is what the app
+	// Interval is the heartbeat interval that applies in seconds, 0 if no heartbeats are expected; Asked is what the app
 	// proposed.
 	Interval, Asked int
-	// Beat is the last heartbeat that was written down, Suspended when the service was suspended.
+	// Beat is the last recorded heartbeat, Suspended when the service was suspended.
 	Beat, Suspended time.Time
 
 	modRevision int64
-	// rendered is the service as JSON, except that the base URL of its links is missing at first and at other, which is the
-	// end when there is no liveness link. Up to info it is the stored ServiceInfo, without its closing brace.
+	// rendered is the service as JSON, without the base URL of its links, which belongs at first and at other; other is the
+	// end if there is no liveness link. Up to info it is the stored ServiceInfo, without its closing brace.
 	rendered           []byte
 	info, first, other int
-	// endpoint is where the endpoint stands in it; nil before somebody asked.
+	// endpoint is the place of the endpoint in rendered; nil until it is needed.
 	endpoint atomic.Pointer[place]
 }
 
@@ -58,18 +58,18 @@ type Snapshot = watched.Snapshot[*Service]
 // Change is a change of a service.
 type Change = watched.Change[*Service]
 
-// Path is the path of the service resource below a mount prefix.
+// Path returns the path of the service resource below a mount prefix.
 func (s *Service) Path() string {
 	return APIRoot + "/applications/" + s.AppInstanceID + "/services/" + s.ID
 }
 
-// ETag is the entity-tag of the service resource, with quotes.
+// ETag returns the entity-tag of the service resource, with quotes.
 func (s *Service) ETag() string { return `"` + strconv.FormatInt(s.modRevision, 36) + `"` }
 
 // Monitored reports whether the platform expects heartbeats of the service.
 func (s *Service) Monitored() bool { return s.Interval > 0 }
 
-// Info decodes the service as it is stored: without isLocal and _links.
+// Info decodes the service as stored: without isLocal and _links.
 func (s *Service) Info() (mp1.ServiceInfo, error) {
 	var info mp1.ServiceInfo
 	err := json.Unmarshal(s.infoJSON(), &info)
@@ -80,7 +80,7 @@ func (s *Service) infoJSON() []byte {
 	return append(bytes.Clone(s.rendered[:s.info]), '}')
 }
 
-// Record decodes what etcd holds.
+// Record returns the record that etcd holds.
 func (s *Service) Record() (state.Service, error) {
 	info, err := s.Info()
 	rec := state.Service{Version: state.Current(), Info: info, Beat: s.Beat, Suspended: s.Suspended}
@@ -91,7 +91,7 @@ func (s *Service) Record() (state.Service, error) {
 	return rec, err
 }
 
-// Differs says in what a service differs from an earlier state of itself: in its state, and in anything else.
+// Differs reports how a service differs from an earlier state of itself: in anything but its state, and in its state.
 func (s *Service) Differs(before *Service) (attributes, stateChanged bool) {
 	stateChanged = s.State != before.State
 	if !stateChanged {
@@ -106,18 +106,18 @@ func (s *Service) Differs(before *Service) (attributes, stateChanged bool) {
 	return !reflect.DeepEqual(now, was), true
 }
 
-// View is how a service is shown to a reader.
+// View says how a service is shown to a reader.
 type View struct {
-	// Base is what links start with: scheme, authority and mount prefix.
+	// Base is the start of links: scheme, authority and mount prefix.
 	Base string
-	// Gateway is what consumers are to go through; none shows them where a service itself is reached. Owner is the app that reads, which
-	// sees its own services as it registered them.
+	// Gateway is the gateway that consumers go through; the zero Gateway shows them the service's own endpoint. Owner is the
+	// app that reads, which sees its own services as it registered them.
 	Gateway Gateway
 	Owner   string
 }
 
-// AppendJSON appends the service as a JSON object. The reader is on this MEC host, so isLocal is true (every service of this store was
-// registered on this host).
+// AppendJSON appends the service as a JSON object. The reader is on this MEC host, so isLocal is true (every service of this
+// store was registered on this host).
 func (s *Service) AppendJSON(dst []byte, v View) []byte {
 	if endpoint, from, to := s.advertised(v); endpoint != "" {
 		dst = append(dst, s.rendered[:from]...)
@@ -137,7 +137,7 @@ func (s *Service) AppendJSON(dst []byte, v View) []byte {
 	return dst
 }
 
-// JSONLen is the number of bytes AppendJSON appends.
+// JSONLen returns the number of bytes AppendJSON appends.
 func (s *Service) JSONLen(v View) int {
 	n := len(s.rendered) + len(v.Base)
 	if s.other < len(s.rendered) {
@@ -175,7 +175,7 @@ func Decode(prefix, key string, value []byte, modRevision int64) (*Service, erro
 	return s, nil
 }
 
-// render puts the members together that only answers have.
+// render adds the members that only responses have.
 func (s *Service) render(info []byte) {
 	path := s.Path()
 	size := len(info) + len(`,"isLocal":true,"_links":{"self":{"href":"`) + len(path) + len(`"}}}`)
@@ -200,7 +200,7 @@ func (s *Service) render(info []byte) {
 	s.rendered = out
 }
 
-// encodeInfo writes a ServiceInfo as it is stored.
+// encodeInfo encodes a ServiceInfo as it is stored.
 func encodeInfo(info *mp1.ServiceInfo) ([]byte, error) {
 	b, err := json.Marshal(info)
 	if err != nil {

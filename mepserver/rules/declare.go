@@ -11,23 +11,23 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// Plan is a change of all rules of one kind of an app instance, to be part of a larger transaction.
+// Plan is a change to all rules of one kind of an app instance, meant as part of a larger transaction.
 type Plan struct {
-	// Cmps hold as long as the rules are what the plan was made for; Ops carry it out. No Ops: nothing changes.
+	// Cmps hold as long as the rules are those the plan was made for; Ops carry it out, and are empty if nothing changes.
 	Cmps []clientv3.Cmp
 	Ops  []clientv3.Op
-	// Generation is that of the rules afterwards; 0 when none have ever been in force.
+	// Generation is the generation of the rules afterwards; 0 if none have ever been in force.
 	Generation int64
-	// Diff says what changes.
+	// Diff lists what changes.
 	Diff mm5.RuleDiff
-	// Inactive are the ids of the rules that are not to be in force afterwards, Active those that are.
+	// Active and Inactive are the ids of the rules that are, and are not, to be in force afterwards.
 	Active, Inactive []string
-	// Removes says that the rules are forgotten.
+	// Removes reports that the rules are deleted.
 	Removes bool
 }
 
-// Declare plans to put the declared rules in the place of those of an app instance. A rule whose declaration stays the same
-// keeps the changes of its app.
+// Declare plans to replace the rules of an app instance with the declared ones. A rule whose declaration stays the same
+// keeps the changes made by its app.
 func (t *Table[R]) Declare(appInstanceID string, declared []R, running bool) (*Plan, error) {
 	item := t.Of(appInstanceID)
 	next := state.Rules[R]{Running: running, Rules: make([]state.Rule[R], len(declared))}
@@ -66,7 +66,7 @@ func (t *Table[R]) Declare(appInstanceID string, declared []R, running bool) (*P
 	return p, nil
 }
 
-// Run plans to put the ACTIVE rules of an app instance in force, or out of force.
+// Run plans to put the ACTIVE rules of an app instance in force, or to take them out of force.
 func (t *Table[R]) Run(appInstanceID string, running bool) (*Plan, error) {
 	item := t.Of(appInstanceID)
 	if item == nil {
@@ -77,7 +77,7 @@ func (t *Table[R]) Run(appInstanceID string, running bool) (*Plan, error) {
 	return t.plan(appInstanceID, item, next)
 }
 
-// plan compares what is with what is to be. Without a record, an empty set is not stored.
+// plan compares the stored rules with next. If there is no record, an empty set is not stored.
 func (t *Table[R]) plan(appInstanceID string, item *Item[R], next state.Rules[R]) (*Plan, error) {
 	key := t.kind.Prefix + appInstanceID
 	p := &Plan{}
@@ -113,7 +113,7 @@ func (t *Table[R]) plan(appInstanceID string, item *Item[R], next state.Rules[R]
 	return p, nil
 }
 
-// Remove plans to forget the rules of an app instance. What was in force is taken back by the reconcilers.
+// Remove plans to delete the rules of an app instance. The reconcilers withdraw those in force.
 func (t *Table[R]) Remove(appInstanceID string) *Plan {
 	key := t.kind.Prefix + appInstanceID
 	item := t.Of(appInstanceID)

@@ -6,11 +6,11 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// own is what this process is about to write, so that it need not decode it again when the write comes back from etcd.
+// own holds the records this process is about to write, so that it need not decode them when the writes come back from etcd.
 type own[R any] struct {
 	mu      sync.Mutex
 	records map[string]written[R]
-	bytes   int // at most that much is kept
+	bytes   int // upper bound on the size of records
 }
 
 type written[R any] struct {
@@ -18,14 +18,15 @@ type written[R any] struct {
 	rec   state.Rules[R]
 }
 
-// Bounds on what is kept, in records and in bytes of one and of all of them: what is planned and not written does not come back.
+// Bounds on the number of records kept, on the bytes of one and on those of all: a record planned but never written
+// does not come back.
 const (
 	maxOwn      = 256
 	maxOwnValue = 64 << 10
 	maxOwnBytes = 1 << 20
 )
 
-// keep remembers what is written under a key. rec is shared and must not be changed from here on.
+// keep stores the record to be written under a key. rec is shared and must not be modified afterwards.
 func (o *own[R]) keep(key, value string, rec state.Rules[R]) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -38,7 +39,7 @@ func (o *own[R]) keep(key, value string, rec state.Rules[R]) {
 	o.records[key] = written[R]{value: value, rec: rec}
 }
 
-// take returns the record that a value was made of, if this process made it.
+// take removes and returns the record that value encodes, if this process made it.
 func (o *own[R]) take(key string, value []byte) (state.Rules[R], bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -1,8 +1,8 @@
-// Package rules keeps the traffic and DNS rules of the app instances (MEC 011 7.2.7 to 7.2.10).
+// Package rules stores the traffic and DNS rules of the app instances (MEC 011 7.2.7 to 7.2.10).
 //
-// All rules of one kind of an app instance are one record, so that they change together and a reader never sees half a
-// configuration. A rule is as the MEPM declared it until its app changes it; a rule is in force while it is ACTIVE and the
-// app runs. The generation of a record changes whenever those in force change: that is what reconcilers report.
+// All rules of one kind of an app instance form one record, so that they change together and a reader never sees half a
+// configuration. A rule is as the MEPM declared it until its app changes it; it is in force while it is ACTIVE and the
+// app runs. The generation of a record changes whenever the set of rules in force changes; reconcilers report generations.
 package rules
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/openmep/mep/kit/watched"
 )
 
-// Set is the rules of one kind of an app instance. It is shared and must not be changed.
+// Set holds the rules of one kind of an app instance. It is shared and must not be modified.
 type Set[R any] struct {
 	AppInstanceID string
 	Record        state.Rules[R]
@@ -38,14 +38,14 @@ type Set[R any] struct {
 // Item is a Set with its revisions.
 type Item[R any] = watched.Item[*Set[R]]
 
-// Kind is what tells the two kinds of rules apart.
+// Kind describes a kind of rules.
 type Kind[R any] struct {
-	// Kind and Noun name it in answers and messages.
+	// Kind and Noun name the kind in responses and messages.
 	Kind mm5.RuleKind
 	Noun string
-	// Prefix is where the records are.
+	// Prefix is the etcd prefix of the records.
 	Prefix string
-	// ID and State read a rule.
+	// ID and State return the id and the state of a rule.
 	ID    func(*R) string
 	State func(*R) mp1.RuleState
 }
@@ -71,7 +71,7 @@ type Table[R any] struct {
 	store  *etcd.Store
 	items  *watched.Collection[*Set[R]]
 	mine   own[R]
-	locks  striped.Locks // spares this process transactions that overtake each other
+	locks  striped.Locks // keeps transactions of this process from overtaking each other
 }
 
 // New adds the table's collection to the mirror.
@@ -90,19 +90,19 @@ func New[R any](m *watched.Mirror, store *etcd.Store, kind Kind[R]) *Table[R] {
 	return t
 }
 
-// Kind is the kind of the table's rules.
+// Kind returns the kind of the table's rules.
 func (t *Table[R]) Kind() *Kind[R] { return &t.kind }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (t *Table[R]) Collection() *watched.Collection[*Set[R]] { return t.items }
 
-// Of returns the rules of an app instance, nil when it has none.
+// Of returns the rules of an app instance, nil if it has none.
 func (t *Table[R]) Of(appInstanceID string) *Item[R] {
 	item, _ := t.items.Snapshot().Get(t.kind.Prefix + appInstanceID)
 	return item
 }
 
-// View is a rule as Mp1 shows it: one that is not in force because its app does not run reads INACTIVE.
+// View is a rule as Mp1 shows it: a rule of an app that does not run reads INACTIVE.
 type View[R any] struct {
 	Rule R
 	// ETag is the entity-tag of the resource, with quotes.
@@ -157,15 +157,15 @@ func (t *Table[R]) notFound(appInstanceID, ruleID string) error {
 	return errs.New(errs.NotFound, "application instance %s has no %s %q", appInstanceID, t.kind.Noun, ruleID)
 }
 
-// maxTries bounds how often a change is repeated because another one came first.
+// maxTries bounds how often a change is attempted when other changes keep coming first.
 const maxTries = 32
 
-// MaxRecord is the largest record in bytes. A transaction of etcd holds two of them.
+// MaxRecord is the size of the largest record in bytes. An etcd transaction has room for two of them.
 const MaxRecord = 512 << 10
 
-// Change lets an app change one of its rules: edit gets the rule as it is and as Mp1 shows it, and returns what to put in its
-// place. It is called again when another change came first. Errors are those of edit, of the kind errs.NotFound, and those of
-// etcd.Store.Txn.
+// Change lets an app change one of its rules. edit gets the present rule and the rule as Mp1 shows it, and returns the
+// replacement; it is called again when another change came first. Errors are those of edit, of the kind errs.NotFound,
+// and those of etcd.Store.Txn.
 func (t *Table[R]) Change(ctx context.Context, appInstanceID, ruleID string, setState func(*R, mp1.RuleState),
 	edit func(present R, shown *View[R]) (R, error),
 ) (*View[R], error) {
@@ -229,8 +229,8 @@ func (t *Table[R]) Change(ctx context.Context, appInstanceID, ruleID string, set
 	return nil, errs.New(errs.Unavailable, "others keep changing the rules of %s: try again", appInstanceID).After(time.Second)
 }
 
-// put makes the operation that stores the rules of an app instance. The error is of the kind errs.Invalid when they are too
-// large.
+// put returns the etcd operation that stores the rules of an app instance. The error is of the kind errs.Invalid if
+// they are too large.
 func (t *Table[R]) put(appInstanceID string, rec state.Rules[R]) (clientv3.Op, error) {
 	rec.Version = state.Current()
 	value, err := state.Encode(rec)
@@ -246,8 +246,8 @@ func (t *Table[R]) put(appInstanceID string, rec state.Rules[R]) (clientv3.Op, e
 	return clientv3.OpPut(key, value), nil
 }
 
-// count gives the rules a new generation if those in force differ from what was before. Generations grow with the revision
-// of the store, so that those of an app instance that comes back under the same id are greater than any before.
+// count gives the rules a new generation if those in force differ from was. Generations grow with the revision of the
+// store, so that an app instance that returns under the same id gets higher ones than ever before.
 func (t *Table[R]) count(was, now *state.Rules[R]) {
 	if was == nil {
 		was = &state.Rules[R]{}
@@ -266,7 +266,7 @@ func (t *Table[R]) byID(set *state.Rules[R]) map[string]*R {
 	return m
 }
 
-// InForce walks over the rules of a set that are to be in force.
+// InForce iterates over the rules of a set that are to be in force.
 func (t *Table[R]) InForce(set *state.Rules[R]) func(yield func(*R) bool) {
 	return func(yield func(*R) bool) {
 		if !set.Running {
@@ -280,7 +280,7 @@ func (t *Table[R]) InForce(set *state.Rules[R]) func(yield func(*R) bool) {
 	}
 }
 
-// equal reports whether two rules are the same once they are written down: an empty list is an absent one.
+// equal reports whether two rules are the same when encoded: an empty list equals an absent one.
 func equal[R any](a, b *R) bool {
 	if reflect.DeepEqual(a, b) {
 		return true

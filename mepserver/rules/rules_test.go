@@ -42,7 +42,7 @@ func open(t *testing.T) *table {
 	return tab
 }
 
-// carry carries out a plan and reports whether it was still good.
+// carry carries out a plan and reports whether it succeeded.
 func (tab *table) carry(t *testing.T, p *rules.Plan, err error) bool {
 	t.Helper()
 	require.NoError(t, err)

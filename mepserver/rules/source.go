@@ -9,15 +9,15 @@ import (
 	"github.com/openmep/mep/mepserver/reconcile"
 )
 
-// Source is the rules as reconcilers see them: those that are to be in force.
+// Source presents the rules to reconcilers: those that are to be in force.
 type Source struct {
 	Traffic *Table[mp1.TrafficRule]
 	DNS     *Table[mp1.DNSRule]
-	// AppName is the name of an app instance, for people.
+	// AppName returns the human-readable name of an app instance.
 	AppName func(appInstanceID string) string
 }
 
-// Sets walks over the app instances that have rules of a kind.
+// Sets iterates over the app instances that have rules of a kind.
 func (s *Source) Sets(kind mm5.RuleKind) iter.Seq[reconcile.Set] {
 	if kind == mm5.TrafficRules {
 		return sets(s, s.Traffic, fillTraffic)
@@ -25,7 +25,7 @@ func (s *Source) Sets(kind mm5.RuleKind) iter.Seq[reconcile.Set] {
 	return sets(s, s.DNS, fillDNS)
 }
 
-// Set returns what is to be in force for an app instance; false when it has no rules of the kind.
+// Set returns the rules to be in force for an app instance; false if it has no rules of the kind.
 func (s *Source) Set(kind mm5.RuleKind, appInstanceID string) (reconcile.Set, bool) {
 	if kind == mm5.TrafficRules {
 		return set(s, s.Traffic, appInstanceID, fillTraffic)
@@ -33,7 +33,7 @@ func (s *Source) Set(kind mm5.RuleKind, appInstanceID string) (reconcile.Set, bo
 	return set(s, s.DNS, appInstanceID, fillDNS)
 }
 
-// Observe calls fn with the app instances whose rules of a kind may have changed.
+// Observe calls fn with each app instance whose rules of a kind may have changed.
 func (s *Source) Observe(kind mm5.RuleKind, fn func(appInstanceID string)) (stop func()) {
 	if kind == mm5.TrafficRules {
 		return observe(s.Traffic, fn)

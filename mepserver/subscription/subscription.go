@@ -1,4 +1,4 @@
-// Package subscription keeps the subscriptions to service availability notifications (MEC 011 8.2.8, 8.2.9).
+// Package subscription stores the subscriptions to service availability notifications (MEC 011 8.2.8, 8.2.9).
 package subscription
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/openmep/mep/mepserver/registry"
 )
 
-// Subscription is a subscription as this process holds it. It is shared and must not be changed.
+// Subscription is the in-memory form of a subscription. It is shared and must not be modified.
 type Subscription struct {
 	owned.Entry[state.Subscription]
 }
@@ -29,15 +29,15 @@ type Subscription struct {
 // Item is a subscription with its revisions.
 type Item = watched.Item[*Subscription]
 
-// Path is the path of the subscription resource below a mount prefix.
+// Path returns the path of the subscription resource below a mount prefix.
 func (s *Subscription) Path() string { return ListPath(s.AppInstanceID) + "/" + s.ID }
 
-// ListPath is the path of the subscriptions of an app below a mount prefix.
+// ListPath returns the path of the subscriptions of an app below a mount prefix.
 func ListPath(appInstanceID string) string {
 	return registry.APIRoot + "/applications/" + appInstanceID + "/subscriptions"
 }
 
-// Info is the subscription as the standard shows it; base is put in front of its path.
+// Info returns the subscription as the standard shows it; base is prepended to its path.
 func (s *Subscription) Info(base string) mp1.SerAvailabilityNotificationSubscription {
 	return mp1.SerAvailabilityNotificationSubscription{
 		SubscriptionType:  mp1.SubscriptionTypeSerAvailability,
@@ -47,7 +47,7 @@ func (s *Subscription) Info(base string) mp1.SerAvailabilityNotificationSubscrip
 	}
 }
 
-// Matches reports whether a service in the given state is one the subscription is about.
+// Matches reports whether a service in its given state meets the filter of the subscription.
 func (s *Subscription) Matches(svc *registry.Service) bool {
 	f := s.Record.Filter
 	if f == nil {
@@ -70,16 +70,16 @@ func (s *Subscription) Narrow() bool {
 	return f != nil && len(f.SerInstanceIDs)+len(f.SerNames)+len(f.SerCategories) > 0
 }
 
-// inCategories compares the id, which is what identifies a category, as discovery does.
+// inCategories compares ids, which identify categories, as discovery does.
 func inCategories(id string, among []mp1.CategoryRef) bool {
 	return id != "" && slices.ContainsFunc(among, func(c mp1.CategoryRef) bool { return c.ID == id })
 }
 
-// Policy is what an operator decides about subscriptions.
+// Policy holds the operator's settings for subscriptions.
 type Policy struct {
 	// Max is how many subscriptions one app may have.
 	Max int
-	// Targets says where notifications may go.
+	// Targets says which notification targets are allowed.
 	Targets *callback.Policy
 }
 
@@ -106,7 +106,8 @@ func decode(key string, value []byte, modRevision int64) (*Subscription, error) 
 	return &Subscription{Entry: e}, err
 }
 
-// The index keys of what a subscription is about. Only one of the three criteria can be present.
+// Index keys for the subject of a subscription: a key for all services, and prefixes of keys. Only one of the three
+// criteria can be present.
 const (
 	aboutAll      = "*"
 	aboutInstance = "i "
@@ -135,8 +136,8 @@ func subjects(it *Item) []string {
 	return slices.Compact(keys)
 }
 
-// Interested walks over the subscriptions that match a service. Its cost follows the number of candidates, not of
-// subscriptions.
+// Interested iterates over the subscriptions that concern a service. Its cost grows with the number of candidates, not
+// of subscriptions.
 func (b *Book) Interested(svc *registry.Service) iter.Seq[*Item] {
 	keys := []string{aboutAll, aboutInstance + svc.ID, aboutName + svc.Name}
 	if svc.CategoryID != "" {
@@ -154,16 +155,18 @@ func (b *Book) Interested(svc *registry.Service) iter.Seq[*Item] {
 	}
 }
 
-// Concerns reports whether a subscriber is to hear of a service in the given state: it matches, and the app may see it.
+// Concerns reports whether a subscriber is to be notified of a service in its given state: the subscription matches,
+// and the app may see the service.
 func (b *Book) Concerns(sub *Subscription, svc *registry.Service) bool {
 	return sub.Matches(svc) && b.apps.Reader(sub.AppInstanceID).Sees(svc.AppInstanceID, svc.Name)
 }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (b *Book) Collection() *watched.Collection[*Subscription] { return b.records.Collection() }
 
-// Create stores a subscription, which has passed its Check. Errors are of the kinds errs.NotFound (no such app),
-// errs.Invalid (a call-back target that is refused), errs.Forbidden (over the app's limit) and those of etcd.Store.Txn.
+// Create stores a subscription, which must have passed its Check. Errors are of the kinds errs.NotFound (no such app),
+// errs.Invalid (a call-back target that is refused), errs.Forbidden (over the app's limit, or the app is stopped or
+// ending) and those of etcd.Store.Txn.
 func (b *Book) Create(ctx context.Context, appInstanceID string, sub mp1.SerAvailabilityNotificationSubscription) (*Item, error) {
 	policy := b.policy()
 	if err := policy.Targets.CheckURI(sub.CallbackReference); err != nil {
@@ -180,13 +183,14 @@ func (b *Book) Create(ctx context.Context, appInstanceID string, sub mp1.SerAvai
 	return b.records.Create(ctx, appInstanceID, uuid.NewString(), value, policy.Max)
 }
 
-// Get finds a subscription of the app. The error is of the kind errs.NotFound.
+// Get returns a subscription of the app. The error is of the kind errs.NotFound.
 func (b *Book) Get(appInstanceID, id string) (*Item, error) { return b.records.Get(appInstanceID, id) }
 
-// Of walks over the subscriptions of the app.
+// Of iterates over the subscriptions of the app.
 func (b *Book) Of(appInstanceID string) iter.Seq[*Item] { return b.records.Of(appInstanceID) }
 
-// Delete ends a subscription of the app. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
+// Delete removes a subscription of the app. Errors are of the kind errs.NotFound, those of pre and those of
+// etcd.Store.Txn.
 func (b *Book) Delete(ctx context.Context, appInstanceID, id string, pre func(*Item) error) error {
 	return b.records.Delete(ctx, appInstanceID, id, pre, clientv3.OpDelete(state.CursorKey(id)))
 }

@@ -18,26 +18,26 @@ import (
 	"github.com/openmep/mep/mepserver/callback"
 )
 
-// Notice is what the subscribers of an app instance are told.
+// Notice announces a stop or termination to the subscribers of an app instance.
 type Notice struct {
 	AppInstanceID string
-	// ID names the occasion; the same one is told under the same notification id, also by another process.
+	// ID identifies the occasion. The same occasion is sent under the same notification id, by other processes too.
 	ID     string
 	Action mp1.OperationAction
-	// Until is when the wait for the app is over.
+	// Until is when the wait for the app ends.
 	Until time.Time
 }
 
-// Delivery is how the delivery to a subscriber stands.
+// Delivery is the state of the delivery to a subscriber.
 type Delivery struct {
 	SubscriptionID, AppInstanceID, CallbackReference string
-	// Pending is true until the subscriber has taken the notice.
+	// Pending is true until the subscriber accepts the notice or answers 410 Gone.
 	Pending      bool
 	FailingSince time.Time
 	LastError    string
 }
 
-// Teller tells the subscribers.
+// Teller delivers notices to subscribers.
 type Teller struct {
 	book   *Book
 	client *callback.Client
@@ -49,7 +49,7 @@ type Teller struct {
 	deliveries map[string]Delivery // by subscription id
 }
 
-// NewTeller makes a teller; base returns what the hrefs in notifications start with.
+// NewTeller returns a teller; base returns the base of the hrefs in notifications.
 func NewTeller(book *Book, client *callback.Client, base func() string, log *slog.Logger, reg prometheus.Registerer) *Teller {
 	t := &Teller{
 		book: book, client: client, base: base, log: log, deliveries: make(map[string]Delivery),
@@ -63,13 +63,14 @@ func NewTeller(book *Book, client *callback.Client, base func() string, log *slo
 	return t
 }
 
-// The bounds of the time between two attempts; an app has little time, so they are closer than for other notifications.
+// Bounds on the backoff between attempts, shorter than for other notifications because an app has little time.
 const (
 	firstBackoff = 200 * time.Millisecond
 	maxBackoff   = 5 * time.Second
 )
 
-// Tell tells all subscribers of the app, each until it takes the notice or ctx ends. It returns then.
+// Tell delivers the notice to all subscribers of the app. It retries each until the subscriber accepts the notice or
+// answers 410 Gone, or ctx ends, and returns when all are done.
 func (t *Teller) Tell(ctx context.Context, n Notice) {
 	var all sync.WaitGroup
 	for item := range t.book.Of(n.AppInstanceID) {
@@ -144,7 +145,7 @@ func (t *Teller) note(d Delivery) {
 	t.deliveries[d.SubscriptionID] = d
 }
 
-// forget drops what is known of deliveries to an app instance.
+// forget drops the deliveries to an app instance.
 func (t *Teller) forget(appInstanceID string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -155,7 +156,7 @@ func (t *Teller) forget(appInstanceID string) {
 	}
 }
 
-// Delivery says how the delivery to a subscriber stands that is being told.
+// Delivery returns the state of a delivery while Tell is running, and false when there is none.
 func (t *Teller) Delivery(subscriptionID string) (Delivery, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

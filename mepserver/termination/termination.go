@@ -1,5 +1,5 @@
-// Package termination keeps the subscriptions to termination notifications (MEC 011 7.2.3, 7.2.4) and tells the subscribers
-// (MEC 011 5.2.3, 7.1.4.2).
+// Package termination stores the subscriptions to termination notifications (MEC 011 7.2.3, 7.2.4) and notifies the
+// subscribers (MEC 011 5.2.3, 7.1.4.2).
 package termination
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/openmep/mep/mepserver/subscription"
 )
 
-// APIRoot is where the application support API is below a mount prefix.
+// APIRoot is the root of the application support API below a mount prefix.
 const APIRoot = "/mec_app_support/v2"
 
-// Subscription is a subscription as this process holds it. It is shared and must not be changed.
+// Subscription is the in-memory form of a subscription. It is shared and must not be modified.
 type Subscription struct {
 	owned.Entry[state.TerminationSubscription]
 }
@@ -30,15 +30,15 @@ type Subscription struct {
 // Item is a subscription with its revisions.
 type Item = watched.Item[*Subscription]
 
-// Path is the path of the subscription below the root of the API.
+// Path returns the path of the subscription below the root of the API.
 func (s *Subscription) Path() string { return ListPath(s.AppInstanceID) + "/" + s.ID }
 
-// ListPath is the path of the subscriptions of an app below the root of the API.
+// ListPath returns the path of the subscriptions of an app below the root of the API.
 func ListPath(appInstanceID string) string {
 	return "/applications/" + appInstanceID + "/subscriptions"
 }
 
-// Info is the subscription as the standard shows it; base is put in front of its path.
+// Info returns the subscription as the standard shows it; base is prepended to its path.
 func (s *Subscription) Info(base string) mp1.AppTerminationNotificationSubscription {
 	return mp1.AppTerminationNotificationSubscription{
 		SubscriptionType:  mp1.SubscriptionTypeAppTermination,
@@ -66,12 +66,12 @@ func decode(key string, value []byte, modRevision int64) (*Subscription, error) 
 	return &Subscription{Entry: e}, err
 }
 
-// Collection is the watched copy.
+// Collection returns the watched copy.
 func (b *Book) Collection() *watched.Collection[*Subscription] { return b.records.Collection() }
 
-// Create stores a subscription of the app, which has passed its Check. Errors are of the kinds errs.NotFound (no such app),
-// errs.Invalid (another app's id, or a call-back target that is refused), errs.Forbidden (over the app's limit, or the app ends) and those of
-// etcd.Store.Txn.
+// Create stores a subscription of the app, which must have passed its Check. Errors are of the kinds errs.NotFound (no
+// such app), errs.Invalid (another app's id, or a call-back target that is refused), errs.Forbidden (over the app's
+// limit, or the app is stopped or ending) and those of etcd.Store.Txn.
 func (b *Book) Create(ctx context.Context, appInstanceID string, sub mp1.AppTerminationNotificationSubscription) (*Item, error) {
 	policy := b.policy()
 	var p problem.InvalidParams
@@ -91,13 +91,14 @@ func (b *Book) Create(ctx context.Context, appInstanceID string, sub mp1.AppTerm
 	return b.records.Create(ctx, appInstanceID, uuid.NewString(), value, policy.Max)
 }
 
-// Get finds a subscription of the app. The error is of the kind errs.NotFound.
+// Get returns a subscription of the app. The error is of the kind errs.NotFound.
 func (b *Book) Get(appInstanceID, id string) (*Item, error) { return b.records.Get(appInstanceID, id) }
 
-// Of walks over the subscriptions of the app.
+// Of iterates over the subscriptions of the app.
 func (b *Book) Of(appInstanceID string) iter.Seq[*Item] { return b.records.Of(appInstanceID) }
 
-// Delete ends a subscription of the app. Errors are of the kind errs.NotFound, those of pre and those of etcd.Store.Txn.
+// Delete removes a subscription of the app. Errors are of the kind errs.NotFound, those of pre and those of
+// etcd.Store.Txn.
 func (b *Book) Delete(ctx context.Context, appInstanceID, id string, pre func(*Item) error) error {
 	return b.records.Delete(ctx, appInstanceID, id, pre)
 }

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// kernelInterval is how often the kernel is asked. It is a system call.
+// kernelInterval is the interval between reads of the kernel's clock state, each of which is a system call.
 const kernelInterval = 4 * time.Second
 
-// maxKernelError is the largest error the kernel may reckon with while its clock counts as traceable. The kernel lets it grow by
-// 500 ppm from one correction to the next; systemd-timesyncd, which has the longest intervals of those in use, makes one
-// every 34 minutes, and 1.03 s of them. The kernel itself gives up at 16 s.
+// maxKernelError is the estimated error at which the kernel's clock stops counting as traceable. The kernel lets the
+// estimate grow by 500 ppm from one correction to the next: to 1.03 s with systemd-timesyncd, whose corrections, every
+// 34 minutes, are the rarest in use. The kernel itself gives up at 16 s.
 const maxKernelError = 2 * time.Second
 
-// discipline is what the kernel says of its clock (adjtimex(2)).
+// discipline is the state of the kernel's clock (adjtimex(2)).
 type discipline struct {
-	// failed is the state TIME_ERROR, unsynchronized the status bit STA_UNSYNC.
+	// failed is true in the state TIME_ERROR, unsynchronized if the status bit STA_UNSYNC is set.
 	failed, unsynchronized bool
-	// maxError is the largest error reckoned with, offset what is still to be corrected.
+	// maxError is the kernel's estimate of the largest error, offset the correction still to be made.
 	maxError, offset time.Duration
 }
 
-// fault says why the clock is not traceable by what the kernel says, "" when it is.
+// fault returns why the clock is not traceable according to the kernel, "" if it is.
 func (d *discipline) fault() string {
 	switch {
 	case d.failed, d.unsynchronized:

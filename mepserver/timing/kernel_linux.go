@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readKernel asks the kernel about its clock. Every user may.
+// readKernel reads the state of the kernel's clock. It needs no privileges.
 func readKernel() (discipline, error) {
-	var t unix.Timex // Modes 0: nothing is changed
+	var t unix.Timex // Modes is 0: nothing is changed
 	state, err := unix.Adjtimex(&t)
 	if err != nil {
 		return discipline{}, fmt.Errorf("adjtimex: %w", err)

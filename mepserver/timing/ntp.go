@@ -11,13 +11,13 @@ import (
 	"github.com/beevik/ntp"
 )
 
-// answerTimeout is how long an NTP server has for its answer.
+// answerTimeout is how long an NTP server has to respond.
 const answerTimeout = 5 * time.Second
 
 // maxStratum is the highest stratum of a server that knows the time (RFC 5905 figure 11).
 const maxStratum = 15
 
-// askServer asks an NTP server once.
+// askServer queries an NTP server once.
 func (c *Clock) askServer(ctx context.Context, server string) (observation, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
@@ -27,7 +27,7 @@ func (c *Clock) askServer(ctx context.Context, server string) (observation, erro
 			var d net.Dialer
 			conn, err := d.DialContext(ctx, "udp", remote)
 			if err == nil {
-				// The library does not know the context, and closes the connection itself before.
+				// The library takes no context: close the connection when ctx ends, unless the library has done so before.
 				context.AfterFunc(ctx, func() { _ = conn.Close() })
 			}
 			return conn, err

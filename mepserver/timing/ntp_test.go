@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// fakeServer answers NTP questions on a loopback socket until the test ends.
+// fakeServer answers NTP queries on a loopback socket until the test ends.
 func fakeServer(t *testing.T, answer func(question []byte) []byte) string {
 	t.Helper()
 	conn, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
@@ -39,7 +39,7 @@ func fakeServer(t *testing.T, answer func(question []byte) []byte) string {
 	return conn.LocalAddr().String()
 }
 
-// packet answers a question as a server of the stratum does whose clock differs by offset (RFC 5905 figure 8).
+// packet returns the response of a server of the given stratum whose clock differs by offset (RFC 5905 figure 8).
 func packet(question []byte, leap, stratum byte, offset time.Duration) []byte {
 	p := make([]byte, 48)
 	p[0] = leap<<6 | 4<<3 | 4

@@ -9,13 +9,13 @@ import (
 	"github.com/beevik/ntp"
 )
 
-// firstRetry is the time until a server that did not answer is asked again; it doubles up to the interval.
+// firstRetry is the delay before a server that did not respond is queried again; it doubles up to the interval.
 const firstRetry = 2 * time.Second
 
-// maxKisses bounds the time by which a server that asks for fewer questions is spared: the interval, doubled so many times.
+// maxKisses bounds how often the interval is doubled for a server that asks for fewer queries.
 const maxKisses = 6
 
-// Run finds out how the clock stands until ctx ends. It returns nil then, and never gives up before.
+// Run observes the time source until ctx ends, and then returns nil. It never gives up earlier.
 func (c *Clock) Run(ctx context.Context) error {
 	var failures int
 	var said *bool
@@ -41,7 +41,7 @@ func (c *Clock) Run(ctx context.Context) error {
 	}
 }
 
-// look asks the source once. The error is that of a source that gave no answer that counts.
+// look queries the source once and records the result. It returns an error if the source gave no valid answer.
 func (c *Clock) look(ctx context.Context, cfg *Config) error {
 	answer, err := c.ask(ctx, cfg)
 	if ctx.Err() != nil {
@@ -51,7 +51,7 @@ func (c *Clock) look(ctx context.Context, cfg *Config) error {
 	defer c.swapping.Unlock()
 	v := *c.view.Load()
 	if v.cfg.NTPServer != cfg.NTPServer {
-		return err // somebody else is asked by now
+		return err // the server has been replaced in the meantime
 	}
 	if err != nil {
 		v.seen.failure = err.Error()
@@ -73,13 +73,13 @@ func (c *Clock) ask(ctx context.Context, cfg *Config) (observation, error) {
 	return observation{answered: true, at: c.now(), unsynchronized: d.fault(), offset: d.offset}, nil
 }
 
-// pause is the time until the source is looked at again.
+// pause returns the time until the source is queried again.
 func pause(cfg *Config, err error, failures int) time.Duration {
 	switch {
 	case err == nil, cfg.NTPServer == "":
 		return cfg.every()
 	case errors.Is(err, ntp.ErrKissOfDeath):
-		// RFC 5905 7.4: ask less often, and still less when that is said again.
+		// RFC 5905 7.4: query less often, and even less often when told again.
 		return cfg.Interval << min(failures, maxKisses)
 	}
 	wait := firstRetry
@@ -91,7 +91,7 @@ func pause(cfg *Config, err error, failures int) time.Duration {
 	return min(wait, cfg.Interval)
 }
 
-// say writes to the log what has changed since it said something last.
+// say logs a change of traceability. said is the state last logged, nil at first; say returns its new value.
 func (c *Clock) say(said *bool) *bool {
 	s := c.Status()
 	if said != nil && *said == s.Traceable {
@@ -101,7 +101,7 @@ func (c *Clock) say(said *bool) *bool {
 	case s.Traceable:
 		c.log.Info("the clock is traceable to UTC", "source", s.Source, "offset", s.Offset, "stratum", s.Stratum)
 	default:
-		level := slog.LevelInfo // how it starts, often
+		level := slog.LevelInfo // often the case at the start
 		if said != nil {
 			level = slog.LevelWarn
 		}

@@ -1,7 +1,6 @@
 // Package timing tells apps the platform's time, and whether it follows UTC (MEC 011 7.2.5, 7.2.6).
 //
-// A request is answered from what was found out in the background: from the kernel's clock discipline, or by asking an NTP
-// server.
+// Requests are answered from the latest background observation, which reads the kernel's clock discipline or queries an NTP server.
 package timing
 
 import (
@@ -17,13 +16,13 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// Config says by what the platform's clock is judged, and what apps are offered.
+// Config says how the platform's clock is judged, and which time services apps are offered.
 type Config struct {
-	// NTPServer is host or host:port of the server that is asked in the background. Empty, the kernel's clock discipline
-	// decides.
+	// NTPServer is the host or host:port of the server queried in the background. If it is empty, the kernel's clock
+	// discipline decides.
 	NTPServer string
-	// Interval is the time between two questions to NTPServer; default 64 s. After three of them without a good answer the
-	// clock is not traceable.
+	// Interval is the time between two queries to NTPServer; default 64 s. After three intervals without a good answer
+	// the clock is not traceable.
 	Interval time.Duration
 	// MaxOffset is how far the clock may be from NTPServer and still count as traceable; default 1 s.
 	MaxOffset time.Duration
@@ -31,7 +30,7 @@ type Config struct {
 	Caps mp1.TimingCaps
 }
 
-// The defaults of Config.
+// Defaults of Config.
 const (
 	defaultInterval  = 64 * time.Second
 	defaultMaxOffset = time.Second
@@ -47,21 +46,21 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Clock is the platform's clock. Its methods can be called from several goroutines at once.
+// Clock is the platform's clock. Its methods may be called concurrently.
 type Clock struct {
 	log     *slog.Logger
-	changed chan struct{} // new settings wait
+	changed chan struct{} // signals new settings
 
 	swapping sync.Mutex // held while view is replaced
 	view     atomic.Pointer[view]
 
-	// What tests replace.
+	// Replaced by tests.
 	now      func() instant
 	kernel   func() (discipline, error)
-	patience time.Duration // with NTPServer
+	patience time.Duration // how long NTPServer has to respond
 }
 
-// instant is a moment by two clocks: the one that is judged, and one that nobody sets.
+// instant is a moment on two clocks: the one that is judged, and one that nobody sets.
 type instant struct {
 	wall time.Time
 	mono time.Duration
@@ -76,7 +75,7 @@ func monotonic() func() instant {
 	}
 }
 
-// New makes a clock that is not traceable until Run has found out.
+// New returns a clock that is not traceable until Run has observed its source.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Clock {
 	c := &Clock{log: log, changed: make(chan struct{}, 1), now: monotonic(), kernel: readKernel, patience: answerTimeout}
 	c.view.Store(&view{cfg: cfg.withDefaults()})
@@ -102,7 +101,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Clock {
 	return c
 }
 
-// Set puts new settings to use, as a reload does. What was found out about another server is forgotten.
+// Set applies new settings, as a reload does. It drops what was observed of another server.
 func (c *Clock) Set(cfg Config) {
 	c.swapping.Lock()
 	next := &view{cfg: cfg.withDefaults()}
@@ -113,11 +112,11 @@ func (c *Clock) Set(cfg Config) {
 	c.swapping.Unlock()
 	select {
 	case c.changed <- struct{}{}:
-	default: // Run is going to look anyway
+	default: // Run is about to look anyway
 	}
 }
 
-// Now is the time, with nanoseconds (MEC 011 7.2.6). It does not wait for anything.
+// Now returns the time, with nanoseconds (MEC 011 7.2.6). It does not block.
 func (c *Clock) Now() mp1.CurrentTime {
 	now := c.now()
 	t := timeStamp(now.wall)
@@ -128,7 +127,7 @@ func (c *Clock) Now() mp1.CurrentTime {
 	return mp1.CurrentTime{Seconds: t.Seconds, NanoSeconds: t.NanoSeconds, TimeSourceStatus: status}
 }
 
-// Caps lists the time services offered to apps, with the time (MEC 011 7.2.5).
+// Caps returns the time services offered to apps, with the current time (MEC 011 7.2.5).
 func (c *Clock) Caps() mp1.TimingCaps {
 	offered := c.view.Load().cfg.Caps
 	now := timeStamp(c.now().wall)
@@ -137,8 +136,8 @@ func (c *Clock) Caps() mp1.TimingCaps {
 	}
 }
 
-// timeStamp is the time as the standard has it: seconds without a sign, which last from 1970 until 2106. A clock that is
-// outside of that shows its nearest end.
+// timeStamp returns the time in the form of the standard: unsigned seconds, which last from 1970 until 2106. A time
+// outside that range becomes its nearest end.
 func timeStamp(t time.Time) mp1.TimeStamp {
 	switch seconds := t.Unix(); {
 	case seconds < 0:
@@ -150,24 +149,24 @@ func timeStamp(t time.Time) mp1.TimeStamp {
 	}
 }
 
-// Status is what operators see of the clock.
+// Status is the state of the clock as shown to operators.
 type Status struct {
-	// Source is "kernel", or the NTP server that is asked.
+	// Source is "kernel", or the NTP server that is queried.
 	Source string `json:"source"`
-	// Traceable says that the clock is known to follow UTC; Reason says why it is not.
+	// Traceable reports whether the clock is known to follow UTC; Reason says why it is not.
 	Traceable bool   `json:"traceable"`
 	Reason    string `json:"reason,omitempty"`
-	// Offset is what has to be added to the clock by the last answer, in nanoseconds.
+	// Offset is what has to be added to the clock according to the last answer, in nanoseconds.
 	Offset time.Duration `json:"offset"`
-	// Stratum is that of the server that answered last, 1 to 15; 0 for the kernel.
+	// Stratum is the stratum of the server that answered last, 1 to 15; 0 for the kernel.
 	Stratum int `json:"stratum,omitempty"`
-	// LastAnswer is when the source last gave an answer that counts, zero when it never did.
+	// LastAnswer is when the source last gave a valid answer, zero if it never did.
 	LastAnswer time.Time `json:"lastAnswer,omitzero"`
-	// LastError says why the last attempt failed, empty when it did not.
+	// LastError says why the last attempt failed, empty if it did not.
 	LastError string `json:"lastError,omitempty"`
 }
 
-// Status returns how the clock stands.
+// Status returns the state of the clock.
 func (c *Clock) Status() Status {
 	v := c.view.Load()
 	s := Status{

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var silent = slog.New(slog.DiscardHandler)
 
-// newClock makes a clock whose kernel says what the test wants; without, it fails.
+// newClock returns a clock that calls kernel in place of the real kernel.
 func newClock(cfg Config, kernel func() (discipline, error)) *Clock {
 	c := New(cfg, silent, prometheus.NewRegistry())
 	c.kernel = kernel

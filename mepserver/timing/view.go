@@ -5,30 +5,30 @@ import (
 	"time"
 )
 
-// view is the settings and what was found out under them. It never changes.
+// view holds the settings and what was observed under them. It is immutable.
 type view struct {
 	cfg  Config
 	seen observation
 }
 
-// observation is what a time source last said.
+// observation is the latest state of a time source.
 type observation struct {
-	// answered says that there was an answer that counts; at is when the last one came.
+	// answered reports whether there was a valid answer; at is when the last one came.
 	answered bool
 	at       instant
-	// unsynchronized says why the source itself does not know the time, empty when it does.
+	// unsynchronized says why the source itself does not know the time, empty if it does.
 	unsynchronized string
-	// offset is what had to be added to the clock then.
+	// offset is what had to be added to the clock at that time.
 	offset  time.Duration
 	stratum int
-	// failure says why the last attempt gave no answer that counts, empty when it did.
+	// failure says why the last attempt gave no valid answer, empty if it did.
 	failure string
 }
 
-// staleAfter is how many intervals the clock stays traceable without a good answer.
+// staleAfter is the number of intervals for which the clock stays traceable without a good answer.
 const staleAfter = 3
 
-// source names what the clock is judged by.
+// source names the time source.
 func (c *Config) source() string {
 	if c.NTPServer == "" {
 		return "kernel"
@@ -36,7 +36,7 @@ func (c *Config) source() string {
 	return c.NTPServer
 }
 
-// every is the time between two looks at the source.
+// every returns the time between two queries of the source.
 func (c *Config) every() time.Duration {
 	if c.NTPServer == "" {
 		return kernelInterval
@@ -44,7 +44,7 @@ func (c *Config) every() time.Duration {
 	return c.Interval
 }
 
-// fault says why the clock is not traceable, "" when it is.
+// fault returns why the clock is not traceable, "" if it is.
 func (v *view) fault(now instant) string {
 	seen := &v.seen
 	switch age := now.mono - seen.at.mono; {
@@ -59,7 +59,7 @@ func (v *view) fault(now instant) string {
 	case v.cfg.NTPServer == "":
 		return "" // the kernel notices by itself when its clock is set
 	}
-	// What somebody has set the clock by since, and the time a suspended machine missed, is off now.
+	// Steps of the wall clock since then, and the time a suspended machine missed, add to the offset.
 	off := seen.offset - (now.wall.Round(0).Sub(seen.at.wall.Round(0)) - (now.mono - seen.at.mono))
 	if off.Abs() > v.cfg.MaxOffset {
 		return fmt.Sprintf("the clock is off by %s, more than %s", off, v.cfg.MaxOffset)

@@ -10,24 +10,24 @@ import (
 	"testing"
 )
 
-// BinEnv names the environment variable with the directory of the built programs. When it is not set the programs are
-// built once for each test process.
+// BinEnv names the environment variable with the directory of the built programs. If it is not set, each test process builds
+// the programs once.
 const BinEnv = "MEP_BIN"
 
-// built are the directories the programs were built into by this process, to be removed at its end.
+// built lists the directories that this process built programs into, to be removed at its end.
 var (
 	building sync.Mutex
 	built    []string
 )
 
-// Main runs the tests of a package; call it from TestMain. Most black-box tests wait for processes most of the time, so
-// more of them run at a time than there are processors, unless -parallel says otherwise.
+// Main runs the tests of a package; call it from TestMain. Black-box tests mostly wait for processes, so more of them run in
+// parallel than there are processors, unless -parallel says otherwise.
 func Main(m *testing.M) int {
 	flag.Parse()
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		_ = flag.Set("test.parallel", "8") // a flag of package testing, always there
+		_ = flag.Set("test.parallel", "8") // a flag of package testing that always exists
 	}
 	defer func() {
 		for _, dir := range built {
@@ -59,10 +59,10 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return build("nomsgpack", "mep", "mepserver", "mepauth", "dnsagent", "gateway")
 })
 
-// faulty are the programs that end where the environment says; see Fault. They are built from the source in any case.
+// faulty builds the programs that end at fault points; see Fault. They are always built from source.
 var faulty = sync.OnceValues(func() (string, error) { return build("nomsgpack faults", "mep") })
 
-// build builds programs into a directory of their own.
+// build builds programs into a new directory.
 func build(tags string, programs ...string) (string, error) {
 	root, err := Repository()
 	if err != nil {
@@ -76,7 +76,7 @@ func build(tags string, programs ...string) (string, error) {
 	defer building.Unlock()
 	built = append(built, dir)
 	for _, program := range programs {
-		// As the Makefile builds, so that what it compiled need not be compiled again.
+		// Use the Makefile's flags, to benefit from the build cache.
 		build := exec.Command("go", "build", "-trimpath", "-tags", tags, "-o", dir, "./cmd/"+program)
 		build.Dir = filepath.Join(root, program)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")

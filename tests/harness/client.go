@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/tests/contract"
 )
 
-// Client speaks to one process on behalf of one test. It is safe for concurrent use.
+// Client sends requests to one process on behalf of one test. It is safe for concurrent use.
 type Client struct {
 	tb   testing.TB
 	base func() string
@@ -22,11 +22,11 @@ type Client struct {
 	token string // "" for none
 }
 
-// mp1Documents describe what is at the Mp1 listener.
+// mp1Documents describe the APIs at the Mp1 listener.
 var mp1Documents = []string{"mec_service_mgmt", "mec_app_support"}
 
-// Client returns a client of the Mp1 listener, whose exchanges are all checked against the OpenAPI documents. Redirects
-// are not followed.
+// Client returns a client of the Mp1 listener, whose exchanges are checked against the OpenAPI documents. It does not follow
+// redirects.
 func (p *Process) Client(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "mp1", "", mp1Documents...)
@@ -44,7 +44,7 @@ func (p *Process) Unchecked(tb testing.TB) *Client {
 	return p.client(tb, "mp1", "")
 }
 
-// client makes a client of a listener that comes from an address, "" for any, and checks its exchanges against documents.
+// client returns a client of a listener that connects from an address, "" for any, and checks its exchanges against documents.
 func (p *Process) client(tb testing.TB, listener, from string, documents ...string) *Client {
 	tb.Helper()
 	base, err := p.transport(from)
@@ -66,20 +66,20 @@ func newClient(tb testing.TB, base func() string, t http.RoundTripper) *Client {
 	}}
 }
 
-// With is the same client with a token, which is sent with every request whose options do not say otherwise.
+// With returns a copy of the client that sends token with every request, unless an option overrides it.
 func (c *Client) With(token string) *Client {
 	with := *c
 	with.token = token
 	return &with
 }
 
-// TB is the test the client works for.
+// TB returns the test of the client.
 func (c *Client) TB() testing.TB { return c.tb }
 
-// Base is what relative URLs are relative to.
+// Base returns the URL that relative targets are appended to.
 func (c *Client) Base() string { return c.base() }
 
-// Answer is a response, read to its end.
+// Answer is a response with its complete body.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -91,7 +91,7 @@ type Answer struct {
 // RequestOption changes a request before it is sent.
 type RequestOption func(*http.Request)
 
-// Header sets a header; an empty value takes it away.
+// Header sets a header field; an empty value removes it.
 func Header(name, value string) RequestOption {
 	return func(r *http.Request) {
 		if value == "" {
@@ -102,24 +102,24 @@ func Header(name, value string) RequestOption {
 	}
 }
 
-// Headers adds a header with several lines.
+// Headers sets a header field to several values.
 func Headers(name string, values ...string) RequestOption {
 	return func(r *http.Request) { r.Header[http.CanonicalHeaderKey(name)] = values }
 }
 
-// Tolerated marks a request that the OpenAPI document does not allow, and that the platform accepts by a stated decision.
+// Tolerated marks a request that violates the OpenAPI document but that the platform accepts by a documented decision.
 func Tolerated() RequestOption {
 	return func(r *http.Request) { *r = *r.WithContext(contract.Tolerated(r.Context())) }
 }
 
-// Context gives the request a context.
+// Context sets the context of the request.
 func Context(ctx context.Context) RequestOption {
 	return func(r *http.Request) { *r = *r.WithContext(ctx) }
 }
 
-// Do performs an exchange; it ends the test when there is no answer. target is a URL, or a path and query relative to the
-// listener. body is nil for none, a string or []byte to be sent as it is, an io.Reader to be sent in chunks, or anything
-// else to be sent as JSON.
+// Do performs an exchange and ends the test when there is no response. target is a URL, or a path and query relative to the
+// listener. body is nil for none, a string or []byte to be sent as it is, an io.Reader to be sent chunked, or anything else to
+// be sent as JSON.
 func (c *Client) Do(method, target string, body any, options ...RequestOption) *Answer {
 	c.tb.Helper()
 	a, err := c.Try(method, target, body, options...)
@@ -129,7 +129,7 @@ func (c *Client) Do(method, target string, body any, options ...RequestOption) *
 	return a
 }
 
-// Try is Do for requests that may remain without an answer.
+// Try is like Do but returns an error when there is no response.
 func (c *Client) Try(method, target string, body any, options ...RequestOption) (*Answer, error) {
 	c.tb.Helper()
 	if !strings.HasPrefix(target, "http://") && !strings.HasPrefix(target, "https://") {
@@ -212,7 +212,7 @@ func (c *Client) Delete(target string, options ...RequestOption) *Answer {
 	return c.Do(http.MethodDelete, target, nil, options...)
 }
 
-// Is ends the test unless the answer has the status, and returns the answer.
+// Is ends the test unless the response has the status, and returns the response.
 func (a *Answer) Is(status int) *Answer {
 	a.tb.Helper()
 	if a.Status != status {
@@ -221,7 +221,7 @@ func (a *Answer) Is(status int) *Answer {
 	return a
 }
 
-// Into reads the body as JSON.
+// Into decodes the body as JSON.
 func (a *Answer) Into(v any) {
 	a.tb.Helper()
 	if err := json.Unmarshal(a.Body, v); err != nil {
@@ -232,7 +232,7 @@ func (a *Answer) Into(v any) {
 // Object is a JSON object.
 type Object = map[string]any
 
-// Object reads the body as a JSON object.
+// Object decodes the body as a JSON object.
 func (a *Answer) Object() Object {
 	a.tb.Helper()
 	var o Object
@@ -240,7 +240,7 @@ func (a *Answer) Object() Object {
 	return o
 }
 
-// Array reads the body as a JSON array of objects.
+// Array decodes the body as a JSON array of objects.
 func (a *Answer) Array() []Object {
 	a.tb.Helper()
 	var list []Object
@@ -251,7 +251,7 @@ func (a *Answer) Array() []Object {
 	return list
 }
 
-// ETag is the entity-tag of the answer; the test ends when it has none.
+// ETag returns the entity-tag of the response; the test ends when there is none.
 func (a *Answer) ETag() string {
 	a.tb.Helper()
 	tag := a.Header.Get("ETag")
@@ -261,13 +261,13 @@ func (a *Answer) ETag() string {
 	return tag
 }
 
-// InvalidParam names one offending part of a request.
+// InvalidParam names an invalid part of a request.
 type InvalidParam struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
 }
 
-// Problem is the body of a refusal.
+// Problem is the body of an error response.
 type Problem struct {
 	Type          string         `json:"type"`
 	Title         string         `json:"title"`
@@ -277,7 +277,7 @@ type Problem struct {
 	InvalidParams []InvalidParam `json:"invalidParams"`
 }
 
-// Names lists the parts of the request that were refused.
+// Names returns the names of the refused parts of the request.
 func (p Problem) Names() []string {
 	names := make([]string, len(p.InvalidParams))
 	for i, f := range p.InvalidParams {
@@ -286,7 +286,7 @@ func (p Problem) Names() []string {
 	return names
 }
 
-// Problem ends the test unless the answer is a problem document of the status, and returns the document.
+// Problem ends the test unless the response is a problem document with the status, and returns the document.
 func (a *Answer) Problem(status int) Problem {
 	a.tb.Helper()
 	a.Is(status)
@@ -304,7 +304,7 @@ func (a *Answer) Problem(status int) Problem {
 	return p
 }
 
-// Path is the path of a URL that an answer holds; the test ends when it is not absolute.
+// Path returns the path of a URL from a response; the test ends when the URL is not absolute.
 func Path(tb testing.TB, href string) string {
 	tb.Helper()
 	u, err := url.Parse(href)

@@ -10,14 +10,13 @@ import (
 	"time"
 )
 
-// Outcome is how a program that was run to its end did.
+// Outcome is the result of a program that has exited.
 type Outcome struct {
 	Code   int
-	Output string // what it wrote to its output and its error output
+	Output string // stdout and stderr
 }
 
-// Run runs a program to its end, with nothing but these arguments. Only options that say something about the environment
-// matter.
+// Run runs a program until it exits, with only these arguments. Only options that concern the environment have an effect.
 func Run(tb testing.TB, program string, args []string, opts ...Option) Outcome {
 	tb.Helper()
 	var s spec
@@ -39,7 +38,7 @@ func Run(tb testing.TB, program string, args []string, opts ...Option) Outcome {
 	return Outcome{Code: cmd.ProcessState.ExitCode(), Output: string(out)}
 }
 
-// logBuffer keeps what a process writes.
+// logBuffer collects the output of a process.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -52,7 +51,7 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// String is all of it.
+// String returns everything written so far.
 func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -67,7 +66,7 @@ func tail(text string, lines int) string {
 	return strings.Join(all, "\n")
 }
 
-// KillAfter starts a program and ends it with SIGKILL after a time, unless it has ended before.
+// KillAfter starts a program and kills it with SIGKILL after a time, unless it has exited before.
 func KillAfter(tb testing.TB, program string, after time.Duration, args ...string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), after)

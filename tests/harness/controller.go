@@ -20,15 +20,14 @@ import (
 	"time"
 )
 
-// The kinds of rules, as a controller is told of them.
+// The kinds of rules, as sent to a controller.
 const (
 	Traffic = "TRAFFIC"
 	DNS     = "DNS"
 )
 
-// Controller is what applies rules: a UPF manager and a DNS server in one, called by the platform's webhooks. It puts
-// everything in force that it is told, unless it was told otherwise. A call that is not signed, or not as it is to be, fails the
-// test.
+// Controller applies rules: it is a UPF manager and a DNS server in one, called by the platform's webhooks. It applies all
+// rules that it receives, unless configured otherwise. A call without a valid signature fails the test.
 type Controller struct {
 	tb     testing.TB
 	server *httptest.Server
@@ -39,13 +38,13 @@ type Controller struct {
 	mu      sync.Mutex
 	stateID string
 	sets    map[string]map[string]*RuleSet // by kind and app instance; only those with rules
-	latest  map[string]map[string]int64    // the greatest generation of each
+	latest  map[string]map[string]int64    // the greatest generation of each app instance
 	calls   []RuleSet
 	before  func(RuleSet) (status int)
 	refuse  func(kind, ruleID string) (reason string)
 }
 
-// RuleSet is what is to be in force for an app instance.
+// RuleSet holds the rules to be in force for an app instance.
 type RuleSet struct {
 	Kind          string   `json:"kind"`
 	AppInstanceID string   `json:"appInstanceId"`
@@ -54,15 +53,15 @@ type RuleSet struct {
 	TrafficRules  []Object `json:"trafficRules"`
 	DNSRules      []Object `json:"dnsRules"`
 
-	// RequestID is the X-Request-Id of the call, At when it came.
+	// RequestID is the X-Request-Id of the call, At the time of its arrival.
 	RequestID string    `json:"-"`
 	At        time.Time `json:"-"`
 }
 
-// Rules are the rules of the set, of whichever kind.
+// Rules returns the rules of the set, of either kind.
 func (s *RuleSet) Rules() []Object { return append(slices.Clone(s.TrafficRules), s.DNSRules...) }
 
-// IDs are the ids of the rules of the set, sorted.
+// IDs returns the ids of the rules of the set, sorted.
 func (s *RuleSet) IDs() []string {
 	ids := []string{}
 	for _, r := range s.Rules() {
@@ -112,22 +111,22 @@ func (c *Controller) Option() Option {
 	return Env(vars...)
 }
 
-// Before is called before every set is applied, without a lock: it may take its time. Unless it returns 0 its result is the answer,
-// and nothing is applied.
+// Before sets a function that is called before each set is applied. It is called without a lock and may block. If it returns a
+// status other than 0, that is the response, and nothing is applied.
 func (c *Controller) Before(f func(RuleSet) (status int)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.before = f
 }
 
-// Refuse says which rules are not put in force, and why; an empty reason puts one in force.
+// Refuse sets a function that decides which rules are refused, and why; an empty reason applies the rule.
 func (c *Controller) Refuse(f func(kind, ruleID string) (reason string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refuse = f
 }
 
-// Lose makes the controller lose everything, as one does that is restarted.
+// Lose makes the controller lose its state, as after a restart.
 func (c *Controller) Lose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,10 +136,10 @@ func (c *Controller) Lose() {
 	}
 }
 
-// Ended is closed when the test is over.
+// Ended returns a channel that is closed when the test is over.
 func (c *Controller) Ended() <-chan struct{} { return c.ended }
 
-// Holds are the ids of the rules in force for an app instance, sorted.
+// Holds returns the ids of the rules in force for an app instance, sorted.
 func (c *Controller) Holds(kind, appInstanceID string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +150,7 @@ func (c *Controller) Holds(kind, appInstanceID string) []string {
 	return ids
 }
 
-// Rule is a rule that is in force, nil when it is not.
+// Rule returns a rule that is in force, or nil.
 func (c *Controller) Rule(kind, appInstanceID, id string) Object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,7 +164,7 @@ func (c *Controller) Rule(kind, appInstanceID, id string) Object {
 	return nil
 }
 
-// Apps are the app instances with rules of any kind in force.
+// Apps returns the app instances with rules of any kind in force, sorted.
 func (c *Controller) Apps() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,7 +173,7 @@ func (c *Controller) Apps() []string {
 	return slices.Compact(apps)
 }
 
-// Calls are the sets the controller was told of, in the order of arrival.
+// Calls returns the sets that the controller received, in the order of arrival.
 func (c *Controller) Calls() []RuleSet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,7 +193,7 @@ func (c *Controller) AwaitRules(tb testing.TB, kind, appInstanceID string, ids .
 func (c *Controller) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the platform was killed while it called
+		return // the platform was killed during the call
 	}
 	if err := c.verify(r, body); err != nil {
 		c.tb.Errorf("call of the webhook: %v", err)
@@ -222,14 +221,14 @@ func (c *Controller) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if r.Context().Err() != nil {
-		return // nobody waits for it any more
+		return // the caller has given up
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.answer(w, c.apply(set))
 }
 
-// verify checks a signature as the documentation says it is made.
+// verify checks a signature according to the documentation.
 func (c *Controller) verify(r *http.Request, body []byte) error {
 	stamp := r.Header.Get("X-Mep-Timestamp")
 	seconds, err := strconv.ParseInt(stamp, 10, 64)
@@ -237,7 +236,7 @@ func (c *Controller) verify(r *http.Request, body []byte) error {
 		return fmt.Errorf("X-Mep-Timestamp is %q", stamp)
 	}
 	mac := hmac.New(sha256.New, []byte(c.secret))
-	_, _ = io.WriteString(mac, stamp+"."+string(body)) // a hash takes everything
+	_, _ = io.WriteString(mac, stamp+"."+string(body)) // a hash never returns an error
 	if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); r.Header.Get("X-Mep-Signature") != want {
 		return fmt.Errorf("X-Mep-Signature is %q, not %q", r.Header.Get("X-Mep-Signature"), want)
 	}
@@ -265,8 +264,8 @@ func parseSet(r *http.Request, body []byte, set *RuleSet) error {
 	return nil
 }
 
-// apply puts a set in force and returns the results. To go back to an older set would break connections, so that must never be asked
-// for. The caller holds the lock.
+// apply puts a set in force and returns the results. Returning to an older set would break connections, so the platform must
+// never request it. The caller holds the lock.
 func (c *Controller) apply(set RuleSet) []Object {
 	app := set.AppInstanceID
 	if last := c.latest[set.Kind][app]; set.Generation < last && len(set.Rules()) > 0 {
@@ -298,10 +297,10 @@ func (c *Controller) apply(set RuleSet) []Object {
 	return results
 }
 
-// answer sends the state and results. The caller holds the lock.
+// answer sends the state id and the results. The caller holds the lock.
 func (c *Controller) answer(w http.ResponseWriter, results []Object) {
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(Object{"stateId": c.stateID, "results": results}); err != nil {
-		return // the platform was killed while it was answered
+		return // the platform was killed during the response
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Resolver asks a DNS server as any client does. Every response is checked for what must hold of all. It is safe for concurrent
-// use.
+// Resolver queries a DNS server as any client does. It checks every response for properties that must hold for all. It is safe
+// for concurrent use.
 type Resolver struct {
 	tb      testing.TB
 	server  func() string // host:port
@@ -23,50 +23,50 @@ type Resolver struct {
 	tls     *tls.Config
 }
 
-// DNS returns a client of the DNS server, over UDP and with EDNS.
+// DNS returns a client of the DNS server that uses UDP and EDNS.
 func (p *Process) DNS(tb testing.TB) *Resolver {
 	tb.Helper()
 	return &Resolver{tb: tb, server: func() string { return p.Addr("dns") }, network: "udp"}
 }
 
-// ResolverAt is DNS for a server that is no Process, at host:port.
+// ResolverAt is like DNS for a server at host:port that is not a Process.
 func ResolverAt(tb testing.TB, addr string) *Resolver {
 	tb.Helper()
 	return &Resolver{tb: tb, server: func() string { return addr }, network: "udp"}
 }
 
-// For is the same client for another test.
+// For returns a copy of the client for another test.
 func (r *Resolver) For(tb testing.TB) *Resolver {
 	with := *r
 	with.tb = tb
 	return &with
 }
 
-// TCP is the same client over TCP.
+// TCP returns a copy of the client that uses TCP.
 func (r *Resolver) TCP() *Resolver {
 	with := *r
 	with.network = "tcp"
 	return &with
 }
 
-// TLS is the same client over TLS, at the host:port of a listener for that.
+// TLS returns a copy of the client that uses TLS, at the host:port of a TLS listener.
 func (r *Resolver) TLS(addr string, settings *tls.Config) *Resolver {
 	with := *r
 	with.network, with.server, with.tls = "tcp-tls", func() string { return addr }, settings
 	return &with
 }
 
-// From is the same client at one of the machine's own addresses, such as 127.0.0.7.
+// From returns a copy of the client that sends from one of the machine's own addresses, such as 127.0.0.7.
 func (r *Resolver) From(address string) *Resolver {
 	with := *r
 	with.from = address
 	return &with
 }
 
-// Addr is the host:port that is asked.
+// Addr returns the host:port of the server.
 func (r *Resolver) Addr() string { return r.server() }
 
-// Dial opens a socket to the server, for what no client would send.
+// Dial opens a socket to the server, for sending data that no client would send.
 func (r *Resolver) Dial() (net.Conn, error) {
 	d := &net.Dialer{Timeout: Patience}
 	if r.from != "" && r.network == "udp" {
@@ -80,8 +80,8 @@ func (r *Resolver) Dial() (net.Conn, error) {
 	return d.Dial(r.network, r.server())
 }
 
-// Question makes a query with EDNS and a name as it is written. Options change it. A type that does not exist makes a query that Try
-// does not send.
+// Question returns a query with EDNS that keeps the name's case; options modify it. For an unknown type, it returns a query
+// that Try refuses to send.
 func Question(name, rrtype string, options ...func(*dns.Msg)) *dns.Msg {
 	t, ok := dns.StringToType[rrtype]
 	if !ok {
@@ -96,21 +96,21 @@ func Question(name, rrtype string, options ...func(*dns.Msg)) *dns.Msg {
 	return m
 }
 
-// WithoutEDNS takes EDNS out of a query.
+// WithoutEDNS removes EDNS from a query.
 func WithoutEDNS(m *dns.Msg) { m.Extra = nil }
 
-// WithSize offers another size than 1232 in a query.
+// WithSize sets the UDP payload size of a query, instead of 1232.
 func WithSize(octets uint16) func(*dns.Msg) {
 	return func(m *dns.Msg) { m.IsEdns0().SetUDPSize(octets) }
 }
 
-// Ask asks for the records of a name and a type; the test ends when there is no answer.
+// Ask queries the records of a name and a type; the test ends when there is no response.
 func (r *Resolver) Ask(name, rrtype string, options ...func(*dns.Msg)) *Reply {
 	r.tb.Helper()
 	return r.Send(Question(name, rrtype, options...))
 }
 
-// Send is Ask for any query.
+// Send is like Ask for any query.
 func (r *Resolver) Send(query *dns.Msg) *Reply {
 	r.tb.Helper()
 	reply, err := r.Try(query, Patience)
@@ -120,8 +120,8 @@ func (r *Resolver) Send(query *dns.Msg) *Reply {
 	return reply
 }
 
-// Try is Send for queries that may remain without an answer, and waits as long for one. A response that is not as responses must be is
-// an error, too.
+// Try is like Send but returns an error when there is no response within patience, or when the response violates the general
+// checks.
 func (r *Resolver) Try(query *dns.Msg, patience time.Duration) (*Reply, error) {
 	if len(query.Question) == 1 && query.Question[0].Qtype == dns.TypeNone {
 		return nil, errors.New("harness: the question is of a type that does not exist")
@@ -134,7 +134,7 @@ func (r *Resolver) Try(query *dns.Msg, patience time.Duration) (*Reply, error) {
 	return r.exchange(&dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize}, query, patience)
 }
 
-// exchange sends a query on a socket that nobody else uses.
+// exchange sends a query on a socket that nothing else uses.
 func (r *Resolver) exchange(conn *dns.Conn, query *dns.Msg, patience time.Duration) (*Reply, error) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (r *Resolver) exchange(conn *dns.Conn, query *dns.Msg, patience time.Durati
 	return read(r.tb, query, raw, r.network)
 }
 
-// read takes a response apart.
+// read unpacks and checks a response.
 func read(tb testing.TB, query *dns.Msg, raw []byte, network string) (*Reply, error) {
 	reply := &Reply{Msg: new(dns.Msg), Raw: raw, tb: tb}
 	if err := reply.Unpack(raw); err != nil {
@@ -169,13 +169,13 @@ func describe(query *dns.Msg) string {
 	return q.Name + " " + dns.Type(q.Qtype).String()
 }
 
-// Session is a socket that asks one question after the other.
+// Session is a socket that sends one query after another.
 type Session struct {
 	resolver *Resolver
 	conn     *dns.Conn
 }
 
-// Session opens a socket. It is used by one goroutine at a time, which closes it.
+// Session opens a socket. It must be used by one goroutine at a time, and closed by the caller.
 func (r *Resolver) Session() (*Session, error) {
 	conn, err := r.Dial()
 	if err != nil {
@@ -184,12 +184,13 @@ func (r *Resolver) Session() (*Session, error) {
 	return &Session{r, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize}}, nil
 }
 
-// Try is that of the Resolver.
+// Try is like Resolver.Try.
 func (s *Session) Try(query *dns.Msg, patience time.Duration) (*Reply, error) {
 	return s.resolver.exchange(s.conn, query, patience)
 }
 
-// Unchecked is Try for servers of others, whose responses need not be as those of this one; nil when there is none.
+// Unchecked is like Try for third-party servers, whose responses need not pass the checks; it returns nil when there is no
+// response.
 func (s *Session) Unchecked(query *dns.Msg, patience time.Duration) *dns.Msg {
 	if s.conn.SetDeadline(time.Now().Add(patience)) != nil || s.conn.WriteMsg(query) != nil {
 		return nil
@@ -207,19 +208,19 @@ func (s *Session) Close() { _ = s.conn.Close() }
 // Reply is a response.
 type Reply struct {
 	*dns.Msg
-	// Raw is the message as it came.
+	// Raw is the message as received.
 	Raw []byte
 
 	tb testing.TB
 }
 
-// RCode is the response code by its name.
+// RCode returns the name of the response code.
 func (r *Reply) RCode() string { return dns.RcodeToString[r.Rcode] }
 
-// Records are those of the answer as "name TTL type data", sorted.
+// Records returns the records of the answer section as "name TTL type data", sorted.
 func (r *Reply) Records() []string { return texts(r.Answer) }
 
-// Authority are the records of the authority section, as Records has them.
+// Authority returns the records of the authority section in the format of Records.
 func (r *Reply) Authority() []string { return texts(r.Ns) }
 
 func texts(section []dns.RR) []string {
@@ -232,7 +233,7 @@ func texts(section []dns.RR) []string {
 	return list
 }
 
-// Is ends the test unless the response has the code and exactly these records as its answer, and returns it.
+// Is ends the test unless the response has the code and exactly these records as its answer, and returns the response.
 func (r *Reply) Is(rcode string, records ...string) *Reply {
 	r.tb.Helper()
 	if err := r.Differs(rcode, records...); err != nil {
@@ -241,7 +242,7 @@ func (r *Reply) Is(rcode string, records ...string) *Reply {
 	return r
 }
 
-// Differs says in what a response is not as wanted; nil when it is.
+// Differs returns an error that describes how the response differs from the wanted one, or nil.
 func (r *Reply) Differs(rcode string, records ...string) error {
 	slices.Sort(records)
 	if r.RCode() != rcode || !slices.Equal(r.Records(), records) {
@@ -250,7 +251,8 @@ func (r *Reply) Differs(rcode string, records ...string) error {
 	return nil
 }
 
-// Data are the types and data of the records of the answer, sorted, without owners and without TTLs, of which caches keep the rest.
+// Data returns the types and data of the records of the answer section, sorted, without owner names and TTLs. Cached TTLs
+// decrease.
 func (r *Reply) Data() []string {
 	list := []string{}
 	for _, record := range r.Answer {
@@ -261,7 +263,7 @@ func (r *Reply) Data() []string {
 	return list
 }
 
-// Holds is Is with what Data has.
+// Holds is like Is for the format of Data.
 func (r *Reply) Holds(rcode string, data ...string) *Reply {
 	r.tb.Helper()
 	if err := r.Lacks(rcode, data...); err != nil {
@@ -270,7 +272,7 @@ func (r *Reply) Holds(rcode string, data ...string) *Reply {
 	return r
 }
 
-// Lacks is Differs with what Data has.
+// Lacks is like Differs for the format of Data.
 func (r *Reply) Lacks(rcode string, data ...string) error {
 	slices.Sort(data)
 	if r.RCode() != rcode || !slices.Equal(r.Data(), data) {
@@ -279,7 +281,7 @@ func (r *Reply) Lacks(rcode string, data ...string) error {
 	return nil
 }
 
-// Local ends the test unless the server answered of its own knowledge, Forwarded when it did.
+// Local ends the test unless the answer is authoritative.
 func (r *Reply) Local() *Reply {
 	r.tb.Helper()
 	if !r.Authoritative {
@@ -288,7 +290,7 @@ func (r *Reply) Local() *Reply {
 	return r
 }
 
-// Forwarded is the opposite of Local.
+// Forwarded ends the test unless the answer was forwarded: it is not authoritative, and recursion is available.
 func (r *Reply) Forwarded() *Reply {
 	r.tb.Helper()
 	if r.Authoritative || !r.RecursionAvailable {
@@ -297,7 +299,7 @@ func (r *Reply) Forwarded() *Reply {
 	return r
 }
 
-// Extended is the code of the extended error in a response, -1 without one.
+// Extended returns the code of the extended error in a response, or -1.
 func (r *Reply) Extended() int {
 	if opt := r.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
@@ -309,7 +311,7 @@ func (r *Reply) Extended() int {
 	return -1
 }
 
-// Cookie is the cookie in a response as hexadecimal digits, "" without one.
+// Cookie returns the cookie in a response as hexadecimal digits, or "".
 func (r *Reply) Cookie() string {
 	if opt := r.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
@@ -321,7 +323,7 @@ func (r *Reply) Cookie() string {
 	return ""
 }
 
-// Await asks until the response is as wanted.
+// Await repeats a query until wanted returns nil for the response.
 func (r *Resolver) Await(name, rrtype string, wanted func(*Reply) error) *Reply {
 	r.tb.Helper()
 	var reply *Reply
@@ -335,13 +337,13 @@ func (r *Resolver) Await(name, rrtype string, wanted func(*Reply) error) *Reply 
 	return reply
 }
 
-// AwaitAnswer asks until the response has the code and exactly these records.
+// AwaitAnswer repeats a query until the response has the code and exactly these records.
 func (r *Resolver) AwaitAnswer(name, rrtype, rcode string, records ...string) *Reply {
 	r.tb.Helper()
 	return r.Await(name, rrtype, func(reply *Reply) error { return reply.Differs(rcode, records...) })
 }
 
-// AwaitData is AwaitAnswer with what Data has.
+// AwaitData is like AwaitAnswer for the format of Data.
 func (r *Resolver) AwaitData(name, rrtype, rcode string, data ...string) *Reply {
 	r.tb.Helper()
 	return r.Await(name, rrtype, func(reply *Reply) error { return reply.Lacks(rcode, data...) })

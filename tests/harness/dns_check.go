@@ -9,7 +9,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// check finds what no response of the server may have, whatever was asked.
+// check verifies the properties that every response of the server must have, regardless of the query.
 func (r *Reply) check(query *dns.Msg, network string) error {
 	for _, check := range []func(*dns.Msg, string) error{r.checkHeader, r.checkSize, r.checkSections, r.checkNothing} {
 		if err := check(query, network); err != nil {
@@ -39,9 +39,9 @@ func (r *Reply) checkHeader(query *dns.Msg, network string) error {
 	}
 	wanted := query.Question
 	if query.Opcode != dns.OpcodeQuery || r.Rcode == dns.RcodeFormatError {
-		return nil // it need not have been read any further
+		return nil // the server need not have parsed any more of it
 	}
-	// Names echo the case of the query, which is how a client tells responses from forged ones.
+	// Responses echo the case of the query name, which lets clients detect forged ones.
 	if !slices.Equal(r.Question, wanted) {
 		return fmt.Errorf("the question is %v, not %v", r.Question, wanted)
 	}
@@ -54,7 +54,7 @@ func (r *Reply) checkHeader(query *dns.Msg, network string) error {
 	return nil
 }
 
-// checkSize checks that the response fits, and that there is nothing behind it.
+// checkSize checks that the response fits, and that no data follows its records.
 func (r *Reply) checkSize(query *dns.Msg, network string) error {
 	most := dns.MaxMsgSize
 	if network == "udp" {
@@ -87,7 +87,7 @@ func (r *Reply) checkSize(query *dns.Msg, network string) error {
 	return nil
 }
 
-// checkSections checks that records are RRsets, and those of the answer a chain that begins at the question.
+// checkSections checks that the records form RRsets, and that those of the answer section form a chain from the question.
 func (r *Reply) checkSections(query *dns.Msg, _ string) error {
 	if r.Truncated && len(r.Answer)+len(r.Ns) > 0 {
 		return errors.New("a truncated response has records that may be parts of RRsets")
@@ -124,7 +124,7 @@ func (r *Reply) checkSections(query *dns.Msg, _ string) error {
 	return err
 }
 
-// chain follows the aliases of the answer and returns where they lead.
+// chain follows the aliases of the answer section and returns the final name.
 func (r *Reply) chain(query *dns.Msg) (name string, err error) {
 	name = query.Question[0].Name
 	first := true
@@ -133,7 +133,7 @@ func (r *Reply) chain(query *dns.Msg) (name string, err error) {
 		if h.Rrtype == dns.TypeDNAME || h.Rrtype == dns.TypeRRSIG {
 			continue
 		}
-		// What a client asked for it gets in its own case; names further on are those of the records.
+		// The owner name of the queried name has the case of the query; names further down the chain are those of the records.
 		if first && h.Name != name || !strings.EqualFold(h.Name, name) {
 			return name, fmt.Errorf("%v does not belong to %s", record, name)
 		}
@@ -144,7 +144,7 @@ func (r *Reply) chain(query *dns.Msg) (name string, err error) {
 	return name, nil
 }
 
-// checkNothing checks that an authoritative answer of nothing says for how long (RFC 2308 2).
+// checkNothing checks that an authoritative negative answer has an SOA with its TTL (RFC 2308 2).
 func (r *Reply) checkNothing(query *dns.Msg, _ string) error {
 	if len(query.Question) != 1 || r.Truncated || !r.Authoritative {
 		return nil
@@ -168,7 +168,7 @@ func (r *Reply) checkNothing(query *dns.Msg, _ string) error {
 	case found:
 		return nil
 	case len(r.Ns) == 0 && len(r.Answer) > 0:
-		return nil // the chain of aliases leads elsewhere, or has no end
+		return nil // the alias chain leads elsewhere or has no end
 	case len(r.Ns) != 1:
 		return errors.New("there is nothing, and no SOA says so")
 	}

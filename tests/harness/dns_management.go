@@ -2,11 +2,11 @@ package harness
 
 import "testing"
 
-// dnsDocument describes what is at the listener of the DNS management.
+// dnsDocument describes the DNS management API.
 const dnsDocument = "mep_dns"
 
-// DNSManagement returns a client of the DNS management with what it wants of who manages: in operation the token of the first
-// manager. Its exchanges are checked against the OpenAPI document.
+// DNSManagement returns a client of the DNS management API; for a secure process it has the token of the first manager. Its
+// exchanges are checked against the OpenAPI document.
 func (p *Process) DNSManagement(tb testing.TB) *Client {
 	tb.Helper()
 	c := p.client(tb, "dns-management", "", dnsDocument)
@@ -16,7 +16,7 @@ func (p *Process) DNSManagement(tb testing.TB) *Client {
 	return c
 }
 
-// UncheckedDNSManagement is DNSManagement without a token, and whose exchanges are not checked.
+// UncheckedDNSManagement is like DNSManagement without a token and without checks.
 func (p *Process) UncheckedDNSManagement(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "dns-management", "")

@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// Tool is the path of a program of the system; the test is skipped where it is not installed.
+// Tool returns the path of a system program; the test is skipped if it is not installed.
 func Tool(tb testing.TB, name, distribution string) string {
 	tb.Helper()
 	if path, err := exec.LookPath(name); err == nil {
@@ -31,7 +31,7 @@ func Tool(tb testing.TB, name, distribution string) string {
 	return ""
 }
 
-// RunTool runs a program of the system to its end, which must be a good one, and returns what it wrote.
+// RunTool runs a system program, which must succeed, and returns its output.
 func RunTool(tb testing.TB, path string, args ...string) string {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -43,7 +43,7 @@ func RunTool(tb testing.TB, path string, args ...string) string {
 	return string(out)
 }
 
-// StartNSD runs NSD with a zone until the test ends, and returns its address.
+// StartNSD runs NSD with a zone until the test ends and returns its address.
 func StartNSD(tb testing.TB, zone, zoneFile string) string {
 	tb.Helper()
 	program := Tool(tb, "nsd", "nsd")
@@ -73,7 +73,7 @@ zone:
 	return serve(tb, addr, zone, exec.Command(program, "-d", "-c", config))
 }
 
-// StartKnot runs Knot DNS with a zone until the test ends, and returns its address.
+// StartKnot runs Knot DNS with a zone until the test ends and returns its address.
 func StartKnot(tb testing.TB, zone, zoneFile string) string {
 	tb.Helper()
 	program := Tool(tb, "knotd", "knot")
@@ -113,7 +113,7 @@ func write(tb testing.TB, path, text string) string {
 	return path
 }
 
-// FreeAddr is an address on loopback that is free for UDP and TCP, and stays so until the test uses it.
+// FreeAddr returns a loopback address that is free for UDP and TCP and remains so until the test uses it.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
 	addr, err := process.FreeAddr()
@@ -123,7 +123,7 @@ func FreeAddr(tb testing.TB) string {
 	return addr
 }
 
-// serve runs a DNS server, waits until it answers for its zone, and ends it with the test.
+// serve runs a DNS server until the test ends, and returns when the server answers for its zone.
 func serve(tb testing.TB, addr, zone string, cmd *exec.Cmd) string {
 	tb.Helper()
 	log := &logBuffer{}
@@ -157,7 +157,7 @@ func serve(tb testing.TB, addr, zone string, cmd *exec.Cmd) string {
 	return addr
 }
 
-// Program is the path of one of the platform's programs, for what the harness cannot run by itself.
+// Program returns the path of one of the platform's programs, for uses that the harness does not support.
 func Program(tb testing.TB, name string) string {
 	tb.Helper()
 	return binary(tb, name)

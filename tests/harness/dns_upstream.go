@@ -15,13 +15,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Upstream is a DNS server that questions are forwarded to, over UDP and TCP at one port. It answers every question with 192.0.2.53
-// unless it was told otherwise.
+// Upstream is a DNS server that queries are forwarded to, over UDP and TCP on one port. By default it answers every A query
+// with 192.0.2.53.
 type Upstream struct {
 	tb     testing.TB
 	packet net.PacketConn
 	stream net.Listener
-	secure net.Listener // nil when there is none
+	secure net.Listener // nil if there is none
 	all    sync.WaitGroup
 	ended  chan struct{} // closed by Stop
 
@@ -33,18 +33,18 @@ type Upstream struct {
 	gone   bool
 }
 
-// Asked is a question an upstream was asked.
+// Asked is a query received by an upstream.
 type Asked struct {
-	// Name is in lower case, as it came; Type is by name; Network is "udp", "tcp" or "tls".
+	// Name is the queried name in lower case, Sent the same name as received; Type is a name; Network is "udp", "tcp" or "tls".
 	Name, Sent, Type, Network string
-	// ID is that of the message, From its source port.
+	// ID is the message id, From the source port (UDP only).
 	ID   uint16
 	From int
-	// Message is the whole query.
+	// Message is the complete query.
 	Message *dns.Msg
 }
 
-// Exchange is a question and the way back.
+// Exchange is a query with its return path.
 type Exchange struct {
 	Asked
 	upstream *Upstream
@@ -58,7 +58,7 @@ func NewUpstream(tb testing.TB) *Upstream {
 	return NewUpstreamAt(tb, "127.0.0.1")
 }
 
-// NewUpstreamAt is NewUpstream at another of the machine's addresses.
+// NewUpstreamAt is like NewUpstream at another of the machine's addresses.
 func NewUpstreamAt(tb testing.TB, address string) *Upstream {
 	tb.Helper()
 	u := &Upstream{tb: tb, behave: func(x *Exchange) { x.Reply("192.0.2.53") }, conns: make(map[net.Conn]struct{}), ended: make(chan struct{})}
@@ -72,7 +72,7 @@ func NewUpstreamAt(tb testing.TB, address string) *Upstream {
 			u.stream, u.packet = stream, packet
 			break
 		}
-		_ = stream.Close() // the port is somebody else's over UDP
+		_ = stream.Close() // the UDP port is in use
 	}
 	if u.packet == nil {
 		tb.Fatal("harness: no port is free for an upstream")
@@ -83,7 +83,7 @@ func NewUpstreamAt(tb testing.TB, address string) *Upstream {
 	return u
 }
 
-// TLS makes the upstream listen for DNS over TLS as well, and returns the address.
+// TLS makes the upstream also listen for DNS over TLS, and returns the address.
 func (u *Upstream) TLS(settings *tls.Config) string {
 	u.tb.Helper()
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", settings)
@@ -95,10 +95,10 @@ func (u *Upstream) TLS(settings *tls.Config) string {
 	return ln.Addr().String()
 }
 
-// Addr is its address.
+// Addr returns the address of the upstream.
 func (u *Upstream) Addr() string { return u.packet.LocalAddr().String() }
 
-// Stop ends it: questions come back as unreachable.
+// Stop stops the upstream: it is then unreachable.
 func (u *Upstream) Stop() {
 	u.mu.Lock()
 	if !u.gone {
@@ -117,22 +117,22 @@ func (u *Upstream) Stop() {
 	u.all.Wait()
 }
 
-// Behave says how questions are answered from now on, each in a goroutine of its own. Questions for its health are always answered,
-// unless it is silent.
+// Behave sets how queries are answered from now on, each in its own goroutine. Health checks are always answered, unless the
+// upstream is silent.
 func (u *Upstream) Behave(f func(*Exchange)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.behave = f
 }
 
-// Silence makes it answer nothing at all, or again.
+// Silence turns silence on or off: a silent upstream answers nothing.
 func (u *Upstream) Silence(on bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.silent = on
 }
 
-// Asked are the questions so far, without those for its health; with names only those for them.
+// Asked returns the queries so far, without health checks, restricted to the given names if there are any.
 func (u *Upstream) Asked(names ...string) []Asked {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -147,7 +147,7 @@ func (u *Upstream) packets() {
 			return
 		}
 		if err != nil {
-			continue // as of a client whose socket is closed already
+			continue // for example because a client has closed its socket
 		}
 		u.take(slices.Clone(buf[:n]), &Exchange{upstream: u, packet: from, Asked: Asked{Network: "udp", From: from.(*net.UDPAddr).Port}})
 	}
@@ -215,8 +215,8 @@ func (u *Upstream) take(raw []byte, x *Exchange) {
 	}
 }
 
-// Answer makes a response with records, as zone files have them: owner, TTL, type and data. An owner of @ is the name that was
-// asked for, as it was sent.
+// Answer returns a response with records in zone file format: owner name, TTL, type and data. The owner name @ stands for the
+// queried name as received.
 func (x *Exchange) Answer(records ...string) *dns.Msg {
 	m := new(dns.Msg).SetReply(x.Message)
 	m.RecursionAvailable, m.Compress = true, true
@@ -224,7 +224,7 @@ func (x *Exchange) Answer(records ...string) *dns.Msg {
 	return m
 }
 
-// Records makes records for a section.
+// Records parses records in the format of Answer.
 func (x *Exchange) Records(records ...string) []dns.RR {
 	var list []dns.RR
 	for _, text := range records {
@@ -241,7 +241,7 @@ func (x *Exchange) Records(records ...string) []dns.RR {
 	return list
 }
 
-// Reply answers A questions with addresses, for 300 s, and others with nothing.
+// Reply answers A queries with addresses, with a TTL of 300 s, and other queries with no records.
 func (x *Exchange) Reply(addresses ...string) {
 	m := x.Answer()
 	if x.Type == "A" {
@@ -264,17 +264,17 @@ func (x *Exchange) Send(m *dns.Msg) {
 	x.Raw(raw)
 }
 
-// Raw sends what may be no response.
+// Raw sends data that need not be a valid response.
 func (x *Exchange) Raw(raw []byte) {
 	if x.stream != nil {
 		framed := append(endian.BigEndian.AppendUint16(nil, uint16(len(raw))), raw...)
-		_, _ = x.stream.Write(framed) // who asked may be gone
+		_, _ = x.stream.Write(framed) // the client may be gone
 		return
 	}
 	_, _ = x.upstream.packet.WriteTo(raw, x.packet)
 }
 
-// RawFrom sends it from another port than that which was asked.
+// RawFrom is like Raw over UDP, from a different port than the queried one.
 func (x *Exchange) RawFrom(raw []byte) {
 	other, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -284,14 +284,14 @@ func (x *Exchange) RawFrom(raw []byte) {
 	_, _ = other.WriteTo(raw, x.packet)
 }
 
-// Close closes the connection of the question, if it has one.
+// Close closes the connection of the query, if there is one.
 func (x *Exchange) Close() {
 	if x.stream != nil {
 		_ = x.stream.Close()
 	}
 }
 
-// Sleep waits, and no longer than the upstream is there.
+// Sleep waits for d, or until the upstream is stopped.
 func (x *Exchange) Sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -301,7 +301,7 @@ func (x *Exchange) Sleep(d time.Duration) {
 	}
 }
 
-// Await is Sleep until a channel is closed.
+// Await waits until c is closed or the upstream is stopped.
 func (x *Exchange) Await(c <-chan struct{}) {
 	select {
 	case <-c:

@@ -15,18 +15,18 @@ import (
 
 // Event is a server-sent event.
 type Event struct {
-	// ID is the last event id after it, Type its name.
+	// ID is the last event id after the event, Type the name of the event.
 	ID, Type string
 	Data     Object
 }
 
-// eventData are the types of events with what their data must be.
+// eventData maps event types to the schemas of their data.
 var eventData = map[string]message{
 	"app": newMessage("mm5", "AppEvent"), "service": newMessage("mm5", "ServiceEvent"), "rule": newMessage("mm5", "RuleEvent"),
 	"ruleStatus": newMessage("mm5", "RuleStatusEvent"), "operation": newMessage("mm5", "OperationEvent"), "reset": newMessage("mm5", "ResetEvent"),
 }
 
-// Stream is a stream of events that is being followed.
+// Stream is an event stream that is being followed.
 type Stream struct {
 	tb     testing.TB
 	cancel context.CancelFunc
@@ -35,11 +35,11 @@ type Stream struct {
 	mu     sync.Mutex
 	events []Event
 	lastID string
-	err    error // why it ended, nil as long as it has not and when it ended properly
+	err    error // why the stream ended; nil while it is open and after a clean end
 }
 
-// Follow opens a stream of events, which must be given, and follows it until the test ends. It returns when the stream has begun:
-// what is done after that is in it. Every event must be as the OpenAPI document says.
+// Follow opens an event stream, which must succeed, and follows it until the test ends. It returns when the stream has begun:
+// the stream includes all later changes. Every event is checked against the OpenAPI document.
 func Follow(c *Client, target string, options ...RequestOption) *Stream {
 	c.tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -72,7 +72,7 @@ func Follow(c *Client, target string, options ...RequestOption) *Stream {
 	return s
 }
 
-// read reads the stream to its end, as WHATWG HTML 9.2.6 says. begun is called after the first frame.
+// read reads the stream to its end according to WHATWG HTML 9.2.6. begun is called after each frame.
 func (s *Stream) read(body io.ReadCloser, begun func()) {
 	defer close(s.done)
 	defer body.Close()
@@ -125,21 +125,21 @@ func (s *Stream) dispatch(event Event, data []string) {
 	s.events = append(s.events, event)
 }
 
-// All are the events so far; with types only those of them.
+// All returns the events so far, restricted to the given types if there are any.
 func (s *Stream) All(types ...string) []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(s.events), func(e Event) bool { return len(types) > 0 && !slices.Contains(types, e.Type) })
 }
 
-// LastID is the last event id, which a client that comes back sends.
+// LastID returns the last event id, which a client sends when it reconnects.
 func (s *Stream) LastID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lastID
 }
 
-// Await waits until there is an event as wanted, and returns the first such one.
+// Await waits for an event for which wanted returns true, and returns the first one.
 func (s *Stream) Await(tb testing.TB, what string, wanted func(Event) bool) Event {
 	tb.Helper()
 	var found Event
@@ -155,7 +155,7 @@ func (s *Stream) Await(tb testing.TB, what string, wanted func(Event) bool) Even
 	return found
 }
 
-// Ended waits until the platform has ended the stream, and returns how: nil is properly.
+// Ended waits until the platform has ended the stream and returns the error, nil for a clean end.
 func (s *Stream) Ended(tb testing.TB) error {
 	tb.Helper()
 	Eventually(tb, "the stream ends", func() error {

@@ -14,41 +14,42 @@ import (
 	"testing"
 )
 
-// gatewayDocument describes what is at the listener of the gateway's management.
+// gatewayDocument describes the management API of the gateway.
 const gatewayDocument = "mep_gateway"
 
-// Gateway returns a client of the gateway, without a token and whose exchanges are not checked: most are those of services.
+// Gateway returns a client of the gateway without a token. Its exchanges are not checked, because most are with services.
 func (p *Process) Gateway(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "gateway", "")
 }
 
-// GatewayFrom is Gateway from one of the machine's own addresses, such as 127.0.0.7.
+// GatewayFrom is like Gateway, from one of the machine's own addresses, such as 127.0.0.7.
 func (p *Process) GatewayFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
 	return p.client(tb, "gateway", address)
 }
 
-// Mp1AtGateway is Client at the gateway.
+// Mp1AtGateway is like Client, at the gateway.
 func (p *Process) Mp1AtGateway(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "gateway", "", mp1Documents...)
 }
 
-// AuthAtGateway is Auth at the gateway.
+// AuthAtGateway is like Auth, at the gateway.
 func (p *Process) AuthAtGateway(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "gateway", "", "mep_auth")
 }
 
-// AccessAtGateway returns a client of the access requests at the gateway, whose exchanges are checked against the OpenAPI document.
+// AccessAtGateway returns a client for access requests at the gateway, whose exchanges are checked against the OpenAPI
+// document.
 func (p *Process) AccessAtGateway(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "gateway", "", gatewayDocument)
 }
 
-// GatewayManagement returns a client of the gateway's management with what it wants of who manages: in operation the token of the
-// first manager. Its exchanges are checked against the OpenAPI document.
+// GatewayManagement returns a client of the gateway's management API; for a secure process it has the token of the first
+// manager. Its exchanges are checked against the OpenAPI document.
 func (p *Process) GatewayManagement(tb testing.TB) *Client {
 	tb.Helper()
 	c := p.client(tb, "gateway-management", "", gatewayDocument)
@@ -58,13 +59,13 @@ func (p *Process) GatewayManagement(tb testing.TB) *Client {
 	return c
 }
 
-// UncheckedGatewayManagement is GatewayManagement without a token, and whose exchanges are not checked.
+// UncheckedGatewayManagement is like GatewayManagement without a token and without checks.
 func (p *Process) UncheckedGatewayManagement(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "gateway-management", "")
 }
 
-// WithCertificate returns a client of a listener that shows a certificate and keeps no connections.
+// WithCertificate returns a client of a listener that presents a certificate and does not reuse connections.
 func (p *Process) WithCertificate(tb testing.TB, listener string, certificate tls.Certificate) *Client {
 	tb.Helper()
 	settings, err := p.TLS()
@@ -76,19 +77,19 @@ func (p *Process) WithCertificate(tb testing.TB, listener string, certificate tl
 	return newClient(tb, func() string { return p.URL(listener) }, t)
 }
 
-// StartWithout is Start for a platform that does without one of its listeners, and with it without that of its management.
+// StartWithout is like Start with one of the listeners, and the corresponding management listener, turned off.
 func StartWithout(tb testing.TB, listener string, opts ...Option) *Process {
 	tb.Helper()
 	return start(tb, "mep", append([]Option{func(s *spec) { s.without = listener }}, opts...)...)
 }
 
-// Seen is a request as a Producer got it.
+// Seen is a request as received by a Producer.
 type Seen struct {
-	// Producer is the name of who got it.
+	// Producer is the name of the receiving Producer.
 	Producer string
 	Method   string
 	Host     string
-	// Path is percent-encoded as it came.
+	// Path is percent-encoded as received.
 	Path   string
 	Query  string
 	Proto  string
@@ -96,8 +97,8 @@ type Seen struct {
 	Body   string
 }
 
-// Names lists the values of header fields whose names are the same but for case and for "_" in the place of "-", as many servers take
-// them.
+// Names returns the values of all header fields whose names equal field when case is ignored and "_" counts as "-", as on many
+// servers.
 func (s Seen) Names(field string) []string {
 	var values []string
 	for name, v := range s.Header {
@@ -108,7 +109,7 @@ func (s Seen) Names(field string) []string {
 	return values
 }
 
-// Producer is an HTTP server of an app. It answers requests with what it got, unless it was given a handler.
+// Producer is an HTTP server of an app. It echoes requests unless it was given a handler.
 type Producer struct {
 	*httptest.Server
 
@@ -117,7 +118,7 @@ type Producer struct {
 	seen []Seen
 }
 
-// NewProducer runs a producer on 127.0.0.1 until the test ends. handler is nil for one that answers with what it got.
+// NewProducer runs a producer on 127.0.0.1 until the test ends. With a nil handler it echoes requests.
 func NewProducer(tb testing.TB, name string, handler http.HandlerFunc) *Producer {
 	tb.Helper()
 	p := unstarted(name, handler)
@@ -126,7 +127,7 @@ func NewProducer(tb testing.TB, name string, handler http.HandlerFunc) *Producer
 	return p
 }
 
-// NewHTTP2Producer is NewProducer with HTTP/2 without TLS, which is what gRPC servers within a host speak.
+// NewHTTP2Producer is like NewProducer with HTTP/2 without TLS, which gRPC servers within a host use.
 func NewHTTP2Producer(tb testing.TB, name string, handler http.HandlerFunc) *Producer {
 	tb.Helper()
 	p := unstarted(name, handler)
@@ -152,7 +153,7 @@ func unstarted(name string, handler http.HandlerFunc) *Producer {
 		s := p.note(r, string(body))
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Producer", name)
-		_ = json.NewEncoder(w).Encode(s) // whoever asked may be gone
+		_ = json.NewEncoder(w).Encode(s) // the caller may be gone
 	}))
 	return p
 }
@@ -168,21 +169,21 @@ func (p *Producer) note(r *http.Request, body string) Seen {
 	return s
 }
 
-// Seen are the requests it got so far.
+// Seen returns the requests received so far.
 func (p *Producer) Seen() []Seen {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]Seen(nil), p.seen...)
 }
 
-// Forget forgets the requests so far.
+// Forget discards the requests received so far.
 func (p *Producer) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seen = nil
 }
 
-// Seen reads what a Producer answers; the test ends when the answer is none of a Producer.
+// Seen decodes the response of a Producer; the test ends when it is not one.
 func (a *Answer) Seen() Seen {
 	a.tb.Helper()
 	var s Seen
@@ -193,7 +194,7 @@ func (a *Answer) Seen() Seen {
 	return s
 }
 
-// AccessRecords reads the access records of a process until there are as many as wanted for which the function holds, and returns those.
+// AccessRecords reads the access records of a process until at least wanted of them satisfy holds, and returns those.
 func (p *Process) AccessRecords(tb testing.TB, wanted int, holds func(Object) bool) []Object {
 	tb.Helper()
 	var found []Object
@@ -205,7 +206,7 @@ func (p *Process) AccessRecords(tb testing.TB, wanted int, holds func(Object) bo
 		found = nil
 		for line := range strings.Lines(string(data)) {
 			if !strings.HasSuffix(line, "\n") {
-				break // it is being written
+				break // still being written
 			}
 			var r Object
 			if err := json.Unmarshal([]byte(line), &r); err != nil {

@@ -2,7 +2,7 @@ package harness
 
 import "testing"
 
-// mm5Documents describe what is at the Mm5 listener.
+// mm5Documents describe the APIs at the Mm5 listener.
 var mm5Documents = []string{"mm5", "mep_auth"}
 
 // Mm5 returns a client of the Mm5 listener without a token, whose exchanges are checked against the OpenAPI documents.
@@ -11,13 +11,13 @@ func (p *Process) Mm5(tb testing.TB) *Client {
 	return p.client(tb, "mm5", "", mm5Documents...)
 }
 
-// UncheckedMm5 is Mm5 whose exchanges are not checked, for very large ones and for those that do not end.
+// UncheckedMm5 is like Mm5 without checks, for very large exchanges and endless ones.
 func (p *Process) UncheckedMm5(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "mm5", "")
 }
 
-// MEPM is Mm5 with what the platform wants of a MEC platform manager: in operation the token of the first one.
+// MEPM is like Mm5 with the credentials of a MEC platform manager: for a secure process, the token of the first one.
 func (p *Process) MEPM(tb testing.TB) *Client {
 	tb.Helper()
 	c := p.Mm5(tb)

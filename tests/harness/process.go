@@ -18,33 +18,33 @@ import (
 	"time"
 )
 
-// StopWithin is how long a process may take to end after SIGTERM. It promises 5 s, and is waited for as long as a loaded machine may need
-// for that; what a stop must not wait for in a test lasts longer still.
+// StopWithin is how long a process may take to exit after SIGTERM. It promises 5 s; the rest allows for a loaded machine. Tests
+// of what a stop must not wait for use longer times still.
 const StopWithin = 15 * time.Second
 
 // Process is a running program of the platform.
 type Process struct {
-	// DataDir is its data directory. It outlives the process, so that a Restart finds it again.
+	// DataDir is the data directory of the process. It outlives the process, so that Restart can use it.
 	DataDir string
-	// ConfigFile is its configuration file, "" when it has none.
+	// ConfigFile is the configuration file, "" if there is none.
 	ConfigFile string
 
 	tb   testing.TB
 	spec spec
 
 	mu      sync.Mutex
-	running *running // nil when the process was stopped or killed
+	running *running // nil after the process was stopped or killed
 	log     *logBuffer
-	earlier string // the logs of runs before
+	earlier string // the logs of previous runs
 	urls    map[string]string
-	paths   map[string]*http.Transport // by the address they come from
+	paths   map[string]*http.Transport // by local address
 	tokens  map[string]string          // of managers, by access key
 }
 
 type running struct {
 	cmd    *exec.Cmd
-	done   chan struct{} // closed when the process has ended
-	reader *os.File      // what it writes
+	done   chan struct{} // closed when the process has exited
+	reader *os.File      // its output
 }
 
 type spec struct {
@@ -61,17 +61,17 @@ type spec struct {
 	faults      bool
 	fault       string
 	environment []string
-	without     string // a listener that is off
+	without     string // a listener that is turned off
 }
 
-// listeners are those the process has besides that of operations.
+// listeners returns the listeners of the process other than the operations listener.
 func (s *spec) listeners() []string {
 	return slices.DeleteFunc(slices.Clone(listeners[s.program]), func(name string) bool {
 		return s.without != "" && strings.HasPrefix(name, s.without)
 	})
 }
 
-// command is the process to be.
+// command returns the command that starts the process.
 func (s *spec) command(tb testing.TB) *exec.Cmd {
 	tb.Helper()
 	if !s.faults {
@@ -84,44 +84,44 @@ func (s *spec) command(tb testing.TB) *exec.Cmd {
 	return cmd
 }
 
-// Start runs mep in development mode on free ports, and returns when it is ready. At the end of the test it is sent
-// SIGTERM; the test fails when the process does not exit with 0 within StopWithin then.
+// Start runs mep in development mode on free ports and returns when it is ready. At the end of the test, the process receives
+// SIGTERM; the test fails unless the process then exits with 0 within StopWithin.
 func Start(tb testing.TB, opts ...Option) *Process {
 	tb.Helper()
 	return start(tb, "mep", opts...)
 }
 
-// StartMepserver runs the daemon mepserver against an etcd as Start runs mep.
+// StartMepserver runs the daemon mepserver with an etcd, as Start runs mep.
 func StartMepserver(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
 	tb.Helper()
 	return start(tb, "mepserver", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
-// StartMepauth runs the daemon mepauth against an etcd as Start runs mep.
+// StartMepauth runs the daemon mepauth with an etcd, as Start runs mep.
 func StartMepauth(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
 	tb.Helper()
 	return start(tb, "mepauth", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
-// StartDNSAgent runs the daemon dnsagent against an etcd as Start runs mep.
+// StartDNSAgent runs the daemon dnsagent with an etcd, as Start runs mep.
 func StartDNSAgent(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
 	tb.Helper()
 	return start(tb, "dnsagent", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
-// StartGateway runs the daemon gateway against an etcd as Start runs mep.
+// StartGateway runs the daemon gateway with an etcd, as Start runs mep.
 func StartGateway(tb testing.TB, etcdEndpoint string, opts ...Option) *Process {
 	tb.Helper()
 	return start(tb, "gateway", append([]Option{Args("--etcd-endpoints", etcdEndpoint)}, opts...)...)
 }
 
-// listeners are those that each program has besides that of operations.
+// listeners holds the listeners of each program other than the operations listener.
 var listeners = map[string][]string{
 	"mep": {"mp1", "mm5", "auth", "dns", "dns-management", "gateway", "gateway-management"}, "mepserver": {"mp1", "mm5"}, "mepauth": {"auth"},
 	"dnsagent": {"dns", "dns-management"}, "gateway": {"gateway", "gateway-management"},
 }
 
-// arguments is the command line of the options, without the data directory and the configuration file.
+// arguments returns the command line, without the data directory and the configuration file.
 func (s *spec) arguments() []string {
 	var args []string
 	if !s.noCommand {
@@ -142,7 +142,8 @@ func (s *spec) arguments() []string {
 	return append(append(args, "--ops-listen", "127.0.0.1:0"), s.args...)
 }
 
-// Development is the command line of a program in development mode, with every listener on a free port unless more says otherwise.
+// Development returns the command line of a program in development mode, with every listener on a free port unless more
+// overrides it.
 func Development(program string, more ...string) []string {
 	return (&spec{program: program, args: more}).arguments()
 }
@@ -178,10 +179,10 @@ func start(tb testing.TB, program string, opts ...Option) *Process {
 	return p
 }
 
-// roomForScratch is how much must be free in memory for data directories to be there.
+// roomForScratch is the free memory required for keeping data directories there, in bytes.
 const roomForScratch = 4 << 30
 
-// launch starts the process and waits for it as the options say.
+// launch starts the process and waits for it according to the options.
 func (p *Process) launch() {
 	p.tb.Helper()
 	if err := p.tryLaunch(); err != nil {
@@ -199,7 +200,7 @@ func (p *Process) tryLaunch() error {
 	cmd := p.spec.command(p.tb)
 	cmd.Stdout, cmd.Stderr = writer, writer
 	err = cmd.Start()
-	_ = writer.Close() // the process has its own
+	_ = writer.Close() // the process has its own copy
 	if err != nil {
 		p.tb.Fatalf("harness: start %s: %v", p.spec.program, err)
 	}
@@ -238,28 +239,28 @@ func (r *running) ended() bool {
 
 var listening = regexp.MustCompile(`msg=listening listener=([\w-]+) url=(\S+)`)
 
-// Log is what the process has written so far, to its output or its error output.
+// Log returns what the current run has written so far to stdout and stderr.
 func (p *Process) Log() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log.String()
 }
 
-// AllLogs is what the process has written in all its runs.
+// AllLogs returns what the process has written in all its runs.
 func (p *Process) AllLogs() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.earlier + p.log.String()
 }
 
-// CloseLog stops reading what the process writes, as a log collector does that dies.
+// CloseLog stops reading the output of the process, as if a log collector died.
 func (p *Process) CloseLog() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = p.running.reader.Close()
 }
 
-// Pid is the id of the process.
+// Pid returns the process id, 0 if the process is not running.
 func (p *Process) Pid() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +270,7 @@ func (p *Process) Pid() int {
 	return p.running.cmd.Process.Pid
 }
 
-// Running reports whether the process has not ended.
+// Running reports whether the process is running.
 func (p *Process) Running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -291,17 +292,17 @@ func (p *Process) Signal(sig os.Signal) {
 	}
 }
 
-// Kill ends the process with SIGKILL.
+// Kill kills the process with SIGKILL.
 func (p *Process) Kill() {
 	p.tb.Helper()
 	if r := p.take(); r != nil {
-		_ = r.cmd.Process.Kill() // it may have ended already
+		_ = r.cmd.Process.Kill() // it may have exited already
 		<-r.done
 	}
 }
 
-// Stop ends the process with SIGTERM and returns how long that took, 0 when it was not running. The test fails unless it
-// exits with 0 within StopWithin.
+// Stop stops the process with SIGTERM and returns how long that took, 0 if it was not running. The test fails unless the
+// process exits with 0 within StopWithin.
 func (p *Process) Stop() time.Duration {
 	p.tb.Helper()
 	r := p.take()
@@ -311,12 +312,12 @@ func (p *Process) Stop() time.Duration {
 	ended := r.ended()
 	begin := time.Now()
 	if !ended {
-		_ = r.cmd.Process.Signal(syscall.SIGTERM) // it may end at this very moment
+		_ = r.cmd.Process.Signal(syscall.SIGTERM) // it may exit at this very moment
 	}
 	return p.await(r, begin, ended)
 }
 
-// take makes the caller the one who ends the process.
+// take gives the caller sole responsibility for ending the process.
 func (p *Process) take() *running {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -331,7 +332,7 @@ func (p *Process) await(r *running, begin time.Time, early bool) time.Duration {
 	case <-r.done:
 	case <-time.After(StopWithin):
 		p.tb.Errorf("%s did not end within %s of SIGTERM", p.spec.program, StopWithin)
-		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
+		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // writes its goroutines to the log
 		select {
 		case <-r.done:
 		case <-time.After(2 * time.Second):
@@ -348,7 +349,7 @@ func (p *Process) await(r *running, begin time.Time, early bool) time.Duration {
 	return time.Since(begin)
 }
 
-// Terminate sends SIGTERM and returns at once. The function it returns waits as Stop does.
+// Terminate sends SIGTERM and returns immediately. The returned function waits as Stop does.
 func (p *Process) Terminate() (wait func() time.Duration) {
 	p.tb.Helper()
 	begin := time.Now()
@@ -363,7 +364,7 @@ func (p *Process) Terminate() (wait func() time.Duration) {
 	}
 }
 
-// Ended waits until the process has ended by itself and returns its exit code.
+// Ended waits until the process has exited by itself and returns its exit code.
 func (p *Process) Ended() int {
 	p.tb.Helper()
 	r := p.take()
@@ -377,8 +378,8 @@ func (p *Process) Ended() int {
 	return r.cmd.ProcessState.ExitCode()
 }
 
-// Restart starts the process again on the same data, after ending it with Stop where it runs. Its ports are others
-// then, and its log is a new one.
+// Restart starts the process again with the same data, after stopping it if it is running. The new run has different ports and
+// a new log.
 func (p *Process) Restart(opts ...Option) {
 	p.tb.Helper()
 	p.Stop()
@@ -388,7 +389,7 @@ func (p *Process) Restart(opts ...Option) {
 	p.launch()
 }
 
-// RestartOrEnd is Restart for a process that may refuse to start: code is its exit code then.
+// RestartOrEnd is like Restart for a process that may refuse to start; code is then its exit code.
 func (p *Process) RestartOrEnd() (running bool, code int) {
 	p.tb.Helper()
 	p.Stop()
@@ -403,7 +404,7 @@ func (p *Process) RestartOrEnd() (running bool, code int) {
 	return false, 0
 }
 
-// Configure replaces the text of the configuration file.
+// Configure replaces the content of the configuration file.
 func (p *Process) Configure(yaml string) {
 	p.tb.Helper()
 	if err := os.WriteFile(p.ConfigFile, []byte(yaml), 0o600); err != nil {
@@ -411,7 +412,7 @@ func (p *Process) Configure(yaml string) {
 	}
 }
 
-// Reload replaces the configuration file, sends SIGHUP, and returns when the log says what became of it: whether the new
+// Reload replaces the configuration file, sends SIGHUP, and waits until the log reports the outcome. It returns whether the new
 // settings are in force.
 func (p *Process) Reload(yaml string) (accepted bool) {
 	p.tb.Helper()
@@ -431,13 +432,13 @@ func (p *Process) Reload(yaml string) (accepted bool) {
 	return accepted
 }
 
-// Hangup sends SIGHUP, which makes the process look at its files again.
+// Hangup sends SIGHUP, which makes the process read its files again.
 func (p *Process) Hangup() {
 	p.tb.Helper()
 	p.Signal(syscall.SIGHUP)
 }
 
-// PeakMemory is the most resident memory the process has had so far, in bytes.
+// PeakMemory returns the peak resident memory of the process so far, in bytes.
 func (p *Process) PeakMemory() int64 {
 	p.tb.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))

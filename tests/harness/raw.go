@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Dial opens a connection to a listener, for requests that no client would send. It is closed when the test ends.
+// Dial opens a connection to a listener, for sending requests that no client would send. It is closed when the test ends.
 func (p *Process) Dial(tb testing.TB, listener string) net.Conn {
 	tb.Helper()
 	conn, err := p.dial(listener)
@@ -37,13 +37,12 @@ func (p *Process) dial(listener string) (net.Conn, error) {
 	return tls.DialWithDialer(dialer, "tcp", p.Addr(listener), settings)
 }
 
-// Exchange sends bytes over a connection of their own and reads one response; ok is false when the connection was closed
-// without one.
+// Exchange sends bytes over a new connection and reads one response; ok is false when the connection was closed without one.
 func (p *Process) Exchange(tb testing.TB, listener, method string, request []byte) (a *Answer, ok bool) {
 	tb.Helper()
 	conn, err := p.dial(listener)
 	if errors.Is(err, syscall.ECONNRESET) {
-		return nil, false // it may be closed before who dials sees it open
+		return nil, false // the connection may be closed before the dialler sees it open
 	}
 	if err != nil {
 		tb.Fatalf("harness: %v", err)
@@ -52,13 +51,13 @@ func (p *Process) Exchange(tb testing.TB, listener, method string, request []byt
 	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 		tb.Fatalf("harness: %v", err)
 	}
-	// The other side may answer and close before it has read everything.
+	// The server may respond and close before it has read everything.
 	_, _ = io.Copy(conn, bytes.NewReader(request))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
 		return nil, false
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body) // what was read is looked at
+	body, _ := io.ReadAll(resp.Body) // a partial body is used as it is
 	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, tb: tb}, true
 }

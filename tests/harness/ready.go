@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// findListeners learns the addresses from the log and, unless it is not to be waited for, asks whether all is ready.
+// findListeners reads the listeners' URLs from the log and, unless readiness is not required, checks that the process is ready.
 func (p *Process) findListeners() error {
 	urls := make(map[string]string)
 	for _, m := range listening.FindAllStringSubmatch(p.Log(), -1) {
@@ -41,13 +41,13 @@ func (p *Process) findListeners() error {
 	return nil
 }
 
-// Note names a part of the platform and what is the matter with it.
+// Note names a part of the platform and describes its problem.
 type Note struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
 }
 
-// Readiness is what /readyz answers.
+// Readiness is the response of /readyz.
 type Readiness struct {
 	Ready     bool              `json:"ready"`
 	Listeners map[string]string `json:"listeners"`
@@ -65,7 +65,7 @@ func (r Readiness) IsDegraded(name string) bool {
 	return false
 }
 
-// Ready asks /readyz.
+// Ready requests /readyz.
 func (p *Process) Ready() (status int, r Readiness, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -89,14 +89,14 @@ func (p *Process) Ready() (status int, r Readiness, err error) {
 	return resp.StatusCode, r, json.Unmarshal(body, &r)
 }
 
-// URL is the base URL of a listener: "mp1", "auth" or "ops". It may change with a restart.
+// URL returns the base URL of a listener, such as "mp1", "auth" or "ops". It may change with a restart.
 func (p *Process) URL(listener string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.urls[listener]
 }
 
-// Addr is the address of a listener as host:port.
+// Addr returns the host:port of a listener.
 func (p *Process) Addr(listener string) string {
 	_, addr, _ := strings.Cut(p.URL(listener), "://")
 	return addr

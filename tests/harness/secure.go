@@ -18,7 +18,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// CAFile is what the clients of the process trust: the CA it made for itself, unless Trust said otherwise.
+// CAFile returns the CA certificate that the clients of the process trust: that of the process's own CA, unless Trust says
+// otherwise.
 func (p *Process) CAFile() string {
 	if p.spec.caFile != "" {
 		return p.spec.caFile
@@ -26,7 +27,7 @@ func (p *Process) CAFile() string {
 	return filepath.Join(p.DataDir, "pki", "ca.crt")
 }
 
-// TLS is the configuration of a client that trusts the process.
+// TLS returns the configuration of a client that trusts the process.
 func (p *Process) TLS() (*tls.Config, error) {
 	pem, err := os.ReadFile(p.CAFile())
 	if err != nil {
@@ -39,7 +40,7 @@ func (p *Process) TLS() (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
-// transport performs exchanges without looking at them. from is the address they come from, "" for any.
+// transport returns a transport that does not check exchanges. from is the local address, "" for any.
 func (p *Process) transport(from string) (*http.Transport, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +65,7 @@ func (p *Process) transport(from string) (*http.Transport, error) {
 	return t, nil
 }
 
-// hangUp closes the connections nobody uses.
+// hangUp closes idle connections.
 func (p *Process) hangUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,45 +74,45 @@ func (p *Process) hangUp() {
 	}
 }
 
-// Auth returns a client of the token service without a token, whose exchanges are checked against its document.
+// Auth returns a client of the token service without a token, whose exchanges are checked against the OpenAPI document.
 func (p *Process) Auth(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "auth", "", "mep_auth")
 }
 
-// AuthFrom is Auth from one of the machine's own addresses, such as 127.0.0.7.
+// AuthFrom is like Auth, from one of the machine's own addresses, such as 127.0.0.7.
 func (p *Process) AuthFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
 	return p.client(tb, "auth", address, "mep_auth")
 }
 
-// UncheckedAuthFrom is AuthFrom whose exchanges are not checked, for very many of them.
+// UncheckedAuthFrom is like AuthFrom without checks, for large numbers of exchanges.
 func (p *Process) UncheckedAuthFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
 	return p.client(tb, "auth", address)
 }
 
-// ClientFrom is Client from one of the machine's own addresses.
+// ClientFrom is like Client, from one of the machine's own addresses.
 func (p *Process) ClientFrom(tb testing.TB, address string) *Client {
 	tb.Helper()
 	return p.client(tb, "mp1", address, mp1Documents...)
 }
 
-// AuthAtMp1 is Auth at the Mp1 listener, which takes signed requests for tokens, too.
+// AuthAtMp1 is like Auth at the Mp1 listener, which also accepts signed token requests.
 func (p *Process) AuthAtMp1(tb testing.TB) *Client {
 	tb.Helper()
 	return p.client(tb, "mp1", "", "mep_auth")
 }
 
-// Keys are an access key and its secret key.
+// Keys holds an access key id and its secret key.
 type Keys struct {
-	// AppInstanceID is empty for a manager's.
+	// AppInstanceID is empty for managers.
 	AppInstanceID string `json:"appInstanceId"`
 	AccessKeyID   string `json:"accessKeyId"`
 	SecretKey     string `json:"secretKey"`
 }
 
-// Credentials is a credentials file.
+// Credentials is the content of a credentials file.
 type Credentials struct {
 	Keys
 	Name   string            `json:"name"`
@@ -120,10 +121,10 @@ type Credentials struct {
 	CAFile string            `json:"caFile"`
 }
 
-// BootstrapFile is where the process leaves the first credentials of the manager.
+// BootstrapFile returns the file with the initial credentials of the manager.
 func (p *Process) BootstrapFile() string { return filepath.Join(p.DataDir, "bootstrap", "mepm.json") }
 
-// Bootstrap reads that file.
+// Bootstrap reads the BootstrapFile.
 func (p *Process) Bootstrap(tb testing.TB) Credentials {
 	tb.Helper()
 	text, err := os.ReadFile(p.BootstrapFile())
@@ -137,7 +138,7 @@ func (p *Process) Bootstrap(tb testing.TB) Credentials {
 	return c
 }
 
-// Form is the body of an OAuth2 request: pairs of names and values.
+// Form returns the body of an OAuth 2.0 request, from pairs of names and values.
 func Form(pairs ...string) string {
 	values := make(url.Values)
 	for i := 0; i < len(pairs); i += 2 {
@@ -146,15 +147,15 @@ func Form(pairs ...string) string {
 	return values.Encode()
 }
 
-// AsForm says that the body is a form.
+// AsForm sets the Content-Type of a form.
 func AsForm() RequestOption { return Header("Content-Type", "application/x-www-form-urlencoded") }
 
-// Basic authenticates with HTTP Basic as RFC 6749 2.3.1 wants it.
+// Basic authenticates with HTTP Basic according to RFC 6749 2.3.1.
 func (k Keys) Basic() RequestOption {
 	return func(r *http.Request) { r.SetBasicAuth(url.QueryEscape(k.AccessKeyID), url.QueryEscape(k.SecretKey)) }
 }
 
-// Token is the answer to a request for a token.
+// Token is a token response.
 type Token struct {
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type"`
@@ -173,7 +174,7 @@ func (k Keys) Ask(c *Client, scopes ...string) *Answer {
 	return c.Post("/oauth2/token", Form(pairs...), AsForm(), k.Basic())
 }
 
-// Fetch is Ask when it has to work.
+// Fetch is like Ask but ends the test when the request fails.
 func (k Keys) Fetch(c *Client, scopes ...string) Token {
 	c.tb.Helper()
 	var t Token
@@ -181,18 +182,18 @@ func (k Keys) Fetch(c *Client, scopes ...string) Token {
 	return t
 }
 
-// ConfsPath is where the credentials of an app instance are managed.
+// ConfsPath returns the path at which the credentials of an app instance are managed.
 func ConfsPath(appInstanceID string) string {
 	return "/mep/appMng/v1/applications/" + appInstanceID + "/confs"
 }
 
-// Manager returns a client of the token service with a token of the first manager that has all its scopes.
+// Manager returns a client of the token service with a token of the first manager, with all its scopes.
 func (p *Process) Manager(tb testing.TB) *Client {
 	tb.Helper()
 	return p.ManagerWith(tb, p.Bootstrap(tb).Keys)
 }
 
-// ManagerWith is Manager with the keys of another one.
+// ManagerWith is like Manager with the keys of another manager.
 func (p *Process) ManagerWith(tb testing.TB, keys Keys) *Client {
 	tb.Helper()
 	p.mu.Lock()
@@ -207,14 +208,13 @@ func (p *Process) ManagerWith(tb testing.TB, keys Keys) *Client {
 	return p.Auth(tb).With(token)
 }
 
-// Provision gives a new app instance its credentials. confs is the body of the request, nil for one that leaves all to the
-// platform.
+// Provision creates credentials for a new app instance. confs is the request body; nil leaves everything to the platform.
 func Provision(manager *Client, confs Object) Keys {
 	manager.tb.Helper()
 	return ProvisionAs(manager, uuid.NewString(), confs)
 }
 
-// ProvisionAs is Provision for an app instance with a known id. Keys that confs names are those of the result.
+// ProvisionAs is like Provision for an app instance with a known id. Keys given in confs are those of the result.
 func ProvisionAs(manager *Client, appInstanceID string, confs Object) Keys {
 	manager.tb.Helper()
 	if confs == nil {
@@ -239,14 +239,14 @@ func ProvisionAs(manager *Client, appInstanceID string, confs Object) Keys {
 	return keys
 }
 
-// App is an app instance with credentials, and a client of Mp1 with its token.
+// App is an app instance with credentials and an Mp1 client with its token.
 type App struct {
 	*Client
 	Keys
 	Token Token
 }
 
-// NewApp provisions an app instance through the API of the manager and fetches its token.
+// NewApp provisions an app instance through the manager's API and fetches its token.
 func (p *Process) NewApp(tb testing.TB) App {
 	tb.Helper()
 	keys := Provision(p.Manager(tb), nil)
@@ -254,8 +254,8 @@ func (p *Process) NewApp(tb testing.TB) App {
 	return App{Client: p.Client(tb).With(token.AccessToken), Keys: keys, Token: token}
 }
 
-// Metric reads a metric from the operations listener: name is that of one series, with its labels as they are written
-// there. ok is false when there is no such series.
+// Metric reads a metric from the operations listener. name is the name of one series, with its labels as written there. ok is
+// false if the series does not exist.
 func (p *Process) Metric(tb testing.TB, name string) (value float64, ok bool) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), Patience)

@@ -19,8 +19,8 @@ import (
 	"github.com/openmep/mep/api/openapi"
 )
 
-// Subscriber is the call-back server of an app. It answers 204 unless it was told otherwise, and records everything it is
-// sent in the order of arrival.
+// Subscriber is the callback server of an app. It answers 204 unless configured otherwise, and records every delivery in the
+// order of arrival.
 type Subscriber struct {
 	tb     testing.TB
 	server *httptest.Server
@@ -32,7 +32,7 @@ type Subscriber struct {
 	attempts map[string]int // by path and id
 }
 
-// Behaviour answers one delivery. It may take its time: the request's context ends with the connection.
+// Behaviour answers one delivery. It may block: the request's context ends with the connection.
 type Behaviour func(w http.ResponseWriter, r *http.Request, d Delivery)
 
 // Delivery is one attempt to deliver a notification.
@@ -43,21 +43,21 @@ type Delivery struct {
 	ID string
 	// Attempt counts the deliveries with this id on this path, from 1.
 	Attempt int
-	// At is when it arrived.
+	// At is the time of arrival.
 	At time.Time
-	// Status is what it was answered with, 0 as long as it was not.
+	// Status is the status of the response, 0 until there is one.
 	Status int
-	// Body is the notification as it was sent.
+	// Body is the notification as received.
 	Body []byte
 	// Subscription is the href of the subscription.
 	Subscription string
-	// Change is the one service reference of the notification.
+	// Change is the single service reference of the notification.
 	Change ServiceReference
-	// Termination is what a termination notification says, nil in others.
+	// Termination is the content of a termination notification, nil for other types.
 	Termination *Termination
 }
 
-// Termination is what a termination notification says (MEC 011 7.1.4.2).
+// Termination is the content of a termination notification (MEC 011 7.1.4.2).
 type Termination struct {
 	OperationAction    string `json:"operationAction"`
 	MaxGracefulTimeout int    `json:"maxGracefulTimeout"`
@@ -67,7 +67,7 @@ type Termination struct {
 	} `json:"_links"`
 }
 
-// Link is a link.
+// Link is a link to a resource.
 type Link struct {
 	Href string `json:"href"`
 }
@@ -81,10 +81,10 @@ type ServiceReference struct {
 	ChangeType    string `json:"changeType"`
 }
 
-// String is the change in short, such as "ADDED rnis ACTIVE".
+// String returns the change in short form, such as "ADDED rnis ACTIVE".
 func (c ServiceReference) String() string { return c.ChangeType + " " + c.SerName + " " + c.State }
 
-// NewSubscriber runs a call-back server until the test ends. Every notification must be as the OpenAPI document says.
+// NewSubscriber runs a callback server until the test ends. Every notification is checked against the OpenAPI document.
 func NewSubscriber(tb testing.TB) *Subscriber {
 	tb.Helper()
 	s := &Subscriber{tb: tb, ended: make(chan struct{}), behave: Status(http.StatusNoContent), attempts: make(map[string]int)}
@@ -97,22 +97,22 @@ func NewSubscriber(tb testing.TB) *Subscriber {
 	return s
 }
 
-// URL is the address of a path on the server.
+// URL returns the URL of a path on the server.
 func (s *Subscriber) URL(path string) string { return s.server.URL + path }
 
-// Behave says how deliveries are answered from now on.
+// Behave sets how deliveries are answered from now on.
 func (s *Subscriber) Behave(b Behaviour) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.behave = b
 }
 
-// Status answers with a status and no body.
+// Status returns a Behaviour that answers with a status and no body.
 func Status(status int) Behaviour {
 	return func(w http.ResponseWriter, _ *http.Request, _ Delivery) { w.WriteHeader(status) }
 }
 
-// Hang does not answer before the caller gives up or the test ends.
+// Hang returns a Behaviour that does not answer before the caller gives up or the test ends.
 func (s *Subscriber) Hang() Behaviour {
 	return func(_ http.ResponseWriter, r *http.Request, _ Delivery) {
 		select {
@@ -122,13 +122,13 @@ func (s *Subscriber) Hang() Behaviour {
 	}
 }
 
-// Ended is closed when the test is over.
+// Ended returns a channel that is closed when the test is over.
 func (s *Subscriber) Ended() <-chan struct{} { return s.ended }
 
 func (s *Subscriber) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the platform was killed while it called
+		return // the platform was killed during the call
 	}
 	d, err := parse(r, body)
 	if err != nil {
@@ -181,8 +181,8 @@ func parse(r *http.Request, body []byte) (*Delivery, error) {
 	return d, kind.check(body)
 }
 
-// message is a kind of what the platform sends by itself, checked against a schema that is compiled once: subscribers of some tests
-// are sent thousands of them.
+// message is a type of message that the platform sends. Its schema is compiled once, because some tests receive thousands of
+// messages.
 type message struct {
 	schema func() (*jsonschema.Schema, error)
 }
@@ -208,7 +208,7 @@ func (m message) check(body []byte) error {
 	return schema.Validate(v)
 }
 
-// compile makes a schema of an OpenAPI document one that can be used by itself.
+// compile compiles a schema of an OpenAPI document for use on its own.
 func compile(document, schema string) (*jsonschema.Schema, error) {
 	text, _ := openapi.YAML(document)
 	doc, err := openapi3.NewLoader().LoadFromData(text)
@@ -245,10 +245,10 @@ func (r *statusRecorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap supports http.ResponseController.
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// All lists the deliveries so far in the order of arrival; with paths only those that called one of them.
+// All returns the deliveries so far in the order of arrival, restricted to the given paths if there are any.
 func (s *Subscriber) All(paths ...string) []Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,7 +261,7 @@ func (s *Subscriber) All(paths ...string) []Delivery {
 	return list
 }
 
-// Distinct is All without the deliveries of a notification after its first.
+// Distinct is like All but returns only the first delivery of each notification.
 func (s *Subscriber) Distinct(paths ...string) []Delivery {
 	seen := make(map[string]bool)
 	return slices.DeleteFunc(s.All(paths...), func(d Delivery) bool {
@@ -272,7 +272,7 @@ func (s *Subscriber) Distinct(paths ...string) []Delivery {
 	})
 }
 
-// Changes lists the notifications of a path in short, without repetitions.
+// Changes returns the changes of the distinct notifications on the given paths, in short form.
 func (s *Subscriber) Changes(paths ...string) []string {
 	list := []string{}
 	for _, d := range s.Distinct(paths...) {
@@ -281,7 +281,7 @@ func (s *Subscriber) Changes(paths ...string) []string {
 	return list
 }
 
-// Await waits until a delivery is as wanted, and returns the first such one.
+// Await waits for a delivery for which wanted returns true, and returns the first one.
 func (s *Subscriber) Await(tb testing.TB, what string, wanted func(Delivery) bool) Delivery {
 	tb.Helper()
 	var found Delivery
@@ -297,8 +297,8 @@ func (s *Subscriber) Await(tb testing.TB, what string, wanted func(Delivery) boo
 	return found
 }
 
-// AwaitChange waits until a change of a service was delivered on a path and answered with success. The change is given as
-// ServiceReference.String shows it.
+// AwaitChange waits until a change of a service was delivered on a path and answered with 2xx. The change is given in the form
+// of ServiceReference.String.
 func (s *Subscriber) AwaitChange(tb testing.TB, path, change string) Delivery {
 	tb.Helper()
 	return s.Await(tb, change+" on "+path, func(d Delivery) bool {

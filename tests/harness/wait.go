@@ -6,17 +6,16 @@ import (
 	"time"
 )
 
-// Patience is how long Eventually waits. It is far above what anything takes on an idle machine.
+// Patience is how long Eventually waits. It is far longer than anything takes on an idle machine.
 const Patience = 20 * time.Second
 
-// Eventually polls until try returns nil, and ends the test when that takes longer than Patience. what says what is
-// waited for.
+// Eventually polls until try returns nil, and ends the test when that takes longer than Patience. what describes the condition.
 func Eventually(tb testing.TB, what string, try func() error) {
 	tb.Helper()
 	EventuallyWithin(tb, Patience, what, try)
 }
 
-// EventuallyWithin is Eventually with another patience.
+// EventuallyWithin is like Eventually with a different patience.
 func EventuallyWithin(tb testing.TB, patience time.Duration, what string, try func() error) {
 	tb.Helper()
 	if err := poll(patience, try); err != nil {
@@ -40,7 +39,7 @@ func poll(patience time.Duration, try func() error) error {
 	}
 }
 
-// Not is for the functions of Eventually: an error unless ok.
+// Not returns an error unless ok, for use in functions passed to Eventually.
 func Not(ok bool, format string, args ...any) error {
 	if ok {
 		return nil

@@ -1,4 +1,4 @@
-// Command docgen writes the reference pages that follow from the code: settings and metrics.
+// Command docgen generates the reference pages for settings and metrics from the code.
 package main
 
 import (

@@ -20,7 +20,7 @@ import (
 	"github.com/openmep/mep/mep"
 )
 
-// catalogue is a registry that remembers what was registered, also metrics that have no value yet.
+// catalogue is a registry that records the registered metrics, including those without a value yet.
 type catalogue struct {
 	*prometheus.Registry
 	rows map[string]metric
@@ -51,7 +51,7 @@ func (c *catalogue) Register(x prometheus.Collector) error {
 	return c.Registry.Register(x)
 }
 
-// kindOf names the type of a metric after the type that holds it; of those our own collectors make, after its name.
+// kindOf returns the type of a metric, derived from its collector's type or, for our own collectors, from its name.
 func kindOf(name string, x prometheus.Collector) string {
 	kind := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", x), "*prometheus."), "Vec"))
 	switch {
@@ -82,7 +82,7 @@ Served at ` + "`/metrics`" + ` on the operations listener, beside those of the G
 | --- | --- | --- | --- |
 `
 
-// metricsPage wires the platform without starting it, and lists what it registered.
+// metricsPage wires the platform without starting it and lists the registered metrics.
 func metricsPage() ([]byte, error) {
 	c := &catalogue{Registry: prometheus.NewRegistry(), rows: make(map[string]metric)}
 	dir, err := os.MkdirTemp("", "docgen-")
@@ -91,7 +91,7 @@ func metricsPage() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	cfg := new(mep.Config)
-	// With everything that has metrics of its own.
+	// Enable everything that has metrics of its own.
 	secret := filepath.Join(dir, "secret")
 	if err := os.WriteFile(secret, []byte("of nobody, for nothing"), 0o600); err != nil {
 		return nil, err

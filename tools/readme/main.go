@@ -1,8 +1,8 @@
-// Command readme runs the shell commands of a Markdown file against a platform of its own, and compares what they print
-// with what the file says they print.
+// Command readme runs the shell commands of a Markdown file against a platform of its own and compares their output with the
+// output in the file.
 //
-// Blocks fenced as "sh test" are run in one shell, in their order, with the variables MP1 and OPS set to the listeners' URLs.
-// A "text output" block behind one holds what it prints; … in it stands for anything.
+// Blocks fenced as "sh test" are run in order in one shell, with the variables MP1 and OPS set to the listeners' URLs. A
+// following "text output" block holds the expected output, in which … stands for any text.
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// step is a block of commands and what they print; want is nil when the file does not say.
+// step is a block of commands and its expected output; want is nil when the file has none.
 type step struct {
 	commands string
 	want     *string
@@ -110,7 +110,7 @@ func runAll(ctx context.Context, steps []step, mp1, ops string) ([]string, error
 	return outputs, nil
 }
 
-// matches compares an output with what is wanted, where … stands for anything.
+// matches reports whether got matches want, in which … stands for any text.
 func matches(want, got string) bool {
 	var pattern strings.Builder
 	for i, part := range strings.Split(strings.TrimSpace(want), "…") {

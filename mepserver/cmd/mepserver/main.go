@@ -1,4 +1,4 @@
-// Command mepserver is the Mp1 server of the MEC platform, on an etcd cluster.
+// Command mepserver is the Mp1 and Mm5 server of the MEC platform, on an etcd cluster.
 package main
 
 import (

@@ -22,14 +22,14 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// How many app instances are configured by how many clients of Mm5, and with how many rules of each kind.
+// The number of app instances, of Mm5 clients that configure them, and of rules of each kind.
 const (
 	managers     = 8
 	instances    = 1000
 	rulesOfAKind = 16
 )
 
-// configuration is the body that configures an app instance.
+// configuration returns the request body that configures an app instance.
 func configuration(app int) ([]byte, error) {
 	r := mm5.ConfigPlatformForAppRequest{AppName: fmt.Sprintf("app-%d", app)}
 	for i := range rulesOfAKind {
@@ -51,7 +51,7 @@ func configuration(app int) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// configurations are those of a number of app instances, which have no id yet.
+// configurations returns the request bodies for a number of app instances, which have no ids yet.
 func configurations(count int) ([][]byte, error) {
 	all := make([][]byte, count)
 	for i := range all {
@@ -63,7 +63,7 @@ func configurations(count int) ([][]byte, error) {
 	return all, nil
 }
 
-// configure has the managers configure an app instance for each body, and returns their ids and the rate.
+// configure configures an app instance for each body and returns their ids and the rate.
 func configure(p *process.Process, bodies [][]byte) (apps []string, rate float64, err error) {
 	conns := newWires()
 	defer conns.close()
@@ -127,7 +127,7 @@ func sample(o *options) ([]record, error) {
 	return records, err
 }
 
-// write stores records as often as there are app instances, in one transaction each, and returns the rate.
+// write stores the records once for each app instance, in one transaction each, and returns the rate.
 func (e *etcd) write(records []record) (rate float64, err error) {
 	return share(managers, instances, func(w, _ int) error {
 		id := uuid.NewString()
@@ -140,8 +140,8 @@ func (e *etcd) write(records []record) (rate float64, err error) {
 	})
 }
 
-// benchConfigure compares configurations with raw transactions of the same records into etcd over gRPC on loopback. Both start
-// empty every round.
+// benchConfigure compares configurations with raw etcd transactions of the same records over gRPC on loopback. Both start empty
+// in every round.
 func benchConfigure(o *options) error {
 	records, err := sample(o)
 	if err != nil {
@@ -187,7 +187,7 @@ func benchConfigure(o *options) error {
 	return nil
 }
 
-// startConfigured starts the platform with an app instance that is configured for each manager.
+// startConfigured starts the platform with one configured app instance for each manager.
 func startConfigured(o *options, args ...string) (p *process.Process, dir string, apps []string, err error) {
 	bodies, err := configurations(managers)
 	if err != nil {
@@ -203,7 +203,7 @@ func startConfigured(o *options, args ...string) (p *process.Process, dir string
 	return p, dir, apps, nil
 }
 
-// benchRule compares the change of a rule over Mp1 with a raw put of the same record into etcd.
+// benchRule compares a rule change over Mp1 with a raw etcd put of the same record.
 func benchRule(o *options) error {
 	p, dir, apps, err := startConfigured(o)
 	if err != nil {
@@ -214,13 +214,13 @@ func benchRule(o *options) error {
 	defer conns.close()
 	addr := hostOf(p.URL("mp1"))
 	of := func(app string) string { return "/mec_app_support/v2/applications/" + app }
-	for _, app := range apps { // the rules come in force
+	for _, app := range apps { // the rules come into force
 		if err := conns.ask(0, addr, http.MethodPost, of(app)+"/confirm_ready", []byte(`{"indication":"READY"}`), http.StatusNoContent); err != nil {
 			return err
 		}
 	}
 	change := func(w, n int) error {
-		// Every change is one: with another time to live.
+		// The varying TTL makes every request a change.
 		body := fmt.Appendf(nil, `{"state":"ACTIVE","ttl":%d}`, n+1)
 		return conns.ask(w, addr, http.MethodPut, of(apps[w])+fmt.Sprintf("/dns_rules/dns-%d", n%rulesOfAKind), body, http.StatusOK)
 	}
@@ -257,7 +257,7 @@ func benchRule(o *options) error {
 	return nil
 }
 
-// latencies are how long something took in each round, in milliseconds, and how often per second it was done.
+// latencies holds the durations of each round, in milliseconds, and the rates per second.
 type latencies struct{ p50, p99, rates []float64 }
 
 func (l *latencies) take(workers int, d time.Duration, work func(worker, n int) error) error {
@@ -266,7 +266,7 @@ func (l *latencies) take(workers int, d time.Duration, work func(worker, n int) 
 	return err
 }
 
-// add notes a round: how long it took each time, and how often it was done per second.
+// add adds a round: the duration of each repetition and the rate per second.
 func (l *latencies) add(took []time.Duration, rate float64) {
 	l.p50 = append(l.p50, percentile(took, .5).Seconds()*1e3)
 	l.p99 = append(l.p99, percentile(took, .99).Seconds()*1e3)
@@ -277,15 +277,15 @@ func (l *latencies) String() string {
 	return fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, %.0f/s", median(l.p50), median(l.p99), median(l.rates))
 }
 
-// micros is the same, for what is faster.
+// micros formats latencies in microseconds.
 func (l *latencies) micros() string {
 	return fmt.Sprintf("p50 %.0f µs, p99 %.0f µs, %.0f/s", median(l.p50)*1e3, median(l.p99)*1e3, median(l.rates))
 }
 
-// memory is what a process holds, in bytes.
+// memory is the memory use of a process, in bytes.
 type memory struct{ resident, heap float64 }
 
-// benchMemory measures what rules cost in memory, here and in an etcd that holds the same records.
+// benchMemory measures the memory use of rules, here and in an etcd with the same records.
 func benchMemory(o *options) error {
 	records, err := sample(o)
 	if err != nil {
@@ -339,10 +339,10 @@ func benchMemory(o *options) error {
 	return nil
 }
 
-// settle is how long a process is left alone before its memory is measured.
+// settle is the idle time of a process before its memory is measured.
 const settle = 5 * time.Second
 
-// memoryOf leaves a process alone for a while and measures its memory, that of the heap after a garbage collection.
+// memoryOf measures the memory of a process after an idle time, that of the heap after a garbage collection.
 func memoryOf(pid int, ops string) (m memory, err error) {
 	time.Sleep(settle)
 	resident, err := process.ResidentBytes(pid)
@@ -356,7 +356,7 @@ func memoryOf(pid int, ops string) (m memory, err error) {
 
 var heapAlloc = regexp.MustCompile(`# HeapAlloc = (\d+)`)
 
-// heapOf is what of the heap is in use after a garbage collection, in bytes.
+// heapOf returns the heap in use after a garbage collection, in bytes.
 func heapOf(ops string) (float64, error) {
 	resp, err := client.Get(ops + "/debug/pprof/heap?gc=1&debug=1")
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// benchDNS compares answers from 10,000 A records over UDP with those of other servers.
+// benchDNS compares responses from 10,000 A records over UDP with those of other servers.
 func benchDNS(o *options) error {
 	z := &benchZone
 	p, err := newPerf(o, z)
@@ -45,13 +45,13 @@ func benchDNS(o *options) error {
 	return nil
 }
 
-// load is what a server is asked.
+// load is a server with the queries to send to it.
 type load struct {
 	server *dnsServer
 	*perf
 }
 
-// alternateDNS looks whether all servers answer rightly, and asks them in turn.
+// alternateDNS verifies the answers of all servers, and then queries the servers in turn.
 func alternateDNS(o *options, loads ...load) error {
 	for _, l := range loads {
 		if err := verify(l.server.addr, l.questions); err != nil {

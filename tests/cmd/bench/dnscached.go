@@ -1,9 +1,9 @@
 package main
 
-// upstreamZone is a zone that a server elsewhere answers for.
+// upstreamZone is a zone that another server is authoritative for.
 var upstreamZone = zone{"upstream.example.", 100, 100}
 
-// benchDNSCached compares forwarded answers that are in the cache with those of the platform's own.
+// benchDNSCached compares cached forwarded answers with the platform's own answers.
 func benchDNSCached(o *options) error {
 	upstream, err := startBare(o, &upstreamZone)
 	if err != nil {
@@ -28,7 +28,7 @@ func benchDNSCached(o *options) error {
 	if err != nil {
 		return err
 	}
-	// The first of these fills the cache.
+	// The first load fills the cache.
 	if err := alternateDNS(o, load{cached, fromCache}, load{own, fromTable}); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // churnZone has the same number of records as benchZone, in more app instances.
 var churnZone = zone{"bench.example.", 1000, 10}
 
-// How many rules change per second, and how many of them, each of another app instance, at once.
+// The number of rule changes per second, and the number of changes made at once, each in a different app instance.
 const (
 	changesPerSecond = 1000
 	changesAtOnce    = 20
@@ -24,8 +24,8 @@ const (
 type churner struct {
 	etcd    *etcd
 	zone    *zone
-	changed []int  // by app instance: which of its rules has another address
-	octet   []byte // and with what first octet
+	changed []int  // by app instance: the rule with the changed address
+	octet   []byte // and its first octet
 	count   int
 	stop    chan struct{}
 	ended   chan error
@@ -35,13 +35,13 @@ func newChurner(e *etcd, z *zone) *churner {
 	return &churner{etcd: e, zone: z, changed: make([]int, z.apps), octet: make([]byte, z.apps)}
 }
 
-// start begins to change rules.
+// start starts changing rules.
 func (c *churner) start() {
 	c.stop, c.ended = make(chan struct{}), make(chan error, 1)
 	go func() { c.ended <- c.run() }()
 }
 
-// finish ends that.
+// finish stops changing rules.
 func (c *churner) finish() error {
 	close(c.stop)
 	return <-c.ended
@@ -62,7 +62,7 @@ func (c *churner) run() error {
 	}
 }
 
-// change changes a rule of some app instances: another one than the last time, whose address is as it was again.
+// change changes a rule of some app instances, a different one each time, and restores the one changed before.
 func (c *churner) change() error {
 	var ops []clientv3.Op
 	for range changesAtOnce {
@@ -80,7 +80,7 @@ func (c *churner) change() error {
 	return err
 }
 
-// check expects the answers to all questions to be those of the last changes, in a while at most.
+// check verifies that, after a short while at most, the answers to all queries reflect the latest changes.
 func (c *churner) check(addr string) error {
 	const patience = 2 * time.Second
 	r, err := newResolver(addr)
@@ -110,7 +110,7 @@ func (c *churner) check(addr string) error {
 	return nil
 }
 
-// benchDNSChurn compares answers while rules change with those while none does, and looks whether any is missing or wrong.
+// benchDNSChurn compares answers while rules change with answers while none does, and checks that none is missing or wrong.
 func benchDNSChurn(o *options) error {
 	z := &churnZone
 	questions, err := z.questions()
@@ -166,13 +166,13 @@ func benchDNSChurn(o *options) error {
 	return nil
 }
 
-// churned is what became of questions in rounds of one kind.
+// churned holds the results of rounds of one kind.
 type churned struct {
 	server    *dnsServer
 	questions []question
 	figures
 	tally
-	latencies latencies // of those that were paced
+	latencies latencies // of paced queries
 	changes   []float64 // per second
 }
 
@@ -192,7 +192,7 @@ func (r *churned) pace(o *options, perSecond float64) error {
 	return err
 }
 
-// during changes rules while something is done, and notes how many per second.
+// during changes rules while do runs, and records the number of changes per second.
 func (c *churner) during(r *churned, do func() error) error {
 	before, begin := c.count, time.Now()
 	c.start()

@@ -8,7 +8,7 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// store writes the rules of a zone as the platform has them.
+// store writes the rules of a zone in the platform's format.
 func (e *etcd) store(z *zone) error {
 	_, err := share(managers, z.apps, func(w, app int) error {
 		text, err := z.rules(app, unchanged, 0)
@@ -20,7 +20,7 @@ func (e *etcd) store(z *zone) error {
 	return err
 }
 
-// list reads all rules as a client does that keeps up with them, some at a time, and returns how many octets that were.
+// list reads all rules page by page, as a client does that keeps up with them, and returns the number of octets.
 func (e *etcd) list() (octets int, err error) {
 	const page = 100
 	key, end := state.PrefixDNSRules, clientv3.GetPrefixRangeEnd(state.PrefixDNSRules)

@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// benchDNSLatency compares how long answers take while a server gets half of what the bare one can bear.
+// benchDNSLatency compares response times at half the rate that the bare server can sustain.
 func benchDNSLatency(o *options) error {
 	z := &benchZone
 	questions, err := z.questions()

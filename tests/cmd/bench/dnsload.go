@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerTimeout is how long an answer is waited for.
+// answerTimeout is how long to wait for a response.
 const answerTimeout = 500 * time.Millisecond
 
-// tally is what became of questions.
+// tally counts the outcomes of queries.
 type tally struct {
 	answered, lost, wrong int
-	// overrun are lost answers for which the sockets of the bench had no room: no fault of the server's.
+	// overrun counts lost responses that the bench's own sockets had no room for, which is not the server's fault.
 	overrun int
-	// changed are right answers with an address that somebody changed.
+	// changed counts correct answers with a changed address.
 	changed int
-	// took is how long each answer took, where that is of interest.
+	// took holds the response times, if they are of interest.
 	took []time.Duration
 }
 
@@ -34,7 +34,7 @@ func (t *tally) add(o *tally) {
 	t.took = append(t.took, o.took...)
 }
 
-// fault is an error unless all questions were answered, and rightly.
+// fault returns an error unless all queries were answered correctly.
 func (t *tally) fault() error {
 	if t.lost+t.wrong > 0 {
 		return fmt.Errorf("%d of %d questions were not answered (%d of these answers were lost in the bench), %d answers were wrong", t.lost,
@@ -43,7 +43,7 @@ func (t *tally) fault() error {
 	return nil
 }
 
-// asker asks questions over a socket of its own.
+// asker sends queries over its own socket.
 type asker struct {
 	fd      int
 	pending [1 << 16]pending // by id
@@ -79,7 +79,7 @@ func newAsker(addr string) (*asker, error) {
 
 func (a *asker) ask(q *question, at time.Time) error {
 	a.next++
-	for a.pending[a.next].question != nil { // still unanswered when the ids have gone round once
+	for a.pending[a.next].question != nil { // still pending after the ids have wrapped around
 		a.next++
 	}
 	a.pending[a.next] = pending{q, at}
@@ -90,7 +90,7 @@ func (a *asker) ask(q *question, at time.Time) error {
 	return err
 }
 
-// hear reads an answer; false means that there is none.
+// hear reads a response; false means that there is none.
 func (a *asker) hear(buf []byte, t *tally, at func() time.Time) (bool, error) {
 	n, err := unix.Read(a.fd, buf)
 	switch {
@@ -99,7 +99,7 @@ func (a *asker) hear(buf []byte, t *tally, at func() time.Time) (bool, error) {
 	case err != nil:
 		return false, err
 	case n < 2 || a.pending[binary.BigEndian.Uint16(buf)].question == nil:
-		t.wrong++ // nobody asked for it
+		t.wrong++ // no query is pending for it
 		return true, nil
 	}
 	asked := &a.pending[binary.BigEndian.Uint16(buf)]
@@ -119,17 +119,18 @@ func (a *asker) hear(buf []byte, t *tally, at func() time.Time) (bool, error) {
 	return true, nil
 }
 
-// crew is askers that one thread works for, with as few system calls as it can: on two cores that leaves most to the server.
+// crew is a group of askers served by one thread with as few system calls as possible, which on two cores leaves most of the
+// processor to the server.
 type crew struct {
 	askers    []*asker
 	polled    []unix.PollFd
 	buf       [4096]byte
 	questions []question
-	place     int // in the questions
+	place     int // index into the questions
 	tally
 }
 
-// crewSize is how many askers a crew has, and window how many questions each of them has under way in a flood.
+// crewSize is the number of askers of a crew, and window the number of queries that each has in flight during a flood.
 const (
 	crewSize = 8
 	window   = 16
@@ -161,7 +162,7 @@ func (c *crew) ask(a *asker, at time.Time) error {
 	return a.ask(q, at)
 }
 
-// listen takes the answers that come within a time, or that are there, and calls heard for each. It returns how many there were.
+// listen receives responses for up to within, or only those already there, and calls heard for each. It returns their number.
 func (c *crew) listen(within time.Duration, at func() time.Time, heard func(*asker) error) (n int, err error) {
 	timeout := unix.NsecToTimespec(int64(max(0, within)))
 	for {
@@ -169,7 +170,7 @@ func (c *crew) listen(within time.Duration, at func() time.Time, heard func(*ask
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, unix.EINTR) { // which Go's own signals lead to
+		if !errors.Is(err, unix.EINTR) { // caused by the Go runtime's signals
 			return 0, err
 		}
 	}
@@ -194,7 +195,7 @@ func (c *crew) listen(within time.Duration, at func() time.Time, heard func(*ask
 	return n, nil
 }
 
-// finish waits for the answers that are under way, and counts those that do not come as lost.
+// finish waits for outstanding responses and counts those that do not arrive as lost.
 func (c *crew) finish(at func() time.Time) error {
 	none := func(*asker) error { return nil }
 	for c.waiting() > 0 {
@@ -211,7 +212,7 @@ func (c *crew) finish(at func() time.Time) error {
 	return nil
 }
 
-// drops is how many answers the askers' sockets had no room for.
+// drops returns the number of responses that the askers' sockets had no room for.
 func (c *crew) drops() (n int, err error) {
 	for _, a := range c.askers {
 		own, err := unix.Getsockname(a.fd)
@@ -235,7 +236,7 @@ func (c *crew) waiting() int {
 	return n
 }
 
-// flood asks as fast as answers come, until there have been so many questions or the time is over.
+// flood sends queries as fast as responses arrive, up to a number of queries or a duration.
 func (c *crew) flood(most int, d time.Duration) error {
 	end := time.Now().Add(d)
 	asked := 0
@@ -265,7 +266,7 @@ func (c *crew) flood(most int, d time.Duration) error {
 	return c.finish(nil)
 }
 
-// flood asks a server for d, as fast as it answers, and returns how many answers came per second.
+// flood queries a server for d, as fast as it responds, and returns the number of responses per second.
 func flood(addr string, questions []question, d time.Duration) (t tally, rate float64, err error) {
 	const crews = 2
 	var list [crews]*crew
@@ -289,7 +290,7 @@ func flood(addr string, questions []question, d time.Duration) (t tally, rate fl
 	return t, float64(t.answered) / elapsed.Seconds(), errors.Join(faults[:]...)
 }
 
-// verify asks every question once and expects the right answer.
+// verify sends every query once and expects the correct answer.
 func verify(addr string, questions []question) error {
 	c, err := newCrew(addr, questions, 0)
 	if err != nil {
@@ -305,7 +306,7 @@ func verify(addr string, questions []question) error {
 	return c.fault()
 }
 
-// pace asks a server so many questions per second for d, whether it answers or not, and returns how long the answers took.
+// pace sends a server a fixed number of queries per second for d, regardless of responses, and returns the response times.
 func pace(addr string, questions []question, perSecond float64, d time.Duration) (tally, error) {
 	c, err := newCrew(addr, questions, 0)
 	if err != nil {
@@ -315,7 +316,7 @@ func pace(addr string, questions []question, perSecond float64, d time.Duration)
 	none := func(*asker) error { return nil }
 	start := time.Now()
 	due := func(n int) time.Time { return start.Add(time.Duration(float64(n) / perSecond * float64(time.Second))) }
-	// What is late is asked at once; it does not become more by that.
+	// Late queries are sent at once; the total number does not change.
 	for asked, count := 0, int(perSecond*d.Seconds()); asked < count; {
 		now := time.Now()
 		for ; asked < count && !due(asked).After(now); asked++ {

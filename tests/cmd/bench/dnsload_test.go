@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answering starts a server that gives every nth answer as the function makes it, and returns its address.
+// answering starts a server that passes every nth response through odd, and returns its address.
 func answering(t *testing.T, z *zone, nth int64, odd func(*dns.Msg) *dns.Msg) string {
 	t.Helper()
 	records := make(bareRecords)
@@ -51,7 +51,7 @@ func TestWhatBecameOfQuestionsIsCounted(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		odd  func(*dns.Msg) *dns.Msg
-		want tally // of 100 questions, of which every tenth got an odd answer
+		want tally // of 100 queries, every tenth of which got a modified response
 	}{
 		{"as it should be", func(m *dns.Msg) *dns.Msg { return m }, tally{answered: 100}},
 		{"no answer", func(*dns.Msg) *dns.Msg { return nil }, tally{answered: 90, lost: 10}},

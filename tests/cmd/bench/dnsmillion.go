@@ -5,7 +5,7 @@ import "time"
 // millionZone has a million records.
 var millionZone = zone{"bench.example.", 1000, 1000}
 
-// benchDNSMillion measures the start, the answers and the memory of a DNS server with 1,000,000 records, beside one with 10,000.
+// benchDNSMillion measures start time, responses and memory of a DNS server with 1,000,000 records, next to one with 10,000.
 func benchDNSMillion(o *options) error {
 	few, stop, err := startFilledAgent(o, &benchZone)
 	if err != nil {
@@ -42,8 +42,8 @@ func benchDNSMillion(o *options) error {
 	return reportMemory(many, few)
 }
 
-// startMany measures the time until the last of the records is answered, beside that of etcd to hand all of them out. The last
-// server goes on.
+// startMany measures the time until the last record is served, next to the time that etcd takes to list all of them. The last
+// server keeps running.
 func startMany(o *options, e *etcd) (s *dnsServer, err error) {
 	var starts, lists []float64
 	octets := 0
@@ -67,7 +67,7 @@ func startMany(o *options, e *etcd) (s *dnsServer, err error) {
 	return s, nil
 }
 
-// reportMemory says what each of the records takes that one server has more than the other.
+// reportMemory reports the memory per additional record of the larger server.
 func reportMemory(many, few *dnsServer) error {
 	m, err := memoryOf(many.pid, many.ops)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// errMissing says that a server to compare with is not installed.
+// errMissing reports that a server to compare with is not installed.
 var errMissing = errors.New("not installed")
 
-// startBare starts this program as a bare server of miekg/dns.
+// startBare starts this program as a bare miekg/dns server.
 func startBare(o *options, z *zone) (*dnsServer, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -32,7 +32,7 @@ func startBare(o *options, z *zone) (*dnsServer, error) {
 	return startDNS(o, "a bare miekg/dns server", addr, z, self, "yardstick-dns", addr, file)
 }
 
-// corefile has CoreDNS answer from a hosts file. On two cores its plugin multisocket makes it no faster.
+// corefile makes CoreDNS answer from a hosts file. On two cores, its multisocket plugin makes it no faster.
 const corefile = `.:%s {
 	bind 127.0.0.1
 	hosts %s {
@@ -43,7 +43,7 @@ const corefile = `.:%s {
 }
 `
 
-// startCoreDNS starts CoreDNS, which make bench builds.
+// startCoreDNS starts the CoreDNS that make bench builds.
 func startCoreDNS(o *options, z *zone) (*dnsServer, error) {
 	program := filepath.Join(filepath.Dir(o.mep), "bench-coredns")
 	if _, err := os.Stat(program); err != nil {
@@ -64,7 +64,7 @@ func startCoreDNS(o *options, z *zone) (*dnsServer, error) {
 	return startDNS(o, "CoreDNS (hosts)", addr, z, program, "-conf", file)
 }
 
-// nsdConf has NSD answer from a zone file with two processes, and without limits on the rate of answers.
+// nsdConf makes NSD answer from a zone file with two processes and without response rate limiting.
 const nsdConf = `server:
   ip-address: 127.0.0.1
   port: %s
@@ -86,7 +86,7 @@ zone:
   zonefile: %[5]s
 `
 
-// startNSD starts NSD, where it is installed.
+// startNSD starts NSD, if it is installed.
 func startNSD(o *options, z *zone) (*dnsServer, error) {
 	program, err := exec.LookPath("nsd")
 	if err != nil {

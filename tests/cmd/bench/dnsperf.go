@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// perf asks with dnsperf, or with the bench's own generator where there is none.
+// perf generates load with dnsperf, or with the bench's own generator if dnsperf is not installed.
 type perf struct {
-	program   string // empty: the own generator
-	file      string // of questions for dnsperf
+	program   string // empty: the built-in generator
+	file      string // queries for dnsperf
 	questions []question
 }
 
-// newPerf makes what asks for the names of a zone.
+// newPerf returns a load generator for the names of a zone.
 func newPerf(o *options, z *zone) (*perf, error) {
 	p := &perf{}
 	var err error
@@ -31,11 +31,11 @@ func newPerf(o *options, z *zone) (*perf, error) {
 	return p, err
 }
 
-// underWay is how many questions dnsperf has under way. A server that leaves the buffers of its sockets as they are drops some
-// when they are more.
+// underWay is the number of queries that dnsperf keeps in flight. With more, a server that does not enlarge its socket buffers
+// drops some.
 const underWay = 200
 
-// String is what asks.
+// String returns the name of the load generator.
 func (p *perf) String() string {
 	if p.program == "" {
 		return "the bench's own generator of load (there is no dnsperf)"
@@ -43,7 +43,7 @@ func (p *perf) String() string {
 	return fmt.Sprintf("dnsperf with 16 sockets and %d questions under way", underWay)
 }
 
-// run asks a server for d, as fast as it answers, and returns what became of that, and how many answers there were per second.
+// run queries a server for d, as fast as it responds, and returns the outcomes and the number of responses per second.
 func (p *perf) run(addr string, d time.Duration) (t tally, rate float64, err error) {
 	if p.program == "" {
 		return flood(addr, p.questions, d)
@@ -64,7 +64,7 @@ func (p *perf) run(addr string, d time.Duration) (t tally, rate float64, err err
 var perfFigures = regexp.MustCompile(`(?s)Queries completed: +(\d+).*Queries lost: +(\d+).*Response codes: +NOERROR \d+ \(100\.00%\).*` +
 	`Queries per second: +([\d.]+)`)
 
-// parsePerf reads what dnsperf prints.
+// parsePerf parses the output of dnsperf.
 func parsePerf(out []byte) (t tally, rate float64, err error) {
 	found := perfFigures.FindSubmatch(out)
 	if found == nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resolver asks one question after the other.
+// resolver sends one query after another.
 type resolver struct{ conn *dns.Conn }
 
-// reply is what a resolver is answered.
+// reply is the response to a query of a resolver.
 type reply struct {
 	rcode   int
-	address netip.Addr // of the only A record, or none
+	address netip.Addr // that of the only A record, if any
 	ttl     uint32
 }
 
@@ -25,7 +25,7 @@ func newResolver(addr string) (*resolver, error) {
 
 func (r *resolver) close() { _ = r.conn.Close() }
 
-// lookup asks for the address of a name.
+// lookup queries the address of a name.
 func (r *resolver) lookup(name string, timeout time.Duration) (got reply, err error) {
 	m := new(dns.Msg)
 	m.SetQuestion(name, dns.TypeA)
@@ -40,7 +40,7 @@ func (r *resolver) lookup(name string, timeout time.Duration) (got reply, err er
 		if err != nil {
 			return got, err
 		}
-		if answer.Id != m.Id { // to a question that was given up
+		if answer.Id != m.Id { // belongs to an abandoned query
 			continue
 		}
 		got.rcode = answer.Rcode

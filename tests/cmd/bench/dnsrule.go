@@ -14,8 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// benchDNSRule measures the time from the answer to the change of a rule over Mp1 until a question is answered by it, with etcd's own
-// time to tell others of a change as a yardstick.
+// benchDNSRule measures the time from the response to a rule change over Mp1 until a DNS answer reflects it. The yardstick is
+// the time that etcd takes to notify watchers of a change.
 func benchDNSRule(o *options) error {
 	p, _, apps, err := startConfigured(o, "--dns-zones", "mec.example")
 	if err != nil {
@@ -49,7 +49,7 @@ func benchDNSRule(o *options) error {
 	return watchLag(o)
 }
 
-// switcher switches rules of apps over Mp1. The first app is the one that is measured.
+// switcher switches rules of apps over Mp1. The first app is the measured one.
 type switcher struct {
 	conns    *wires
 	mp1      string
@@ -59,7 +59,7 @@ type switcher struct {
 
 func (s *switcher) of(app int) string { return "/mec_app_support/v2/applications/" + s.apps[app] }
 
-// ready has an app say that it runs, so that its rules come in force.
+// ready confirms that an app is running, so that its rules come into force.
 func (s *switcher) ready(app int) error {
 	return s.conns.ask(app, s.mp1, http.MethodPost, s.of(app)+"/confirm_ready", []byte(`{"indication":"READY"}`), http.StatusNoContent)
 }
@@ -74,10 +74,11 @@ func (s *switcher) turn(app, n int, on bool) error {
 	return s.conns.ask(app, s.mp1, http.MethodPut, fmt.Sprintf("%s/dns_rules/dns-%d", s.of(app), n), body, http.StatusOK)
 }
 
-// switches is how often a rule is switched in a round.
+// switches is the number of times that a rule is switched in a round.
 const switches = 400
 
-// measure switches rules of the first app one after the other, off and on again, and asks until the answer is the new one.
+// measure switches the rules of the first app one after another, off and on again, and queries until the answer reflects the
+// change.
 func (s *switcher) measure(o *options, what string) error {
 	var l latencies
 	for range o.rounds {
@@ -100,7 +101,7 @@ func (s *switcher) measure(o *options, what string) error {
 	return nil
 }
 
-// await asks for the name of a rule of the first app until the answer is right.
+// await queries the name of a rule of the first app until the answer is correct.
 func (s *switcher) await(rule int, on bool) error {
 	name, address := fmt.Sprintf("name-%d.app-0.mec.example.", rule), netip.AddrFrom4([4]byte{192, 0, 2, byte(rule)})
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
@@ -115,7 +116,7 @@ func (s *switcher) await(rule int, on bool) error {
 	return fmt.Errorf("%s was not answered by the rule", name)
 }
 
-// stir has the other apps change their rules until it is stopped.
+// stir changes rules of the other apps until stopped.
 func (s *switcher) stir() (stop func() (changes int64, err error)) {
 	var count atomic.Int64
 	var stopped atomic.Bool
@@ -142,7 +143,7 @@ func (s *switcher) stir() (stop func() (changes int64, err error)) {
 	}
 }
 
-// watchLag measures the time from the answer to a put until a watch of a bare etcd tells of it.
+// watchLag measures the time from the response to a put until a watch of a bare etcd reports it.
 func watchLag(o *options) error {
 	e, err := startEtcd(o, 2)
 	if err != nil {

@@ -18,17 +18,17 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// dnsServer is a process that answers questions.
+// dnsServer is a DNS server process.
 type dnsServer struct {
 	figures
 	tally      // of all rounds
 	name, addr string
-	ops        string // URL of the operations listener, of ours
+	ops        string // URL of the operations listener, if it is one of ours
 	log        string // file
 	ended      chan struct{}
 }
 
-// startDNS starts a program and waits until the last name of a zone is answered.
+// startDNS starts a program and waits until it answers for the last name of a zone.
 func startDNS(o *options, name, addr string, z *zone, program string, args ...string) (*dnsServer, error) {
 	s := &dnsServer{name: name, addr: addr, log: filepath.Join(o.dir, uuid.NewString()), ended: make(chan struct{})}
 	log, err := os.Create(s.log)
@@ -56,7 +56,7 @@ func startDNS(o *options, name, addr string, z *zone, program string, args ...st
 	return s, nil
 }
 
-// await waits until the last name of a zone is answered.
+// await waits until the server answers for the last name of a zone.
 func (s *dnsServer) await(z *zone) error {
 	const patience = time.Minute
 	r, err := newResolver(s.addr)
@@ -86,7 +86,7 @@ func (s *dnsServer) stop() {
 	<-s.ended
 }
 
-// reportLosses says so when not every question was answered, and rightly.
+// reportLosses reports queries that were not answered correctly, if any.
 func (s *dnsServer) reportLosses() {
 	err := s.fault()
 	if err == nil {
@@ -101,7 +101,7 @@ func (s *dnsServer) reportLosses() {
 	}
 }
 
-// startAgent starts the platform's DNS server on an etcd.
+// startAgent starts the platform's DNS server with an etcd.
 func startAgent(o *options, e *etcd, z *zone, args ...string) (*dnsServer, error) {
 	addr, err := process.FreeAddr()
 	if err != nil {
@@ -124,7 +124,7 @@ func startAgent(o *options, e *etcd, z *zone, args ...string) (*dnsServer, error
 	return s, err
 }
 
-// startFilledAgent starts it on an etcd of its own, with the rules of a zone.
+// startFilledAgent starts the platform's DNS server with its own etcd, which holds the rules of a zone.
 func startFilledAgent(o *options, z *zone, args ...string) (s *dnsServer, stop func(), err error) {
 	e, err := startEtcd(o, managers)
 	if err != nil {

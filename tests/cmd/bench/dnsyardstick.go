@@ -9,8 +9,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// yardstickDNS is a bare server of miekg/dns: two sockets that share an address, a lookup in a map, an answer that is packed. It
-// reads its records from a hosts file.
+// yardstickDNS is a bare miekg/dns server: two sockets sharing an address, a map lookup, and a packed response. It reads its
+// records from a hosts file.
 func yardstickDNS(addr, file string) error {
 	records, err := readHosts(file)
 	if err != nil {
@@ -26,7 +26,7 @@ func yardstickDNS(addr, file string) error {
 	return <-ended
 }
 
-// bareRecords are records by their names, in lower case.
+// bareRecords maps names in lower case to records.
 type bareRecords map[string]dns.RR
 
 func readHosts(file string) (bareRecords, error) {

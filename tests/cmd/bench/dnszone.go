@@ -18,13 +18,13 @@ import (
 	"github.com/openmep/mep/api/state"
 )
 
-// zone is one with an A record for each DNS rule of a number of app instances.
+// zone is a zone with an A record for each DNS rule of a number of app instances.
 type zone struct {
 	origin       string
 	apps, perApp int
 }
 
-// benchZone is the zone that measures begin with: 10,000 records.
+// benchZone is the zone that measurements begin with: 10,000 records.
 var benchZone = zone{"bench.example.", 100, 100}
 
 // zoneTTL is the time to live of all records in seconds.
@@ -36,21 +36,21 @@ func (z *zone) name(i int) string {
 	return fmt.Sprintf("host-%d.app-%d.%s", i%z.perApp, i/z.perApp, z.origin)
 }
 
-// firstOctet is that of the addresses as long as nobody changes them. The three others are the number of the name.
+// firstOctet is the first octet of unchanged addresses. The other three are the number of the name.
 const firstOctet = 10
 
-// address is that of a name.
+// address returns the address of a name.
 func (z *zone) address(i int) netip.Addr {
 	var a [4]byte
 	binary.BigEndian.PutUint32(a[:], firstOctet<<24|uint32(i))
 	return netip.AddrFrom4(a)
 }
 
-// app is the id of an app instance.
+// app returns the id of an app instance.
 func (z *zone) app(n int) string { return fmt.Sprintf("%08d-0000-4000-8000-000000000000", n) }
 
-// rules are the record of an app instance's rules as the platform stores it. The address of one of them, or of none, has another
-// first octet.
+// rules returns the DNS rules of an app instance as stored by the platform. The address of rule number changed, if any, begins
+// with octet.
 func (z *zone) rules(app, changed int, octet byte) (string, error) {
 	r := state.DNSRules{Version: state.Current(), Generation: 1, Running: true}
 	ttl := int64(zoneTTL)
@@ -68,10 +68,10 @@ func (z *zone) rules(app, changed int, octet byte) (string, error) {
 	return state.Encode(r)
 }
 
-// unchanged says that no rule is another one.
+// unchanged means that no rule is changed.
 const unchanged = -1
 
-// write makes a file of a line, or several, for each name, in a random order that is always the same.
+// write creates a file with one or more lines for each name, in a pseudo-random order that is always the same.
 func (z *zone) write(o *options, head string, line func(w io.Writer, i int)) (file string, err error) {
 	file = filepath.Join(o.dir, uuid.NewString())
 	f, err := os.Create(file)
@@ -89,29 +89,29 @@ func (z *zone) write(o *options, head string, line func(w io.Writer, i int)) (fi
 
 func (z *zone) shuffled() []int { return rand.New(rand.NewPCG(1, 2)).Perm(z.names()) }
 
-// hostsFile is what /etc/hosts would have.
+// hostsFile writes the zone in the format of /etc/hosts.
 func (z *zone) hostsFile(o *options) (string, error) {
 	return z.write(o, "", func(w io.Writer, i int) { fmt.Fprintf(w, "%s %s\n", z.address(i), z.name(i)) })
 }
 
-// masterFile is the zone as RFC 1035 5 writes it.
+// masterFile writes the zone as a master file of RFC 1035 5.
 func (z *zone) masterFile(o *options) (string, error) {
 	head := fmt.Sprintf("$TTL %d\n%s SOA ns.%[2]s hostmaster.%[2]s 1 3600 600 86400 10\n%[2]s NS ns.%[2]s\nns.%[2]s A 192.0.2.1\n", zoneTTL, z.origin)
 	return z.write(o, head, func(w io.Writer, i int) { fmt.Fprintf(w, "%s A %s\n", z.name(i), z.address(i)) })
 }
 
-// queryFile is the questions as dnsperf reads them.
+// queryFile writes the queries in the format of dnsperf.
 func (z *zone) queryFile(o *options) (string, error) {
 	return z.write(o, "", func(w io.Writer, i int) { fmt.Fprintf(w, "%s A\n", z.name(i)) })
 }
 
-// question is one that is ready to be sent, but for its id.
+// question is a query that is ready to be sent, except for its id.
 type question struct {
 	packet []byte
-	host   uint32 // the three last octets of the address
+	host   uint32 // the last three octets of the address
 }
 
-// questions are one for each name, in a random order that is always the same.
+// questions returns a query for each name, in a pseudo-random order that is always the same.
 func (z *zone) questions() ([]question, error) {
 	list := make([]question, 0, z.names())
 	for _, i := range z.shuffled() {
@@ -126,17 +126,17 @@ func (z *zone) questions() ([]question, error) {
 	return list, nil
 }
 
-// verdict is what an answer is worth.
+// verdict is the assessment of a response.
 type verdict int
 
 const (
 	right verdict = iota
 	wrong
-	// changed is right, too, but for the first octet of the address.
+	// changed is correct except for the first octet of the address.
 	changed
 )
 
-// judge looks at the answer to a question, whose only record is an A record, the last thing in it.
+// judge assesses the response to a query. Its only record must be an A record at its end.
 func (q *question) judge(answer []byte) verdict {
 	const header, response, noError = 12, 0x80, 0
 	if len(answer) < header+4 || answer[2]&response == 0 || answer[3]&0xf != noError || binary.BigEndian.Uint16(answer[6:]) != 1 {

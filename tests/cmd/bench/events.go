@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// receiver is a call-back server that notes when it heard of which service.
+// receiver is a callback server that records when it was notified of each service.
 type receiver struct {
 	url string
 	mu  sync.Mutex
@@ -57,7 +57,7 @@ func subscribe(p *process.Process, callback, name string) error {
 	return err
 }
 
-// benchNotify measures the time from the answer to a registration until its subscribers have the notification.
+// benchNotify measures the time from the response to a registration until its subscribers have received the notification.
 func benchNotify(o *options) error {
 	const total, matching, registrations = 1000, 10, 300
 	p, _, err := startPlatform(o)
@@ -70,7 +70,7 @@ func benchNotify(o *options) error {
 		return err
 	}
 	defer stop()
-	// Every registration has a name of its own and every subscriber of the ten lists all of them.
+	// The registrations share 100 names, and each of the ten matching subscribers lists all of them.
 	names := make([]string, registrations)
 	for i := range names {
 		names[i] = fmt.Sprintf("wanted-%d", i%100)

@@ -19,17 +19,17 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// gate is a platform with the service behind its gateway, and a token for callers.
+// gate is a platform with the service behind its gateway and a token for callers.
 type gate struct {
 	*process.Process
 	dir     string
-	service string // address of what answers
+	service string // address of the service
 	token   string
 	close   func()
 }
 
-// startGate starts a platform in development mode, which has no TLS, with a policy that wants tokens for every service, and what is
-// to be behind the gateway.
+// startGate starts a platform in development mode, which has no TLS, with a policy that requires tokens for every service, and
+// the service behind the gateway.
 func startGate(o *options, service string) (*gate, error) {
 	addr, _, stop, err := startYardstick(service, "")
 	if err != nil {
@@ -51,7 +51,7 @@ func startGate(o *options, service string) (*gate, error) {
 	return g, nil
 }
 
-// tokenOf gets a token for an app that it provisions.
+// tokenOf provisions an app and returns a token for it.
 func tokenOf(p *process.Process) (string, error) {
 	pair, err := provision(client, p.URL("auth"), "")
 	if err != nil {
@@ -90,13 +90,13 @@ func (g *gate) policy(service string, p *gateway.Policy) error {
 
 func (g *gate) authorization() string { return "Authorization: Bearer " + g.token + "\r\n" }
 
-// offer is the registration of a service at an address.
+// offer returns the registration of a service at the gate's address.
 func (g *gate) offer(name string) []byte {
 	return fmt.Appendf(nil, `{"serName":%q,"version":"1","state":"ACTIVE","serializer":"JSON","transportInfo":{"id":"t","name":"REST","type":"REST_HTTP",`+
 		`"protocol":"HTTP","version":"1.1","endpoint":{"uris":["http://%s/%[1]s"]},"security":{}}}`, name, g.service)
 }
 
-// publish registers services, 500 to an app, and waits until all of them are reached through the gateway.
+// publish registers services, 500 to an app, and waits until all of them are reachable through the gateway.
 func (g *gate) publish(names ...string) error {
 	apps := make([]string, len(names)/500+1)
 	for i := range apps {
@@ -119,7 +119,7 @@ func (g *gate) publish(names ...string) error {
 	return nil
 }
 
-// server is what asks the gateway for services, in turn.
+// server returns the gateway as an httpServer whose requests go to the services in turn.
 func (g *gate) server(name string, services ...string) *httpServer {
 	s := &httpServer{figures: figures{pid: g.Pid()}, name: name, addr: hostOf(g.URL("gateway")), size: answerSize}
 	for _, service := range services {
@@ -128,7 +128,7 @@ func (g *gate) server(name string, services ...string) *httpServer {
 	return s
 }
 
-// startBareProxy starts a bare httputil.ReverseProxy before a service, which is asked with the same headers.
+// startBareProxy starts a bare httputil.ReverseProxy in front of a service; its requests carry the same header.
 func startBareProxy(to, header string) (*httpServer, error) {
 	addr, pid, stop, err := startYardstick("yardstick-proxy", to)
 	if err != nil {
@@ -140,8 +140,8 @@ func startBareProxy(to, header string) (*httpServer, error) {
 	}, nil
 }
 
-// benchGateway compares calls of a service through the gateway, with a token that is checked and a record that is written, with the
-// same calls through other proxies.
+// benchGateway compares service calls through the gateway, each with token verification and an access record, with the same
+// calls through other proxies.
 func benchGateway(o *options) error {
 	g, err := startGate(o, "yardstick-service")
 	if err != nil {
@@ -182,7 +182,7 @@ func benchGateway(o *options) error {
 	return g.countRecords(ours)
 }
 
-// countRecords looks whether there is a record of every call.
+// countRecords checks that there is a record of every call.
 func (g *gate) countRecords(s *httpServer) error {
 	written, err := g.metric("mep_gateway_records_total")
 	if err != nil {
@@ -208,7 +208,7 @@ func (g *gate) countRecords(s *httpServer) error {
 	return nil
 }
 
-// metric reads a metric, which may have labels.
+// metric reads a metric, which may have labels, from the operations listener.
 func (g *gate) metric(name string) (float64, error) {
 	resp, err := client.Get(g.URL("ops") + "/metrics")
 	if err != nil {

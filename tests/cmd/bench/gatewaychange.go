@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// await asks for a service until the answer has a status.
+// await requests a service until the response has a status.
 func (g *gate) await(conns *wires, service string, want int) error {
 	addr := hostOf(g.URL("gateway"))
 	c, err := conns.of(0, addr)
@@ -28,11 +28,11 @@ func (g *gate) await(conns *wires, service string, want int) error {
 	}
 }
 
-// changesInARound is how many services come and go.
+// changesInARound is the number of services that are added and removed.
 const changesInARound = 200
 
-// benchGatewayChange measures the time from the answer to a registration over Mp1 until the service is reached through the gateway,
-// and from the answer to its removal until it is not.
+// benchGatewayChange measures the time from the response to a registration over Mp1 until the service is reachable through the
+// gateway, and from the response to its removal until it is not.
 func benchGatewayChange(o *options) error {
 	g, err := startGate(o, "yardstick-service")
 	if err != nil {
@@ -75,7 +75,7 @@ func benchGatewayChange(o *options) error {
 	return nil
 }
 
-// remove removes the service of an answer to a registration.
+// remove removes the service described in the response to a registration.
 func remove(services string, answer []byte) error {
 	var s struct{ SerInstanceID string }
 	if err := json.Unmarshal(answer, &s); err != nil {

@@ -1,7 +1,7 @@
 package main
 
-// benchGatewayLatency measures what a call through the gateway takes longer than the same call of the service itself, at a third of
-// the load the gateway bears, and beside a bare proxy.
+// benchGatewayLatency measures how much longer a call takes through the gateway than directly, at a third of the load that the
+// gateway can sustain, next to a bare proxy.
 func benchGatewayLatency(o *options) error {
 	g, err := startGate(o, "yardstick-service")
 	if err != nil {
@@ -40,5 +40,5 @@ func benchGatewayLatency(o *options) error {
 	return nil
 }
 
-// added is how much longer something took, in microseconds.
+// added returns the difference of the medians, in microseconds.
 func added(through, direct []float64) float64 { return (median(through) - median(direct)) * 1e3 }

@@ -22,7 +22,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// haproxyConf has HAProxy pass calls on whose token has a good signature and is in force. It writes no log.
+// haproxyConf makes HAProxy forward calls whose token has a valid signature and has not expired. It writes no log.
 const haproxyConf = `global
 	nbthread 2
 	maxconn 4096
@@ -47,7 +47,7 @@ backend service
 	server service %s pool-max-conn 256
 `
 
-// startHAProxy starts HAProxy before the service of a gate, where it is installed. It verifies the platform's tokens.
+// startHAProxy starts HAProxy in front of the service of a gate, if it is installed. It verifies the platform's tokens.
 func startHAProxy(o *options, g *gate) (*httpServer, error) {
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
@@ -71,7 +71,7 @@ func startHAProxy(o *options, g *gate) (*httpServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The last characters of the signature are others.
+	// The end of the signature is modified.
 	if status, err := askOnce(addr, "Authorization: Bearer "+g.token[:len(g.token)-8]+"AAAAAAAA\r\n"); err != nil || status != http.StatusUnauthorized {
 		s.stop()
 		return nil, errors.Join(fmt.Errorf("HAProxy answers %d to a token with a wrong signature", status), err)
@@ -79,7 +79,7 @@ func startHAProxy(o *options, g *gate) (*httpServer, error) {
 	return s, nil
 }
 
-// writeKey writes the first key of a JWK set into a file, as PEM.
+// writeKey writes the first key of a JWK set to a PEM file.
 func writeKey(o *options, from string) (file string, err error) {
 	resp, err := client.Get(from)
 	if err != nil {
@@ -110,7 +110,7 @@ func writeKey(o *options, from string) (file string, err error) {
 	return file, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600)
 }
 
-// caddyfile has Caddy pass calls on. It checks nothing and writes no log.
+// caddyfile makes Caddy forward calls. It verifies nothing and writes no log.
 const caddyfile = `{
 	admin off
 	auto_https off
@@ -125,7 +125,7 @@ http://%s {
 }
 `
 
-// startCaddy starts Caddy before the service of a gate, where it is installed.
+// startCaddy starts Caddy in front of the service of a gate, if it is installed.
 func startCaddy(o *options, g *gate) (*httpServer, error) {
 	program, err := exec.LookPath("caddy")
 	if err != nil {
@@ -142,7 +142,7 @@ func startCaddy(o *options, g *gate) (*httpServer, error) {
 	return startHTTP(o, g, "Caddy", addr, program, "run", "--config", file, "--adapter", "caddyfile")
 }
 
-// startHTTP starts a program that is asked what the gate is, and waits until it answers.
+// startHTTP starts a program that receives the same requests as the gate, and waits until it responds.
 func startHTTP(o *options, g *gate, name, addr, program string, args ...string) (*httpServer, error) {
 	log, err := os.CreateTemp(o.dir, "log-*")
 	if err != nil {
@@ -176,7 +176,7 @@ func startHTTP(o *options, g *gate, name, addr, program string, args ...string) 
 	return nil, fmt.Errorf("%s did not answer rightly within %s (status %d); its log:\n%s", name, patience, status, text)
 }
 
-// askOnce asks for the service over a connection of its own.
+// askOnce requests the service over a new connection.
 func askOnce(addr, header string) (status int, err error) {
 	conns := newWires()
 	defer conns.close()

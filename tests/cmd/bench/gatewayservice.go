@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha1" // of RFC 6455, where it protects nothing
+	"crypto/sha1" // required by RFC 6455; protects nothing there
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerSize is how long the body of every answer of the service behind a gateway is.
+// answerSize is the length of every response body of the service behind a gateway.
 const answerSize = 2 << 10
 
-// yardstickService is the service behind a gateway: a few lines that answer every GET with the same bytes, on one thread and with
-// as few system calls as it can.
+// yardstickService is the service behind a gateway: it answers every GET with the same bytes, on one thread and with as few
+// system calls as possible.
 func yardstickService() error {
 	listening, addr, err := listenRaw()
 	if err != nil {
@@ -39,7 +39,7 @@ func yardstickService() error {
 	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s", answerSize,
 		bytes.Repeat([]byte("x"), answerSize))
 	var events [256]unix.EpollEvent
-	asked := make(map[int][]byte) // parts of requests
+	asked := make(map[int][]byte) // incomplete requests
 	for {
 		n, err := unix.EpollWait(epoll, events[:], -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -82,7 +82,7 @@ func listenRaw() (fd int, addr string, err error) {
 
 var errEnded = errors.New("the connection ended")
 
-// answerAll answers the requests that have come over a connection.
+// answerAll answers the requests received on a connection.
 func answerAll(fd int, asked map[int][]byte, answer []byte) error {
 	var buf [16 << 10]byte
 	n, err := unix.Read(fd, buf[:])
@@ -110,7 +110,7 @@ func answerAll(fd int, asked map[int][]byte, answer []byte) error {
 	return nil
 }
 
-// yardstickSockets is a service that opens a WebSocket (RFC 6455) for whoever wants one, and leaves it alone.
+// yardstickSockets is a service that accepts WebSockets (RFC 6455) and leaves them idle.
 func yardstickSockets() error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,13 +126,13 @@ func yardstickSockets() error {
 		sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 		_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 			base64.StdEncoding.EncodeToString(sum[:]))
-		for err == nil { // until the other end closes it
+		for err == nil { // until the peer closes it
 			_, err = conn.Read(make([]byte, 16))
 		}
 	}))
 }
 
-// yardstickProxy is a bare httputil.ReverseProxy to an address, whose transport has the settings of the gateway's.
+// yardstickProxy is a bare httputil.ReverseProxy to an address, with the gateway's transport settings.
 func yardstickProxy(to string) error {
 	target := &url.URL{Scheme: "http", Host: to}
 	proxy := &httputil.ReverseProxy{

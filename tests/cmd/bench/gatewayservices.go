@@ -7,7 +7,7 @@ import (
 	"github.com/openmep/mep/api/gateway"
 )
 
-// benchGatewayServices compares calls of all of many services with calls of few.
+// benchGatewayServices compares calls spread over many services with calls of few.
 func benchGatewayServices(o *options) error {
 	var servers []*httpServer
 	for _, count := range []int{10_000, 10} {
@@ -34,7 +34,7 @@ func benchGatewayServices(o *options) error {
 	return nil
 }
 
-// benchGatewayQuota compares calls that are counted for a quota with calls that are not.
+// benchGatewayQuota compares calls that count against a quota with calls that do not.
 func benchGatewayQuota(o *options) error {
 	g, err := startGate(o, "yardstick-service")
 	if err != nil {

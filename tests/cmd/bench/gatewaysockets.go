@@ -12,10 +12,10 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// sockets is how many WebSockets are held open.
+// sockets is the number of WebSockets held open.
 const sockets = 1000
 
-// benchGatewayWebSockets measures what idle WebSockets cost the gateway, and a bare proxy, in memory.
+// benchGatewayWebSockets measures the memory use of idle WebSockets in the gateway and in a bare proxy.
 func benchGatewayWebSockets(o *options) error {
 	g, err := startGate(o, "yardstick-sockets")
 	if err != nil {
@@ -40,7 +40,7 @@ func benchGatewayWebSockets(o *options) error {
 	return nil
 }
 
-// socketBytes opens WebSockets and returns what each of them takes. Some were open before, so that what is made once is there.
+// socketBytes opens WebSockets and returns the memory use of each. It first opens some others, to exclude one-off allocations.
 func (s *httpServer) socketBytes(header string) (float64, error) {
 	const early = 20
 	open, err := s.openSockets(early, header)
@@ -69,7 +69,7 @@ func closeAll(conns []net.Conn) {
 	}
 }
 
-// openSockets opens WebSockets; those it could open are returned with an error, too.
+// openSockets opens WebSockets. If it fails, it also returns those already open.
 func (s *httpServer) openSockets(count int, header string) (open []net.Conn, err error) {
 	path := strings.Fields(string(s.requests[0]))[1]
 	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
@@ -87,7 +87,7 @@ func (s *httpServer) openSockets(count int, header string) (open []net.Conn, err
 	return open, nil
 }
 
-// handshake opens a WebSocket over a connection.
+// handshake performs the opening handshake of a WebSocket on a connection.
 func handshake(conn net.Conn, request []byte) error {
 	if err := conn.SetDeadline(time.Now().Add(lateAnswer)); err != nil {
 		return err
@@ -104,7 +104,7 @@ func handshake(conn net.Conn, request []byte) error {
 		}
 		answer = append(answer, buf[:n]...)
 	}
-	// Of the nonce in RFC 6455 1.3.
+	// For the nonce in RFC 6455 1.3.
 	if !bytes.HasPrefix(answer, []byte("HTTP/1.1 101 ")) || !bytes.Contains(answer, []byte("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")) {
 		return fmt.Errorf("no WebSocket: %q", answer)
 	}

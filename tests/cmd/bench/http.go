@@ -15,7 +15,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// benchRegister compares registrations with raw puts of the same size into etcd over gRPC on loopback. Both start empty every
+// benchRegister compares registrations with raw etcd puts of the same size over gRPC on loopback. Both start empty in every
 // round.
 func benchRegister(o *options) error {
 	var ours, shared, own []float64
@@ -67,15 +67,15 @@ func rawPuts(o *options, conns int) (float64, error) {
 	})
 }
 
-// figures are those of a server, one for each round.
+// figures holds the results of a server, one for each round.
 type figures struct {
 	pid   int
 	rates []float64
-	// micros is the processor time of the server for each request.
+	// micros holds the processor time of the server per request.
 	micros []float64
 }
 
-// take adds the figures of a round of work.
+// take adds the results of one round of work.
 func (f *figures) take(o *options, work func(worker, n int) error) error {
 	return f.takeOf(func() (int, float64, error) {
 		took, rate, err := timed(clients, o.round, work)
@@ -83,7 +83,7 @@ func (f *figures) take(o *options, work func(worker, n int) error) error {
 	})
 }
 
-// takeOf adds the figures of work that says how often it was done, and how often per second.
+// takeOf adds the results of work that returns its number of repetitions, in total and per second.
 func (f *figures) takeOf(work func() (count int, rate float64, err error)) error {
 	before, err := cpuOf(f.pid)
 	if err != nil {
@@ -99,15 +99,15 @@ func (f *figures) takeOf(work func() (count int, rate float64, err error)) error
 	return err
 }
 
-// side is one of two servers that are compared.
+// side is one of two servers to compare.
 type side struct {
 	figures
 	url string
-	// header is sent with every request: lines with their ends. Go's HTTP client does not send it.
+	// header is sent with every request, as complete lines with CRLF. Go's HTTP client does not send it.
 	header string
 }
 
-// alternate measures the same GET at both sides in turn; size is the length of the answer, 0 when it may vary.
+// alternate measures the same GET on both sides in turn; size is the length of the response body, 0 if it may vary.
 func alternate(o *options, size int, sides ...*side) error {
 	conns := newWires()
 	defer conns.close()
@@ -128,7 +128,7 @@ func alternate(o *options, size int, sides ...*side) error {
 	return nil
 }
 
-// get asks with the bench's own client, or with Go's when goClient is set.
+// get sends a GET with the bench's own client, or with Go's client if goClient is set.
 func (o *options) get(conns *wires, worker int, url, header string) (status, length int, err error) {
 	if !o.goClient {
 		addr := hostOf(url)
@@ -151,7 +151,7 @@ func compareSides(what string, ours, theirs *side, target float64) {
 	compareFigures(what, "request", &ours.figures, &theirs.figures, target)
 }
 
-// compareFigures compares how often two servers did something.
+// compareFigures compares the rates of two servers.
 func compareFigures(what, thing string, ours, theirs *figures, target float64) {
 	compare(what, thing+"s/s", ours.rates, theirs.rates, target)
 	report("  processor time of the server for each %s: ours %.1f µs, yardstick %.1f µs", thing, median(ours.micros), median(theirs.micros))
@@ -162,7 +162,7 @@ func hostOf(rawURL string) string {
 	return host
 }
 
-// againstBare compares a discovery with a bare gin handler that writes the same bytes.
+// againstBare compares discovery with a bare gin handler that writes the same bytes.
 func againstBare(o *options, p *process.Process, query, what string, target float64) error {
 	target1 := p.URL("mp1") + apiRoot + "/services" + query
 	resp, err := client.Get(target1)
@@ -215,7 +215,7 @@ func benchList(o *options) error {
 	return againstBare(o, p, "", "GET /services, 1,000 services", 0.8)
 }
 
-// benchScale compares the same discovery among few and many services.
+// benchScale compares the same discovery with few and with many services.
 func benchScale(o *options) error {
 	few, _, err := startPlatform(o)
 	if err != nil {

@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// httpServer is a process that answers requests over HTTP/1.1.
+// httpServer is an HTTP/1.1 server process.
 type httpServer struct {
 	figures
 	latencies
 	name, addr string
-	// requests are what it is asked, in turn, and size is the length of the body of every answer.
+	// requests are sent in turn; size is the length of every response body.
 	requests [][]byte
 	size     int
 	stop     func()
 }
 
-// get is a GET request of HTTP/1.1. header is lines with their ends.
+// get returns an HTTP/1.1 GET request. header consists of complete lines with CRLF.
 func get(addr, path, header string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, addr, header)
 }
 
-// line is a connection over which one request is under way at a time.
+// line is a connection with at most one request in flight.
 type line struct {
 	fd   int
 	busy bool
 	due  time.Time // when the request was to be sent
 	in   [16 << 10]byte
-	n    int // bytes of the answer so far
+	n    int // number of response bytes so far
 }
 
 // dialLine connects to an IPv4 address.
@@ -66,7 +66,7 @@ func (l *line) send(request []byte, due time.Time) error {
 	return err
 }
 
-// hear reads what came. The answer is complete when done is true.
+// hear reads the available data. done reports that the response is complete.
 func (l *line) hear() (status, length int, done bool, err error) {
 	n, err := unix.Read(l.fd, l.in[l.n:])
 	switch {
@@ -91,7 +91,7 @@ var (
 	contentLength = []byte("content-length:")
 )
 
-// parseAnswer reads an answer, as far as it came, with a body whose length the header tells.
+// parseAnswer parses a possibly incomplete response whose header has the length of its body.
 func parseAnswer(in []byte) (status, length int, done bool, err error) {
 	end := bytes.Index(in, headerEnd)
 	if end < 0 {
@@ -127,14 +127,14 @@ func parseAnswer(in []byte) (status, length int, done bool, err error) {
 	return status, length, body == length, nil
 }
 
-// exchange is the connections to a server, which one thread serves with as few system calls as it can: on two cores that leaves
-// most to the servers.
+// exchange is a set of connections to a server, served by one thread with as few system calls as possible, which on two cores
+// leaves most of the processor to the servers.
 type exchange struct {
 	server *httpServer
 	epoll  int
 	lines  []*line
 	events [clients]unix.EpollEvent
-	place  int // in the requests
+	place  int // index into the requests
 	took   []time.Duration
 	count  int
 }
@@ -167,19 +167,19 @@ func (x *exchange) close() {
 	_ = unix.Close(x.epoll)
 }
 
-// ask sends the next request, which was due at a time.
+// ask sends the next request, which was due at the given time.
 func (x *exchange) ask(l *line, due time.Time) error {
 	request := x.server.requests[x.place%len(x.server.requests)]
 	x.place++
 	return l.send(request, due)
 }
 
-// listen takes the answers that come within a time, or that are there, and calls heard for each.
+// listen receives responses for up to within, or only those already there, and calls heard for each.
 func (x *exchange) listen(within time.Duration, heard func(*line) error) (n int, err error) {
 	ready, err := x.poll()
 	if err == nil && ready == 0 && within > 0 {
 		timeout := unix.NsecToTimespec(int64(within))
-		fds := []unix.PollFd{{Fd: int32(x.epoll), Events: unix.POLLIN}} // which knows of nanoseconds
+		fds := []unix.PollFd{{Fd: int32(x.epoll), Events: unix.POLLIN}} // ppoll has nanosecond resolution
 		if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return 0, err
 		}
@@ -209,7 +209,7 @@ func (x *exchange) listen(within time.Duration, heard func(*line) error) (n int,
 	return n, nil
 }
 
-// poll is how many connections have something to read.
+// poll returns the number of readable connections.
 func (x *exchange) poll() (int, error) {
 	for {
 		n, err := unix.EpollWait(x.epoll, x.events[:], 0)
@@ -219,10 +219,10 @@ func (x *exchange) poll() (int, error) {
 	}
 }
 
-// lateAnswer is how long an answer is waited for.
+// lateAnswer is how long to wait for a response.
 const lateAnswer = 10 * time.Second
 
-// finish waits for the answers that are under way.
+// finish waits for outstanding responses.
 func (x *exchange) finish(heard func(*line) error) error {
 	end := time.Now().Add(lateAnswer)
 	for _, l := range x.lines {
@@ -238,7 +238,8 @@ func (x *exchange) finish(heard func(*line) error) error {
 	return nil
 }
 
-// flood asks with all connections as fast as answers come, for d, and returns how many came, and how many per second.
+// flood sends requests on all connections for d, as fast as responses arrive. It returns the number of responses, in total and
+// per second.
 func (s *httpServer) flood(d time.Duration) (count int, rate float64, err error) {
 	x, err := newExchange(s)
 	if err != nil {
@@ -266,8 +267,8 @@ func (s *httpServer) flood(d time.Duration) (count int, rate float64, err error)
 	return count, rate, x.finish(func(*line) error { return nil })
 }
 
-// pace asks so many times per second for d, whether answers come or not, and notes how long they took: from when each was due, if
-// all connections were waiting then.
+// pace sends a fixed number of requests per second for d, regardless of responses, and records the response times. Requests
+// that were due while all connections were busy are timed from when they were due.
 func (s *httpServer) pace(perSecond float64, d time.Duration) error {
 	x, err := newExchange(s)
 	if err != nil {
@@ -275,7 +276,7 @@ func (s *httpServer) pace(perSecond float64, d time.Duration) error {
 	}
 	defer x.close()
 	idle := append([]*line(nil), x.lines...)
-	var late []time.Time // the requests for which there was no connection
+	var late []time.Time // requests waiting for a connection
 	heard := func(l *line) error {
 		x.took = append(x.took, time.Since(l.due))
 		if len(late) > 0 {
@@ -311,7 +312,7 @@ func (s *httpServer) pace(perSecond float64, d time.Duration) error {
 	return nil
 }
 
-// alternateHTTP floods servers in turn.
+// alternateHTTP floods the servers in turn.
 func alternateHTTP(o *options, servers ...*httpServer) error {
 	for range o.rounds {
 		for _, s := range servers {

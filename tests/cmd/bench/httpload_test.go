@@ -43,7 +43,7 @@ func TestAnswersAreReadAsFarAsTheyCame(t *testing.T) {
 	}
 }
 
-// serving is a server of 2 KB answers, and what the load asks it.
+// serving returns a server with 2 KB responses, and the requests of the load.
 func serving(t *testing.T, answer http.HandlerFunc) *httpServer {
 	server := httptest.NewServer(answer)
 	t.Cleanup(server.Close)
@@ -66,7 +66,7 @@ func TestLoadCountsWhatWasAnswered(t *testing.T) {
 	count, rate, err := s.flood(50 * time.Millisecond)
 	require.NoError(t, err)
 	require.Positive(t, rate)
-	// Those under way at the end are answered, too, but do not count.
+	// Requests in flight at the end are answered too, but do not count.
 	require.InDelta(t, count, one.Load()+two.Load(), clients)
 	require.InDelta(t, one.Load(), two.Load(), 1)
 

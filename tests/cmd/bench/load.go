@@ -18,7 +18,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// clients is how many requests are under way at a time.
+// clients is the number of requests in flight at a time.
 const clients = 64
 
 func newHTTPClient() *http.Client {
@@ -30,7 +30,7 @@ func newHTTPClient() *http.Client {
 
 var client = newHTTPClient()
 
-// timed has workers repeat work for d, and returns how long it took each time and how often it was done per second.
+// timed lets workers repeat work for d. It returns the duration of each repetition and the number of repetitions per second.
 func timed(workers int, d time.Duration, work func(worker, n int) error) (took []time.Duration, rate float64, err error) {
 	all := make([][]time.Duration, workers)
 	faults := make([]error, workers)
@@ -54,13 +54,13 @@ func timed(workers int, d time.Duration, work func(worker, n int) error) (took [
 	return took, float64(len(took)) / elapsed.Seconds(), errors.Join(faults...)
 }
 
-// drive has all clients repeat work for d and returns how often it was done per second.
+// drive lets all clients repeat work for d and returns the number of repetitions per second.
 func drive(d time.Duration, work func(worker, n int) error) (float64, error) {
 	_, rate, err := timed(clients, d, work)
 	return rate, err
 }
 
-// share has workers do a number of pieces of work, each once, and returns how many were done per second.
+// share distributes a number of pieces of work among workers and returns the number of pieces per second.
 func share(workers, pieces int, work func(worker, piece int) error) (rate float64, err error) {
 	faults := make([]error, workers)
 	var next atomic.Int64
@@ -94,7 +94,7 @@ func post(url string, body []byte) ([]byte, error) {
 	return answer, err
 }
 
-// serviceBody is a ServiceInfo of about 700 bytes.
+// serviceBody returns a ServiceInfo of about 700 bytes.
 func serviceBody(name string, interval int) []byte {
 	heartbeat := ""
 	if interval > 0 {
@@ -114,8 +114,7 @@ func servicesURL(p *process.Process, app string) string {
 	return p.URL("mp1") + apiRoot + "/applications/" + app + "/services"
 }
 
-// startPlatform starts the platform on a data directory of its own. Request lines are logged as in production, into a
-// file.
+// startPlatform starts the platform with a new data directory. Requests are logged as in production, to a file.
 func startPlatform(o *options, args ...string) (*process.Process, string, error) {
 	dir := filepath.Join(o.dir, uuid.NewString())
 	p, err := process.Start(o.mep, o.dir, append([]string{"--data-dir", dir}, args...)...)
@@ -147,7 +146,7 @@ func preload(p *process.Process, count, interval int) ([]registered, error) {
 	return all, err
 }
 
-// startLoaded starts the platform with services as preload registers them.
+// startLoaded starts the platform and registers services with preload.
 func startLoaded(o *options, count, interval int) (*process.Process, []registered, error) {
 	p, _, err := startPlatform(o)
 	if err != nil {

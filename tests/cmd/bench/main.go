@@ -1,5 +1,5 @@
-// Command bench measures the platform beside its yardsticks: each figure of ours is taken in the same run as what it is
-// compared with, in alternating rounds, and the medians are compared.
+// Command bench compares the platform with yardsticks: each figure is measured in the same run as that of its yardstick, in
+// alternating rounds, and the medians are compared.
 package main
 
 import (
@@ -16,10 +16,10 @@ type options struct {
 	rounds int
 	round  time.Duration
 	dir    string
-	// profiles is a directory for profiles of the processor time of our programs; "": none are made.
+	// profiles is a directory for CPU profiles of our programs; "" disables them.
 	profiles string
-	// goClient makes requests with Go's HTTP client, as most apps in Go do, instead of the bench's own, which leaves more of
-	// the processor to the server.
+	// goClient sends requests with Go's HTTP client, as most Go apps do, instead of the bench's own client, which leaves more
+	// of the processor to the server.
 	goClient bool
 }
 
@@ -101,7 +101,7 @@ func median(v []float64) float64 {
 	return s[len(s)/2]
 }
 
-// compare reports the ratio of two medians; with target 0 there is none.
+// compare reports the ratio of two medians; a target of 0 means none.
 func compare(what, unit string, ours, theirs []float64, target float64) {
 	a, b := median(ours), median(theirs)
 	goal := "no target"

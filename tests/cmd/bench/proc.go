@@ -10,7 +10,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// cpuOf is the processor time of a process and of its children.
+// cpuOf returns the processor time of a process and its children.
 func cpuOf(pid int) (time.Duration, error) {
 	sum, err := process.CPU(pid)
 	if err != nil {
@@ -18,7 +18,7 @@ func cpuOf(pid int) (time.Duration, error) {
 	}
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
 	if err != nil {
-		return sum, nil //nolint:nilerr // a kernel that does not tell
+		return sum, nil //nolint:nilerr // the kernel does not report children
 	}
 	for field := range strings.FieldsSeq(string(children)) {
 		child, err := strconv.Atoi(field)
@@ -34,7 +34,7 @@ func cpuOf(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// udpDrops is how many packets the sockets at a port had no room for.
+// udpDrops returns the number of packets that the sockets on a port had no room for.
 func udpDrops(port int) (n int, err error) {
 	table, err := os.ReadFile("/proc/net/udp")
 	if err != nil {

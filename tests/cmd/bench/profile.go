@@ -8,15 +8,14 @@ import (
 	"time"
 )
 
-// profileLength is how much time one profile covers.
+// profileLength is the duration covered by one profile.
 const profileLength = 3 * time.Second
 
-// profile writes profiles of what the processor does in a program into a directory, until the program ends:
-// "go tool pprof" merges them.
+// profile writes CPU profiles of a program to a directory until the program exits: "go tool pprof" merges them.
 func profile(ops, dir string) {
 	for {
 		if err := profileOnce(ops, dir); err != nil {
-			return // it has ended
+			return // the program has exited
 		}
 	}
 }

@@ -33,8 +33,8 @@ func heartbeat(p *process.Process, s registered) error {
 	return nil
 }
 
-// benchHeartbeat keeps 10,000 services alive with heartbeats every 10 s, evenly spread, and measures what that costs the
-// platform. Then one service falls silent.
+// benchHeartbeat keeps 10,000 services alive with heartbeats every 10 s, evenly spread, and measures the cost for the platform.
+// Then one service falls silent.
 func benchHeartbeat(o *options) error {
 	const services, interval = 10_000, 10
 	p, all, err := startLoaded(o, services, interval)
@@ -124,7 +124,7 @@ func benchHeartbeat(o *options) error {
 	return nil
 }
 
-// benchStart measures the start with 10,000 services, and memory.
+// benchStart measures start time and memory with 10,000 services.
 func benchStart(o *options) error {
 	p, dir, err := startPlatform(o)
 	if err != nil {

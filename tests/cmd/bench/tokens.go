@@ -27,21 +27,21 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// keyPair is the credentials of an app.
+// keyPair holds the credentials of an app.
 type keyPair struct{ app, accessKeyID, secretKey string }
 
-// basic is the header of a request in which the pair proves itself with its secret.
+// basic returns the header line for HTTP Basic authentication with the pair.
 func (k keyPair) basic() string {
 	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(k.accessKeyID+":"+k.secretKey)) + "\r\n" +
 		"Content-Type: application/x-www-form-urlencoded\r\n"
 }
 
-// secured is a platform with TLS and tokens, and without limits on the rate of requests for tokens.
+// secured is a platform with TLS and tokens, and without rate limits on token requests.
 type secured struct {
 	*process.Process
 	dir    string
 	client *http.Client
-	token  string // of the manager
+	token  string // that of the manager
 }
 
 func startSecured(o *options, args ...string) (*secured, error) {
@@ -72,7 +72,7 @@ func startSecured(o *options, args ...string) (*secured, error) {
 
 func (s *secured) caFile() string { return filepath.Join(s.dir, "pki", "ca.crt") }
 
-// provision makes an app with generated credentials.
+// provision creates an app with generated credentials.
 func provision(client *http.Client, base, token string) (keyPair, error) {
 	app := uuid.NewString()
 	req, err := http.NewRequest(http.MethodPut, base+"/mep/appMng/v1/applications/"+app+"/confs",
@@ -100,7 +100,7 @@ func provision(client *http.Client, base, token string) (keyPair, error) {
 	return keyPair{app, confs.AuthInfo.Credentials.AccessKeyID, string(confs.AuthInfo.Credentials.SecretKey)}, nil
 }
 
-// signings is how many bare ES256 signatures all cores make a second.
+// signings returns the number of bare ES256 signatures that all cores make per second.
 func signings(d time.Duration) (float64, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -129,7 +129,7 @@ func signings(d time.Duration) (float64, error) {
 	return float64(count.Load()) / time.Since(start).Seconds(), nil
 }
 
-// benchToken compares exchanges of credentials for tokens over TLS with bare signatures. Each client has an app of its own.
+// benchToken compares token requests over TLS with bare signatures. Each client has its own app.
 func benchToken(o *options) error {
 	s, err := startSecured(o)
 	if err != nil {
@@ -159,7 +159,7 @@ func benchToken(o *options) error {
 			return status, err
 		}},
 		{name: "SDK-HMAC-SHA256 signature", ask: func(w, n int, c *wire) (int, error) {
-			// The body makes every signature another one, within the same second, too.
+			// The body makes every signature unique, even within the same second.
 			body := fmt.Appendf(nil, `{"n":"%d-%s"}`, n, uuid.NewString())
 			r := &http.Request{Method: http.MethodPost, Host: addr, URL: &url.URL{Path: "/mep/token"}, Header: make(http.Header)}
 			signing.Sign(r, pairs[w].accessKeyID, pairs[w].secretKey, body, time.Now().UTC())
@@ -203,8 +203,8 @@ func benchToken(o *options) error {
 	return nil
 }
 
-// benchAuthorised compares a discovery with a token with the same one without, at a platform in development mode, which checks
-// tokens that are sent and lets others in, too.
+// benchAuthorised compares discovery with and without a token, on a platform in development mode, which verifies tokens but
+// does not require them.
 func benchAuthorised(o *options) error {
 	p, _, err := startLoaded(o, 10_000, 0)
 	if err != nil {
@@ -233,10 +233,10 @@ func benchAuthorised(o *options) error {
 	return nil
 }
 
-// strangers is how many access keys that do not exist are tried.
+// strangers is the number of unknown access keys that are tried.
 const strangers = 1_000_000
 
-// benchLockout tries access keys that do not exist and looks at the memory of the platform.
+// benchLockout tries unknown access keys and checks the memory of the platform.
 func benchLockout(o *options) error {
 	s, err := startSecured(o)
 	if err != nil {

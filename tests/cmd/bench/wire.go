@@ -13,8 +13,7 @@ import (
 	"strconv"
 )
 
-// wire is an HTTP/1.1 client of a few lines: on two cores a full client would use more processor time than the servers it is
-// to measure.
+// wire is a minimal HTTP/1.1 client: on two cores, a full client would use more processor time than the servers it measures.
 type wire struct {
 	addr string
 	conn net.Conn
@@ -32,7 +31,7 @@ func newWires() *wires {
 	return newWiresOver(func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) })
 }
 
-// newTLSWires has connections that trust the CAs of the file. They resume sessions.
+// newTLSWires returns connections that trust the CAs in the file. They resume sessions.
 func newTLSWires(caFile string) (*wires, error) {
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
@@ -72,7 +71,7 @@ func (w *wires) of(worker int, addr string) (*wire, error) {
 	return c, nil
 }
 
-// ask has a worker send a request with JSON in it, and expects the answer to have a status.
+// ask sends a JSON request on behalf of a worker and expects a status.
 func (w *wires) ask(worker int, addr, method, path string, body []byte, want int) error {
 	c, err := w.of(worker, addr)
 	if err != nil {
@@ -85,8 +84,8 @@ func (w *wires) ask(worker int, addr, method, path string, body []byte, want int
 	return err
 }
 
-// do sends a request and reads the answer to its end. It returns the status and the length of the body. header is lines with
-// their ends.
+// do sends a request and reads the complete response. It returns the status and the length of the body. header consists of
+// complete lines with CRLF.
 func (c *wire) do(method, path, header string, body []byte) (status, length int, err error) {
 	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\n%s", method, path, c.addr, header)
 	if body != nil {

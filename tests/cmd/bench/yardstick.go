@@ -22,7 +22,7 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// yardstick runs this program as one of the things the platform is compared with, until it is killed. It prints its address.
+// yardstick runs this program as one of the yardsticks until it is killed. It prints its address.
 func yardstick(which string, args []string) error {
 	switch which {
 	case "yardstick-etcd":
@@ -41,7 +41,7 @@ func yardstick(which string, args []string) error {
 	return fmt.Errorf("no yardstick %q", which)
 }
 
-// yardstickEtcd is an etcd server on TCP, with the settings etcd has by itself.
+// yardstickEtcd is an etcd server on TCP with etcd's default settings.
 func yardstickEtcd(dir string) error {
 	addr, err := process.FreeAddr()
 	if err != nil {
@@ -67,7 +67,7 @@ func yardstickEtcd(dir string) error {
 	return <-e.Err()
 }
 
-// yardstickHTTP is a bare gin handler that writes the bytes of a file.
+// yardstickHTTP is a bare gin handler that writes the content of a file.
 func yardstickHTTP(file string) error {
 	body, err := os.ReadFile(file)
 	if err != nil {
@@ -121,7 +121,7 @@ func startYardstick(which, arg string) (addr string, pid int, stop func(), err e
 	}
 }
 
-// etcd is the yardstick etcd with clients.
+// etcd is the yardstick etcd with its clients.
 type etcd struct {
 	pid     int
 	addr    string
@@ -129,7 +129,7 @@ type etcd struct {
 	process func()
 }
 
-// startEtcd starts an empty one, and makes clients that have a connection each.
+// startEtcd starts an empty etcd and creates clients with a connection each.
 func startEtcd(o *options, conns int) (*etcd, error) {
 	addr, pid, stop, err := startYardstick("yardstick-etcd", filepath.Join(o.dir, uuid.NewString()))
 	if err != nil {
@@ -147,7 +147,7 @@ func startEtcd(o *options, conns int) (*etcd, error) {
 	return e, nil
 }
 
-// of is the client of a worker.
+// of returns the client of a worker.
 func (e *etcd) of(worker int) *clientv3.Client { return e.clients[worker%len(e.clients)] }
 
 func (e *etcd) stop() {

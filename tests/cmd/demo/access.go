@@ -19,7 +19,7 @@ import (
 	"github.com/openmep/mep/api/signing"
 )
 
-// provision lets the MEPM in with what the platform left for it, and gives both apps their credentials.
+// provision authenticates the MEPM with the credential that the platform left for it, and gives both apps their credentials.
 func (s *story) provision(ctx context.Context) {
 	s.step("It has made a CA, a server certificate, a key to encrypt secrets with, and the MEPM's first credential.")
 	bootstrap := s.platform.file("bootstrap", "mepm.json")
@@ -51,7 +51,8 @@ func (s *story) provision(ctx context.Context) {
 	s.consumer = newApp(s.screen, "consumer", s.credentials(creds, consumerID, keys), false)
 }
 
-// showFiles shows what is in the data directory, less the database, and expects secrets to be the owner's alone.
+// showFiles shows the content of the data directory, except the database, and expects secrets to be accessible only to their
+// owner.
 func (s *story) showFiles() {
 	var lines strings.Builder
 	found := make(map[string]fs.FileMode)
@@ -87,7 +88,7 @@ func (s *story) showFiles() {
 	}
 }
 
-// newKeys makes keys as a MEPM may that has a vault of its own.
+// newKeys generates keys as a MEPM with its own vault may do.
 func newKeys() auth.KeyPair {
 	return auth.KeyPair{
 		AccessKeyID: rand.Text()[:signing.AccessKeyIDLength],
@@ -95,7 +96,7 @@ func newKeys() auth.KeyPair {
 	}
 }
 
-// credentials is what the MEPM hands to an app.
+// credentials returns what the MEPM hands to an app.
 func (s *story) credentials(manager *auth.Credentials, appInstanceID string, keys auth.KeyPair) *auth.Credentials {
 	return &auth.Credentials{
 		AccessKeyID: keys.AccessKeyID, SecretKey: keys.SecretKey, AppInstanceID: appInstanceID, Scopes: []string{"mp1"},
@@ -136,7 +137,7 @@ func (s *story) getTokens(ctx context.Context) {
 	s.consumer.token(ctx)
 }
 
-// trespass lets the consumer try what is not its own.
+// trespass makes the consumer try what it is not allowed to do.
 func (s *story) trespass(ctx context.Context, svc *client.Service) {
 	s.step("The consumer tries to remove the producer's service. What belongs to another app is out of its reach.")
 	err := s.consumer.platform.App(producerID).Remove(ctx, svc.Info.SerInstanceID)
@@ -147,7 +148,7 @@ func (s *story) trespass(ctx context.Context, svc *client.Service) {
 	m.refused(ctx, request{method: http.MethodDelete, path: confs(producerID)}, http.StatusForbidden)
 }
 
-// overlap is how long both secret keys of the producer are good.
+// overlap is how long both secret keys of the producer are valid.
 const overlap = 3 * time.Second
 
 func (s *story) rotateSecretKey(ctx context.Context) {
@@ -178,14 +179,14 @@ func (s *story) rotateSecretKey(ctx context.Context) {
 	expect(len(rec.Secrets) == 1, "the producer has %d secret keys, want 1", len(rec.Secrets))
 }
 
-// forget makes a source fetch another token when it is asked for one.
+// forget invalidates the token of a source.
 func forget(ctx context.Context, source *auth.Source) {
 	token, err := source.Token(ctx)
 	must(err)
 	source.Invalidate(token)
 }
 
-// newToken makes an app fetch another token.
+// newToken makes an app fetch a new token.
 func (s *story) newToken(ctx context.Context, a *app) claims {
 	forget(ctx, a.tokens)
 	_, c := a.token(ctx)

@@ -13,22 +13,22 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// app is a MEC app: it calls the platform, and has an HTTP server that the platform calls.
+// app is a MEC app: it calls the platform and has an HTTP server that the platform calls.
 type app struct {
 	*client.App
 	screen   *screen
 	name     string
 	creds    *auth.Credentials
-	signed   bool // asks for tokens with a signature
+	signed   bool // requests tokens with a signature
 	tokens   *auth.Source
 	platform *client.Client
 	support  caller // application support
-	url      string // of its server
+	url      string // of the app's server
 	heard    chan mp1.ServiceReference
 	notices  chan notice
 }
 
-// newApp makes an app that holds the credentials and starts its server.
+// newApp creates an app with the credentials and starts its server.
 func newApp(s *screen, name string, creds *auth.Credentials, signed bool) *app {
 	a := &app{
 		screen: s, name: name, creds: creds, signed: signed,
@@ -46,7 +46,7 @@ func newApp(s *screen, name string, creds *auth.Credentials, signed bool) *app {
 	return a
 }
 
-// client makes an HTTP client that trusts the platform's CA, and nobody else.
+// client returns an HTTP client that trusts only the platform's CA.
 func (a *app) client() *http.Client {
 	h, err := a.creds.HTTPClient()
 	must(err)
@@ -54,7 +54,7 @@ func (a *app) client() *http.Client {
 	return h
 }
 
-// source makes a source of tokens for the app's credentials as they are now.
+// source returns a source of tokens for the app's current credentials.
 func (a *app) source(h *http.Client) *auth.Source {
 	if !a.signed {
 		tokens, err := a.creds.Source(h)
@@ -62,14 +62,14 @@ func (a *app) source(h *http.Client) *auth.Source {
 		return tokens
 	}
 	tokens, err := auth.NewSource(auth.Config{
-		// EdgeGallery's agents know one address, that of Mp1.
+		// EdgeGallery's agents know only one address, that of Mp1.
 		URL: a.creds.URLs["mp1"], AccessKeyID: a.creds.AccessKeyID, SecretKey: a.creds.SecretKey, HTTPClient: h, Signed: true,
 	})
 	must(err)
 	return tokens
 }
 
-// calling makes a client of Mp1.
+// calling returns an Mp1 client.
 func (a *app) calling(h *http.Client, tokens client.TokenSource) *client.Client {
 	c, err := client.New(a.creds.URLs["mp1"], client.WithHTTPClient(h), client.WithTokenSource(tokens))
 	must(err)
@@ -96,11 +96,11 @@ func (a *app) serve() string {
 	mux.HandleFunc("POST /termination", a.takeNotice)
 	mux.HandleFunc("GET /location/v2/zones/{zone}", locate)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(listener) }() // as long as the program runs
+	go func() { _ = server.Serve(listener) }() // until the program exits
 	return "http://" + listener.Addr().String()
 }
 
-// token returns the token the app uses now, and shows what it says.
+// token returns the app's current token and shows its claims.
 func (a *app) token(ctx context.Context) (string, claims) {
 	token, err := a.tokens.Token(ctx)
 	must(err)
@@ -112,21 +112,21 @@ func (a *app) token(ctx context.Context) (string, claims) {
 	return token, c
 }
 
-// refused expects an error to be a refusal of the token service with a status, and returns its code.
+// refused expects err to be a refusal by the token service with a status, and returns its code.
 func refused(err error, status int) (code string) {
 	e, ok := errors.AsType[*auth.Error](err)
 	expect(ok && e.Status == status, "asking for a token led to %v, want a refusal with status %d", err, status)
 	return e.Code
 }
 
-// denied expects an error to be an answer of Mp1 with a status, and returns what it says.
+// denied expects err to be an Mp1 response with a status, and returns its detail.
 func denied(err error, status int) (detail string) {
 	e, ok := errors.AsType[*client.Error](err)
 	expect(ok && e.Status() == status, "the request led to %v, want a problem with status %d", err, status)
 	return e.Problem.Detail
 }
 
-// subscribe asks for notifications about services of a name that are in one of the states after a change.
+// subscribe subscribes to notifications about services with a name that are in one of the states after a change.
 func (a *app) subscribe(ctx context.Context, serName string, states ...mp1.ServiceState) {
 	_, err := a.Subscribe(ctx, mp1.SerAvailabilityNotificationSubscription{
 		CallbackReference: a.url + "/notifications",

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// act is a line of the audit file.
+// act is an entry of the audit file.
 type act struct {
 	Time                                                        time.Time
 	Action, Result, Caller, Client, Via, Source, Target, Detail string
 }
 
-// who did it, as far as that was proven, and with what.
+// who returns the name of the caller, or "nobody" if it was not authenticated.
 func (a act) who() string {
 	name := cmp.Or(a.Caller, "nobody")
 	if strings.HasPrefix(name, "uid:") {
@@ -25,10 +25,10 @@ func (a act) who() string {
 	return cmp.Or(names[name], name)
 }
 
-// String is what is expected of an act.
+// String returns the form used in expectedActs.
 func (a act) String() string { return a.Action + " " + a.Result + " " + a.who() }
 
-// expectedActs is what the audit file has to say of the story, where the same act several times in a row counts once.
+// expectedActs lists the expected entries of the audit file, where consecutive equal ones count once.
 var expectedActs = []string{
 	"credential.create success platform",
 	"token.issue success mepm",
@@ -74,7 +74,7 @@ var expectedActs = []string{
 	"token.issue denied nobody",
 }
 
-// showAudit shows the acts, those that are repeated on one line, and expects them to be those of the story.
+// showAudit shows the entries, combining repeated ones, and expects them to be those of the story.
 func (s *story) showAudit(audited []byte) {
 	var all, acts []act
 	for line := range strings.Lines(string(audited)) {
@@ -82,7 +82,7 @@ func (s *story) showAudit(audited []byte) {
 		must(json.Unmarshal([]byte(line), &a))
 		all = append(all, a)
 	}
-	// Several processes write to the file, and what happens often a moment later.
+	// Several processes write to the file, and frequent events are written with a delay.
 	slices.SortStableFunc(all, func(a, b act) int { return a.Time.Compare(b.Time) })
 	var times []int
 	for _, a := range all {
@@ -112,16 +112,16 @@ func (s *story) showAudit(audited []byte) {
 	expect(slices.Equal(told, expectedActs), "the audit file tells\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(expectedActs, "\n"))
 }
 
-// clip shortens what makes a line too long.
+// clip shortens details that would make a line too long.
 func clip(detail string) string {
 	const most = 60
-	if len(detail) <= most { // in bytes, which are characters here
+	if len(detail) <= most { // in bytes; the text is ASCII
 		return detail
 	}
 	return detail[:most] + "…"
 }
 
-// expectNoSecret looks for all secrets that went by.
+// expectNoSecret searches a text for all secrets seen so far.
 func (s *story) expectNoSecret(where, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

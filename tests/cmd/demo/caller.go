@@ -12,21 +12,21 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// caller makes requests that package client has no method for, with JSON in them and a token.
+// caller sends JSON requests that package client has no method for, with a token.
 type caller struct {
 	url    string
 	client *http.Client
 	token  client.TokenSource
 }
 
-// request is what a caller asks for.
+// request is a request of a caller.
 type request struct {
-	method, path string // below the URL of the caller
-	ifMatch      string // an entity-tag, or nothing
+	method, path string // path is relative to the URL of the caller
+	ifMatch      string // an entity-tag, or ""
 	body         any    // nil: none
 }
 
-// call sends a request, expects the answer to have a status, and decodes its body unless answer is nil. It returns the header.
+// call sends a request, expects a status, and decodes the response body unless answer is nil. It returns the header.
 func (c *caller) call(ctx context.Context, r request, status int, answer any) http.Header {
 	resp, err := c.send(ctx, r)
 	must(err)
@@ -39,7 +39,7 @@ func (c *caller) call(ctx context.Context, r request, status int, answer any) ht
 	return resp.Header
 }
 
-// refused sends a request, expects the platform to refuse it with a status, and returns why.
+// refused sends a request, expects the platform to refuse it with a status, and returns the reason.
 func (c *caller) refused(ctx context.Context, r request, status int) (detail string) {
 	var why problem.Details
 	c.call(ctx, r, status, &why)

@@ -17,7 +17,7 @@ const (
 	consumerRule = "tiles"
 )
 
-// trafficRule is a rule for packets to an address.
+// trafficRule returns a rule for packets to an address.
 func trafficRule(id string, priority int, action mp1.TrafficAction, to string, out ...mp1.DestinationInterface) mp1.TrafficRule {
 	return mp1.TrafficRule{
 		TrafficRuleID: id, FilterType: mp1.FilterFlow, Priority: &priority, Action: action, State: mp1.RuleActive, DstInterface: out,
@@ -25,21 +25,21 @@ func trafficRule(id string, priority int, action mp1.TrafficAction, to string, o
 	}
 }
 
-// toHost sends packets to a machine on this side.
+// toHost is a destination interface that sends packets to a local machine.
 func toHost(address string) mp1.DestinationInterface {
 	return mp1.DestinationInterface{InterfaceType: mp1.InterfaceIP, DstIPAddress: address}
 }
 
-// beReadyTooEarly lets an app say that it runs before anybody knows what that means.
+// beReadyTooEarly makes an app confirm that it is ready before it has been configured.
 func (s *story) beReadyTooEarly(ctx context.Context) {
 	s.step("The producer says that it is ready. It is too early: the MEPM has not configured the platform for it.")
 	s.producer.support.refused(ctx, ready, http.StatusConflict)
 }
 
-// ready is how an app says that it runs.
+// ready is the request with which an app confirms that it is running.
 var ready = request{method: http.MethodPost, path: "/confirm_ready", body: mp1.AppReadyConfirmation{Indication: mp1.IndicationReady}}
 
-// configure lets the MEPM configure the platform for both apps.
+// configure makes the MEPM configure the platform for both apps.
 func (s *story) configure(ctx context.Context) {
 	wanted := mm5.ConfigPlatformForAppRequest{
 		AppName:            "producer",
@@ -83,7 +83,7 @@ func (s *story) configure(ctx context.Context) {
 	expectResults(s.manager.look(ctx, operation, mm5.OperationCompleted), mm5.RuleNotApplied, consumerRule)
 }
 
-// expectResults expects an operation to report the same of all the rules.
+// expectResults expects an operation to report the same result for all rules.
 func expectResults(op mm5.AppLcmOpOcc, result mm5.RuleProgress, ruleIDs ...string) {
 	for _, r := range op.RuleResults {
 		expect(r.Result == result, "the rule %s is %s, want %s", r.RuleID, r.Result, result)
@@ -94,7 +94,7 @@ func expectResults(op mm5.AppLcmOpOcc, result mm5.RuleProgress, ruleIDs ...strin
 	expect(len(op.RuleResults) == len(ruleIDs), "the operation reports on %d rules, want %d", len(op.RuleResults), len(ruleIDs))
 }
 
-// becomeReady lets both apps run: their rules come in force.
+// becomeReady makes both apps confirm that they are ready: their rules come into force.
 func (s *story) becomeReady(ctx context.Context) {
 	s.step("Now the producer may be ready. Its name has an address at once.")
 	s.producer.support.call(ctx, ready, http.StatusNoContent, nil)
@@ -116,7 +116,7 @@ func (s *story) becomeReady(ctx context.Context) {
 	expect(status.Lifecycle == mm5.LifecycleStarted && applied(), "the consumer is %+v", status)
 }
 
-// switchRule lets the producer switch one of its rules off.
+// switchRule makes the producer switch one of its rules off.
 func (s *story) switchRule(ctx context.Context) {
 	s.step("The producer needs its rule %q no more, and switches it off, if nobody changed it since it was read.", testRule)
 	path := "/traffic_rules/" + testRule

@@ -19,8 +19,8 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// controller is the controller of the data plane, such as a UPF manager: the platform posts to it which traffic rules of an app
-// are to be in force, all of them every time.
+// controller is a data plane controller, such as a UPF manager: the platform posts to it the complete set of an app's traffic
+// rules to be in force.
 type controller struct {
 	screen *screen
 	secret string // shared with the platform
@@ -29,16 +29,16 @@ type controller struct {
 	fault  chan error
 }
 
-// set is what the platform posts.
+// set is the body posted by the platform.
 type set struct {
 	Kind          string            `json:"kind"`
 	AppInstanceID string            `json:"appInstanceId"`
 	TrafficRules  []mp1.TrafficRule `json:"trafficRules"`
 
-	text []byte // as it came
+	text []byte // as received
 }
 
-// newController starts a controller that hears of the app instances.
+// newController starts a controller for the app instances.
 func newController(s *screen, appInstanceIDs ...string) *controller {
 	c := &controller{screen: s, secret: rand.Text() + rand.Text(), told: make(map[string]chan set), fault: make(chan error, 1)}
 	s.secret(c.secret)
@@ -49,16 +49,16 @@ func newController(s *screen, appInstanceIDs ...string) *controller {
 	must(err)
 	c.url = "http://" + listener.Addr().String() + "/rules"
 	server := &http.Server{Handler: c, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(listener) }() // as long as the program runs
+	go func() { _ = server.Serve(listener) }() // until the program exits
 	return c
 }
 
-// ServeHTTP takes what the platform posts. It is shown when the story comes to it.
+// ServeHTTP receives posts of the platform, which are shown at the appropriate point of the story.
 func (c *controller) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := c.take(r); err != nil {
 		select {
 		case c.fault <- err:
-		default: // the first one is enough
+		default: // the first fault is enough
 		}
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -90,7 +90,7 @@ func (c *controller) take(r *http.Request) error {
 	return nil
 }
 
-// verify checks that the platform, who alone has the secret, signed the time and the body just now.
+// verify checks that the platform, the only other holder of the secret, has just signed the time and the body.
 func (c *controller) verify(h http.Header, body []byte) error {
 	const tolerance = 5 * time.Second
 	at := h.Get("X-Mep-Timestamp")
@@ -104,7 +104,7 @@ func (c *controller) verify(h http.Header, body []byte) error {
 	return nil
 }
 
-// signature is that of a body at a time, in seconds since 1970.
+// signature returns the signature of a body at a time in seconds since 1970.
 func (c *controller) signature(at string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(c.secret))
 	mac.Write([]byte(at + "."))
@@ -112,7 +112,8 @@ func (c *controller) signature(at string, body []byte) string {
 	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// hears waits until the controller is told of an app, shows what, and expects the rules with the ids to be in force from now on.
+// hears waits until the controller receives the rules of an app, shows them, and expects the rules with the ids to be in force
+// now.
 func (c *controller) hears(ctx context.Context, appInstanceID string, ruleIDs ...string) {
 	select {
 	case <-ctx.Done():
@@ -132,8 +133,8 @@ func (c *controller) hears(ctx context.Context, appInstanceID string, ruleIDs ..
 	}
 }
 
-// heardAll expects the controller to have been told of nothing that the story does not know of, but for what makes no difference:
-// that there are no rules of an app that has none.
+// heardAll expects the controller to have received nothing that the story has not shown, except empty sets for apps without
+// rules.
 func (c *controller) heardAll() {
 	for id, heard := range c.told {
 		for len(heard) > 0 {

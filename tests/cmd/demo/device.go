@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// device is that of somebody who uses the apps. It asks the platform's DNS server for names.
+// device is the device of a user of the apps. It sends queries to the platform's DNS server.
 type device struct {
 	screen *screen
 	server string
@@ -21,24 +21,24 @@ func newDevice(s *screen, server string) *device {
 	return &device{screen: s, server: server, client: &dns.Client{Timeout: time.Second}}
 }
 
-// reply is what a DNS server says: whether that is the last word of one who must know, and records, each as its type and data.
+// reply is a DNS response: its code, whether it is authoritative, and its records, each as type and data.
 type reply struct {
 	rcode         int
 	authoritative bool
 	records       []string
 }
 
-// What is expected of the platform, which knows, and of others, whose answers it passes on.
+// known is an authoritative answer of the platform, passedOn a forwarded answer.
 func known(records ...string) reply    { return reply{dns.RcodeSuccess, true, records} }
 func passedOn(records ...string) reply { return reply{dns.RcodeSuccess, false, records} }
 
-// noSuchName and noSuchRecord are what the platform says of names of its zones.
+// noSuchName and noSuchRecord are negative answers for names in the platform's zones.
 var (
 	noSuchName   = reply{rcode: dns.RcodeNameError, authoritative: true}
 	noSuchRecord = known()
 )
 
-// learns asks a question until the answer is as wanted, for a while, and shows that.
+// learns repeats a query until the answer is as wanted, for a limited time, and shows the answer.
 func (d *device) learns(ctx context.Context, rrtype uint16, name string, want reply) {
 	const askAgain = 2 * time.Millisecond
 	q := new(dns.Msg)
@@ -57,7 +57,7 @@ func (d *device) learns(ctx context.Context, rrtype uint16, name string, want re
 	}
 }
 
-// replyOf is what an answer says.
+// replyOf extracts a reply from a response.
 func replyOf(answer *dns.Msg) reply {
 	r := reply{rcode: answer.Rcode, authoritative: answer.Authoritative}
 	for _, rr := range answer.Answer {
@@ -71,7 +71,7 @@ func (r reply) is(o reply) bool {
 	return r.rcode == o.rcode && r.authoritative == o.authoritative && slices.Equal(r.records, o.records)
 }
 
-// answered shows a question and its answer.
+// answered shows a query and its response.
 func (s *screen) answered(question string, answer *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,7 +23,7 @@ func TestADeviceLearnsWhatTheUpstreamKnows(t *testing.T) {
 	require.NotPanics(t, func() { d.learns(ctx, dns.TypeA, "nothing.example.net.", reply{rcode: dns.RcodeNameError}) })
 	require.Equal(t, 1, u.count(newsName))
 
-	// It goes on asking until the context ends.
+	// It repeats the query until the context ends.
 	require.Panics(t, func() { d.learns(ctx, dns.TypeA, newsName, known("A "+newsAddress)) })
 	require.Greater(t, u.count(newsName), 2)
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/openmep/mep/api/mm5"
 )
 
-// The traffic rule of the app that is configured in EdgeGallery's way, and the name its DNS rule is for.
+// The traffic rule of the app that is configured in EdgeGallery's format, and the name of its DNS rule.
 const (
 	videoRule = "rule1"
 	videoName = "video.mec.example."
 )
 
-// The bodies of EdgeGallery's manager: some values are spelt in its own way, members without a value are there all the same,
+// The request bodies of EdgeGallery's manager: some values have its own spelling, members without a value are present anyway,
 // and no rule has a state.
 const (
 	videoConfs = `{
@@ -35,7 +35,7 @@ const (
 		}]}`
 )
 
-// serveEdgeGallery lets EdgeGallery's manager do what it does for an app, with its own requests.
+// serveEdgeGallery makes EdgeGallery's manager manage an app with its own requests.
 func (s *story) serveEdgeGallery(ctx context.Context) {
 	m := s.manager.as(s.screen, "EdgeGallery's MEPM")
 	appD := "/mepcfg/app_lcm/v1/applications/" + videoID + "/appd_configuration"

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// watcher follows the events of the platform for the MEPM, in the background. When the stream breaks off it goes on after the
-// last event it saw.
+// watcher follows the events of the platform for the MEPM, in the background. It resumes an interrupted stream after the last
+// event it received.
 type watcher struct {
 	manager *manager
 	client  *http.Client
@@ -27,13 +27,13 @@ type watcher struct {
 	last    string // id
 
 	mu      sync.Mutex
-	unshown []event // what came since the story last looked
+	unshown []event // events since the story last looked
 	streams int
 	fault   error
 	news    chan struct{}
 }
 
-// event is one event of the platform, its data as far as it is shown.
+// event is an event of the platform, with the data that is shown.
 type event struct {
 	id, kind string
 	data     struct {
@@ -49,11 +49,11 @@ type event struct {
 	}
 }
 
-// watch begins to follow the events.
+// watch starts following the events.
 func (m *manager) watch(ctx context.Context) *watcher {
 	h, err := m.creds.HTTPClient()
 	must(err)
-	h.Timeout = 0 // of a request as a whole, which has no end here
+	h.Timeout = 0 // of an entire request, which is endless here
 	w := &watcher{manager: m, client: h, ended: make(chan struct{}), news: make(chan struct{}, 1)}
 	ctx, w.stop = context.WithCancel(ctx)
 	connected := make(chan struct{})
@@ -69,13 +69,13 @@ func (m *manager) watch(ctx context.Context) *watcher {
 	return w
 }
 
-// close stops to follow.
+// close stops following the events.
 func (w *watcher) close() {
 	w.stop()
 	<-w.ended
 }
 
-// follow reads one stream after the other until ctx ends or something comes that must not.
+// follow reads one stream after another until ctx ends or something invalid is received.
 func (w *watcher) follow(ctx context.Context, connected func()) {
 	const lookAgain = 20 * time.Millisecond
 	for ctx.Err() == nil {
@@ -99,7 +99,7 @@ func (w *watcher) follow(ctx context.Context, connected func()) {
 	}
 }
 
-// open begins a stream. It waits for a platform that is not there.
+// open opens a stream. It waits for a platform that is unavailable.
 func (w *watcher) open(ctx context.Context) (*http.Response, error) {
 	token, err := w.manager.tokens.Token(ctx)
 	if err != nil {
@@ -123,7 +123,7 @@ func (w *watcher) open(ctx context.Context) (*http.Response, error) {
 		}
 		if err == nil {
 			_ = resp.Body.Close()
-			if resp.StatusCode != http.StatusServiceUnavailable { // which is what it says while it starts
+			if resp.StatusCode != http.StatusServiceUnavailable { // sent while the platform starts
 				return nil, fmt.Errorf("the events were answered %s", resp.Status)
 			}
 		}
@@ -135,14 +135,14 @@ func (w *watcher) open(ctx context.Context) (*http.Response, error) {
 	}
 }
 
-// read takes events until the stream breaks off.
+// read receives events until the stream is interrupted.
 func (w *watcher) read(stream io.Reader) error {
 	var e event
 	var data []byte
 	for lines := bufio.NewScanner(stream); lines.Scan(); {
 		field, value, _ := bytes.Cut(lines.Bytes(), []byte(": "))
 		switch {
-		case len(lines.Bytes()) == 0 && data == nil: // the end of what was no event
+		case len(lines.Bytes()) == 0 && data == nil: // the end of a block without an event
 			w.last, e = cmp.Or(e.id, w.last), event{}
 		case len(lines.Bytes()) == 0:
 			if err := json.Unmarshal(data, &e.data); err != nil {
@@ -182,7 +182,7 @@ func (w *watcher) wake() {
 	}
 }
 
-// later reports whether an id, REVISION-INDEX or REVISION for the whole of it, is after another one.
+// later reports whether an id, either REVISION-INDEX or REVISION for the whole revision, is after another one.
 func later(before, id string) bool {
 	place := func(id string) [2]int {
 		revision, index, single := strings.Cut(id, "-")
@@ -197,7 +197,7 @@ func later(before, id string) bool {
 	return slices.Compare(a[:], b[:]) < 0
 }
 
-// sees waits until all of these have come, in whatever order, and shows everything that has come since it was last called.
+// sees waits until all wanted events have been received, in any order, and shows all events since its last call.
 func (w *watcher) sees(ctx context.Context, s *screen, wanted ...string) {
 	deadline := time.After(patience)
 	for {
@@ -225,7 +225,7 @@ func (w *watcher) sees(ctx context.Context, s *screen, wanted ...string) {
 	}
 }
 
-// count is how many streams there were.
+// count returns the number of streams so far.
 func (w *watcher) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -244,7 +244,7 @@ func table(events []event) string {
 
 func (e event) whose() string { return cmp.Or(names[e.data.AppInstanceID], e.data.AppInstanceID) }
 
-// String is what is expected of an event.
+// String returns the form in which events are expected.
 func (e event) String() string { return e.kind + " " + e.whose() + " " + e.what() }
 
 func (e event) what() string {

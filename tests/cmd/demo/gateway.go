@@ -14,13 +14,13 @@ import (
 	"github.com/openmep/mep/api/problem"
 )
 
-// What is asked of the service of the producer, and who asks with an API key.
+// The request to the producer's service, and the caller that uses an API key.
 const (
 	throughGateway = "/services/" + location + "/zones/7"
 	partner        = "weather-partner"
 )
 
-// position is what the service of the producer answers: what it was asked for, and what it was told of who asks.
+// position is the response of the producer's service: the request, and what the gateway said about the caller.
 type position struct {
 	Path   string `json:"path"`
 	Zone   string `json:"zone"`
@@ -29,7 +29,7 @@ type position struct {
 	Secret bool   `json:"secret"` // whether there was a token or a key in the request
 }
 
-// locate is the service of the producer. It believes the gateway who calls.
+// locate is the producer's service. It trusts the gateway's statement about the caller.
 func locate(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(position{
@@ -45,7 +45,7 @@ type visitor struct {
 	proof  func(ctx context.Context, h http.Header)
 }
 
-// visits is an app that calls with its token.
+// visits returns a visitor for an app that calls with its token.
 func (s *story) visits(a *app) *visitor {
 	return &visitor{s, a.support.client, func(ctx context.Context, h http.Header) {
 		token, err := a.tokens.Token(ctx)
@@ -54,8 +54,8 @@ func (s *story) visits(a *app) *visitor {
 	}}
 }
 
-// asks calls the service, expects a status, and returns the header and the body of the answer. Fields are names and values of further
-// header fields.
+// asks calls the service, expects a status, and returns the header and the body of the response. fields are names and values of
+// additional header fields.
 func (v *visitor) asks(ctx context.Context, status int, fields ...string) (http.Header, []byte) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.platform.running.URL("gateway")+throughGateway, http.NoBody)
 	must(err)
@@ -71,7 +71,7 @@ func (v *visitor) asks(ctx context.Context, status int, fields ...string) (http.
 	return resp.Header, body
 }
 
-// reaches expects the service to be reached, and to be told who calls and no secret.
+// reaches expects the call to reach the service, with the caller's identity and without a secret.
 func (v *visitor) reaches(ctx context.Context, caller string, fields ...string) http.Header {
 	header, body := v.asks(ctx, http.StatusOK, fields...)
 	var got position
@@ -81,7 +81,7 @@ func (v *visitor) reaches(ctx context.Context, caller string, fields ...string) 
 	return header
 }
 
-// isRefused expects the call to be refused with a status for a reason that has words in it.
+// isRefused expects the call to be refused with a status and a reason that contains words.
 func (v *visitor) isRefused(ctx context.Context, status int, words string, fields ...string) http.Header {
 	header, body := v.asks(ctx, status, fields...)
 	var why problem.Details
@@ -90,7 +90,7 @@ func (v *visitor) isRefused(ctx context.Context, status int, words string, field
 	return header
 }
 
-// useGateway lets the consumer, and others, call the service of the producer through the gateway.
+// useGateway makes the consumer and others call the producer's service through the gateway.
 func (s *story) useGateway(ctx context.Context) {
 	consumer := s.visits(s.consumer)
 	s.step("The consumer calls the service through the gateway, with its token. The service hears who calls, and sees no token.")
@@ -109,7 +109,7 @@ func (s *story) useGateway(ctx context.Context) {
 	s.shareFreely(ctx, consumer, id)
 }
 
-// gatewayManager is the MEPM at the management of the gateway.
+// gatewayManager returns the MEPM as a caller of the gateway's management.
 func (s *story) gatewayManager() *caller {
 	management := s.manager.caller
 	management.url = s.platform.running.URL("gateway-management") + gateway.Base
@@ -121,7 +121,7 @@ func (s *story) setPolicy(ctx context.Context, p gateway.Policy, status int) {
 	s.gatewayManager().call(ctx, request{method: http.MethodPut, path: "/policies/" + location, body: p}, status, nil)
 }
 
-// letPartnerIn gives somebody a key who has no token, and takes it away.
+// letPartnerIn gives an API key to a partner without tokens, and deletes it.
 func (s *story) letPartnerIn(ctx context.Context, stranger *visitor) {
 	s.step("The MEPM makes an API key for a partner who has no tokens, good for this service. It is shown this once.")
 	var key gateway.APIKey
@@ -140,7 +140,7 @@ func (s *story) letPartnerIn(ctx context.Context, stranger *visitor) {
 	stranger.isRefused(ctx, http.StatusUnauthorized, "API key is not in force", "X-Api-Key", key.Key)
 }
 
-// limitConsumers lets a quota run out.
+// limitConsumers exhausts a quota.
 func (s *story) limitConsumers(ctx context.Context, consumer *visitor) {
 	s.step("The MEPM lets each consumer make 2 calls a day. The third one gets 429, and learns when to try again.")
 	s.setPolicy(ctx, gateway.Policy{Quotas: []gateway.Quota{{Calls: 2, Per: gateway.PerDay}}}, http.StatusCreated)
@@ -155,7 +155,7 @@ func (s *story) limitConsumers(ctx context.Context, consumer *visitor) {
 	s.visits(s.producer).reaches(ctx, producerID)
 }
 
-// shareOnRequest lets the producer decide who uses its service.
+// shareOnRequest makes the producer decide who may use its service.
 func (s *story) shareOnRequest(ctx context.Context, consumer *visitor) (id string) {
 	s.step("From now on the service is shared on request. The consumer applies for access, at the gateway.")
 	s.setPolicy(ctx, gateway.Policy{Sharing: gateway.SharingConditional}, http.StatusOK)
@@ -180,19 +180,19 @@ func (s *story) shareOnRequest(ctx context.Context, consumer *visitor) (id strin
 	return applied.ID
 }
 
-// accessAs is an app at the access requests.
+// accessAs returns a caller for access requests on behalf of an app.
 func (s *story) accessAs(a *app) *caller {
 	return &caller{url: s.platform.running.URL("gateway") + gateway.Base + "/access_requests", client: a.support.client, token: a.support.token}
 }
 
-// explainCall has the gateway say why.
+// explainCall makes the gateway explain its decision.
 func (s *story) explainCall(ctx context.Context) {
 	s.step("The operator has that explained.")
 	printed := s.mep(ctx, "gateway", "explain", http.MethodGet, throughGateway, "--consumer", consumerID)
 	expect(strings.Contains(printed, "403") && strings.Contains(printed, "shared on request"), "the explanation is %s", printed)
 }
 
-// shareFreely lets everybody in again.
+// shareFreely gives everybody access again.
 func (s *story) shareFreely(ctx context.Context, consumer *visitor, id string) {
 	s.step("The consumer withdraws its request, and the MEPM the policy: the service is shared as it was.")
 	s.accessAs(s.consumer).call(ctx, request{method: http.MethodDelete, path: "/" + id}, http.StatusNoContent, nil)
@@ -200,13 +200,13 @@ func (s *story) shareFreely(ctx context.Context, consumer *visitor, id string) {
 	consumer.reaches(ctx, consumerID)
 }
 
-// callTooLate expects the route to be gone with the service.
+// callTooLate expects the route to have been removed with the service.
 func (s *story) callTooLate(ctx context.Context) {
 	s.step("The gateway knows no way there either.")
 	s.visits(s.consumer).isRefused(ctx, http.StatusNotFound, "no active service")
 }
 
-// showCalls shows some of what was written down of the calls, and looks for secrets there.
+// showCalls shows some access records and searches them for secrets.
 func (s *story) showCalls() {
 	s.step("Every call through the gateway has a record in data/access/access.jsonl. The last one:")
 	written, err := os.ReadFile(s.platform.file("access", "access.jsonl"))

@@ -9,14 +9,14 @@ import (
 const (
 	indent = "      "
 	width  = 110 // of a line of JSON
-	// longBody is from how many lines on a body is not shown twice.
+	// longBody is the number of lines from which a body is shown only once.
 	longBody = 7
 )
 
-// secretMembers are the members of JSON objects whose values are not shown.
+// secretMembers are the members of JSON objects whose values are hidden.
 var secretMembers = map[string]bool{"secretKey": true, "access_token": true, "refresh_token": true, "key": true}
 
-// pretty lays JSON out in few lines, without secrets. Of a long body that was shown before it says in which step that was.
+// pretty formats JSON compactly, without secrets. For a long body that was shown before, it refers to that step.
 func (s *screen) pretty(body []byte) string {
 	if !json.Valid(body) {
 		return ""
@@ -34,14 +34,14 @@ func (s *screen) pretty(body []byte) string {
 	return text
 }
 
-// layout sets a JSON value on one line when it fits there, else over as few lines as possible.
+// layout formats a JSON value on one line if it fits, or else on as few lines as possible.
 func (s *screen) layout(dec *json.Decoder, indent string, secret bool) string {
 	token, _ := dec.Token()
 	start, isDelim := token.(json.Delim)
 	if !isDelim {
 		return s.scalar(token, secret)
 	}
-	var lines []string // the members or elements, as many on one as there is room for
+	var lines []string // the members or elements, as many per line as fit
 	for dec.More() {
 		item, secret := "", secret
 		if start == '{' {

@@ -1,9 +1,9 @@
-// Command demo tells the story of two MEC apps on a platform it starts itself, secure as it is by default: the MEPM gives both
-// their credentials and configures the platform for them, their traffic rules reach the data plane, their names are answered by
-// the DNS server as long as they are in force, one offers a service, the other finds it, hears what becomes of it and calls it
-// through the gateway, keys are replaced meanwhile, who may not do something cannot, and in the end the MEPM terminates both. Every
-// request, answer and notification is real, and shown as it happens, less the secrets. The program fails when anything differs from
-// what it expects, so it is a test as well.
+// Command demo tells the story of two MEC apps on a platform that it starts itself with the secure defaults. The MEPM gives
+// both apps credentials and configures the platform for them. Their traffic rules reach the data plane, and the DNS server
+// answers for their names while the rules are in force. One app offers a service; the other discovers it, is notified of its
+// changes and calls it through the gateway. Meanwhile keys are replaced, and unauthorised requests are refused. In the end the
+// MEPM terminates both apps. Every request, response and notification is real and shown as it happens, without the secrets. The
+// program fails when anything differs from its expectations, so it is also a test.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 	}
 }
 
-// run tells the story and leaves nothing behind: no process, no directory.
+// run tells the story and leaves no process or directory behind.
 func run(ctx context.Context, binary string) (err error) {
 	dir, err := os.MkdirTemp("", "mep-demo-")
 	if err != nil {

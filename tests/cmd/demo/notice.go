@@ -13,7 +13,7 @@ import (
 // notice is the notification that an app is about to be stopped or terminated.
 type notice struct {
 	mp1.AppTerminationNotification
-	id string // the same when it is sent again
+	id string // unchanged when it is sent again
 }
 
 // takeNotice receives notices at the app's server.
@@ -27,7 +27,7 @@ func (a *app) takeNotice(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// subscribeToNotices asks to be told before the app is stopped or terminated.
+// subscribeToNotices subscribes to notices that the app is about to be stopped or terminated.
 func (a *app) subscribeToNotices(ctx context.Context) {
 	var made mp1.AppTerminationNotificationSubscription
 	a.support.call(ctx, request{method: http.MethodPost, path: "/subscriptions", body: mp1.AppTerminationNotificationSubscription{
@@ -36,7 +36,7 @@ func (a *app) subscribeToNotices(ctx context.Context) {
 	expect(made.Links != nil, "the subscription of the %s has no link to itself", a.name)
 }
 
-// isTold waits for a notice that the app is terminated, shows it, and expects it to leave the app so much time.
+// isTold waits for a notice that the app is being terminated, shows it, and expects it to leave the app the given time.
 func (a *app) isTold(ctx context.Context, left time.Duration) notice {
 	var n notice
 	select {

@@ -10,16 +10,16 @@ import (
 	"github.com/openmep/mep/tests/process"
 )
 
-// platform is a process of the platform's program. It can be started again on the same data and ports.
+// platform is a process of the platform's program. It can be restarted with the same data and ports.
 type platform struct {
 	binary, dir string // dir holds the settings, the data and the log
 	running     *process.Process
 	addresses   []string // arguments for the next start
-	logs        string   // of the processes that have ended
+	logs        string   // of the processes that have exited
 }
 
-// settings is the configuration file: where the data, the data plane and another DNS server are, and what apps on loopback and little patience
-// need.
+// settings is the configuration file: the locations of the data, the data plane and another DNS server, and settings for apps
+// on loopback and for short waits.
 const settings = `dataDir: %q
 dataplane:
   driver: webhook
@@ -40,13 +40,13 @@ auth:
 
 func (p *platform) configFile() string { return filepath.Join(p.dir, "mep.yaml") }
 
-// file is the path of a file in the data directory.
+// file returns the path of a file in the data directory.
 func (p *platform) file(path ...string) string {
 	return filepath.Join(append([]string{p.dir, "data"}, path...)...)
 }
 
-// configure writes the configuration file, and the secret shared with the controller into one of its own, and returns the
-// text of the former.
+// configure writes the configuration file and, into a separate file, the secret shared with the controller. It returns the text
+// of the former.
 func (p *platform) configure(c *controller, u *upstream) (string, error) {
 	secretFile := filepath.Join(p.dir, "controller.secret")
 	if err := os.WriteFile(secretFile, []byte(c.secret), 0o600); err != nil {
@@ -56,7 +56,7 @@ func (p *platform) configure(c *controller, u *upstream) (string, error) {
 	return text, os.WriteFile(p.configFile(), []byte(text), 0o600)
 }
 
-// start runs the program and waits until it is ready. The ports it got are kept for the next start.
+// start starts the program and waits until it is ready. It keeps the ports for the next start.
 func (p *platform) start() error {
 	running, err := process.StartSecure(p.binary, p.dir, append([]string{"--config", p.configFile()}, p.addresses...)...)
 	if err != nil {
@@ -71,15 +71,15 @@ func (p *platform) start() error {
 	return nil
 }
 
-// command runs a command of the program as the operator does, beside the running platform.
+// command runs a command of the program as the operator does, alongside the running platform.
 func (p *platform) command(ctx context.Context, words ...string) (string, error) {
 	return process.Output(ctx, p.binary, append(words, "--config", p.configFile())...)
 }
 
-// mp1 is the URL of Mp1.
+// mp1 returns the URL of Mp1.
 func (p *platform) mp1() string { return p.running.URL("mp1") }
 
-// kill ends the process as kill -9 does, and waits for its end. It does nothing when there is no process.
+// kill kills the process as kill -9 does and waits for its end. It does nothing when there is no process.
 func (p *platform) kill() {
 	if p.running != nil {
 		p.running.Kill()
@@ -87,7 +87,7 @@ func (p *platform) kill() {
 	}
 }
 
-// stop ends the process by SIGTERM.
+// stop stops the process with SIGTERM.
 func (p *platform) stop() error {
 	err := p.running.Stop()
 	p.keepLog()
@@ -96,7 +96,7 @@ func (p *platform) stop() error {
 
 func (p *platform) keepLog() { p.logs += p.running.WholeLog() }
 
-// logged is what the platform has logged since its last start.
+// logged returns what the platform has logged since its last start.
 func (p *platform) logged() string {
 	if p.running == nil {
 		return ""

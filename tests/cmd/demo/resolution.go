@@ -14,7 +14,7 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// The DNS rules of the producer, and the names they are for. The last one is not of the platform's zones.
+// The DNS rules of the producer and their names. The last name is outside the platform's zones.
 const (
 	nameRule     = "name"
 	name6Rule    = "name6"
@@ -23,16 +23,16 @@ const (
 	mapsName     = "maps.mec.example."
 )
 
-// The answers to questions for these names while the rules are in force.
+// The answers to queries for these names while the rules are in force.
 var (
 	here     = known("A 192.0.2.10")
 	here6    = known("AAAA 2001:db8::10")
 	override = known("A 192.0.2.20")
-	// alias is that of a record of the management.
+	// alias is the answer for the record added through the management API.
 	alias = known("CNAME "+locationName, "A 192.0.2.10")
 )
 
-// dnsRule makes a name known.
+// dnsRule returns a rule that resolves a name to an address.
 func dnsRule(id, name, address string) mp1.DNSRule {
 	ttl, family := int64(60), mp1.IPv4
 	if strings.Contains(address, ":") {
@@ -43,14 +43,14 @@ func dnsRule(id, name, address string) mp1.DNSRule {
 	}
 }
 
-// dnsRules are those of the producer.
+// dnsRules returns the rules of the producer.
 func dnsRules() []mp1.DNSRule {
 	return []mp1.DNSRule{
 		dnsRule(nameRule, locationName, "192.0.2.10"), dnsRule(name6Rule, locationName, "2001:db8::10"), dnsRule(overrideRule, cdnName, "192.0.2.20"),
 	}
 }
 
-// askTooEarly lets a device ask for names whose rules are not in force.
+// askTooEarly makes a device query names whose rules are not in force.
 func (s *story) askTooEarly(ctx context.Context) {
 	s.step("A device asks the platform's DNS server. The producer does not run: its name, in a zone of the platform, does not exist.")
 	_, server, _ := strings.Cut(s.platform.running.URL("dns"), "://")
@@ -63,7 +63,7 @@ func (s *story) askTooEarly(ctx context.Context) {
 	expect(s.upstream.count(cdnName) == 1, "the upstream was asked %d times", s.upstream.count(cdnName))
 }
 
-// askInTime lets it ask again once they are.
+// askInTime makes the device query them again once they are in force.
 func (s *story) askInTime(ctx context.Context, since time.Time) {
 	s.device.learns(ctx, dns.TypeA, locationName, here)
 	s.note("%.1f ms after the answer to the producer", time.Since(since).Seconds()*1e3)
@@ -76,7 +76,7 @@ func (s *story) askInTime(ctx context.Context, since time.Time) {
 	s.dig(ctx)
 }
 
-// dig asks with the program of that name where it is installed.
+// dig queries with the program dig, if it is installed.
 func (s *story) dig(ctx context.Context) {
 	program, err := exec.LookPath("dig")
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *story) dig(ctx context.Context) {
 	expect(strings.Contains(string(printed), "Location.MEC.example.") && strings.Contains(string(printed), "2001:db8::10"), "dig did not find the address")
 }
 
-// switchNames lets the producer switch its DNS rules.
+// switchNames makes the producer switch its DNS rules.
 func (s *story) switchNames(ctx context.Context) {
 	s.step("The producer switches its IPv4 address off, over Mp1, then the other one. A name without addresses does not exist.")
 	s.switchName(ctx, nameRule, mp1.RuleInactive)
@@ -116,7 +116,7 @@ func (s *story) switchName(ctx context.Context, ruleID string, state mp1.RuleSta
 	expect(rule.State == state, "the rule is %+v", rule)
 }
 
-// manageNames lets the MEPM add a record, and the operator look into that.
+// manageNames makes the MEPM add a record, and the operator inspect it.
 func (s *story) manageNames(ctx context.Context) {
 	s.step("The MEPM adds a record of its own over the management of the DNS server: another name for the same.")
 	management := s.manager.caller
@@ -131,7 +131,7 @@ func (s *story) manageNames(ctx context.Context) {
 	expect(strings.Contains(printed, nameRule) && strings.Contains(printed, producerID), "the trace does not say where the answer comes from")
 }
 
-// askForService lets a device find the service of the producer by its name.
+// askForService makes a device discover the producer's service by its name.
 func (s *story) askForService(ctx context.Context, serInstanceID string) {
 	const zone = "." + location + ".svc.mec.example."
 	s.step("The DNS server has a name for the service, too, with the port it is at.")
@@ -149,7 +149,7 @@ func (s *story) askAgain(ctx context.Context) {
 	s.device.learns(ctx, dns.TypeA, cdnName, override)
 }
 
-// askTooLate expects nothing to be left of the producer's names.
+// askTooLate expects the producer's names to be gone.
 func (s *story) askTooLate(ctx context.Context) {
 	s.step("Its names are gone: what the record of the MEPM leads to does not exist, and the overridden name is again what it is elsewhere.")
 	s.device.learns(ctx, dns.TypeA, mapsName, reply{dns.RcodeNameError, true, []string{"CNAME " + locationName}})

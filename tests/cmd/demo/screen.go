@@ -10,16 +10,16 @@ import (
 	"sync"
 )
 
-// screen shows what happens, one block at a time, and no secret.
+// screen shows what happens, one block at a time, without secrets.
 type screen struct {
 	mu      sync.Mutex
 	out     io.Writer
-	shown   bytes.Buffer // all that was
+	shown   bytes.Buffer // everything shown so far
 	colour  bool
 	steps   int
 	shorter *strings.Replacer
-	secrets map[string]bool // all that went by
-	bodies  map[string]int  // in which step a long body was shown
+	secrets map[string]bool // all secrets seen so far
+	bodies  map[string]int  // the step in which a long body was shown
 }
 
 func newScreen(out *os.File) *screen {
@@ -33,7 +33,7 @@ func newScreen(out *os.File) *screen {
 	return s
 }
 
-// abbreviate names what is written shorter from now on: a text, what stands for it, and so on.
+// abbreviate sets the abbreviations used from now on: pairs of a text and its replacement.
 func (s *screen) abbreviate(oldnew ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +65,7 @@ func (s *screen) note(format string, args ...any) {
 	fmt.Fprintf(s.out, "   (%s)\n", s.short(fmt.Sprintf(format, args...)))
 }
 
-// text shows lines that come from the platform, or from a file, below what they are.
+// text shows lines from the platform or from a file below a heading.
 func (s *screen) text(what, lines string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +75,7 @@ func (s *screen) text(what, lines string) {
 	}
 }
 
-// json shows a document below what it is.
+// json shows a document below a heading.
 func (s *screen) json(what string, document []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +84,7 @@ func (s *screen) json(what string, document []byte) {
 
 var uuids = regexp.MustCompile(`\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`)
 
-// short leaves out what makes lines long and says little.
+// short shortens long parts of a text that carry little information.
 func (s *screen) short(text string) string {
 	return uuids.ReplaceAllString(s.shorter.Replace(text), "$1…")
 }
@@ -92,15 +92,15 @@ func (s *screen) short(text string) string {
 // hidden stands for a secret.
 const hidden = "••••"
 
-// hide remembers a secret, a token, or what proves that somebody has one, to look for it everywhere in the end. What it returns
-// is shown in its place.
+// hide records a secret, a token, or a proof of possession, so that the output can be searched for it in the end. It returns
+// the replacement to show.
 func (s *screen) hide(secret string) string {
-	// The last part of a token is its signature: the others are no secret, and of no use without it.
+	// The last part of a token is its signature: the other parts are not secret, and useless without it.
 	s.secrets[secret[strings.LastIndexByte(secret, '.')+1:]] = true
 	return hidden
 }
 
-// secret is hide for what does not pass the screen.
+// secret is like hide for secrets that are not shown on the screen.
 func (s *screen) secret(secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

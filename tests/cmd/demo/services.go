@@ -99,7 +99,7 @@ func (s *story) changeTooLate(ctx context.Context, info mp1.ServiceInfo, staleET
 	expect(client.IsPreconditionFailed(err), "a stale If-Match led to %v, want a problem with status 412", err)
 }
 
-// restart kills the platform as kill -9 does and starts it again.
+// restart kills the platform as kill -9 does and restarts it.
 func (s *story) restart() {
 	p := s.platform
 	url, start := p.mp1(), time.Now()

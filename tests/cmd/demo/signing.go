@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// rotateSigningKey lets the operator replace the key that signs tokens while both apps work.
+// rotateSigningKey makes the operator replace the token signing key while both apps are working.
 func (s *story) rotateSigningKey(ctx context.Context) {
 	s.step("While both apps keep calling, the operator has the key replaced that signs tokens.")
 	old := s.listKeys(ctx, "signing")[0]

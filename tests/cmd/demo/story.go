@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The two apps, one more that EdgeGallery's manager configures, and the service the first one offers.
+// The two apps, a third one that EdgeGallery's manager configures, and the service that the first one offers.
 const (
 	producerID = "5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f"
 	consumerID = "f81d4fae-7dec-41d0-a765-00a0c91e6bf6"
@@ -15,10 +15,10 @@ const (
 	location   = "location"
 )
 
-// names are those of the apps.
+// names holds the names of the apps.
 var names = map[string]string{producerID: "producer", consumerID: "consumer", videoID: "video"}
 
-// patience is how long the story waits for what has to happen.
+// patience is how long the story waits for an expected event.
 const patience = 8 * time.Second
 
 type story struct {
@@ -32,7 +32,7 @@ type story struct {
 	producer, consumer *app
 }
 
-// unexpected ends the story.
+// unexpected is the panic value that ends the story.
 type unexpected struct{ error }
 
 // must ends the story when err is not nil.
@@ -42,14 +42,14 @@ func must(err error) {
 	}
 }
 
-// expect ends the story when something is not as it should be.
+// expect ends the story unless holds is true.
 func expect(holds bool, otherwise string, args ...any) {
 	if !holds {
 		must(fmt.Errorf(otherwise, args...))
 	}
 }
 
-// tell returns an error when the story did not go as expected.
+// tell tells the story and returns an error when it did not go as expected.
 func (s *story) tell(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -119,7 +119,7 @@ func (s *story) end() {
 	s.note("process %d ended with status 0 after %.2f s", s.platform.running.Pid(), time.Since(start).Seconds())
 }
 
-// lookBack shows what the platform wrote down, and looks for secrets there.
+// lookBack shows what the platform recorded and searches it for secrets.
 func (s *story) lookBack() {
 	s.step("What mattered is in the audit file, data/audit/audit.log. Its lines, shortened:")
 	audited, err := os.ReadFile(s.platform.file("audit", "audit.log"))

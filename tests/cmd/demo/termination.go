@@ -12,13 +12,13 @@ import (
 	"github.com/openmep/mep/api/mp1"
 )
 
-// How long the apps are given to end.
+// The time that the apps are given to end.
 const (
 	longGrace  = 20 * time.Second
 	shortGrace = 3 * time.Second
 )
 
-// terminateProducer ends an app that says when it is done.
+// terminateProducer terminates an app that confirms when it is done.
 func (s *story) terminateProducer(ctx context.Context, serInstanceID string) {
 	s.step("The MEPM terminates the producer, and gives it %s to finish its work. The producer hears of it.", longGrace)
 	token, err := s.producer.tokens.Token(ctx)
@@ -46,7 +46,7 @@ func (s *story) terminateProducer(ctx context.Context, serInstanceID string) {
 	s.barred(ctx, s.producer, token)
 }
 
-// terminateConsumer ends an app that does not answer, and the platform crashes meanwhile.
+// terminateConsumer terminates an app that does not respond; the platform crashes meanwhile.
 func (s *story) terminateConsumer(ctx context.Context) {
 	p := s.platform
 	s.step("The MEPM terminates the consumer, too, and gives it %s. The consumer hears of it, and does not answer.", shortGrace)
@@ -85,7 +85,7 @@ func (s *story) terminateConsumer(ctx context.Context) {
 	s.heardAll()
 }
 
-// barred expects an app that had a token to get nothing with it, and no other one.
+// barred expects an app's old token to be refused, and the app to get no new one.
 func (s *story) barred(ctx context.Context, a *app, token string) {
 	_, err := a.platform.Discover(ctx, client.Query{Names: []string{location}})
 	why := denied(err, http.StatusUnauthorized)
@@ -96,7 +96,7 @@ func (s *story) barred(ctx context.Context, a *app, token string) {
 	expect(code == auth.CodeInvalidClient, "asking for a token led to %v", err)
 }
 
-// heardAll expects nobody to have heard of what the story does not know.
+// heardAll expects nobody to have received anything that the story has not shown.
 func (s *story) heardAll() {
 	s.controller.heardAll()
 	for _, a := range []*app{s.producer, s.consumer} {

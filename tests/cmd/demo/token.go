@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// claims is what a token says about itself and its holder. Nothing is verified here: that is the platform's business.
+// claims holds the claims of a token. They are not verified here: that is up to the platform.
 type claims struct {
 	KeyID    string `json:"kid"` // of the header
 	Issuer   string `json:"iss"`
@@ -19,7 +19,7 @@ type claims struct {
 
 func (c claims) life() time.Duration { return time.Duration(c.Expires-c.IssuedAt) * time.Second }
 
-// read reads the header and the payload of a token.
+// read decodes the header and the payload of a token.
 func read(token string) (c claims, err error) {
 	header, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")

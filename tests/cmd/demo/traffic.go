@@ -13,7 +13,7 @@ import (
 	"github.com/openmep/mep/api/client"
 )
 
-// traffic is what an app does in the background, unseen: it calls the platform until it is stopped. A request that fails ends it.
+// traffic calls the platform on behalf of an app in the background, without showing it, until it is stopped or a request fails.
 type traffic struct {
 	app       *app
 	client    *http.Client
@@ -23,13 +23,13 @@ type traffic struct {
 	stopping func() // may be called several times
 	stopped  chan struct{}
 	ended    chan struct{}
-	fault    error // once it has ended
+	fault    error // valid after ended is closed
 
 	mu   sync.Mutex
-	kids []string // the keys of the tokens used, in their order
+	kids []string // the key ids of the tokens used, in order
 }
 
-// The rhythm of the calls, and for how many of them newTokens keeps a token.
+// The interval between calls, and the number of calls for which newTokens keeps a token.
 const (
 	rhythm   = 10 * time.Millisecond
 	perToken = 30
@@ -42,7 +42,7 @@ func newTraffic(a *app) *traffic {
 	return t
 }
 
-// RoundTrip counts the request, and makes an error of an answer that says no before the client may try again.
+// RoundTrip counts the request and turns an error response into an error before the client can retry.
 func (t *traffic) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.requests.Add(1)
 	resp, err := t.transport.RoundTrip(r)
@@ -52,7 +52,7 @@ func (t *traffic) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// start begins to call with tokens of the source.
+// start starts calling with tokens of the source.
 func (t *traffic) start(ctx context.Context, tokens client.TokenSource) {
 	c := t.app.calling(t.client, tokens)
 	go func() {
@@ -84,10 +84,10 @@ func (t *traffic) call(ctx context.Context, c *client.Client) error {
 	}
 }
 
-// sameToken is the token the app has.
+// sameToken returns the app's current token.
 func (t *traffic) sameToken(ctx context.Context) (string, error) { return t.app.tokens.Token(ctx) }
 
-// newTokens makes a source that replaces its token all the time.
+// newTokens returns a source that keeps replacing its token.
 func (t *traffic) newTokens() client.TokenSource {
 	source := t.app.source(t.client)
 	calls, present := 0, ""
@@ -105,7 +105,7 @@ func (t *traffic) newTokens() client.TokenSource {
 	}
 }
 
-// used notes a token.
+// used records the key of a token.
 func (t *traffic) used(token string) error {
 	c, err := read(token)
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *traffic) used(token string) error {
 	return nil
 }
 
-// signedWith is the keys of the tokens used so far, in their order.
+// signedWith returns the key ids of the tokens used so far, in order.
 func (t *traffic) signedWith() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// upstream is a DNS server elsewhere, which knows what is not of this site.
+// upstream is an external DNS server for names outside this site.
 type upstream struct {
 	address string
 
@@ -16,7 +16,7 @@ type upstream struct {
 	asked map[dns.Question]int // names in lower case
 }
 
-// What it knows.
+// The names and addresses that the upstream knows.
 const (
 	cdnName     = "cdn.example.net."
 	cdnAddress  = "203.0.113.80"
@@ -24,21 +24,21 @@ const (
 	newsAddress = "203.0.113.81"
 )
 
-// newUpstream starts one, over UDP and TCP.
+// newUpstream starts an upstream over UDP and TCP.
 func newUpstream() *upstream {
 	u := &upstream{asked: make(map[dns.Question]int)}
-	tcp, err := net.Listen("tcp", "127.0.0.1:0") // first: there may be connections at many ports
+	tcp, err := net.Listen("tcp", "127.0.0.1:0") // first, because many TCP ports may be in use
 	must(err)
 	u.address = tcp.Addr().String()
 	udp, err := net.ListenPacket("udp", u.address)
 	must(err)
 	for _, s := range []*dns.Server{{PacketConn: udp, Handler: u}, {Listener: tcp, Handler: u}} {
-		go func() { _ = s.ActivateAndServe() }() // as long as the program runs
+		go func() { _ = s.ActivateAndServe() }() // until the program exits
 	}
 	return u
 }
 
-// ServeDNS answers a question.
+// ServeDNS answers a query.
 func (u *upstream) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	m := new(dns.Msg)
 	m.SetReply(r)
@@ -60,7 +60,7 @@ func (u *upstream) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	_ = w.WriteMsg(m)
 }
 
-// count is how often it was asked for the address of a name.
+// count returns the number of queries for the address of a name.
 func (u *upstream) count(name string) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -12,21 +12,21 @@ import (
 	"github.com/openmep/mep/api/signing"
 )
 
-// window is a transport that shows the requests of who and their answers.
+// window is a transport that shows the requests of who and their responses.
 type window struct {
 	*screen
 	who       string
 	transport http.RoundTripper
 }
 
-// watched makes a client show what it does on the screen.
+// watched returns a copy of a client that shows its exchanges on the screen.
 func (s *screen) watched(who string, h *http.Client) *http.Client {
 	shown := *h
 	shown.Transport = window{s, who, h.Transport}
 	return &shown
 }
 
-// RoundTrip holds the screen from the request to the answer, so that a notification that overtakes the answer is shown after it.
+// RoundTrip locks the screen from request to response, so that a notification that overtakes the response is shown after it.
 func (w window) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *screen) headers(h http.Header, names ...string) {
 	}
 }
 
-// unproven is an Authorization header without what proves anything, and nothing for a token: almost every request has one.
+// unproven returns an Authorization header without credentials, and "" for a bearer token, which almost every request has.
 func (s *screen) unproven(authorization string) string {
 	switch scheme, rest, _ := strings.Cut(authorization, " "); scheme {
 	case "", auth.TokenTypeBearer:
@@ -83,7 +83,7 @@ func (s *screen) unproven(authorization string) string {
 	}
 }
 
-// body shows JSON, and the forms of OAuth2, which have no secret where the client says who it is in a header.
+// body formats JSON, and OAuth 2.0 forms, which hold no secret when the client authenticates in a header.
 func (s *screen) body(h http.Header, body []byte) string {
 	if h.Get("Content-Type") == "application/x-www-form-urlencoded" {
 		return indent + string(body) + "\n"
@@ -91,13 +91,13 @@ func (s *screen) body(h http.Header, body []byte) string {
 	return s.pretty(body)
 }
 
-// notified shows a notification that who receives.
+// notified shows a notification received by who.
 func (s *screen) notified(who string, notification any) {
 	body, _ := json.Marshal(notification)
 	s.received(who, "notification", body)
 }
 
-// received shows what the platform sends to who.
+// received shows a message of the platform to who.
 func (s *screen) received(who, what string, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
