@@ -70,7 +70,7 @@ func TestNoDNSRuleIsLostWhenThePlatformIsKilled(t *testing.T) {
 			reply.Holds("NOERROR", "A "+address(*last))
 		}
 	}
-	require.Equal(t, []string{"DNS d APPLIED"}, m.rules(a.id))
+	m.awaitRules(a.id, "DNS d APPLIED")
 }
 
 // What is to be answered does not depend on when the DNS server ended while it reported.
@@ -86,7 +86,7 @@ func TestWhereverTheDNSServerIsKilledItGoesOn(t *testing.T) {
 			s.operation("POST", instance(s.app.id)+"/operate", started)
 			require.Equal(t, 1, s.ended)
 			p.DNS(t).Ask("www.mec.example", "A").Holds("NOERROR", "A 192.0.2.1")
-			require.Equal(t, []string{"DNS d APPLIED"}, s.m.rules(s.app.id))
+			s.m.awaitRules(s.app.id, "DNS d APPLIED")
 			s.operation("POST", instance(s.app.id)+"/terminate", forceful)
 			p.DNS(t).Ask("www.mec.example", "A").Is("NXDOMAIN")
 		})

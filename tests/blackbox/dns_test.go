@@ -71,7 +71,7 @@ func TestDNSRulesAreAnsweredWhileTheAppRuns(t *testing.T) {
 	d.AwaitAnswer("www.mec.example", "A", "NOERROR", at("www.mec.example", 60, "A", "192.0.2.1")).Local()
 	d.Ask("off.mec.example", "A").Is("NXDOMAIN").Local()
 	d.Ask("1.2.0.192.in-addr.arpa", "PTR").Is("NOERROR", "1.2.0.192.in-addr.arpa. 60 PTR www.mec.example.").Local()
-	require.Equal(t, []string{"DNS d1 APPLIED", "DNS d2 INACTIVE"}, m.rules(a.id))
+	m.awaitRules(a.id, "DNS d1 APPLIED", "DNS d2 INACTIVE")
 
 	m.done(m.operate(a.id, stopped))
 	d.Ask("www.mec.example", "A").Is("NXDOMAIN")

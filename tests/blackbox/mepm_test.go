@@ -178,6 +178,15 @@ func (m mepm) rules(id string) []string {
 	return results(m.Get(instance(id) + "/status").Is(200).Object()["rules"])
 }
 
+// awaitRules waits until the results of the rules are as wanted: a change by the app is acknowledged before it is in force.
+func (m mepm) awaitRules(id string, want ...string) {
+	m.TB().Helper()
+	harness.Eventually(m.TB(), "the rules are reported as wanted", func() error {
+		got := m.rules(id)
+		return harness.Not(slices.Equal(got, want), "want %v, not %v", want, got)
+	})
+}
+
 var (
 	started  = object{"changeStateTo": "STARTED"}
 	stopped  = object{"changeStateTo": "STOPPED"}

@@ -308,7 +308,7 @@ func TestAnAppChangesARuleWhileTheManagerReplacesIt(t *testing.T) {
 		return harness.Not(r["priority"] == 201.0, "%v", r)
 	})
 	c.AwaitRules(t, harness.Traffic, a.id, "t1", "t2")
-	require.Equal(t, []string{"DNS d1 APPLIED", "TRAFFIC t1 APPLIED", "TRAFFIC t2 APPLIED"}, m.rules(a.id))
+	m.awaitRules(a.id, "DNS d1 APPLIED", "TRAFFIC t1 APPLIED", "TRAFFIC t2 APPLIED")
 }
 
 func TestRulesOfOneAppAreNobodyElses(t *testing.T) {
