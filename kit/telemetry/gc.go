@@ -31,8 +31,16 @@ func percent(live, rate, most uint64) int {
 	return int(min(max(100*room/max(live, 1), 100), mostPercent))
 }
 
+// ceiling returns the memory limit in bytes for a percentage that is not the default. A percentage suits what was live when it was chosen:
+// if that grows at once, as with a flood of large requests, the same percentage allows many times as much garbage. other is the memory
+// besides the heap.
+func ceiling(live, other, most uint64) int64 {
+	const slack = 16 << 20                                     // for spans that are not full, beside a tenth
+	return int64(other + (live+max(live, most))/10*11 + slack) //nolint:gosec // there is no such memory
+}
+
 // TuneGC allows a busy platform more garbage than Go does by default, and the default again when it is idle. It does nothing if GOGC is
-// set. It returns when ctx ends.
+// set, and respects GOMEMLIMIT. It returns when ctx ends.
 func TuneGC(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
@@ -42,8 +50,10 @@ func TuneGC(ctx context.Context) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	most := min(memory()/part, mostRoom)
+	given := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(given)
 	var rate uint64
-	for made, was := allocated(), 100; ; {
+	for made, was, limit := allocated(), 100, given; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -53,7 +63,15 @@ func TuneGC(ctx context.Context) error {
 		// Load comes at once, and does not end with its first pause.
 		rate = max((now.total-made.total)/uint64(look/time.Second), min(rate, most)*2/3)
 		made = now
-		if p := percent(now.live, rate, most); p > was+was/4 || p < was-was/5 || p == 100 && was > p {
+		p := percent(now.live, rate, most)
+		if p <= was+was/4 && p >= was-was/5 && p != 100 {
+			p = was
+		}
+		if next := boundFor(p, given, &now, most); next != limit {
+			debug.SetMemoryLimit(next)
+			limit = next
+		}
+		if p != was {
 			debug.SetGCPercent(p)
 			was = p
 			if p == 100 {
@@ -63,13 +81,30 @@ func TuneGC(ctx context.Context) error {
 	}
 }
 
-// allocation is how many bytes were live at the last collection, and how many were ever allocated.
-type allocation struct{ live, total uint64 }
+// boundFor returns the memory limit for a percentage: the given one, or less while the percentage is not the default.
+func boundFor(percent int, given int64, now *allocation, most uint64) int64 {
+	if percent == 100 {
+		return given
+	}
+	return min(given, ceiling(now.live, now.other, most))
+}
+
+// allocation is how many bytes were live at the last collection, how many were ever allocated, and how many the runtime has besides the
+// heap.
+type allocation struct{ live, total, other uint64 }
 
 func allocated() allocation {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	s := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+	}
 	metrics.Read(s)
-	return allocation{s[0].Value.Uint64(), s[1].Value.Uint64()}
+	a := allocation{live: s[0].Value.Uint64(), total: s[1].Value.Uint64(), other: s[2].Value.Uint64()}
+	for _, heap := range s[3:] {
+		a.other -= min(a.other, heap.Value.Uint64())
+	}
+	return a
 }
 
 // memory returns how many bytes this process may use: those of the machine, or of its container if that has less.

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"math"
 	"runtime/debug"
 	"testing"
 	"time"
@@ -27,6 +28,20 @@ func TestRoomForGarbage(t *testing.T) {
 	} {
 		require.Equal(t, c.want, percent(c.live, c.rate, c.most), "%+v", c)
 	}
+}
+
+func TestSuddenGrowthIsBounded(t *testing.T) {
+	const mb = 1 << 20
+	for _, c := range []struct{ live, other, most, want uint64 }{
+		{0, 0, 0, 16 * mb},
+		{10 * mb, 20 * mb, 90 * mb, 146 * mb},
+		{100 * mb, 20 * mb, 90 * mb, 256 * mb},
+	} {
+		require.InDelta(t, float64(c.want), float64(ceiling(c.live, c.other, c.most)), mb, "%+v", c)
+	}
+	a := allocated()
+	require.Positive(t, a.other)
+	require.Less(t, a.other, uint64(1<<30))
 }
 
 func TestThereIsMemory(t *testing.T) {
@@ -63,7 +78,9 @@ func TestABusyProgramGetsRoomAndGivesItBack(t *testing.T) {
 		}
 	}
 	garbage = nil
+	require.Less(t, debug.SetMemoryLimit(-1), int64(2<<30), "and a limit for what it may become")
 	require.Eventually(t, func() bool { return percentNow() == 100 }, time.Minute, 50*time.Millisecond)
+	require.EqualValues(t, math.MaxInt64, debug.SetMemoryLimit(-1))
 	cancel()
 	require.NoError(t, <-done)
 }
