@@ -31,12 +31,16 @@ func percent(live, rate, most uint64) int {
 	return int(min(max(100*room/max(live, 1), 100), mostPercent))
 }
 
-// ceiling returns the memory limit in bytes for a percentage that is not the default. A percentage suits what was live when it was chosen:
-// if that grows at once, as with a flood of large requests, the same percentage allows many times as much garbage. other is the memory
-// besides the heap.
-func ceiling(live, other, most uint64) int64 {
-	const slack = 16 << 20                                     // for spans that are not full, beside a tenth
-	return int64(other + (live+max(live, most))/10*11 + slack) //nolint:gosec // there is no such memory
+// ceiling returns the memory limit in bytes for a percentage: the given one for the default, else at most what is live and the room. A
+// percentage suits what was live when it was chosen: if that grows at once, as with a flood of large requests, the same percentage allows
+// many times as much garbage.
+func ceiling(percent int, given int64, now *allocation, most uint64) int64 {
+	if percent == 100 {
+		return given
+	}
+	const slack = 16 << 20 // for spans that are not full, beside a tenth
+	limit := now.other + (now.live+max(now.live, most))/10*11 + slack
+	return min(given, int64(limit)) //nolint:gosec // there is no such memory
 }
 
 // TuneGC allows a busy platform more garbage than Go does by default, and the default again when it is idle. It does nothing if GOGC is
@@ -67,7 +71,7 @@ func TuneGC(ctx context.Context) error {
 		if p <= was+was/4 && p >= was-was/5 && p != 100 {
 			p = was
 		}
-		if next := boundFor(p, given, &now, most); next != limit {
+		if next := ceiling(p, given, &now, most); next != limit {
 			debug.SetMemoryLimit(next)
 			limit = next
 		}
@@ -79,14 +83,6 @@ func TuneGC(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// boundFor returns the memory limit for a percentage: the given one, or less while the percentage is not the default.
-func boundFor(percent int, given int64, now *allocation, most uint64) int64 {
-	if percent == 100 {
-		return given
-	}
-	return min(given, ceiling(now.live, now.other, most))
 }
 
 // allocation is how many bytes were live at the last collection, how many were ever allocated, and how many the runtime has besides the

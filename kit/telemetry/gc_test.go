@@ -32,12 +32,19 @@ func TestRoomForGarbage(t *testing.T) {
 
 func TestSuddenGrowthIsBounded(t *testing.T) {
 	const mb = 1 << 20
-	for _, c := range []struct{ live, other, most, want uint64 }{
-		{0, 0, 0, 16 * mb},
-		{10 * mb, 20 * mb, 90 * mb, 146 * mb},
-		{100 * mb, 20 * mb, 90 * mb, 256 * mb},
+	for _, c := range []struct {
+		percent           int
+		given             int64
+		live, other, most uint64
+		want              int64
+	}{
+		{100, math.MaxInt64, 10 * mb, 20 * mb, 90 * mb, math.MaxInt64},
+		{1280, math.MaxInt64, 10 * mb, 20 * mb, 90 * mb, 146 * mb},
+		{1280, 64 * mb, 10 * mb, 20 * mb, 90 * mb, 64 * mb},
+		{200, math.MaxInt64, 100 * mb, 20 * mb, 90 * mb, 256 * mb},
 	} {
-		require.InDelta(t, float64(c.want), float64(ceiling(c.live, c.other, c.most)), mb, "%+v", c)
+		now := allocation{live: c.live, other: c.other}
+		require.Equal(t, c.want, ceiling(c.percent, c.given, &now, c.most), "%+v", c)
 	}
 	a := allocated()
 	require.Positive(t, a.other)

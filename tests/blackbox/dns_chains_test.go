@@ -27,7 +27,11 @@ func TestARuleCountsWhereForwardersLeadToItsName(t *testing.T) {
 	d.Ask("new.shop.example", "A").Holds("NOERROR", ours...)
 	d.TCP().Ask("www.shop.example", "A", harness.WithoutEDNS).Holds("NOERROR", ours...)
 	a.Put(a.dnsRule("d1"), object{"state": "INACTIVE"}).Is(200)
-	d.Await("www.shop.example", "A", func(reply *harness.Reply) error { return reply.Lacks("NOERROR", theirs...) })
+	kept := d.Await("www.shop.example", "A", func(reply *harness.Reply) error { return reply.Lacks("NOERROR", theirs...) })
+	for _, r := range kept.Answer {
+		require.Positive(t, r.Header().Ttl)
+		require.LessOrEqual(t, r.Header().Ttl, uint32(300), "what remains of theirs")
+	}
 	d.Ask("new.shop.example", "A").Holds("NOERROR", theirs...)
 	require.Len(t, up.Asked("www.shop.example."), 1, "what was kept is good")
 

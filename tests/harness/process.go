@@ -18,9 +18,8 @@ import (
 	"time"
 )
 
-// StopWithin is how long a process may take to exit after SIGTERM. It promises 5 s; the rest allows for a loaded machine. Tests
-// of what a stop must not wait for use longer times still.
-const StopWithin = 15 * time.Second
+// StopWithin is how long a process may take to exit after SIGTERM: what it promises.
+const StopWithin = 5 * time.Second
 
 // Process is a running program of the platform.
 type Process struct {

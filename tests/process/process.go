@@ -167,7 +167,7 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop ends the program by SIGTERM. It fails when that takes longer than 15 s or the exit code is not 0.
+// Stop ends the program by SIGTERM. It fails when that takes longer than 5 s or the exit code is not 0.
 func (p *Process) Stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -175,9 +175,9 @@ func (p *Process) Stop() error {
 	select {
 	case <-p.done:
 		return p.err
-	case <-time.After(15 * time.Second):
+	case <-time.After(5 * time.Second):
 		p.Kill()
-		return errors.New("the program did not end within 15 s of SIGTERM")
+		return errors.New("the program did not end within 5 s of SIGTERM")
 	}
 }
 
